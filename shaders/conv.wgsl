@@ -1,0 +1,35 @@
+// What all kernels share: the parameter block and the index of a workgroup.
+
+// Declared once more in src/kernels.rs; a test compares the two.
+struct Params {
+    batch: u32,
+    in_height: u32,
+    in_width: u32,
+    out_height: u32,
+    out_width: u32,
+    // Tiles of a kernel with two-dimensional tiles.
+    tiles_x: u32,
+    tiles_y: u32,
+    // How many workgroups (or invocations, where they do not cooperate) have work.
+    work: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+
+// A long row of workgroups is folded into a grid, since no dimension may exceed 65535.
+fn workgroup_index(workgroup: vec3<u32>, grid: vec3<u32>) -> u32 {
+    return workgroup.x + workgroup.y * grid.x;
+}
+
+fn in_pixels() -> u32 {
+    return params.in_height * params.in_width;
+}
+
+fn out_pixels() -> u32 {
+    return params.out_height * params.out_width;
+}
+
+// Whether a signed coordinate lies in 0..extent: a negative one wraps to a large number.
+fn inside(coordinate: i32, extent: u32) -> bool {
+    return u32(coordinate) < extent;
+}

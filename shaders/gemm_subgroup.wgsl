@@ -1,0 +1,38 @@
+// A matrix product without workgroup memory: the lanes of a subgroup work on neighbouring pixels and the same
+// channels. Each lane loads a few of the weights of a k, and `subgroupBroadcast` hands them round, so that a
+// weight is loaded once a subgroup; the pixels stay in the lane that loaded them.
+//
+// Right for subgroups of LANES and any multiple of it: a broadcast reads from one of the first LANES lanes,
+// and every further lane loads what one of those does.
+//
+// weights  [group][panel][k][TILE_CHANNELS], then the biases
+// host     channels, GROUPS, PANELS, DEPTH, PADDED_DEPTH, TILE_CHANNELS, PIXELS (of an invocation), BIAS_AT,
+//          THREADS, `compute`, and a source, a product_*.wgsl, an input_* and an output_* file
+
+@group(0) @binding(2) var<storage, read> weights: array<f32>;
+
+@compute @workgroup_size(THREADS)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+) {
+    // The same for the whole workgroup, so no lane is missing from a broadcast.
+    let index = workgroup_index(workgroup, grid);
+    if index >= params.work {
+        return;
+    }
+    let panel = index % (GROUPS * PANELS);
+    let first_pixel = (index / (GROUPS * PANELS) * THREADS + local) * PIXELS;
+    compute(first_pixel, panel / PANELS, panel, lane);
+}
+
+fn bias_of(index: u32) -> f32 {
+    return weights[BIAS_AT + index];
+}
+
+fn bias4_of(index: u32) -> vec4<f32> {
+    let at = BIAS_AT + index;
+    return vec4<f32>(weights[at], weights[at + 1u], weights[at + 2u], weights[at + 3u]);
+}

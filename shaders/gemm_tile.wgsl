@@ -1,0 +1,70 @@
+// A matrix product through workgroup memory: sums[channel][pixel] += weight[channel][k] * source[k][pixel].
+//
+// A workgroup computes TILE_CHANNELS x TILE_PIXELS outputs of one group of channels. TILE_DEPTH rows of both
+// matrices at a time go into workgroup memory; then each invocation multiplies its micro-tile, in registers.
+// What the source is (the input itself, windows of it, or a depthwise convolution's results) a source_*.wgsl
+// file says: `place` finds a pixel's inputs once, `fetch` reads or computes its values.
+//
+// weights  [group][panel][k][TILE_CHANNELS], then the biases
+// host     channels, GROUPS, PANELS, DEPTH and PADDED_DEPTH (of k), TILE_*, THREADS, BIAS_AT,
+//          `MicroTile`, `accumulate`, `finish`, and a source, a tile_*.wgsl, an input_* and an output_* file
+//
+// The micro-tile over workgroup memory follows Volkov and Demmel, "Benchmarking GPUs to Tune Dense Linear
+// Algebra" (SC 2008).
+
+@group(0) @binding(2) var<storage, read> weights: array<vec4<f32>>;
+
+const PIXEL_QUADS: u32 = TILE_PIXELS / 4u;
+const CHANNEL_QUADS: u32 = TILE_CHANNELS / 4u;
+
+// Both [k][quad], so that a micro-tile's operands are whole quads.
+var<workgroup> pixel_tile: array<vec4<f32>, TILE_DEPTH * PIXEL_QUADS>;
+var<workgroup> channel_tile: array<vec4<f32>, TILE_DEPTH * CHANNEL_QUADS>;
+
+@compute @workgroup_size(THREADS)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    // The same for the whole workgroup, so it leaves as one, before any barrier.
+    let index = workgroup_index(workgroup, grid);
+    if index >= params.work {
+        return;
+    }
+    // Neighbours share their pixels, which are then still in cache.
+    let panel = index % (GROUPS * PANELS);
+    let first_pixel = index / (GROUPS * PANELS) * TILE_PIXELS;
+    let group = panel / PANELS;
+
+    let staged = staged_place(first_pixel, group, local);
+    let panel_at = WEIGHTS_AT / 4u + panel * PADDED_DEPTH * CHANNEL_QUADS;
+    let row = local / MICRO_COLUMNS;
+    let column = local % MICRO_COLUMNS;
+    var sums: MicroTile;
+    for (var k0 = 0u; k0 < PADDED_DEPTH; k0 += TILE_DEPTH) {
+        stage_pixels(k0, staged, local);
+        for (var quad = local; quad < TILE_DEPTH * CHANNEL_QUADS; quad += THREADS) {
+            channel_tile[quad] = weights[panel_at + k0 * CHANNEL_QUADS + quad];
+        }
+        workgroupBarrier();
+        // Four steps by hand: WGSL has no way to ask for unrolling.
+        for (var k = 0u; k < TILE_DEPTH; k += 4u) {
+            accumulate(&sums, k, row, column);
+            accumulate(&sums, k + 1u, row, column);
+            accumulate(&sums, k + 2u, row, column);
+            accumulate(&sums, k + 3u, row, column);
+        }
+        workgroupBarrier();
+    }
+    finish(&sums, first_pixel, group, panel % PANELS * TILE_CHANNELS, row, column);
+}
+
+fn bias_of(index: u32) -> f32 {
+    let at = BIAS_AT + index;
+    return weights[at / 4u][at % 4u];
+}
+
+fn bias4_of(index: u32) -> vec4<f32> {
+    return weights[(BIAS_AT + index) / 4u];
+}

@@ -1,0 +1,19 @@
+// The source of a pointwise product, NHWC: four neighbouring channels of a pixel, k being the first.
+
+struct Place {
+    // Of channel 0.
+    at: u32,
+}
+
+fn place(pixel: u32, group: u32) -> Place {
+    return Place(min(pixel, pixel_count() - 1u) * IN_CHANNELS);
+}
+
+fn fetch(k: u32, place: Place) -> vec4<f32> {
+    let channels = vec4<u32>(k) + vec4<u32>(0u, 1u, 2u, 3u);
+    let values = load_input4(place.at + min(channels, vec4<u32>(DEPTH - 1u)));
+    if PADDED_DEPTH != DEPTH {
+        return select(vec4<f32>(0.0), values, channels < vec4<u32>(DEPTH));
+    }
+    return values;
+}

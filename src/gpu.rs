@@ -1,0 +1,306 @@
+//! The way in: a device, and the layers and tensors on it.
+
+use std::sync::Arc;
+
+use crate::caps::Caps;
+use crate::chain::{Chain, Separable};
+use crate::conv::Conv2d;
+use crate::device::Device;
+use crate::error::{Error, Result};
+use crate::layer::Layer;
+use crate::planner::Choice;
+use crate::reference::{Weights, length};
+use crate::shape::{Layout, Shape};
+use crate::tensor::Tensor;
+
+/// A GPU to convolve on: a device, its queue, and the caches that its layers share.
+///
+/// Cloning is cheap and shares all of it. It is `Send` and `Sync`.
+#[derive(Clone)]
+pub struct GpuConv {
+    shared: Arc<Device>,
+}
+
+impl GpuConv {
+    /// The best adapter there is, without a window: a discrete GPU before an integrated one before a software
+    /// device. `WGPU_BACKEND` (`vulkan`, `dx12`, `metal`) narrows the choice, `WGPU_ADAPTER_NAME` picks by a part
+    /// of the name, `WGPU_POWER_PREF=low` prefers the integrated GPU.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`], [`Error::RequestDevice`].
+    pub fn new() -> Result<Self> {
+        pollster::block_on(Self::new_async())
+    }
+
+    /// As [`GpuConv::new`], without blocking.
+    ///
+    /// # Errors
+    /// As [`GpuConv::new`].
+    pub async fn new_async() -> Result<Self> {
+        let name = std::env::var("WGPU_ADAPTER_NAME").ok();
+        let adapter = adapter(name.as_deref()).await?;
+        Self::from_adapter(&adapter).await
+    }
+
+    /// The best adapter whose name or driver contains `name`, in any case.
+    ///
+    /// # Errors
+    /// As [`GpuConv::new`].
+    pub fn with_adapter_name(name: &str) -> Result<Self> {
+        pollster::block_on(async { Self::from_adapter(&adapter(Some(name)).await?).await })
+    }
+
+    /// A new device of an adapter, with the features that kernels can use and all its limits.
+    ///
+    /// # Errors
+    /// [`Error::RequestDevice`].
+    pub async fn from_adapter(adapter: &wgpu::Adapter) -> Result<Self> {
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("gpuconv"),
+            required_features: adapter.features() & Self::wanted_features(),
+            required_limits: adapter.limits(),
+            ..Default::default()
+        };
+        let requested = adapter.request_device(&descriptor).await;
+        let (device, queue) = requested.map_err(|error| Error::RequestDevice(error.to_string()))?;
+        let shared = Device::new(device, queue);
+        shared.watch();
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// A device of the caller's. Ask for [`GpuConv::wanted_features`] and the adapter's limits when making it:
+    /// what it lacks, kernels do without. Its error and loss handlers stay the caller's.
+    pub fn with_device(device: wgpu::Device, queue: wgpu::Queue) -> Self {
+        Self { shared: Arc::new(Device::new(device, queue)) }
+    }
+
+    /// The features that kernels use where an adapter has them; none is needed.
+    pub fn wanted_features() -> wgpu::Features {
+        wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY
+    }
+
+    /// The adapters of this machine, the one that [`GpuConv::new`] takes first.
+    pub async fn adapters() -> Vec<wgpu::Adapter> {
+        let descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
+        let backends = descriptor.backends;
+        let mut adapters = wgpu::Instance::new(descriptor).enumerate_adapters(backends).await;
+        let power = wgpu::PowerPreference::from_env().unwrap_or_default();
+        adapters.sort_by_key(|adapter| rank(&adapter.get_info(), power));
+        adapters
+    }
+
+    /// What the device can do, as kernels see it.
+    pub fn caps(&self) -> &Caps {
+        &self.shared.caps
+    }
+
+    /// The device.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.shared.device
+    }
+
+    /// The device's queue.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.shared.queue
+    }
+
+    pub(crate) fn shared(&self) -> &Device {
+        &self.shared
+    }
+
+    /// Waits until all submitted work is done.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn wait(&self) -> Result<()> {
+        self.shared.wait()
+    }
+
+    /// A new tensor, its elements zero.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::OutOfMemory`].
+    pub fn empty(&self, shape: impl Into<Shape>, layout: Layout) -> Result<Tensor> {
+        let shape = shape.into();
+        let buffer = self.shared.buffer("tensor", shape.bytes(), tensor_usage())?;
+        Tensor::from_buffer(buffer, 0, shape, layout)
+    }
+
+    /// A new NCHW tensor of values in that order.
+    ///
+    /// # Errors
+    /// [`Error::Length`], [`Error::TooLarge`], [`Error::OutOfMemory`].
+    pub fn upload(&self, values: &[f32], shape: impl Into<Shape>) -> Result<Tensor> {
+        self.upload_as(values, shape, Layout::Nchw)
+    }
+
+    /// A new tensor of values that are in the order of `layout` already;
+    /// [`shape::from_nchw`](crate::shape::from_nchw) reorders them.
+    ///
+    /// # Errors
+    /// As [`GpuConv::upload`].
+    pub fn upload_as(&self, values: &[f32], shape: impl Into<Shape>, layout: Layout) -> Result<Tensor> {
+        let shape = shape.into();
+        length("tensor".into(), shape.len(), values.len())?;
+        let buffer = self.shared.buffer_with("tensor", bytemuck::cast_slice(values), tensor_usage())?;
+        Tensor::from_buffer(buffer, 0, shape, layout)
+    }
+
+    /// Writes values, in the tensor's layout, into a tensor that exists. They are there for whatever is submitted
+    /// later.
+    ///
+    /// # Errors
+    /// [`Error::Length`]; [`Error::Usage`] if the tensor's buffer lacks `COPY_DST`.
+    pub fn write(&self, tensor: &Tensor, values: &[f32]) -> Result<()> {
+        length("tensor".into(), tensor.shape().len(), values.len())?;
+        if !tensor.buffer().usage().contains(wgpu::BufferUsages::COPY_DST) {
+            return Err(Error::Usage { tensor: "tensor", missing: "COPY_DST" });
+        }
+        let bytes = bytemuck::cast_slice(values);
+        self.shared.scoped(|| self.shared.queue.write_buffer(tensor.buffer(), tensor.offset(), bytes))
+    }
+
+    /// The values of a tensor, in its layout. Blocks until they are computed and copied.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the tensor's buffer lacks `COPY_SRC`; what the device says.
+    pub fn download(&self, tensor: &Tensor) -> Result<Vec<f32>> {
+        let values = self.download_async(tensor);
+        self.shared.wait()?;
+        pollster::block_on(values)
+    }
+
+    /// As [`GpuConv::download`], without blocking. The copy is submitted at once; the future is ready some time
+    /// after that, provided that someone polls the device, as for every wgpu read-back.
+    ///
+    /// # Errors
+    /// As [`GpuConv::download`].
+    pub fn download_async(&self, tensor: &Tensor) -> impl Future<Output = Result<Vec<f32>>> + Send + use<> {
+        let pending = self.start_download(tensor);
+        let shared = self.shared.clone();
+        let bytes = tensor.shape().bytes();
+        async move {
+            let Some((buffer, receiver)) = pending? else { return Ok(Vec::new()) };
+            match receiver.receive().await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => return Err(shared.alive().err().unwrap_or(Error::Internal(error.to_string()))),
+                None => return Err(Error::DeviceLost("the read-back was dropped".into())),
+            }
+            let view = buffer.get_mapped_range(..bytes).map_err(|error| Error::Internal(error.to_string()))?;
+            let values = bytemuck::pod_collect_to_vec(&view);
+            drop(view);
+            buffer.unmap();
+            shared.keep_readback(buffer);
+            Ok(values)
+        }
+    }
+
+    /// Submits the copy into a read-back buffer and asks for it to be mapped; nothing for an empty tensor.
+    fn start_download(&self, tensor: &Tensor) -> Result<Option<(wgpu::Buffer, MapReceiver)>> {
+        if !tensor.buffer().usage().contains(wgpu::BufferUsages::COPY_SRC) {
+            return Err(Error::Usage { tensor: "tensor", missing: "COPY_SRC" });
+        }
+        let bytes = tensor.shape().bytes();
+        if bytes == 0 {
+            return Ok(None);
+        }
+        let buffer = self.shared.take_readback(bytes)?;
+        let (sender, receiver) = futures_intrusive::channel::shared::oneshot_channel();
+        self.shared.scoped(|| {
+            let mut encoder = self.shared.device.create_command_encoder(&Default::default());
+            encoder.copy_buffer_to_buffer(tensor.buffer(), tensor.offset(), &buffer, 0, bytes);
+            self.shared.queue.submit([encoder.finish()]);
+            buffer.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
+                let _ = sender.send(result);
+            });
+        })?;
+        Ok(Some((buffer, receiver)))
+    }
+
+    /// Any convolution.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`], [`Error::Groups`], [`Error::Length`].
+    pub fn direct(&self, conv: &Conv2d, weights: Weights<'_>) -> Result<Layer> {
+        self.chain(&conv.into(), &[weights])
+    }
+
+    /// A depthwise convolution: one group a channel.
+    ///
+    /// # Errors
+    /// As [`GpuConv::direct`]; [`Error::Groups`] if it is not depthwise.
+    pub fn depthwise(&self, conv: &Conv2d, weights: Weights<'_>) -> Result<Layer> {
+        if !conv.is_depthwise() {
+            let Conv2d { groups, in_channels, out_channels, .. } = *conv;
+            return Err(Error::Groups { groups, in_channels, out_channels });
+        }
+        self.direct(conv, weights)
+    }
+
+    /// A pointwise convolution: a 1x1 kernel.
+    ///
+    /// # Errors
+    /// As [`GpuConv::direct`]; [`Error::Parameter`] if the kernel is not 1x1.
+    pub fn pointwise(&self, conv: &Conv2d, weights: Weights<'_>) -> Result<Layer> {
+        if let Some(&extent) = conv.kernel_size.iter().find(|&&extent| extent != 1) {
+            return Err(Error::Parameter { name: "kernel_size", value: extent.into(), expected: "1".into() });
+        }
+        self.direct(conv, weights)
+    }
+
+    /// A depthwise-separable convolution: `weights` are the depthwise and the pointwise half's. One dispatch where
+    /// that is cheaper, two where it is not.
+    ///
+    /// # Errors
+    /// As [`GpuConv::direct`].
+    pub fn separable(&self, separable: &Separable, weights: &[Weights<'_>; 2]) -> Result<Layer> {
+        self.chain(&separable.into(), weights)
+    }
+
+    /// A chain, with the weights of each link.
+    ///
+    /// # Errors
+    /// As [`GpuConv::direct`].
+    pub fn chain(&self, chain: &Chain, weights: &[Weights<'_>]) -> Result<Layer> {
+        self.chain_with(chain, weights, Choice::Auto)
+    }
+
+    /// A chain computed by kernels of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`GpuConv::direct`]; whether the kernels can compute it shows at the first input.
+    pub fn chain_with(&self, chain: &Chain, weights: &[Weights<'_>], choice: Choice) -> Result<Layer> {
+        Layer::new(self, chain.clone(), weights, choice)
+    }
+}
+
+/// Receives the outcome of a mapping.
+type MapReceiver = futures_intrusive::channel::shared::OneshotReceiver<Result<(), wgpu::BufferAsyncError>>;
+
+fn tensor_usage() -> wgpu::BufferUsages {
+    wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST
+}
+
+/// The best adapter, of those whose name or driver contains `name` if one is given.
+async fn adapter(name: Option<&str>) -> Result<wgpu::Adapter> {
+    let adapters = GpuConv::adapters().await;
+    let found: Vec<_> = adapters.iter().map(|adapter| adapter.get_info().name).collect();
+    let wanted = name.map(str::to_lowercase).unwrap_or_default();
+    let matching = adapters.into_iter().find(|adapter| {
+        let info = adapter.get_info();
+        info.name.to_lowercase().contains(&wanted) || info.driver.to_lowercase().contains(&wanted)
+    });
+    matching.ok_or(Error::NoAdapter { wanted: name.map(String::from), found })
+}
+
+/// Smaller is better.
+fn rank(info: &wgpu::AdapterInfo, power: wgpu::PowerPreference) -> u8 {
+    let low_power = power == wgpu::PowerPreference::LowPower;
+    match info.device_type {
+        wgpu::DeviceType::DiscreteGpu => if low_power { 1 } else { 0 },
+        wgpu::DeviceType::IntegratedGpu => if low_power { 0 } else { 1 },
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    }
+}

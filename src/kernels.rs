@@ -1,0 +1,317 @@
+//! Kernels: the ways to compute a run of links, each answering with plain data.
+
+mod depthwise;
+mod direct;
+mod gemm;
+mod implicit_gemm;
+mod pointwise;
+mod separable;
+
+use std::fmt;
+
+use crate::caps::Caps;
+use crate::conv::Conv2d;
+use crate::error::Result;
+use crate::pack::Section;
+use crate::shape::{Layout, Shape};
+
+/// One way to compute a run of links: a shader, and the function that says how to use it.
+pub struct Kernel {
+    /// Its name, the first part of its recipes' names.
+    pub name: &'static str,
+    /// How many links it computes in one go.
+    pub links: usize,
+    /// Its recipes for a run on a device, its best guess first, or why it has none.
+    pub candidates: fn(&Run<'_>, &Caps) -> Result<Vec<Recipe>, Unsupported>,
+}
+
+/// All kernels. `direct` is the last and takes every single link there is.
+pub const KERNELS: &[Kernel] = &[
+    separable::SEPARABLE,
+    pointwise::POINTWISE_SUBGROUP,
+    pointwise::POINTWISE,
+    depthwise::DEPTHWISE,
+    implicit_gemm::IMPLICIT_GEMM_SUBGROUP,
+    implicit_gemm::IMPLICIT_GEMM,
+    direct::DIRECT,
+];
+
+/// Consecutive links of a chain that one kernel is to compute, and what it computes them on.
+///
+/// Only the last link may add a residual; it comes from outside the run.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// The links, first to last.
+    pub links: &'a [Conv2d],
+    /// The shapes of the run's tensors: its input's, then each link's output's.
+    pub shapes: &'a [Shape],
+    /// The layout of input and output.
+    pub layout: Layout,
+}
+
+impl<'a> Run<'a> {
+    /// The run's only link, for kernels that compute one.
+    pub fn only(&self) -> Result<&'a Conv2d, Unsupported> {
+        match self.links {
+            [link] => Ok(link),
+            _ => Err(Unsupported::Links(self.links.len())),
+        }
+    }
+
+    /// The run's last link: its epilogue is the run's.
+    pub fn last(&self) -> &'a Conv2d {
+        &self.links[self.links.len() - 1]
+    }
+
+    /// The shape of the run's input.
+    pub fn input(&self) -> Shape {
+        self.shapes[0]
+    }
+
+    /// The shape of the run's output.
+    pub fn output(&self) -> Shape {
+        self.shapes[self.shapes.len() - 1]
+    }
+
+    /// Whether the run reads a residual.
+    pub fn has_residual(&self) -> bool {
+        self.last().residual.is_some()
+    }
+}
+
+/// How a kernel computes a run: shaders, grids, packed weights and workspace, without a device.
+#[derive(Clone, Debug)]
+pub struct Recipe {
+    /// A stable name: the kernel's, then what tells this variant from the others.
+    pub name: String,
+    /// The dispatches, in order.
+    pub passes: Vec<Pass>,
+    /// What the weight buffer holds, in order.
+    pub weights: Vec<Section>,
+    /// Sizes of the scratch buffers, bytes.
+    pub workspace: Vec<u64>,
+    /// What running it takes, for the planner.
+    pub work: Work,
+    /// The rounding error, in units of f32's epsilon times the sum of the terms' magnitudes.
+    pub tolerance: f64,
+    /// Whether sums of small whole numbers come out exact, as they do unless a kernel transforms its operands.
+    pub exact: bool,
+}
+
+/// One dispatch.
+#[derive(Clone, Debug)]
+pub struct Pass {
+    /// The complete shader; its entry point is `main`.
+    pub wgsl: String,
+    /// What is bound at bindings 1, 2, …; binding 0 is the parameter block.
+    pub operands: Vec<Operand>,
+    /// The numbers that change with the image size.
+    pub params: Params,
+    /// Invocations in a workgroup.
+    pub workgroup: u32,
+    /// Workgroups to run, before they are folded into a grid.
+    pub workgroups: u64,
+    /// Workgroup memory, bytes.
+    pub workgroup_memory: u32,
+}
+
+/// What a shader binds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operand {
+    /// The run's input.
+    Input,
+    /// The packed weights.
+    Weights,
+    /// The run's output.
+    Output,
+    /// The residual of the last link.
+    Residual,
+    /// A scratch buffer that the pass reads.
+    ReadWorkspace(usize),
+    /// A scratch buffer that the pass writes.
+    WriteWorkspace(usize),
+}
+
+impl Operand {
+    /// Whether the shader writes it.
+    pub fn is_written(self) -> bool {
+        matches!(self, Self::Output | Self::WriteWorkspace(_))
+    }
+}
+
+/// The parameter block: `Params` of `conv.wgsl`, number for number.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct Params {
+    /// Images.
+    pub batch: u32,
+    /// Rows of the input.
+    pub in_height: u32,
+    /// Columns of the input.
+    pub in_width: u32,
+    /// Rows of the output.
+    pub out_height: u32,
+    /// Columns of the output.
+    pub out_width: u32,
+    /// Tiles along a row of the output, for kernels with two-dimensional tiles.
+    pub tiles_x: u32,
+    /// Tiles along a column of the output.
+    pub tiles_y: u32,
+    /// Workgroups, or invocations where workgroups do not cooperate; those beyond have no work.
+    pub work: u32,
+}
+
+impl Params {
+    /// The sizes of a run; tiles and work are the kernel's to fill in.
+    pub fn of(run: &Run<'_>) -> Self {
+        let (input, output) = (run.input(), run.output());
+        Self {
+            batch: input.batch,
+            in_height: input.height,
+            in_width: input.width,
+            out_height: output.height,
+            out_width: output.width,
+            ..Self::default()
+        }
+    }
+}
+
+/// What running a recipe takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Work {
+    /// Multiply-adds of all invocations, idle and recomputed ones included.
+    pub mult_adds: f64,
+    /// Elements that all invocations load from and store to storage.
+    pub accesses: f64,
+    /// Elements that all invocations read from workgroup memory.
+    pub shared: f64,
+    /// Bytes that must come from memory or go there: inputs, weights, outputs, workspace.
+    pub bytes: f64,
+    /// Invocations that run at the same time at the most.
+    pub invocations: f64,
+}
+
+/// Why a kernel does not take a run.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Unsupported {
+    /// It takes another number of links.
+    Links(usize),
+    /// It takes no groups, or only as many as channels.
+    Groups(u32),
+    /// It takes another kernel size.
+    KernelSize([u32; 2]),
+    /// It takes another stride.
+    Stride([u32; 2]),
+    /// It takes no padding.
+    Padding([u32; 4]),
+    /// It takes another dilation.
+    Dilation([u32; 2]),
+    /// It is made for a tensor of the other layout.
+    Layout(Layout),
+    /// Only the last link of a run may add a residual.
+    InnerResidual,
+    /// The first link is not depthwise or the second not pointwise.
+    NotSeparable,
+    /// The device has no subgroup operations.
+    NeedsSubgroups,
+    /// Too many registers would be taken.
+    Registers(u64),
+    /// The workgroup is larger than the device's.
+    Invocations { needed: u32, limit: u32 },
+    /// The workgroup's memory is larger than the device's.
+    WorkgroupMemory { needed: u32, limit: u32 },
+    /// A buffer is larger than the device can bind.
+    Binding { bytes: u64, limit: u64 },
+    /// More workgroups than the device's grid holds.
+    Grid { needed: u64, limit: u64 },
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Links(count) => write!(f, "not for a run of {count}"),
+            Self::Groups(groups) => write!(f, "not for {groups} groups"),
+            Self::KernelSize([rows, columns]) => write!(f, "not for a {rows}x{columns} kernel"),
+            Self::Stride([down, right]) => write!(f, "not for stride {down}x{right}"),
+            Self::Padding([top, left, bottom, right]) => write!(f, "not for padding {top},{left},{bottom},{right}"),
+            Self::Dilation([down, right]) => write!(f, "not for dilation {down}x{right}"),
+            Self::Layout(layout) => write!(f, "not for {layout}"),
+            Self::InnerResidual => f.write_str("a residual inside the run"),
+            Self::NotSeparable => f.write_str("not a depthwise and a pointwise link"),
+            Self::NeedsSubgroups => f.write_str("the device has no subgroup operations"),
+            Self::Registers(count) => write!(f, "would take {count} registers"),
+            Self::Invocations { needed, limit } => write!(f, "needs workgroups of {needed}, the device has {limit}"),
+            Self::WorkgroupMemory { needed, limit } => {
+                write!(f, "needs {needed} bytes of workgroup memory, the device has {limit}")
+            }
+            Self::Binding { bytes, limit } => write!(f, "needs a binding of {bytes} bytes, the device has {limit}"),
+            Self::Grid { needed, limit } => write!(f, "needs {needed} workgroups, the device has {limit}"),
+        }
+    }
+}
+
+/// The operands of a kernel that computes its run in one dispatch.
+fn single_pass_operands(run: &Run<'_>) -> Vec<Operand> {
+    let mut operands = vec![Operand::Input, Operand::Weights, Operand::Output];
+    if run.has_residual() {
+        operands.push(Operand::Residual);
+    }
+    operands
+}
+
+/// Bytes that a run must move whatever the kernel: input, weights, output, residual.
+fn compulsory_bytes(run: &Run<'_>) -> f64 {
+    let weights: u64 = run.links.iter().map(|link| crate::cost::params(link) * 4).sum();
+    let residual = if run.has_residual() { run.output().bytes() } else { 0 };
+    (run.input().bytes() + run.output().bytes() + weights + residual) as f64
+}
+
+/// Workgroups folded into a grid that no dimension's limit stops.
+pub(crate) fn fold(workgroups: u64, limit: u32) -> Option<[u32; 3]> {
+    let limit = u64::from(limit);
+    let x = workgroups.min(limit);
+    let y = workgroups.div_ceil(x.max(1));
+    let fits = y <= limit && x * y < 1 << 32;
+    fits.then_some([x as u32, y as u32, 1])
+}
+
+/// Keeps the recipes that the device can run; the first reason against them if it can run none.
+fn fitting(run: &Run<'_>, caps: &Caps, recipes: Vec<Recipe>) -> Result<Vec<Recipe>, Unsupported> {
+    let mut reason = None;
+    let mut fit = Vec::new();
+    for recipe in recipes {
+        match unfit(run, caps, &recipe) {
+            Some(why) => reason = reason.or(Some(why)),
+            None => fit.push(recipe),
+        }
+    }
+    match (fit.is_empty(), reason) {
+        (true, Some(reason)) => Err(reason),
+        _ => Ok(fit),
+    }
+}
+
+/// What of a recipe the device cannot do.
+fn unfit(run: &Run<'_>, caps: &Caps, recipe: &Recipe) -> Option<Unsupported> {
+    let weights = recipe.weights.iter().map(Section::bytes).sum();
+    let limit = caps.max_storage_binding.min(caps.max_buffer);
+    let buffers = [run.input().bytes(), run.output().bytes(), weights];
+    if let Some(&bytes) = buffers.iter().chain(&recipe.workspace).find(|&&bytes| bytes > limit) {
+        return Some(Unsupported::Binding { bytes, limit });
+    }
+    recipe.passes.iter().find_map(|pass| {
+        if pass.workgroup > caps.max_invocations {
+            return Some(Unsupported::Invocations { needed: pass.workgroup, limit: caps.max_invocations });
+        }
+        if pass.workgroup_memory > caps.max_workgroup_memory {
+            let (needed, limit) = (pass.workgroup_memory, caps.max_workgroup_memory);
+            return Some(Unsupported::WorkgroupMemory { needed, limit });
+        }
+        if fold(pass.workgroups, caps.max_workgroups).is_none() {
+            let limit = u64::from(caps.max_workgroups).pow(2).min(u64::from(u32::MAX));
+            return Some(Unsupported::Grid { needed: pass.workgroups, limit });
+        }
+        None
+    })
+}

@@ -1,0 +1,94 @@
+//! `direct`: any link there is, by the definition of convolution.
+
+use super::{Kernel, Params, Pass, Recipe, Run, Unsupported, Work, compulsory_bytes, fitting, single_pass_operands};
+use crate::caps::Caps;
+use crate::pack::{Order, Packing, sections};
+use crate::shader::{self, Shader};
+
+pub const DIRECT: Kernel = Kernel { name: "direct", links: 1, candidates };
+
+const PIXELS: u32 = 4;
+const WORKGROUP: u32 = 64;
+
+fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
+    let link = run.only()?;
+    // Four channels share a pixel's load where a group has them.
+    let blocks: &[u32] = if link.group_out_channels() == 1 { &[1] } else { &[4, 1] };
+    let recipes = blocks.iter().map(|&block| recipe(run, block)).collect();
+    fitting(run, caps, recipes)
+}
+
+fn recipe(run: &Run<'_>, block: u32) -> Recipe {
+    let link = run.last();
+    let panels = u64::from(link.group_out_channels().div_ceil(block));
+    let order = Order::ChannelFirst;
+    let packings = [(0, Packing::Panels { block, k_align: 1, order }), (0, Packing::Bias { block })];
+    let (weights, offsets) = sections(run.links, &packings);
+
+    let output = run.output();
+    let tiles_x = output.width.div_ceil(PIXELS);
+    let channel_blocks = u64::from(link.groups) * panels;
+    let items = u64::from(tiles_x) * u64::from(output.height) * channel_blocks * u64::from(output.batch);
+    let depth = link.fan_in();
+
+    let wgsl = Shader::new(include_str!("../../shaders/direct.wgsl"))
+        .add(shader::strides(run.layout))
+        .add(shader::OUTPUT_SCALAR)
+        .add(block_declarations(block))
+        .constants(&shader::geometry(link))
+        .constants(&shader::channels(link))
+        .constants(&[
+            ("GROUPS", link.groups.into()),
+            ("PANELS", panels),
+            ("BLOCK", block.into()),
+            ("DEPTH", depth),
+            ("BIAS_AT", offsets[1] / u64::from(block)),
+            ("WORKGROUP", WORKGROUP.into()),
+        ])
+        .finish(run);
+
+    let (items_f, depth_f, block_f) = (items as f64, depth as f64, f64::from(block));
+    Recipe {
+        name: format!("direct/{PIXELS}x{block}"),
+        passes: vec![Pass {
+            wgsl,
+            operands: single_pass_operands(run),
+            params: Params { tiles_x, tiles_y: output.height, work: items as u32, ..Params::of(run) },
+            workgroup: WORKGROUP,
+            workgroups: items.div_ceil(WORKGROUP.into()),
+            workgroup_memory: 0,
+        }],
+        weights,
+        workspace: Vec::new(),
+        work: Work {
+            mult_adds: items_f * depth_f * block_f * f64::from(PIXELS),
+            accesses: items_f * (depth_f * (f64::from(PIXELS) + block_f) + f64::from(PIXELS) * block_f),
+            shared: 0.0,
+            bytes: compulsory_bytes(run),
+            invocations: items_f,
+        },
+        // One sum in order: an epsilon for each term at the worst, far fewer for terms of either sign.
+        tolerance: 4.0,
+        exact: true,
+    }
+}
+
+/// The type of a block of channels, and how to store one.
+fn block_declarations(block: u32) -> &'static str {
+    match block {
+        1 => {
+            "alias Block = f32;\n\
+             fn store_block(at: u32, channels: u32, sum: Block) { store(at, sum); }\n"
+        }
+        _ => {
+            "alias Block = vec4<f32>;\n\
+             fn store_block(at: u32, channels: u32, sum: Block) {\n\
+             \x20   let step = out_channel_stride();\n\
+             \x20   store(at, sum.x);\n\
+             \x20   if channels > 1u { store(at + step, sum.y); }\n\
+             \x20   if channels > 2u { store(at + 2u * step, sum.z); }\n\
+             \x20   if channels > 3u { store(at + 3u * step, sum.w); }\n\
+             }\n"
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! The two matrix products that kernels are made of, through workgroup memory and through subgroups, over any
+//! source of pixels.
+
+use std::fmt::Write as _;
+
+use super::{Params, Pass, Recipe, Run, Work, compulsory_bytes, single_pass_operands};
+use crate::conv::Conv2d;
+use crate::pack::{Order, Packing, padded_k, sections};
+use crate::shader::{self, Shader};
+use crate::shape::Layout;
+
+/// Where the product's pixels come from.
+pub struct Source {
+    /// The kernel's name.
+    pub kernel: &'static str,
+    /// The source's file with `place` and `fetch`, and whatever else it needs.
+    pub wgsl: String,
+    /// Whether four neighbouring inputs are one aligned load.
+    pub aligned_input: bool,
+    /// What `k` counts.
+    pub order: Order,
+    /// Which link of the run the product is.
+    pub link: usize,
+    /// Sections of the weight buffer before the product's, and the names of the constants that say where
+    /// each starts, in quads.
+    pub before: Vec<(usize, Packing, &'static str)>,
+    /// Elements loaded for each value fetched.
+    pub loads: f64,
+    /// Multiply-adds for each value fetched.
+    pub mult_adds: f64,
+}
+
+/// The sizes of a product through workgroup memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Tile {
+    /// Output channels of a workgroup.
+    pub channels: u32,
+    /// Pixels of a workgroup.
+    pub pixels: u32,
+    /// Values of k staged at a time.
+    pub depth: u32,
+    /// Output channels of an invocation.
+    pub micro_channels: u32,
+    /// Pixels of an invocation.
+    pub micro_pixels: u32,
+}
+
+impl Tile {
+    fn threads(self) -> u32 {
+        (self.channels / self.micro_channels) * (self.pixels / self.micro_pixels)
+    }
+
+    fn workgroup_memory(self) -> u32 {
+        (self.channels + self.pixels) * self.depth * 4
+    }
+}
+
+/// The sizes of a product through subgroups.
+#[derive(Clone, Copy, Debug)]
+pub struct Block {
+    /// Output channels of an invocation.
+    pub channels: u32,
+    /// Pixels of an invocation.
+    pub pixels: u32,
+    /// Invocations of a workgroup.
+    pub threads: u32,
+    /// Lanes that a broadcast may read from: the device's smallest subgroup.
+    pub lanes: u32,
+}
+
+/// What both products share.
+struct Product<'a> {
+    link: &'a Conv2d,
+    weights: Vec<crate::pack::Section>,
+    /// All constants but those of the tile.
+    constants: Vec<(&'static str, u64)>,
+    panels: u64,
+    padded_depth: u64,
+}
+
+fn product<'a>(run: &Run<'a>, source: &Source, block: u32, k_align: u32) -> Product<'a> {
+    let link = &run.links[source.link];
+    let mut packings: Vec<_> = source.before.iter().map(|&(link, packing, _)| (link, packing)).collect();
+    packings.push((source.link, Packing::Panels { block, k_align, order: source.order }));
+    packings.push((source.link, Packing::Bias { block }));
+    let (weights, offsets) = sections(run.links, &packings);
+
+    let panels = u64::from(link.group_out_channels().div_ceil(block));
+    let padded_depth = padded_k(link, k_align);
+    let mut constants = shader::channels(link);
+    constants.extend(source.before.iter().zip(&offsets).map(|(&(_, _, name), &offset)| (name, offset / 4)));
+    constants.extend([
+        ("GROUPS", u64::from(link.groups)),
+        ("PANELS", panels),
+        ("DEPTH", link.fan_in()),
+        ("PADDED_DEPTH", padded_depth),
+        ("TILE_CHANNELS", block.into()),
+        ("WEIGHTS_AT", offsets[offsets.len() - 2]),
+        ("BIAS_AT", offsets[offsets.len() - 1]),
+    ]);
+    Product { link, weights, constants, panels, padded_depth }
+}
+
+/// The files that read the input and write the output, as their alignment allows.
+fn access(run: &Run<'_>, source: &Source) -> [&'static str; 3] {
+    let output = run.output();
+    let (aligned_output, product) = match run.layout {
+        Layout::Nchw => (output.pixels() % 4 == 0, include_str!("../../shaders/product_nchw.wgsl")),
+        Layout::Nhwc => {
+            (run.last().group_out_channels() % 4 == 0, include_str!("../../shaders/product_nhwc.wgsl"))
+        }
+    };
+    [
+        if source.aligned_input { shader::INPUT_VEC4 } else { shader::INPUT_SCALAR },
+        if aligned_output { shader::OUTPUT_VEC4 } else { shader::OUTPUT_SCALAR },
+        product,
+    ]
+}
+
+/// The product through workgroup memory.
+pub fn tiled(run: &Run<'_>, source: &Source, tile: Tile) -> Recipe {
+    let Product { link, weights, constants, panels, padded_depth } = product(run, source, tile.channels, tile.depth);
+    let output = run.output();
+    let pixels = u64::from(output.batch) * output.pixels();
+    let workgroups = pixels.div_ceil(tile.pixels.into()) * panels * u64::from(link.groups);
+    let staging = match run.layout {
+        Layout::Nchw => include_str!("../../shaders/tile_nchw.wgsl"),
+        Layout::Nhwc => include_str!("../../shaders/tile_nhwc.wgsl"),
+    };
+    let [input_file, output_file, product_file] = access(run, source);
+    let wgsl = Shader::new(include_str!("../../shaders/gemm_tile.wgsl"))
+        .add(&source.wgsl)
+        .add(staging)
+        .add(product_file)
+        .add(input_file)
+        .add(output_file)
+        .add(&micro_tile(tile, run.layout))
+        .constants(&constants)
+        .constants(&[
+            ("TILE_PIXELS", tile.pixels.into()),
+            ("TILE_DEPTH", tile.depth.into()),
+            ("THREADS", tile.threads().into()),
+        ])
+        .finish(run);
+
+    let tiles = workgroups as f64;
+    let staged = tiles * f64::from(tile.pixels) * padded_depth as f64;
+    let outputs = tiles * f64::from(tile.channels * tile.pixels);
+    let mult_adds = outputs * padded_depth as f64;
+    Recipe {
+        name: format!("{}/{}x{}x{}", source.kernel, tile.channels, tile.pixels, tile.depth),
+        passes: vec![Pass {
+            wgsl,
+            operands: single_pass_operands(run),
+            params: Params { work: workgroups as u32, ..Params::of(run) },
+            workgroup: tile.threads(),
+            workgroups,
+            workgroup_memory: tile.workgroup_memory(),
+        }],
+        weights,
+        workspace: Vec::new(),
+        work: Work {
+            mult_adds: mult_adds + staged * source.mult_adds,
+            accesses: staged * source.loads + tiles * f64::from(tile.channels) * padded_depth as f64 + outputs,
+            shared: mult_adds * (1.0 / f64::from(tile.micro_channels) + 1.0 / f64::from(tile.micro_pixels)),
+            bytes: compulsory_bytes(run),
+            invocations: tiles * f64::from(tile.threads()),
+        },
+        // One sum in order of k.
+        tolerance: 4.0,
+        exact: true,
+    }
+}
+
+/// `MicroTile`, `accumulate` and `finish` with every accumulator named, for an array indexed at run time would
+/// not stay in registers.
+///
+/// The side of the output whose neighbours are neighbours in memory is the columns (quads), the other one the
+/// rows: channels x pixels for NCHW, pixels x channels for NHWC.
+fn micro_tile(tile: Tile, layout: Layout) -> String {
+    let (rows, column_quads, columns, [row_tile, row_quads], [column_tile, column_tile_quads]) = match layout {
+        Layout::Nchw => (
+            tile.micro_channels,
+            tile.micro_pixels / 4,
+            tile.pixels / tile.micro_pixels,
+            ["channel_tile", "CHANNEL_QUADS"],
+            ["pixel_tile", "PIXEL_QUADS"],
+        ),
+        Layout::Nhwc => (
+            tile.micro_pixels,
+            tile.micro_channels / 4,
+            tile.channels / tile.micro_channels,
+            ["pixel_tile", "PIXEL_QUADS"],
+            ["channel_tile", "CHANNEL_QUADS"],
+        ),
+    };
+    let mut text = format!("const MICRO_COLUMNS: u32 = {columns}u;\nstruct MicroTile {{\n");
+    for row in 0..rows {
+        for quad in 0..column_quads {
+            let _ = writeln!(text, "    s{row}_{quad}: vec4<f32>,");
+        }
+    }
+    text.push_str("}\nfn accumulate(sums: ptr<function, MicroTile>, k: u32, row: u32, column: u32) {\n");
+    for quad in 0..rows / 4 {
+        let _ = writeln!(text, "    let a{quad} = {row_tile}[k * {row_quads} + row * {}u + {quad}u];", rows / 4);
+    }
+    for quad in 0..column_quads {
+        let offset = quad * columns;
+        let _ = writeln!(text, "    let b{quad} = {column_tile}[k * {column_tile_quads} + column + {offset}u];");
+    }
+    for row in 0..rows {
+        let a = format!("a{}.{}", row / 4, ["x", "y", "z", "w"][row as usize % 4]);
+        for quad in 0..column_quads {
+            let sum = format!("(*sums).s{row}_{quad}");
+            let _ = writeln!(text, "    {sum} = fma(vec4<f32>({a}), b{quad}, {sum});");
+        }
+    }
+    text.push_str(
+        "}\nfn finish(sums: ptr<function, MicroTile>, first_pixel: u32, group: u32, first_channel: u32, row: u32, column: u32) {\n",
+    );
+    for quad in 0..column_quads {
+        let column = format!("(column + {}u) * 4u", quad * columns);
+        if layout == Layout::Nchw {
+            let _ = writeln!(text, "    let quad{quad} = output_quad(first_pixel + {column}, group);");
+        }
+        for row in 0..rows {
+            let sum = format!("(*sums).s{row}_{quad}");
+            let row = format!("row * {rows}u + {row}u");
+            let _ = match layout {
+                Layout::Nchw => writeln!(text, "    store_row(quad{quad}, group, first_channel + {row}, {sum});"),
+                Layout::Nhwc => {
+                    writeln!(text, "    store_pixel(first_pixel + {row}, group, first_channel + {column}, {sum});")
+                }
+            };
+        }
+    }
+    text.push_str("}\n");
+    text
+}
+
+/// The product through subgroups.
+pub fn subgroup(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
+    let k_align = if run.layout == Layout::Nhwc { 4 } else { 1 };
+    let Product { link, weights, constants, panels, padded_depth } = product(run, source, block.channels, k_align);
+    let output = run.output();
+    let pixels = u64::from(output.batch) * output.pixels();
+    let tile_pixels = block.threads * block.pixels;
+    let workgroups = pixels.div_ceil(tile_pixels.into()) * panels * u64::from(link.groups);
+    let [input_file, output_file, product_file] = access(run, source);
+    let wgsl = Shader::new(include_str!("../../shaders/gemm_subgroup.wgsl"))
+        .add(&source.wgsl)
+        .add(product_file)
+        .add(input_file)
+        .add(output_file)
+        .add(&compute(block, run.layout))
+        .constants(&constants)
+        .constants(&[("PIXELS", block.pixels.into()), ("THREADS", block.threads.into())])
+        .finish(run);
+
+    let invocations = workgroups as f64 * f64::from(block.threads);
+    let outputs = invocations * f64::from(block.channels * block.pixels);
+    let weights_per_k = f64::from(block.channels.div_ceil(block.lanes));
+    let fetched = invocations * f64::from(block.pixels) * padded_depth as f64;
+    Recipe {
+        name: format!("{}/{}x{}", source.kernel, block.channels, block.pixels),
+        passes: vec![Pass {
+            wgsl,
+            operands: single_pass_operands(run),
+            params: Params { work: workgroups as u32, ..Params::of(run) },
+            workgroup: block.threads,
+            workgroups,
+            workgroup_memory: 0,
+        }],
+        weights,
+        workspace: Vec::new(),
+        work: Work {
+            mult_adds: outputs * padded_depth as f64 + fetched * source.mult_adds,
+            accesses: fetched * source.loads + invocations * weights_per_k * padded_depth as f64 + outputs,
+            shared: 0.0,
+            bytes: compulsory_bytes(run),
+            invocations,
+        },
+        // One sum in order of k.
+        tolerance: 4.0,
+        exact: true,
+    }
+}
+
+/// `compute` of the product through subgroups, with every accumulator and every broadcast named.
+fn compute(block: Block, layout: Layout) -> String {
+    let Block { channels, pixels, lanes, .. } = block;
+    let (quads, spread) = (pixels / 4, lanes.min(channels));
+    let mut text = String::from("fn compute(first_pixel: u32, group: u32, panel: u32, lane: u32) {\n");
+    let _ = writeln!(text, "    let panel_at = WEIGHTS_AT + panel * PADDED_DEPTH * TILE_CHANNELS + lane % {spread}u;");
+    let places = if layout == Layout::Nchw { quads } else { pixels };
+    for place in 0..places {
+        let offset = place * pixels / places;
+        let _ = writeln!(text, "    let place{place} = place(first_pixel + {offset}u, group);");
+    }
+    for channel in 0..channels {
+        for quad in 0..quads {
+            let _ = writeln!(text, "    var s{channel}_{quad} = vec4<f32>(0.0);");
+        }
+    }
+    let steps = if layout == Layout::Nchw { 1 } else { 4 };
+    let _ = writeln!(text, "    for (var k = 0u; k < PADDED_DEPTH; k += {steps}u) {{");
+    for place in 0..places {
+        let _ = writeln!(text, "        let x{place} = fetch(k, place{place});");
+    }
+    for step in 0..steps {
+        let _ = writeln!(text, "        let at{step} = panel_at + (k + {step}u) * TILE_CHANNELS;");
+        for part in 0..channels / spread {
+            let _ = writeln!(text, "        let w{step}_{part} = weights[at{step} + {}u];", part * spread);
+        }
+        for quad in 0..quads {
+            let values = match layout {
+                Layout::Nchw => format!("x{quad}"),
+                Layout::Nhwc => {
+                    let component = ["x", "y", "z", "w"][step as usize];
+                    let values: Vec<_> = (0..4).map(|pixel| format!("x{}.{component}", quad * 4 + pixel)).collect();
+                    format!("vec4<f32>({})", values.join(", "))
+                }
+            };
+            let _ = writeln!(text, "        let v{step}_{quad} = {values};");
+        }
+        for channel in 0..channels {
+            let (part, source) = (channel / spread, channel % spread);
+            let _ = writeln!(text, "        let b{step}_{channel} = vec4<f32>(subgroupBroadcast(w{step}_{part}, {source}u));");
+            for quad in 0..quads {
+                let sum = format!("s{channel}_{quad}");
+                let _ = writeln!(text, "        {sum} = fma(b{step}_{channel}, v{step}_{quad}, {sum});");
+            }
+        }
+    }
+    let _ = writeln!(text, "    }}\n    let first_channel = panel % PANELS * TILE_CHANNELS;");
+    for quad in 0..quads {
+        let first = quad * 4;
+        match layout {
+            Layout::Nchw => {
+                let _ = writeln!(text, "    let quad{quad} = output_quad(first_pixel + {first}u, group);");
+                for channel in 0..channels {
+                    let sum = format!("s{channel}_{quad}");
+                    let _ = writeln!(text, "    store_row(quad{quad}, group, first_channel + {channel}u, {sum});");
+                }
+            }
+            Layout::Nhwc => {
+                for (pixel, component) in ["x", "y", "z", "w"].iter().enumerate() {
+                    for channel in (0..channels).step_by(4) {
+                        let sums: Vec<_> =
+                            (channel..channel + 4).map(|channel| format!("s{channel}_{quad}.{component}")).collect();
+                        let pixel = first as usize + pixel;
+                        let _ = writeln!(
+                            text,
+                            "    store_pixel(first_pixel + {pixel}u, group, first_channel + {channel}u, vec4<f32>({}));",
+                            sums.join(", ")
+                        );
+                    }
+                }
+            }
+        }
+    }
+    text.push_str("}\n");
+    text
+}

@@ -1,0 +1,68 @@
+//! `pointwise` and `pointwise_subgroup`: 1x1 convolutions as a matrix product over the channels.
+
+use super::gemm::{self, Block, Source, Tile};
+use super::{Kernel, Recipe, Run, Unsupported, fitting};
+use crate::caps::Caps;
+use crate::pack::Order;
+use crate::shape::Layout;
+
+pub const POINTWISE: Kernel = Kernel { name: "pointwise", links: 1, candidates: tiled };
+pub const POINTWISE_SUBGROUP: Kernel = Kernel { name: "pointwise_subgroup", links: 1, candidates: subgroup };
+
+fn tiled(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
+    let source = source(run, POINTWISE.name)?;
+    let recipes = TILES.iter().map(|&tile| gemm::tiled(run, &source, tile)).collect();
+    fitting(run, caps, recipes)
+}
+
+fn subgroup(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
+    let source = source(run, POINTWISE_SUBGROUP.name)?;
+    let blocks = subgroup_blocks(caps)?;
+    let recipes = blocks.into_iter().map(|block| gemm::subgroup(run, &source, block)).collect();
+    fitting(run, caps, recipes)
+}
+
+/// Tiles of products through workgroup memory. Large ones do more for each value staged, small ones fill a
+/// device on small layers.
+pub const TILES: &[Tile] = &[
+    Tile { channels: 64, pixels: 64, depth: 16, micro_channels: 4, micro_pixels: 4 },
+    Tile { channels: 128, pixels: 64, depth: 16, micro_channels: 8, micro_pixels: 4 },
+    Tile { channels: 128, pixels: 128, depth: 8, micro_channels: 8, micro_pixels: 8 },
+    Tile { channels: 64, pixels: 32, depth: 16, micro_channels: 4, micro_pixels: 4 },
+    Tile { channels: 32, pixels: 32, depth: 16, micro_channels: 4, micro_pixels: 4 },
+    Tile { channels: 16, pixels: 128, depth: 16, micro_channels: 4, micro_pixels: 4 },
+];
+
+/// Blocks of products through subgroups that a device can run.
+pub fn subgroup_blocks(caps: &Caps) -> Result<Vec<Block>, Unsupported> {
+    let [lanes, most] = caps.subgroup.ok_or(Unsupported::NeedsSubgroups)?;
+    // Whole subgroups only, whichever size the driver picks.
+    let threads = if caps.is_cpu { most } else { most.max(64) };
+    let blocks = [[32, 4], [16, 4], [8, 4], [16, 8], [32, 8], [64, 4]];
+    Ok(blocks.map(|[channels, pixels]| Block { channels, pixels, threads, lanes }).into())
+}
+
+fn source(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported> {
+    let link = run.only()?;
+    match () {
+        () if link.kernel_size != [1, 1] => return Err(Unsupported::KernelSize(link.kernel_size)),
+        () if link.groups != 1 => return Err(Unsupported::Groups(link.groups)),
+        () if link.stride != [1, 1] => return Err(Unsupported::Stride(link.stride)),
+        () if link.padding != [0; 4] => return Err(Unsupported::Padding(link.padding)),
+        () => {}
+    }
+    let (wgsl, aligned_input) = match run.layout {
+        Layout::Nchw => (include_str!("../../shaders/source_pointwise_nchw.wgsl"), run.input().pixels() % 4 == 0),
+        Layout::Nhwc => (include_str!("../../shaders/source_pointwise_nhwc.wgsl"), link.in_channels % 4 == 0),
+    };
+    Ok(Source {
+        kernel,
+        wgsl: wgsl.into(),
+        aligned_input,
+        order: Order::ChannelFirst,
+        link: 0,
+        before: Vec::new(),
+        loads: 1.0,
+        mult_adds: 0.0,
+    })
+}

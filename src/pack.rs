@@ -1,0 +1,162 @@
+//! Weights laid out once, in the order in which a kernel reads them.
+
+use crate::conv::Conv2d;
+use crate::reference::Weights;
+
+/// A part of the weight buffer of a recipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Section {
+    /// Which link of the run it belongs to.
+    pub link: usize,
+    /// How it is laid out.
+    pub packing: Packing,
+    /// Its length in elements, a multiple of four so that the next section is aligned for `vec4`.
+    pub len: u64,
+}
+
+/// How weights or biases are laid out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Packing {
+    /// `[group][panel][k][block]`: the output channels of a group cut into panels of `block`, and for each
+    /// `k` (an input channel's tap) the panel's weights side by side. `k` is padded with zeros to a
+    /// multiple of `k_align`, the last panel to `block`.
+    Panels { block: u32, k_align: u32, order: Order },
+    /// The bias of each output channel in the order of [`Packing::Panels`]; zeros where there is none.
+    Bias { block: u32 },
+    /// `[tap][channel]`: for each kernel position the weights of all channels of a depthwise link.
+    Taps,
+}
+
+/// What `k` counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Order {
+    /// Input channel, kernel row, kernel column: PyTorch's.
+    ChannelFirst,
+    /// Kernel row, kernel column, input channel: neighbours in k are neighbours in an NHWC input.
+    ChannelLast,
+}
+
+impl Section {
+    /// Its size in the buffer, bytes.
+    pub fn bytes(&self) -> u64 {
+        self.len * 4
+    }
+}
+
+impl Packing {
+    /// Elements that the packed weights of a link take.
+    pub fn len(self, conv: &Conv2d) -> u64 {
+        let groups = u64::from(conv.groups);
+        let padded = |block: u32| u64::from(conv.group_out_channels().div_ceil(block)) * u64::from(block);
+        match self {
+            Self::Panels { block, k_align, .. } => groups * padded(block) * padded_k(conv, k_align),
+            Self::Bias { block } => groups * padded(block),
+            Self::Taps => u64::from(conv.out_channels) * conv.fan_in(),
+        }
+    }
+
+    /// The weights, laid out.
+    pub fn pack(self, conv: &Conv2d, weights: Weights<'_>) -> Vec<f32> {
+        match self {
+            Self::Panels { block, k_align, order } => panels(conv, weights.weight, block, k_align, order),
+            Self::Bias { block } => biases(conv, weights.bias, block),
+            Self::Taps => {
+                let taps = conv.fan_in() as usize;
+                let per_tap = |tap| weights.weight.iter().skip(tap).step_by(taps);
+                (0..taps).flat_map(per_tap).copied().collect()
+            }
+        }
+    }
+}
+
+/// Sections one after the other, and where each starts, in elements.
+pub fn sections(links: &[Conv2d], packings: &[(usize, Packing)]) -> (Vec<Section>, Vec<u64>) {
+    let (mut sections, mut offsets, mut end) = (Vec::new(), Vec::new(), 0);
+    for &(link, packing) in packings {
+        let len = packing.len(&links[link]).next_multiple_of(4);
+        sections.push(Section { link, packing, len });
+        offsets.push(end);
+        end += len;
+    }
+    (sections, offsets)
+}
+
+/// The weight buffer of a recipe.
+pub fn buffer(links: &[Conv2d], weights: &[Weights<'_>], sections: &[Section]) -> Vec<f32> {
+    let mut buffer = Vec::new();
+    for section in sections {
+        let end = buffer.len() + section.len as usize;
+        buffer.extend(section.packing.pack(&links[section.link], weights[section.link]));
+        buffer.resize(end, 0.0);
+    }
+    buffer
+}
+
+/// `k` of a link, padded.
+pub fn padded_k(conv: &Conv2d, k_align: u32) -> u64 {
+    conv.fan_in().next_multiple_of(k_align.into())
+}
+
+fn panels(conv: &Conv2d, weight: &[f32], block: u32, k_align: u32, order: Order) -> Vec<f32> {
+    let (depth, padded_depth) = (conv.fan_in() as usize, padded_k(conv, k_align) as usize);
+    let (out_channels, block) = (conv.group_out_channels() as usize, block as usize);
+    let taps = (conv.kernel_size[0] * conv.kernel_size[1]) as usize;
+    let channels = conv.group_in_channels() as usize;
+    let source_k = |k: usize| match order {
+        Order::ChannelFirst => k,
+        Order::ChannelLast => k % channels * taps + k / channels,
+    };
+    let panels = out_channels.div_ceil(block);
+    let mut packed = vec![0.0; conv.groups as usize * panels * padded_depth * block];
+    for (row, values) in weight.chunks_exact(depth.max(1)).enumerate() {
+        let (group, channel) = (row / out_channels, row % out_channels);
+        let panel = group * panels + channel / block;
+        for k in 0..depth {
+            packed[(panel * padded_depth + k) * block + channel % block] = values[source_k(k)];
+        }
+    }
+    packed
+}
+
+fn biases(conv: &Conv2d, bias: Option<&[f32]>, block: u32) -> Vec<f32> {
+    let out_channels = conv.group_out_channels() as usize;
+    let padded = out_channels.next_multiple_of(block as usize);
+    let mut packed = vec![0.0; conv.groups as usize * padded];
+    for (channel, &value) in bias.unwrap_or_default().iter().enumerate() {
+        packed[channel / out_channels * padded + channel % out_channels] = value;
+    }
+    packed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panels_hold_every_weight_once_and_zeros_elsewhere() {
+        let conv = Conv2d::new(4, 6).groups(2).kernel_size([1, 2]);
+        let weight: Vec<f32> = (1..=24).map(|value| value as f32).collect();
+        let packing = Packing::Panels { block: 2, k_align: 3, order: Order::ChannelFirst };
+        let packed = packing.pack(&conv, Weights::without_bias(&weight));
+        assert_eq!(packed.len() as u64, packing.len(&conv));
+        // Two groups of two panels; k = 4 padded to 6; channels 0 and 1 are the first panel.
+        assert_eq!(packed[..12], [1., 5., 2., 6., 3., 7., 4., 8., 0., 0., 0., 0.]);
+        assert_eq!(packed[12..24], [9., 0., 10., 0., 11., 0., 12., 0., 0., 0., 0., 0.]);
+        let last = Packing::Panels { block: 2, k_align: 1, order: Order::ChannelLast };
+        assert_eq!(last.pack(&conv, Weights::without_bias(&weight))[..8], [1., 5., 3., 7., 2., 6., 4., 8.]);
+    }
+
+    #[test]
+    fn biases_follow_the_panels() {
+        let conv = Conv2d::new(2, 6).groups(2);
+        let weights = Weights::new(&[], &[1., 2., 3., 4., 5., 6.]);
+        assert_eq!(Packing::Bias { block: 4 }.pack(&conv, weights), [1., 2., 3., 0., 4., 5., 6., 0.]);
+    }
+
+    #[test]
+    fn taps_stand_together() {
+        let conv = Conv2d::depthwise(2).kernel_size([1, 3]);
+        let weights = Weights::without_bias(&[1., 2., 3., 4., 5., 6.]);
+        assert_eq!(Packing::Taps.pack(&conv, weights), [1., 4., 2., 5., 3., 6.]);
+    }
+}

@@ -1,0 +1,231 @@
+//! Plans: a schedule compiled for a device, with its weights and workspace in place.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use crate::chain::Chain;
+use crate::device::{Device, Pipeline, binding_of, lock};
+use crate::error::{Error, Result};
+use crate::kernels::{Operand, fold};
+use crate::pack::{self, Section};
+use crate::planner::Schedule;
+use crate::reference::Weights;
+use crate::shape::{Layout, Shape};
+use crate::tensor::Tensor;
+
+/// Packed weight buffers, by the run's first link and the sections: layers of all image sizes share them.
+pub type PackedWeights = Mutex<HashMap<(usize, Vec<Section>), wgpu::Buffer>>;
+
+/// What a layer needs to compute one input size: everything but the caller's tensors.
+pub struct Plan {
+    pub schedule: Schedule,
+    pub shapes: Vec<Shape>,
+    pub layout: Layout,
+    passes: Vec<PlannedPass>,
+    params: wgpu::Buffer,
+}
+
+struct PlannedPass {
+    pipeline: Arc<Pipeline>,
+    grid: [u32; 3],
+    /// Where its parameter block is in the plan's.
+    params_at: u64,
+    params_size: u64,
+    /// The buffer of each binding.
+    bindings: Vec<(usize, Slot)>,
+}
+
+/// Where a binding's buffer comes from.
+enum Slot {
+    Input,
+    Output,
+    Residual,
+    Kept(wgpu::Buffer),
+}
+
+/// A plan bound to its tensors: to encode it allocates nothing.
+pub struct Bound {
+    plan: Arc<Plan>,
+    groups: Vec<wgpu::BindGroup>,
+}
+
+impl Plan {
+    /// Compiles the shaders, packs the weights and makes the buffers of a schedule.
+    pub fn new(
+        device: &Device,
+        chain: &Chain,
+        weights: &[Weights<'_>],
+        packed: &PackedWeights,
+        shapes: Vec<Shape>,
+        layout: Layout,
+        schedule: Schedule,
+    ) -> Result<Self> {
+        let storage = wgpu::BufferUsages::STORAGE;
+        let last = shapes.len() - 1;
+        // A tensor between two runs needs a buffer; one inside a run is never in memory.
+        let mut between = HashMap::new();
+        for step in &schedule.steps {
+            let tensor = step.first + step.links;
+            if tensor != last {
+                between.insert(tensor, device.buffer("intermediate", shapes[tensor].bytes(), storage)?);
+            }
+        }
+        let tensor = |index: usize| match between.get(&index) {
+            Some(buffer) => Slot::Kept(buffer.clone()),
+            None if index == last => Slot::Output,
+            None => Slot::Input,
+        };
+
+        let alignment = u64::from(device.device.limits().min_uniform_buffer_offset_alignment);
+        let (mut passes, mut params) = (Vec::new(), Vec::new());
+        for step in &schedule.steps {
+            let recipe = &step.recipe;
+            let range = step.first..step.first + step.links;
+            let weights = packed_weights(device, chain, weights, packed, step.first, range.clone(), &recipe.weights)?;
+            let workspace: Vec<_> = recipe
+                .workspace
+                .iter()
+                .map(|&bytes| device.buffer("workspace", bytes, storage))
+                .collect::<Result<_>>()?;
+            for pass in &recipe.passes {
+                let slot = |operand: Operand| match operand {
+                    Operand::Input => tensor(range.start),
+                    Operand::Output => tensor(range.end),
+                    Operand::Residual => chain.source(range.end - 1).map_or(Slot::Residual, tensor),
+                    Operand::Weights => Slot::Kept(weights.clone()),
+                    Operand::ReadWorkspace(index) | Operand::WriteWorkspace(index) => {
+                        Slot::Kept(workspace[index].clone())
+                    }
+                };
+                let grid = fold(pass.workgroups, device.caps.max_workgroups).ok_or_else(|| Error::TooLarge {
+                    what: format!("the grid of {}", recipe.name),
+                    needed: pass.workgroups,
+                    limit: u64::from(device.caps.max_workgroups).pow(2),
+                })?;
+                let params_at = params.len() as u64;
+                params.extend_from_slice(bytemuck::bytes_of(&pass.params));
+                let params_size = params.len() as u64 - params_at;
+                params.resize(params.len().next_multiple_of(alignment as usize), 0);
+                passes.push(PlannedPass {
+                    pipeline: device.pipeline(&recipe.name, pass)?,
+                    grid,
+                    params_at,
+                    params_size,
+                    bindings: pass.operands.iter().map(|&o| (binding_of(&pass.operands, o), slot(o))).collect(),
+                });
+            }
+        }
+        let params = device.buffer_with("parameters", &params, wgpu::BufferUsages::UNIFORM)?;
+        Ok(Self { schedule, shapes, layout, passes, params })
+    }
+
+    pub fn input(&self) -> Shape {
+        self.shapes[0]
+    }
+
+    pub fn output(&self) -> Shape {
+        self.shapes[self.shapes.len() - 1]
+    }
+}
+
+fn packed_weights(
+    device: &Device,
+    chain: &Chain,
+    weights: &[Weights<'_>],
+    packed: &PackedWeights,
+    first: usize,
+    links: std::ops::Range<usize>,
+    sections: &[Section],
+) -> Result<wgpu::Buffer> {
+    let mut packed = lock(packed);
+    let key = (first, sections.to_vec());
+    if let Some(buffer) = packed.get(&key) {
+        return Ok(buffer.clone());
+    }
+    let values = pack::buffer(&chain.links()[links.clone()], &weights[links], sections);
+    let buffer = device.buffer_with("weights", bytemuck::cast_slice(&values), wgpu::BufferUsages::STORAGE)?;
+    packed.insert(key, buffer.clone());
+    Ok(buffer)
+}
+
+impl Bound {
+    /// Checks the tensors against the plan and makes the bind groups.
+    pub fn new(
+        device: &Device,
+        plan: Arc<Plan>,
+        input: &Tensor,
+        residual: Option<&Tensor>,
+        output: &Tensor,
+    ) -> Result<Self> {
+        let alignment = device.caps.storage_offset_alignment;
+        let residual_shape = residual.map(|_| plan.output());
+        let mut checks = vec![("input", input, plan.input()), ("output", output, plan.output())];
+        checks.extend(residual.zip(residual_shape).map(|(tensor, shape)| ("residual", tensor, shape)));
+        for (name, tensor, expected) in checks {
+            if tensor.shape() != expected {
+                return Err(Error::ShapeMismatch { tensor: name, expected, actual: tensor.shape() });
+            }
+            if tensor.layout() != plan.layout {
+                return Err(Error::LayoutMismatch { tensor: name, expected: plan.layout, actual: tensor.layout() });
+            }
+            tensor.check_alignment(alignment)?;
+            if name != "output" && tensor.buffer() == output.buffer() {
+                return Err(Error::Aliasing { tensor: name });
+            }
+        }
+        if plan.output().is_empty() {
+            return Ok(Self { plan, groups: Vec::new() });
+        }
+        let groups = device.scoped(|| {
+            plan.passes.iter().map(|pass| bind(device, &plan, pass, input, residual, output)).collect()
+        })?;
+        Ok(Self { plan, groups })
+    }
+
+    /// Records the dispatches into a compute pass of the caller's.
+    pub fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>) {
+        for (planned, group) in self.plan.passes.iter().zip(&self.groups) {
+            pass.set_pipeline(&planned.pipeline.pipeline);
+            pass.set_bind_group(0, group, &[]);
+            let [x, y, z] = planned.grid;
+            pass.dispatch_workgroups(x, y, z);
+        }
+    }
+
+    /// Records the dispatches into an encoder, in a compute pass of their own.
+    pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
+        let descriptor = wgpu::ComputePassDescriptor { label: Some("gpuconv"), timestamp_writes: None };
+        self.dispatch(&mut encoder.begin_compute_pass(&descriptor));
+    }
+}
+
+fn bind(
+    device: &Device,
+    plan: &Plan,
+    pass: &PlannedPass,
+    input: &Tensor,
+    residual: Option<&Tensor>,
+    output: &Tensor,
+) -> wgpu::BindGroup {
+    let params = wgpu::BufferBinding {
+        buffer: &plan.params,
+        offset: pass.params_at,
+        size: std::num::NonZeroU64::new(pass.params_size),
+    };
+    let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(params) }];
+    for (binding, slot) in &pass.bindings {
+        let resource = match slot {
+            Slot::Input => input.binding(),
+            Slot::Output => output.binding(),
+            // `Layer` has checked that there is one where one is read.
+            Slot::Residual => residual.unwrap_or(input).binding(),
+            Slot::Kept(buffer) => buffer.as_entire_binding(),
+        };
+        entries.push(wgpu::BindGroupEntry { binding: *binding as u32, resource });
+    }
+    device.device.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: Some("gpuconv"),
+        layout: &pass.pipeline.layout,
+        entries: &entries,
+    })
+}

@@ -1,0 +1,148 @@
+//! The one place where WGSL text is put together: files and generated declarations, one after the other.
+
+use std::fmt::Write as _;
+
+use crate::conv::{Activation, Conv2d, Residual};
+use crate::kernels::Run;
+use crate::shape::Layout;
+
+const CONV: &str = include_str!("../shaders/conv.wgsl");
+const EPILOGUE: &str = include_str!("../shaders/epilogue.wgsl");
+/// Input read one element at a time.
+pub const INPUT_SCALAR: &str = include_str!("../shaders/input_scalar.wgsl");
+/// Input read as aligned quads.
+pub const INPUT_VEC4: &str = include_str!("../shaders/input_vec4.wgsl");
+/// Output written one element at a time.
+pub const OUTPUT_SCALAR: &str = include_str!("../shaders/output_scalar.wgsl");
+/// Output written as aligned quads.
+pub const OUTPUT_VEC4: &str = include_str!("../shaders/output_vec4.wgsl");
+
+/// A shader in the making: WGSL files, the kernel's first so that naga's line numbers are its own.
+pub struct Shader {
+    text: String,
+}
+
+impl Shader {
+    /// Starts with the kernel's file.
+    pub fn new(kernel: &str) -> Self {
+        Self { text: kernel.into() }
+    }
+
+    /// Appends a file or generated declarations.
+    pub fn add(mut self, wgsl: &str) -> Self {
+        self.text.push('\n');
+        self.text.push_str(wgsl);
+        self
+    }
+
+    /// Appends `const NAME: u32 = VALUE;` for each.
+    pub fn constants(mut self, constants: &[(&str, u64)]) -> Self {
+        for (name, value) in constants {
+            // A u32 by the checks on shapes; a larger one would not compile, which beats a wrong number.
+            let _ = writeln!(self.text, "const {name}: u32 = {value}u;");
+        }
+        self
+    }
+
+    /// What was put together so far.
+    pub fn text(self) -> String {
+        self.text
+    }
+
+    /// Appends what all kernels share, and the epilogue of a run's last link.
+    pub fn finish(self, run: &Run<'_>) -> String {
+        self.add(CONV).add(EPILOGUE).add(&epilogue(run.last())).text()
+    }
+}
+
+/// The geometry of a link, as the constants that the shaders use.
+pub fn geometry(conv: &Conv2d) -> Vec<(&'static str, u64)> {
+    let pair = |[rows, columns]: [u32; 2]| [u64::from(rows), u64::from(columns)];
+    let [kernel_height, kernel_width] = pair(conv.kernel_size);
+    let [stride_y, stride_x] = pair(conv.stride);
+    let [dilation_y, dilation_x] = pair(conv.dilation);
+    vec![
+        ("KERNEL_HEIGHT", kernel_height),
+        ("KERNEL_WIDTH", kernel_width),
+        ("STRIDE_Y", stride_y),
+        ("STRIDE_X", stride_x),
+        ("DILATION_Y", dilation_y),
+        ("DILATION_X", dilation_x),
+        ("PAD_TOP", conv.padding[0].into()),
+        ("PAD_LEFT", conv.padding[1].into()),
+    ]
+}
+
+/// The channels of a link, as constants.
+pub fn channels(conv: &Conv2d) -> Vec<(&'static str, u64)> {
+    vec![
+        ("IN_CHANNELS", conv.in_channels.into()),
+        ("OUT_CHANNELS", conv.out_channels.into()),
+        ("GROUP_IN", conv.group_in_channels().into()),
+        ("GROUP_OUT", conv.group_out_channels().into()),
+    ]
+}
+
+/// Strides of the input and the output of a run in elements, as expressions of the parameters, for kernels
+/// that read either layout one element at a time.
+pub fn strides(layout: Layout) -> &'static str {
+    match layout {
+        Layout::Nchw => include_str!("../shaders/strides_nchw.wgsl"),
+        Layout::Nhwc => include_str!("../shaders/strides_nhwc.wgsl"),
+    }
+}
+
+/// What of the epilogue depends on the link: the activation and the residual.
+fn epilogue(conv: &Conv2d) -> String {
+    let before = conv.residual == Some(Residual::BeforeActivation);
+    let after = conv.residual == Some(Residual::AfterActivation);
+    let mut text = format!("const RESIDUAL_BEFORE: bool = {before};\nconst RESIDUAL_AFTER: bool = {after};\n");
+    text.push_str(&activation("activate", conv.activation));
+    if before || after {
+        text.push_str(
+            "fn residual_at(at: u32) -> f32 { return load_residual(at); }\n\
+             fn residual4_at(at: vec4<u32>) -> vec4<f32> { return load_residual4(at); }\n",
+        );
+    } else {
+        text.push_str(
+            "fn residual_at(at: u32) -> f32 { return 0.0; }\n\
+             fn residual4_at(at: vec4<u32>) -> vec4<f32> { return vec4<f32>(0.0); }\n",
+        );
+    }
+    text
+}
+
+/// An activation for one value and for four, called `name` and `name4`.
+///
+/// Comparisons and `select` in place of `min` and `max`, whose answer to a NaN WGSL leaves open.
+pub fn activation(name: &str, activation: Activation) -> String {
+    let mut text = String::new();
+    for (name, value) in [(name.to_string(), "f32"), (format!("{name}4"), "vec4<f32>")] {
+        let clamp = |low: f32, high: f32| {
+            let (low, high) = (literal(low), literal(high));
+            format!(
+                "let raised = select(x, {value}({low}), x < {value}({low})); \
+                 return select(raised, {value}({high}), raised > {value}({high}));"
+            )
+        };
+        let body = match activation {
+            Activation::None => "return x;".into(),
+            Activation::Relu => format!("return select(x, {value}(0.0), x < {value}(0.0));"),
+            Activation::Relu6 => clamp(0.0, 6.0),
+            Activation::Silu => format!("return x / ({value}(1.0) + exp(-x));"),
+            Activation::HardSwish => format!(
+                "let raised = max(x + {value}(3.0), {value}(0.0)); \
+                 return x * (min(raised, {value}(6.0)) / {value}(6.0));"
+            ),
+            Activation::Clamp(low, high) => clamp(low, high),
+        };
+        let _ = writeln!(text, "fn {name}(x: {value}) -> {value} {{ {body} }}");
+    }
+    text
+}
+
+/// A float as WGSL; the infinities, which have no literal there, as the largest finite values.
+fn literal(value: f32) -> String {
+    let finite = value.clamp(f32::MIN, f32::MAX);
+    format!("f32({finite:e}f)")
+}

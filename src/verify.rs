@@ -1,0 +1,212 @@
+//! Checks of kernels against the oracle, on whatever device there is: the suite that the tests run in CI, for a
+//! user's own GPU.
+
+use crate::chain::Chain;
+use crate::conv::Activation;
+use crate::error::{Error, Result};
+use crate::gpu::GpuConv;
+use crate::planner::{Choice, Schedule};
+use crate::problem::Problem;
+use crate::random;
+use crate::reference::{self, Answer, Weights};
+use crate::shape::{Layout, Shape, from_nchw, to_nchw};
+use crate::tensor::Tensor;
+
+/// The case table: every kind of problem, in sizes around the kernels' tiles.
+pub fn cases() -> Vec<Problem> {
+    lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+/// The case table's lines.
+pub fn lines() -> impl Iterator<Item = &'static str> {
+    include_str!("verify/cases.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// Tensors for a problem, and the oracle's answer.
+pub struct Data {
+    /// The input, NCHW.
+    pub input: Vec<f32>,
+    /// Weight and bias of each link.
+    pub weights: Vec<(Vec<f32>, Option<Vec<f32>>)>,
+    /// The residual, NCHW, if the problem adds one.
+    pub residual: Option<Vec<f32>>,
+}
+
+/// A problem with its data and the oracle's answers, to check any number of kernels against.
+pub struct Oracle {
+    problem: Problem,
+    chain: Chain,
+    /// Whole numbers so small that f32 adds them without rounding; none where the activation rounds.
+    exact: Option<(Data, Answer)>,
+    random: (Data, Answer),
+}
+
+/// What a check found.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Report {
+    /// Outputs of whole numbers that differ from the oracle's in any bit.
+    pub inexact: usize,
+    /// The largest error on random values, as a share of what the kernel is allowed.
+    pub share_of_bound: f64,
+    /// On random values, the norm of the error over the norm of the oracle's answer.
+    pub relative_error: f64,
+    /// Outputs that were not written.
+    pub unwritten: usize,
+    /// Elements written outside of the output.
+    pub stray: usize,
+}
+
+impl Report {
+    /// Whether nothing is wrong.
+    pub fn passes(&self) -> bool {
+        // A NaN is not below the bound.
+        self.inexact == 0 && self.share_of_bound <= 1.0 && self.unwritten == 0 && self.stray == 0
+    }
+}
+
+impl Data {
+    /// Random values: inputs in [-1, 1), weights scaled so that activations keep their size, biases in
+    /// [-0.1, 0.1). Drawn from `name`, so the same everywhere.
+    pub fn random(name: &str, chain: &Chain, input: Shape) -> Result<Self> {
+        Self::draw(chain, input, |tensor, index, len| match tensor {
+            "w" => {
+                let link = &chain.links()[index];
+                let gain = if link.activation == Activation::None { 3.0 } else { 6.0 };
+                let scale = (gain / link.fan_in() as f64).sqrt() as f32;
+                random::uniform(&format!("{name}/w{index}"), len, scale)
+            }
+            "b" => random::uniform(&format!("{name}/b{index}"), len, 0.1),
+            _ => random::uniform(&format!("{name}/{tensor}"), len, 1.0),
+        })
+    }
+
+    /// Whole numbers from -2 to 2.
+    fn integers(name: &str, chain: &Chain, input: Shape) -> Result<Self> {
+        Self::draw(chain, input, |tensor, index, len| random::integers(&format!("{name}/{tensor}{index}"), len, 2))
+    }
+
+    fn draw(chain: &Chain, input: Shape, values: impl Fn(&str, usize, u64) -> Vec<f32>) -> Result<Self> {
+        let shapes = chain.shapes(input)?;
+        let weights = chain.links().iter().enumerate().map(|(index, link)| {
+            let weight = values("w", index, link.weight_shape().len());
+            (weight, link.bias.then(|| values("b", index, link.out_channels.into())))
+        });
+        Ok(Self {
+            input: values("x", 0, input.len()),
+            weights: weights.collect(),
+            residual: chain.outside_residual().map(|link| values("r", 0, shapes[link + 1].len())),
+        })
+    }
+
+    /// The weights, as the layers and the oracle take them.
+    pub fn weights(&self) -> Vec<Weights<'_>> {
+        self.weights.iter().map(|(weight, bias)| Weights { weight, bias: bias.as_deref() }).collect()
+    }
+
+    /// The oracle's answer.
+    pub fn answer(&self, chain: &Chain, input: Shape) -> Result<Answer> {
+        reference::run(chain, &self.input, input, &self.weights(), self.residual.as_deref())
+    }
+}
+
+impl Oracle {
+    /// Draws the data of a problem and works out the answers, in f64 on the CPU.
+    ///
+    /// # Errors
+    /// What [`Chain::shapes`] says.
+    pub fn new(problem: &Problem) -> Result<Self> {
+        let (chain, name) = (problem.chain(), problem.to_string());
+        let rounds = |activation| matches!(activation, Activation::Silu | Activation::HardSwish);
+        let exact = if chain.links().iter().any(|link| rounds(link.activation)) {
+            None
+        } else {
+            let data = Data::integers(&name, &chain, problem.input)?;
+            let answer = data.answer(&chain, problem.input)?;
+            // What is not below 2^24 could round, and proves nothing.
+            let small = answer.magnitudes.iter().all(|&magnitude| magnitude < (1 << 24) as f64);
+            small.then_some((data, answer))
+        };
+        let data = Data::random(&name, &chain, problem.input)?;
+        let answer = data.answer(&chain, problem.input)?;
+        Ok(Self { problem: problem.clone(), chain, exact, random: (data, answer) })
+    }
+
+    /// Runs a schedule on the device and compares.
+    ///
+    /// # Errors
+    /// What the device and the planner say.
+    pub fn check(&self, gpu: &GpuConv, schedule: &Schedule) -> Result<Report> {
+        let mut report = Report::default();
+        if let Some((data, answer)) = &self.exact {
+            let values = self.run(gpu, schedule, data, &mut report)?;
+            let differs = |(value, &expected): (&f32, &f64)| f64::from(*value) != expected;
+            if schedule.steps.iter().all(|step| step.recipe.exact) {
+                report.inexact = values.iter().zip(&answer.values).filter(|&pair| differs(pair)).count();
+            }
+        }
+        let (data, answer) = &self.random;
+        let values = self.run(gpu, schedule, data, &mut report)?;
+        // An activation that is not piecewise linear rounds a few times more.
+        let tolerance: f64 = schedule.steps.iter().map(|step| step.recipe.tolerance + 4.0).sum();
+        let (mut error_norm, mut norm) = (0.0, 0.0);
+        for ((&value, &expected), &magnitude) in values.iter().zip(&answer.values).zip(&answer.magnitudes) {
+            let error = (f64::from(value) - expected).abs();
+            let share = error / (tolerance * f64::from(f32::EPSILON) * magnitude.max(f64::from(f32::MIN_POSITIVE)));
+            // `max` would drop a NaN.
+            if !(share <= report.share_of_bound) {
+                report.share_of_bound = share;
+            }
+            error_norm += error * error;
+            norm += expected * expected;
+        }
+        report.relative_error = (error_norm / f64::max(norm, f64::MIN_POSITIVE)).sqrt();
+        Ok(report)
+    }
+
+    /// Runs the schedule between guards: input and output lie inside of larger buffers filled with NaNs, the
+    /// output as well. Counts what was not written and what was written besides.
+    fn run(&self, gpu: &GpuConv, schedule: &Schedule, data: &Data, report: &mut Report) -> Result<Vec<f32>> {
+        let layout = self.problem.layout;
+        let output_shape = self.problem.output()?;
+        let layer = gpu.chain_with(&self.chain, &data.weights(), Choice::Named(schedule.name()))?;
+        let input = guarded(gpu, &from_nchw(&data.input, self.problem.input, layout), self.problem.input, layout)?;
+        let residual = match &data.residual {
+            Some(values) => Some(guarded(gpu, &from_nchw(values, output_shape, layout), output_shape, layout)?),
+            None => None,
+        };
+        let poison = vec![f32::from_bits(POISON); output_shape.len() as usize];
+        let output = guarded(gpu, &poison, output_shape, layout)?;
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        match &residual {
+            Some(residual) => layer.encode_residual(&mut encoder, &input, residual, &output)?,
+            None => layer.encode(&mut encoder, &input, &output)?,
+        }
+        gpu.queue().submit([encoder.finish()]);
+        let taken = layer.schedule(self.problem.input, layout)?.name();
+        if taken != schedule.name() {
+            return Err(Error::UnknownKernel { name: schedule.name(), known: vec![taken] });
+        }
+
+        let whole: Shape = [1, 1, 1, (output.buffer().size() / 4) as u32].into();
+        let all = gpu.download(&Tensor::from_buffer(output.buffer().clone(), 0, whole, Layout::Nchw)?)?;
+        let (start, len) = ((output.offset() / 4) as usize, output_shape.len() as usize);
+        let is_poison = |value: &&f32| value.to_bits() == POISON;
+        let guards = all[..start].iter().chain(&all[start + len..]);
+        report.stray += guards.filter(|value| !is_poison(value)).count();
+        let values = &all[start..start + len];
+        report.unwritten += values.iter().filter(is_poison).count();
+        Ok(to_nchw(values, output_shape, layout))
+    }
+}
+
+/// A NaN that no arithmetic makes.
+const POISON: u32 = 0x7FC5_A5A5;
+
+/// A tensor between two guard regions of poison.
+fn guarded(gpu: &GpuConv, values: &[f32], shape: Shape, layout: Layout) -> Result<Tensor> {
+    let guard = gpu.caps().storage_offset_alignment.max(256) as usize / 4;
+    let poison = vec![f32::from_bits(POISON); guard];
+    let all = [&poison, values, &poison].concat();
+    let whole = gpu.upload(&all, [1, 1, 1, all.len() as u32])?;
+    Tensor::from_buffer(whole.buffer().clone(), guard as u64 * 4, shape, layout)
+}
