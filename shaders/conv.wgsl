@@ -10,6 +10,8 @@ struct Params {
     // Tiles of a kernel with two-dimensional tiles.
     tiles_x: u32,
     tiles_y: u32,
+    // Rows of such a tile, where they are not fixed.
+    strip_rows: u32,
     // How many workgroups (or invocations, where they do not cooperate) have work.
     work: u32,
 }

@@ -48,8 +48,10 @@ fn main(
             channel_tile[quad] = weights[panel_at + k0 * CHANNEL_QUADS + quad];
         }
         workgroupBarrier();
-        // Four steps by hand: WGSL has no way to ask for unrolling.
-        for (var k = 0u; k < TILE_DEPTH; k += 4u) {
+        // Four steps by hand, for WGSL has no way to ask for unrolling; and a bound that only we know is always
+        // TILE_DEPTH, lest a driver unroll the rest as well, at many times the compile time.
+        let depth = min(TILE_DEPTH, PADDED_DEPTH - k0);
+        for (var k = 0u; k < depth; k += 4u) {
             accumulate(&sums, k, row, column);
             accumulate(&sums, k + 1u, row, column);
             accumulate(&sums, k + 2u, row, column);

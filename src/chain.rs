@@ -52,7 +52,8 @@ impl Chain {
             links.insert(0, Conv2d::pointwise(in_channels, hidden).activation(Activation::Relu6));
         }
         let mut chain = Self::new(links);
-        if stride == 1 && in_channels == out_channels
+        if stride == 1
+            && in_channels == out_channels
             && let (Some(link), Some(source)) = (chain.links.last_mut(), chain.sources.last_mut())
         {
             link.residual = Some(Residual::AfterActivation);
@@ -124,10 +125,7 @@ pub struct Separable {
 impl Separable {
     /// A separable convolution whose depthwise half is 1x1 until [`Separable::kernel_size`] says otherwise.
     pub fn new(in_channels: u32, out_channels: u32) -> Self {
-        Self {
-            depthwise: Conv2d::depthwise(in_channels),
-            pointwise: Conv2d::pointwise(in_channels, out_channels),
-        }
+        Self { depthwise: Conv2d::depthwise(in_channels), pointwise: Conv2d::pointwise(in_channels, out_channels) }
     }
 
     /// Rows and columns of the depthwise kernel.

@@ -13,10 +13,14 @@ pub struct Device {
     pub queue: wgpu::Queue,
     pub caps: Caps,
     lost: Arc<OnceLock<String>>,
-    pipelines: Mutex<HashMap<String, Arc<Pipeline>>>,
+    /// A lock for each shader, so that threads compile different ones at the same time, but each once.
+    pipelines: Mutex<HashMap<String, Arc<PipelineSlot>>>,
     /// The buffer of the last read-back, for the next one.
     readback: Mutex<Option<wgpu::Buffer>>,
 }
+
+/// A pipeline, once it is compiled.
+type PipelineSlot = Mutex<Option<Arc<Pipeline>>>;
 
 /// A compiled shader and the layout of its bindings.
 pub struct Pipeline {
@@ -27,14 +31,7 @@ pub struct Pipeline {
 impl Device {
     pub fn new(device: wgpu::Device, queue: wgpu::Queue) -> Self {
         let caps = Caps::of(&device);
-        Self {
-            device,
-            queue,
-            caps,
-            lost: Arc::default(),
-            pipelines: Mutex::default(),
-            readback: Mutex::default(),
-        }
+        Self { device, queue, caps, lost: Arc::default(), pipelines: Mutex::default(), readback: Mutex::default() }
     }
 
     /// Notes a loss of the device, and logs errors that no call waits for, in place of wgpu's panic. Only for a
@@ -121,13 +118,13 @@ impl Device {
 
     /// The compiled shader of a pass, from the cache if it was compiled before.
     pub fn pipeline(&self, name: &str, pass: &Pass) -> Result<Arc<Pipeline>> {
-        // The lock is held while compiling, so that two threads compile a shader once.
-        let mut pipelines = lock(&self.pipelines);
-        if let Some(pipeline) = pipelines.get(&pass.wgsl) {
+        let entry = lock(&self.pipelines).entry(pass.wgsl.clone()).or_default().clone();
+        let mut entry = lock(&entry);
+        if let Some(pipeline) = &*entry {
             return Ok(pipeline.clone());
         }
         let pipeline = Arc::new(self.scoped(|| self.compile(name, pass))?);
-        pipelines.insert(pass.wgsl.clone(), pipeline.clone());
+        *entry = Some(pipeline.clone());
         Ok(pipeline)
     }
 

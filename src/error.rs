@@ -56,7 +56,7 @@ pub enum Error {
     TooLarge { what: String, needed: u64, limit: u64 },
 
     /// No kernel computes this on this device.
-    #[error("no kernel computes `{problem}`: {}", reasons(.rejected))]
+    #[error("no kernel (of those asked for) computes {problem}: {}", reasons(.rejected))]
     NoKernel { problem: String, rejected: Vec<(String, Unsupported)> },
 
     /// A kernel was asked for by a name that nothing has.

@@ -297,8 +297,20 @@ async fn adapter(name: Option<&str>) -> Result<wgpu::Adapter> {
 fn rank(info: &wgpu::AdapterInfo, power: wgpu::PowerPreference) -> u8 {
     let low_power = power == wgpu::PowerPreference::LowPower;
     match info.device_type {
-        wgpu::DeviceType::DiscreteGpu => if low_power { 1 } else { 0 },
-        wgpu::DeviceType::IntegratedGpu => if low_power { 0 } else { 1 },
+        wgpu::DeviceType::DiscreteGpu => {
+            if low_power {
+                1
+            } else {
+                0
+            }
+        }
+        wgpu::DeviceType::IntegratedGpu => {
+            if low_power {
+                0
+            } else {
+                1
+            }
+        }
         wgpu::DeviceType::VirtualGpu => 2,
         wgpu::DeviceType::Other => 3,
         wgpu::DeviceType::Cpu => 4,

@@ -157,6 +157,8 @@ pub struct Params {
     pub tiles_x: u32,
     /// Tiles along a column of the output.
     pub tiles_y: u32,
+    /// Rows of such a tile, where they are not fixed.
+    pub strip_rows: u32,
     /// Workgroups, or invocations where workgroups do not cooperate; those beyond have no work.
     pub work: u32,
 }
@@ -213,6 +215,8 @@ pub enum Unsupported {
     InnerResidual,
     /// The first link is not depthwise or the second not pointwise.
     NotSeparable,
+    /// It is a plain matrix product, which `pointwise` computes with less ado.
+    Pointwise,
     /// The device has no subgroup operations.
     NeedsSubgroups,
     /// Too many registers would be taken.
@@ -231,7 +235,7 @@ impl fmt::Display for Unsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Links(count) => write!(f, "not for a run of {count}"),
-            Self::Groups(groups) => write!(f, "not for {groups} groups"),
+            Self::Groups(groups) => write!(f, "not for groups: {groups}"),
             Self::KernelSize([rows, columns]) => write!(f, "not for a {rows}x{columns} kernel"),
             Self::Stride([down, right]) => write!(f, "not for stride {down}x{right}"),
             Self::Padding([top, left, bottom, right]) => write!(f, "not for padding {top},{left},{bottom},{right}"),
@@ -239,6 +243,7 @@ impl fmt::Display for Unsupported {
             Self::Layout(layout) => write!(f, "not for {layout}"),
             Self::InnerResidual => f.write_str("a residual inside the run"),
             Self::NotSeparable => f.write_str("not a depthwise and a pointwise link"),
+            Self::Pointwise => f.write_str("a plain product, `pointwise` is for that"),
             Self::NeedsSubgroups => f.write_str("the device has no subgroup operations"),
             Self::Registers(count) => write!(f, "would take {count} registers"),
             Self::Invocations { needed, limit } => write!(f, "needs workgroups of {needed}, the device has {limit}"),

@@ -176,9 +176,8 @@ impl Bound {
         if plan.output().is_empty() {
             return Ok(Self { plan, groups: Vec::new() });
         }
-        let groups = device.scoped(|| {
-            plan.passes.iter().map(|pass| bind(device, &plan, pass, input, residual, output)).collect()
-        })?;
+        let groups = device
+            .scoped(|| plan.passes.iter().map(|pass| bind(device, &plan, pass, input, residual, output)).collect())?;
         Ok(Self { plan, groups })
     }
 

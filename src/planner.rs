@@ -12,8 +12,8 @@ pub enum Choice {
     /// The cheapest.
     #[default]
     Auto,
-    /// The cheapest of those that begin with one of these names, separated by `+`: a kernel's (`pointwise`) or
-    /// a recipe's (`depthwise/4x4+pointwise/64x64x16`).
+    /// The cheapest with these names: a kernel's (`pointwise`) or a recipe's (`pointwise/64x64x16`) for every
+    /// step, or one for each step, separated by `+` (`depthwise/8x4+pointwise`).
     Named(String),
 }
 
@@ -50,6 +50,14 @@ pub struct Considered {
     pub kernel: &'static str,
     /// Its recipes with the modelled times in seconds, or its reason.
     pub answer: Result<Vec<(Recipe, f64)>, Unsupported>,
+}
+
+impl Considered {
+    /// The step that one of the recipes makes.
+    fn step(&self, recipe: usize) -> Option<Step> {
+        let (recipe, seconds) = self.answer.as_ref().ok()?.get(recipe)?.clone();
+        Some(Step { first: self.first, links: self.links, recipe, seconds })
+    }
 }
 
 impl Schedule {
@@ -89,8 +97,15 @@ struct Rates {
 }
 
 /// A desktop GPU of 10 Tflop/s.
-const GPU: Rates =
-    Rates { mult_adds: 5e12, accesses: 1.2e12, shared: 2.4e12, bytes: 4e11, dispatch: 3e-6, busy: 32768.0, overlaps: true };
+const GPU: Rates = Rates {
+    mult_adds: 5e12,
+    accesses: 1.2e12,
+    shared: 2.4e12,
+    bytes: 4e11,
+    dispatch: 3e-6,
+    busy: 32768.0,
+    overlaps: true,
+};
 
 /// Two cores of lavapipe, from the kernels' own timings.
 const CPU: Rates =
@@ -152,28 +167,49 @@ pub fn schedule(chain: &Chain, input: Shape, layout: Layout, caps: &Caps, choice
         Choice::Auto => Vec::new(),
         Choice::Named(names) => names.split('+').collect(),
     };
+    check_names(&considered, &wanted)?;
+    // Of several names each is for the step at its place, so the cheapest way to a link depends on how many
+    // steps there were before.
+    let places = wanted.len().max(1);
+    let meant = |place: usize, name: &str| wanted.is_empty() || is_called(name, wanted[place % places]);
     let count = chain.links().len();
-    let mut best: Vec<Option<(f64, Vec<Step>)>> = vec![Some((0.0, Vec::new()))];
+    // The cheapest way to each link in each number of steps.
+    let mut best: Vec<Vec<Option<Way>>> = vec![vec![None; count + 1]; count + 1];
+    best[0][0] = Some(Way::default());
     for end in 1..=count {
-        let mut cheapest: Option<(f64, Vec<Step>)> = None;
-        for answer in considered.iter().filter(|answer| answer.first + answer.links == end) {
-            let (Some((before, steps)), Ok(recipes)) = (&best[answer.first], &answer.answer) else { continue };
-            let meant = |name: &str| wanted.is_empty() || wanted.iter().any(|wanted| is_called(name, wanted));
-            for (recipe, seconds) in recipes.iter().filter(|(recipe, _)| meant(&recipe.name)) {
-                let total = before + seconds;
-                if cheapest.as_ref().is_none_or(|(so_far, _)| total < *so_far) {
-                    let (first, links) = (answer.first, answer.links);
-                    let step = Step { first, links, recipe: recipe.clone(), seconds: *seconds };
-                    cheapest = Some((total, steps.iter().cloned().chain([step]).collect()));
+        for (index, answer) in considered.iter().enumerate().filter(|(_, answer)| answer.first + answer.links == end) {
+            let Ok(recipes) = &answer.answer else { continue };
+            for place in 0..count {
+                let Some(before) = best[answer.first][place].clone() else { continue };
+                let fitting = recipes.iter().enumerate().filter(|(_, (recipe, _))| meant(place, &recipe.name));
+                let Some((recipe, (_, seconds))) = fitting.min_by(|(_, a), (_, b)| a.1.total_cmp(&b.1)) else {
+                    continue;
+                };
+                let mut way = Way { seconds: before.seconds + seconds, steps: before.steps };
+                if best[end][place + 1].as_ref().is_none_or(|so_far| way.seconds < so_far.seconds) {
+                    way.steps.push((index, recipe));
+                    best[end][place + 1] = Some(way);
                 }
             }
         }
-        best.push(cheapest);
     }
-    match best.pop().flatten() {
-        Some((_, steps)) => Ok(Schedule { steps, considered }),
-        None => Err(no_schedule(chain, input, considered, &wanted)),
+    let complete = best.pop().into_iter().flatten().flatten();
+    let complete = complete.filter(|way| wanted.len() < 2 || way.steps.len() == wanted.len());
+    match complete.min_by(|a, b| a.seconds.total_cmp(&b.seconds)) {
+        Some(way) => {
+            let step = |(index, recipe): (usize, usize)| considered[index].step(recipe);
+            let steps = way.steps.into_iter().filter_map(step).collect();
+            Ok(Schedule { steps, considered })
+        }
+        None => Err(no_schedule(chain, input, considered)),
     }
+}
+
+/// Steps up to some link: which answer, and which of its recipes.
+#[derive(Clone, Default)]
+struct Way {
+    seconds: f64,
+    steps: Vec<(usize, usize)>,
 }
 
 /// Whether a recipe is meant by a name, its own or its kernel's.
@@ -181,26 +217,30 @@ fn is_called(recipe: &str, name: &str) -> bool {
     recipe == name || recipe.split('/').next() == Some(name)
 }
 
-fn no_schedule(chain: &Chain, input: Shape, considered: Vec<Considered>, wanted: &[&str]) -> Error {
-    let known = |name: &str| {
-        let kernel = name.split('/').next().unwrap_or(name);
-        let recipes = considered.iter().filter_map(|answer| answer.answer.as_ref().ok()).flatten();
-        KERNELS.iter().any(|known| known.name == kernel)
-            && (!name.contains('/') || recipes.into_iter().any(|(recipe, _)| recipe.name == name))
-    };
-    if let Some(name) = wanted.iter().find(|name| !known(name)) {
-        let mut names: Vec<String> = KERNELS.iter().map(|kernel| kernel.name.into()).collect();
-        for answer in &considered {
-            names.extend(answer.answer.iter().flatten().map(|(recipe, _)| recipe.name.clone()));
+/// Refuses names that no kernel and no recipe has.
+fn check_names(considered: &[Considered], wanted: &[&str]) -> Result<()> {
+    let recipes =
+        || considered.iter().flat_map(|answer| answer.answer.iter().flatten()).map(|(recipe, _)| &recipe.name);
+    let known = |name: &str| KERNELS.iter().any(|kernel| kernel.name == name) || recipes().any(|known| known == name);
+    match wanted.iter().find(|name| !known(name)) {
+        None => Ok(()),
+        Some(name) => {
+            let mut known: Vec<String> = recipes().cloned().collect();
+            known.extend(KERNELS.iter().map(|kernel| kernel.name.into()));
+            known.sort();
+            known.dedup();
+            Err(Error::UnknownKernel { name: name.to_string(), known })
         }
-        names.dedup();
-        return Error::UnknownKernel { name: name.to_string(), known: names };
     }
+}
+
+fn no_schedule(chain: &Chain, input: Shape, considered: Vec<Considered>) -> Error {
     let rejected = considered
         .into_iter()
         .filter_map(|answer| answer.answer.err().map(|reason| (answer.kernel.to_string(), reason)))
         .collect();
-    let problem = format!("a chain of {} on {input}", chain.links().len());
+    let links = chain.links().len();
+    let problem = format!("{} on {input}", if links == 1 { "a link".into() } else { format!("a chain of {links}") });
     Error::NoKernel { problem, rejected }
 }
 
@@ -213,9 +253,8 @@ pub fn alternatives(chain: &Chain, input: Shape, layout: Layout, caps: &Caps) ->
     let count = chain.links().len();
     let mut schedules = vec![auto.clone()];
     for answer in &auto.considered {
-        let recipes = answer.answer.iter().flatten();
-        for (recipe, seconds) in recipes {
-            let step = Step { first: answer.first, links: answer.links, recipe: recipe.clone(), seconds: *seconds };
+        let recipes = answer.answer.as_ref().map_or(0, Vec::len);
+        for step in (0..recipes).filter_map(|recipe| answer.step(recipe)) {
             let before = cheapest_singles(&auto, 0, step.first);
             let after = cheapest_singles(&auto, step.first + step.links, count);
             let (Some(mut steps), Some(after)) = (before, after) else { continue };
@@ -235,13 +274,9 @@ fn cheapest_singles(schedule: &Schedule, from: usize, to: usize) -> Option<Vec<S
     (from..to)
         .map(|link| {
             let answers = schedule.considered.iter().filter(|answer| (answer.first, answer.links) == (link, 1));
-            let recipes = answers.flat_map(|answer| answer.answer.iter().flatten());
-            recipes.min_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(recipe, seconds)| Step {
-                first: link,
-                links: 1,
-                recipe: recipe.clone(),
-                seconds: *seconds,
-            })
+            let recipes = |answer: &Considered| answer.answer.as_ref().map_or(0, Vec::len);
+            let steps = answers.flat_map(|answer| (0..recipes(answer)).filter_map(|recipe| answer.step(recipe)));
+            steps.min_by(|a, b| a.seconds.total_cmp(&b.seconds))
         })
         .collect()
 }

@@ -166,10 +166,7 @@ struct Options {
 impl<'a> Parser<'a> {
     fn new(line: &'a str) -> Self {
         let offset = |word: &str| word.as_ptr() as usize - line.as_ptr() as usize;
-        let words = line
-            .split_ascii_whitespace()
-            .map(|word| (offset(word)..offset(word) + word.len(), word))
-            .collect();
+        let words = line.split_ascii_whitespace().map(|word| (offset(word)..offset(word) + word.len(), word)).collect();
         Self { line, words, next: 0, seen: Vec::new() }
     }
 
@@ -375,10 +372,8 @@ impl<'a> Parser<'a> {
                 conv.groups = self.number(span, value, "the number of groups", 1..1 << 32)?;
                 self.once(span, "the groups")
             }
-            _ => self.error(
-                span.clone(),
-                format!("`{word}` is no option of {operation}: {} are", known_options(operation)),
-            ),
+            _ => self
+                .error(span.clone(), format!("`{word}` is no option of {operation}: {} are", known_options(operation))),
         }
     }
 }

@@ -76,7 +76,8 @@ pub fn convolve(
         for channel in 0..shape.channels {
             for y in 0..shape.height {
                 for x in 0..shape.width {
-                    let (mut sum, mut magnitude) = dot(conv, input, input_shape, weights.weight, [batch, channel, y, x]);
+                    let (mut sum, mut magnitude) =
+                        dot(conv, input, input_shape, weights.weight, [batch, channel, y, x]);
                     if let Some(bias) = weights.bias {
                         sum += f64::from(bias[channel as usize]);
                         magnitude += f64::from(bias[channel as usize]).abs();
@@ -106,10 +107,12 @@ fn dot(conv: &Conv2d, input: &[f64], shape: Shape, weight: &[f32], [batch, chann
             for column in 0..columns {
                 let from_top = i64::from(y * conv.stride[0] + row * conv.dilation[0]) - i64::from(conv.padding[0]);
                 let from_left = i64::from(x * conv.stride[1] + column * conv.dilation[1]) - i64::from(conv.padding[1]);
-                if (0..i64::from(shape.height)).contains(&from_top) && (0..i64::from(shape.width)).contains(&from_left) {
+                if (0..i64::from(shape.height)).contains(&from_top) && (0..i64::from(shape.width)).contains(&from_left)
+                {
                     let plane = batch as usize * shape.channels as usize + (group * group_in + ic) as usize;
                     let pixel = from_top as usize * shape.width as usize + from_left as usize;
-                    let weight_row = (channel as usize * group_in as usize + ic as usize) * rows as usize + row as usize;
+                    let weight_row =
+                        (channel as usize * group_in as usize + ic as usize) * rows as usize + row as usize;
                     let w = f64::from(weight[weight_row * columns as usize + column as usize]);
                     let term = input[plane * shape.pixels() as usize + pixel] * w;
                     sum += term;
@@ -194,8 +197,13 @@ mod tests {
     fn groups_strides_and_dilations_worked_out_by_hand() {
         let conv = Conv2d::new(2, 2).groups(2).kernel_size([1, 2]).dilation([1, 2]).stride([1, 2]);
         let input: Vec<f64> = (0..10).map(f64::from).collect();
-        let answer =
-            convolve(&conv.bias(false), &input, [1, 2, 1, 5].into(), Weights::without_bias(&[1.0, 10.0, 2.0, 1.0]), None);
+        let answer = convolve(
+            &conv.bias(false),
+            &input,
+            [1, 2, 1, 5].into(),
+            Weights::without_bias(&[1.0, 10.0, 2.0, 1.0]),
+            None,
+        );
         assert_eq!(answer.unwrap().values, [20.0, 42.0, 17.0, 23.0]);
     }
 

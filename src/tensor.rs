@@ -23,12 +23,7 @@ impl Tensor {
     ///
     /// # Errors
     /// [`Error::Length`] if the buffer ends before the tensor does, [`Error::Usage`].
-    pub fn from_buffer(
-        buffer: wgpu::Buffer,
-        offset: u64,
-        shape: impl Into<Shape>,
-        layout: Layout,
-    ) -> Result<Self> {
+    pub fn from_buffer(buffer: wgpu::Buffer, offset: u64, shape: impl Into<Shape>, layout: Layout) -> Result<Self> {
         let shape = shape.into();
         if !buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
             return Err(Error::Usage { tensor: "tensor", missing: "STORAGE" });
@@ -73,6 +68,10 @@ impl Tensor {
     /// Refuses an offset at which the device cannot bind a buffer.
     pub(crate) fn check_alignment(&self, alignment: u32) -> Result<()> {
         let alignment = u64::from(alignment);
-        if self.offset % alignment == 0 { Ok(()) } else { Err(Error::Misaligned { offset: self.offset, alignment }) }
+        if self.offset.is_multiple_of(alignment) {
+            Ok(())
+        } else {
+            Err(Error::Misaligned { offset: self.offset, alignment })
+        }
     }
 }

@@ -1,11 +1,12 @@
 //! Checks of kernels against the oracle, on whatever device there is: the suite that the tests run in CI, for a
 //! user's own GPU.
 
+use crate::caps::Caps;
 use crate::chain::Chain;
 use crate::conv::Activation;
 use crate::error::{Error, Result};
 use crate::gpu::GpuConv;
-use crate::planner::{Choice, Schedule};
+use crate::planner::{self, Choice, Schedule};
 use crate::problem::Problem;
 use crate::random;
 use crate::reference::{self, Answer, Weights};
@@ -20,6 +21,32 @@ pub fn cases() -> Vec<Problem> {
 /// The case table's lines.
 pub fn lines() -> impl Iterator<Item = &'static str> {
     include_str!("verify/cases.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// The schedules by which a problem is checked: every kernel that takes a link of it, or all of it, with the rest
+/// as the planner likes it. Which of a kernel's recipes is taken rotates with `turn`, so that over a table of
+/// problems all have theirs.
+///
+/// # Errors
+/// As [`planner::schedule`].
+pub fn schedules(problem: &Problem, caps: &Caps, turn: usize) -> Result<Vec<Schedule>> {
+    let all = planner::alternatives(&problem.chain(), problem.input, problem.layout, caps)?;
+    let auto = &all[0];
+    let mut chosen = Vec::new();
+    for answer in &auto.considered {
+        let recipes: Vec<_> = answer.answer.iter().flatten().collect();
+        if recipes.is_empty() {
+            continue;
+        }
+        let (recipe, _) = recipes[turn % recipes.len()];
+        let taking = all.iter().find(|schedule| schedule.takes(answer.first, answer.links, &recipe.name));
+        chosen.extend(taking.filter(|schedule| !names(&chosen).contains(&schedule.name())).cloned());
+    }
+    Ok(chosen)
+}
+
+fn names(schedules: &[Schedule]) -> Vec<String> {
+    schedules.iter().map(Schedule::name).collect()
 }
 
 /// Tensors for a problem, and the oracle's answer.
@@ -153,9 +180,7 @@ impl Oracle {
             let error = (f64::from(value) - expected).abs();
             let share = error / (tolerance * f64::from(f32::EPSILON) * magnitude.max(f64::from(f32::MIN_POSITIVE)));
             // `max` would drop a NaN.
-            if !(share <= report.share_of_bound) {
-                report.share_of_bound = share;
-            }
+            report.share_of_bound = if share.is_nan() { f64::INFINITY } else { report.share_of_bound.max(share) };
             error_norm += error * error;
             norm += expected * expected;
         }

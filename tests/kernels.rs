@@ -1,31 +1,53 @@
 //! Every kernel on every case that it takes, on the device of this machine, against the oracle.
 
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use gpuconv::verify::{self, Oracle};
-use gpuconv::{GpuConv, planner};
+use gpuconv::{GpuConv, Problem};
+
+/// The device, or a loud failure that says what to install.
+fn gpu() -> GpuConv {
+    GpuConv::new().unwrap_or_else(|error| panic!("{error}"))
+}
 
 #[test]
 fn every_case_of_the_table_reads() {
     for line in verify::lines() {
-        let problem: gpuconv::Problem = line.parse().unwrap_or_else(|error| panic!("{error}"));
+        let problem: Problem = line.parse().unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(problem.to_string().split(' ').count(), line.split(' ').count(), "{line} is not in short form");
     }
+    assert_eq!(verify::cases().len(), verify::lines().count());
 }
 
 #[test]
 fn every_kernel_agrees_with_the_oracle() {
-    let gpu = GpuConv::new().unwrap_or_else(|error| panic!("{error}"));
-    let (mut checks, mut wrong) = (0, Vec::new());
-    for problem in verify::cases() {
-        let oracle = Oracle::new(&problem).unwrap();
-        let schedules = planner::alternatives(&problem.chain(), problem.input, problem.layout, gpu.caps()).unwrap();
-        for schedule in schedules {
-            checks += 1;
-            match oracle.check(&gpu, &schedule) {
-                Ok(report) if report.passes() => {}
-                Ok(report) => wrong.push(format!("{problem}: {}: {report:?}", schedule.name())),
-                Err(error) => wrong.push(format!("{problem}: {}: {error}", schedule.name())),
+    let gpu = gpu();
+    let cases = verify::cases();
+    let (next, checks, wrong) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let check = |turn: usize, problem: &Problem| {
+        let oracle = Oracle::new(problem).unwrap();
+        for schedule in verify::schedules(problem, gpu.caps(), turn).unwrap() {
+            checks.fetch_add(1, Ordering::Relaxed);
+            let found = oracle.check(&gpu, &schedule);
+            if !found.as_ref().is_ok_and(|report| report.passes()) {
+                wrong.lock().unwrap().push(format!("{problem}: {}: {found:?}", schedule.name()));
             }
         }
-    }
+    };
+    // Most of the time goes into compiling, which two threads share.
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let turn = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(problem) = cases.get(turn) else { break };
+                    check(turn, problem);
+                }
+            });
+        }
+    });
+    let (checks, wrong) = (checks.into_inner(), wrong.into_inner().unwrap());
     assert!(wrong.is_empty(), "{} of {checks} checks failed:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(checks > cases.len(), "only {checks} checks of {} cases", cases.len());
 }

@@ -1,4 +1,4 @@
-//! `depthwise`: a register tile of outputs an invocation, each input under it loaded once.
+//! `depthwise`: a strip of outputs an invocation, each input under it loaded once.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -12,33 +12,35 @@ use crate::shape::Layout;
 
 pub const DEPTHWISE: Kernel = Kernel { name: "depthwise", links: 1, candidates };
 
-/// Tiles, rows x columns. GPUs like small ones, which leave registers for many invocations; a software
-/// device, for which every load is dear, likes them as large as the image.
-const TILES: &[[u32; 2]] = &[[4, 4], [2, 4], [1, 4], [1, 1], [7, 7]];
+/// Rows and columns of a strip. Short strips fill a GPU, long ones load less. A strip of one row keeps no rows
+/// for the next one, which suits large and dilated kernels.
+const STRIPS: &[[u32; 2]] = &[[8, 4], [4, 4], [16, 4], [64, 7], [64, 4], [8, 2], [1, 4], [1, 1]];
+/// Invocations of a workgroup; fewer on a CPU, whose cores share the workgroups.
 const WORKGROUP: u32 = 64;
-/// Beyond this many values at once (sums, weights, one row of inputs) no GPU keeps a tile in registers.
+const WORKGROUP_CPU: u32 = 16;
+/// Beyond this many values at once no GPU keeps a strip's state in registers.
 const MOST_REGISTERS: u64 = 128;
-/// Beyond this many multiply-adds a written-out tile takes drivers too long to compile.
-const MOST_TERMS: u64 = 2500;
+/// Beyond this many multiply-adds, or loads and stores, a written-out row takes drivers too long to compile.
+const MOST_TERMS: u64 = 1024;
+const MOST_ACCESSES: u64 = 256;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let link = run.only()?;
     if !link.is_depthwise() {
         return Err(Unsupported::Groups(link.groups));
     }
+    let quads = run.layout == Layout::Nhwc && link.in_channels % 4 == 0 && link.out_channels == link.in_channels;
     let mut recipes = Vec::new();
     let mut fewest = u64::MAX;
-    for &tile in TILES {
-        let registers = registers(link, tile);
-        let terms = u64::from(tile[0] * tile[1]) * link.fan_in();
-        fewest = fewest.min(registers);
-        if registers <= MOST_REGISTERS && terms <= MOST_TERMS {
-            recipes.push(recipe(run, tile, 1));
-            if run.layout == Layout::Nhwc && link.in_channels % 4 == 0 && link.out_channels == link.in_channels {
-                // Four channels at once take four times the registers.
-                if registers * 4 <= MOST_REGISTERS {
-                    recipes.insert(0, recipe(run, tile, 4));
-                }
+    for &strip in STRIPS {
+        for lanes in if quads { &[4, 1][..] } else { &[1] } {
+            let written = Strip::new(link, strip);
+            let registers = written.registers() * u64::from(*lanes);
+            fewest = fewest.min(registers);
+            let accesses = written.accesses() * u64::from(*lanes);
+            let terms = u64::from(strip[1]) * link.fan_in();
+            if registers <= MOST_REGISTERS && accesses <= MOST_ACCESSES && terms <= MOST_TERMS {
+                recipes.push(recipe(run, caps, strip, *lanes));
             }
         }
     }
@@ -48,14 +50,169 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     fitting(run, caps, recipes)
 }
 
-/// Values that a tile holds at once.
-fn registers(link: &Conv2d, [height, width]: [u32; 2]) -> u64 {
-    let columns = taps_along(width, link.stride[1], link.kernel_size[1], link.dilation[1]).len() as u64;
-    u64::from(height) * u64::from(width) + link.fan_in() + columns
+/// How a strip of a link goes down its rows.
+struct Strip<'a> {
+    link: &'a Conv2d,
+    rows: u32,
+    width: u32,
+    /// The input columns under a strip, from its first.
+    columns: BTreeSet<u32>,
+    /// Input rows under the kernel, those between the taps of a dilated one included.
+    window: u32,
 }
 
-fn recipe(run: &Run<'_>, tile: [u32; 2], lanes: u32) -> Recipe {
+impl<'a> Strip<'a> {
+    fn new(link: &'a Conv2d, [rows, width]: [u32; 2]) -> Self {
+        let column = |output, tap| output * link.stride[1] + tap * link.dilation[1];
+        let columns = (0..width).flat_map(|output| (0..link.kernel_size[1]).map(move |tap| column(output, tap)));
+        let window = (link.kernel_size[0] - 1) * link.dilation[0] + 1;
+        Self { link, rows, width, columns: columns.collect(), window }
+    }
+
+    /// Whether rows stay for the next output row.
+    fn keeps_rows(&self) -> bool {
+        self.rows > 1
+    }
+
+    /// Output rows by which the walk starts early, to fill the window.
+    fn lead(&self) -> u32 {
+        let [stride, _] = self.link.stride;
+        if self.keeps_rows() { self.window.saturating_sub(stride).div_ceil(stride) } else { 0 }
+    }
+
+    /// Whether the row at a place of the window meets a tap there, or at a later place nearer the top.
+    fn is_needed(&self, mut place: u32) -> bool {
+        let ([stride, _], [dilation, _]) = (self.link.stride, self.link.dilation);
+        loop {
+            if place.is_multiple_of(dilation) {
+                return true;
+            }
+            if !self.keeps_rows() || place < stride {
+                return false;
+            }
+            place -= stride;
+        }
+    }
+
+    /// The places of the window that are loaded for each output row.
+    fn loaded(&self) -> impl Iterator<Item = u32> + '_ {
+        let first = if self.keeps_rows() { self.window.saturating_sub(self.link.stride[0]) } else { 0 };
+        (first..self.window).filter(|&place| self.is_needed(place))
+    }
+
+    /// Values held at once.
+    fn registers(&self) -> u64 {
+        let columns = self.columns.len() as u64;
+        let state = if self.keeps_rows() { u64::from(self.window) * columns + self.link.fan_in() } else { columns };
+        state + u64::from(self.width)
+    }
+
+    /// Loads and stores written out.
+    fn accesses(&self) -> u64 {
+        (self.loaded().count() * self.columns.len()) as u64 + self.link.fan_in() + u64::from(self.width)
+    }
+
+    /// `compute_strip`, written out.
+    fn wgsl(&self, layout: Layout) -> String {
+        let mut text = String::from("fn compute_strip(strip: Strip) {\n");
+        let _ = writeln!(text, "    let last_row = i32(params.in_height) - 1;");
+        let _ = writeln!(text, "    let last_column = i32(params.in_width) - 1;");
+        for column in &self.columns {
+            let _ = writeln!(text, "    let x{column} = strip.left + {column};");
+            let _ = writeln!(text, "    let at{column} = u32(clamp(x{column}, 0, last_column)) * IN_PIXEL_STRIDE;");
+            let _ = writeln!(text, "    let in{column} = inside(x{column}, params.in_width);");
+        }
+        let _ = writeln!(text, "    let bias = weights[BIAS_AT + strip.channel];");
+        if self.keeps_rows() {
+            for tap in 0..self.link.fan_in() {
+                let _ = writeln!(text, "    let w{tap} = {};", weight(self.link, tap, layout));
+            }
+            for place in 0..self.window {
+                for column in &self.columns {
+                    let _ = writeln!(text, "    var v{place}_{column} = Value(0.0);");
+                }
+            }
+        }
+        let _ = writeln!(text, "    for (var step = 0u; step < strip.rows + {}u; step++) {{", self.lead());
+        let _ =
+            writeln!(text, "        let top = strip.top + (i32(step) - {}) * {};", self.lead(), self.link.stride[0]);
+        self.shift_and_load(&mut text);
+        if self.lead() > 0 {
+            let _ = writeln!(text, "        if step < {}u {{ continue; }}", self.lead());
+        }
+        self.sum_and_store(&mut text, layout);
+        text.push_str("    }\n}\n");
+        text
+    }
+
+    /// Moves the window down by the stride and loads the rows that come in.
+    fn shift_and_load(&self, text: &mut String) {
+        let stride = self.link.stride[0];
+        if self.keeps_rows() {
+            for place in 0..self.window.saturating_sub(stride) {
+                for column in &self.columns {
+                    let _ = writeln!(text, "        v{place}_{column} = v{}_{column};", place + stride);
+                }
+            }
+        }
+        let declare = if self.keeps_rows() { "" } else { "let " };
+        for place in self.loaded() {
+            let _ = writeln!(text, "        let y{place} = top + {place};");
+            let _ = writeln!(
+                text,
+                "        let row{place} = strip.input + u32(clamp(y{place}, 0, last_row)) * in_row_stride();"
+            );
+            let _ = writeln!(text, "        let inside{place} = inside(y{place}, params.in_height);");
+            for column in &self.columns {
+                let value = format!("input[row{place} + at{column}]");
+                let _ = writeln!(
+                    text,
+                    "        {declare}v{place}_{column} = select(Value(0.0), {value}, inside{place} && in{column});"
+                );
+            }
+        }
+    }
+
+    fn sum_and_store(&self, text: &mut String, layout: Layout) {
+        let ([kernel_rows, kernel_columns], [dilation_y, dilation_x]) = (self.link.kernel_size, self.link.dilation);
+        for x in 0..self.width {
+            let _ = writeln!(text, "        var s{x} = bias;");
+        }
+        for row in 0..kernel_rows {
+            for column in 0..kernel_columns {
+                let tap = row * kernel_columns + column;
+                if !self.keeps_rows() {
+                    let _ = writeln!(text, "        let w{tap} = {};", weight(self.link, tap.into(), layout));
+                }
+                for x in 0..self.width {
+                    let from = x * self.link.stride[1] + column * dilation_x;
+                    let _ = writeln!(text, "        s{x} = fma(v{}_{from}, w{tap}, s{x});", row * dilation_y);
+                }
+            }
+        }
+        let _ = writeln!(text, "        let out = strip.output + (step - {}u) * out_row_stride();", self.lead());
+        for x in 0..self.width {
+            let store = format!("store_value(out + {x}u * OUT_PIXEL_STRIDE, s{x});");
+            let _ = match x {
+                0 => writeln!(text, "        {store}"),
+                _ => writeln!(text, "        if {x}u < strip.columns {{ {store} }}"),
+            };
+        }
+    }
+}
+
+/// The weight of a tap, where the packing has it.
+fn weight(link: &Conv2d, tap: u64, layout: Layout) -> String {
+    match layout {
+        Layout::Nchw => format!("weights[strip.channel * {}u + {tap}u]", link.fan_in()),
+        Layout::Nhwc => format!("weights[{tap}u * CHANNELS + strip.channel]"),
+    }
+}
+
+fn recipe(run: &Run<'_>, caps: &Caps, [rows, width]: [u32; 2], lanes: u32) -> Recipe {
     let link = run.last();
+    let strip = Strip::new(link, [rows, width]);
+    let workgroup = if caps.is_cpu { WORKGROUP_CPU } else { WORKGROUP };
     let taps = match run.layout {
         Layout::Nchw => Packing::Panels { block: 1, k_align: 1, order: Order::ChannelFirst },
         Layout::Nhwc => Packing::Taps,
@@ -63,7 +220,7 @@ fn recipe(run: &Run<'_>, tile: [u32; 2], lanes: u32) -> Recipe {
     let (weights, offsets) = sections(run.links, &[(0, taps), (0, Packing::Bias { block: 1 })]);
 
     let output = run.output();
-    let tiles = [output.height.div_ceil(tile[0]), output.width.div_ceil(tile[1])];
+    let tiles = [output.height.div_ceil(rows), output.width.div_ceil(width)];
     let channels = link.out_channels / lanes;
     let items = u64::from(tiles[0]) * u64::from(tiles[1]) * u64::from(channels) * u64::from(output.batch);
 
@@ -80,38 +237,44 @@ fn recipe(run: &Run<'_>, tile: [u32; 2], lanes: u32) -> Recipe {
         ("CHANNELS", channels.into()),
         ("MULTIPLIER", (link.out_channels / link.in_channels).into()),
         ("BIAS_AT", offsets[1] / u64::from(lanes)),
-        ("TILE_HEIGHT", tile[0].into()),
-        ("TILE_WIDTH", tile[1].into()),
-        ("WORKGROUP", WORKGROUP.into()),
+        ("TILE_WIDTH", width.into()),
+        ("WORKGROUP", workgroup.into()),
     ]);
     let wgsl = Shader::new(include_str!("../../shaders/depthwise.wgsl"))
         .add(shader::strides(run.layout))
         .add(output_file)
         .add(&format!("alias Value = {value};\nfn store_value(at: u32, sum: Value) {{ {store_value} }}\n"))
-        .add(&compute_tile(link, tile, run.layout))
+        .add(&strip.wgsl(run.layout))
         .constants(&constants)
         .finish(run);
 
-    let loads = taps_along(tile[0], link.stride[0], link.kernel_size[0], link.dilation[0]).len()
-        * taps_along(tile[1], link.stride[1], link.kernel_size[1], link.dilation[1]).len();
-    let outputs = f64::from(tile[0] * tile[1]);
     let values = items as f64 * f64::from(lanes);
-    let [height, width] = tile;
+    let rows_each = f64::from(rows.min(output.height));
+    let steps = rows_each + f64::from(strip.lead());
+    let loads = steps * (strip.loaded().count() * strip.columns.len()) as f64;
+    let taps_loaded = link.fan_in() as f64 * if strip.keeps_rows() { 1.0 } else { rows_each };
+    let outputs = rows_each * f64::from(width);
     Recipe {
-        name: format!("depthwise/{height}x{width}{}", if lanes == 4 { "x4" } else { "" }),
+        name: format!("depthwise/{rows}x{width}{}", if lanes == 4 { "x4" } else { "" }),
         passes: vec![Pass {
             wgsl,
             operands: single_pass_operands(run),
-            params: Params { tiles_x: tiles[1], tiles_y: tiles[0], work: items as u32, ..Params::of(run) },
-            workgroup: WORKGROUP,
-            workgroups: items.div_ceil(WORKGROUP.into()),
+            params: Params {
+                tiles_x: tiles[1],
+                tiles_y: tiles[0],
+                strip_rows: rows,
+                work: items as u32,
+                ..Params::of(run)
+            },
+            workgroup,
+            workgroups: items.div_ceil(workgroup.into()),
             workgroup_memory: 0,
         }],
         weights,
         workspace: Vec::new(),
         work: Work {
             mult_adds: values * outputs * link.fan_in() as f64,
-            accesses: values * (loads as f64 + outputs + link.fan_in() as f64 + 1.0),
+            accesses: values * (loads + outputs + taps_loaded + 1.0),
             shared: 0.0,
             bytes: compulsory_bytes(run),
             invocations: items as f64,
@@ -120,68 +283,4 @@ fn recipe(run: &Run<'_>, tile: [u32; 2], lanes: u32) -> Recipe {
         tolerance: 4.0,
         exact: true,
     }
-}
-
-/// The input rows (or columns) under a tile, relative to its first.
-fn taps_along(tile: u32, stride: u32, kernel: u32, dilation: u32) -> BTreeSet<u32> {
-    (0..tile).flat_map(|output| (0..kernel).map(move |tap| output * stride + tap * dilation)).collect()
-}
-
-/// `compute_tile`, written out: for each input row under the tile its loads, then all multiply-adds that need
-/// it, row after row, so that one row of inputs is live at a time.
-fn compute_tile(link: &Conv2d, [height, width]: [u32; 2], layout: Layout) -> String {
-    let [kernel_height, kernel_width] = link.kernel_size;
-    let taps = kernel_height * kernel_width;
-    let mut text = String::from("fn compute_tile(tile: Tile) {\n");
-    for tap in 0..taps {
-        let at = match layout {
-            Layout::Nchw => format!("tile.channel * {taps}u + {tap}u"),
-            Layout::Nhwc => format!("{tap}u * CHANNELS + tile.channel"),
-        };
-        let _ = writeln!(text, "    let w{tap} = weights[{at}];");
-    }
-    let columns = taps_along(width, link.stride[1], kernel_width, link.dilation[1]);
-    let _ = writeln!(text, "    let last_row = i32(params.in_height) - 1;\n    let last_column = i32(params.in_width) - 1;");
-    for column in &columns {
-        let _ = writeln!(text, "    let x{column} = tile.left + {column};");
-        let _ = writeln!(text, "    let at{column} = u32(clamp(x{column}, 0, last_column)) * IN_PIXEL_STRIDE;");
-        let _ = writeln!(text, "    let in{column} = inside(x{column}, params.in_width);");
-    }
-    let _ = writeln!(text, "    let bias = weights[BIAS_AT + tile.channel];");
-    for y in 0..height {
-        for x in 0..width {
-            let _ = writeln!(text, "    var s{y}_{x} = bias;");
-        }
-    }
-    for row in taps_along(height, link.stride[0], kernel_height, link.dilation[0]) {
-        let _ = writeln!(text, "    let y{row} = tile.top + {row};");
-        let _ = writeln!(text, "    let row{row} = tile.input + u32(clamp(y{row}, 0, last_row)) * in_row_stride();");
-        let _ = writeln!(text, "    let inside{row} = inside(y{row}, params.in_height);");
-        for column in &columns {
-            let _ = writeln!(
-                text,
-                "    let v{row}_{column} = select(Value(0.0), input[row{row} + at{column}], inside{row} && in{column});"
-            );
-        }
-        for y in 0..height {
-            for ky in (0..kernel_height).filter(|ky| y * link.stride[0] + ky * link.dilation[0] == row) {
-                for x in 0..width {
-                    for kx in 0..kernel_width {
-                        let column = x * link.stride[1] + kx * link.dilation[1];
-                        let tap = ky * kernel_width + kx;
-                        let _ = writeln!(text, "    s{y}_{x} = fma(v{row}_{column}, w{tap}, s{y}_{x});");
-                    }
-                }
-            }
-        }
-    }
-    for y in 0..height {
-        let _ = writeln!(text, "    let out{y} = tile.output + {y}u * out_row_stride();");
-        for x in 0..width {
-            let at = format!("out{y} + {x}u * OUT_PIXEL_STRIDE");
-            let _ = writeln!(text, "    if {y}u < tile.rows && {x}u < tile.columns {{ store_value({at}, s{y}_{x}); }}");
-        }
-    }
-    text.push_str("}\n");
-    text
 }

@@ -66,6 +66,21 @@ pub struct Block {
     pub threads: u32,
     /// Lanes that a broadcast may read from: the device's smallest subgroup.
     pub lanes: u32,
+    /// Whether sums are an array, stored by a loop. A GPU would move an array that is indexed at run time out of
+    /// its registers. A software device, whose registers are memory, compiles the loop many times faster than
+    /// the stores written out.
+    pub sums_in_array: bool,
+}
+
+impl Block {
+    /// The name of a sum.
+    fn sum(&self, channel: u32, quad: u32) -> String {
+        if self.sums_in_array {
+            format!("sums[{}]", channel * self.pixels / 4 + quad)
+        } else {
+            format!("s{channel}_{quad}")
+        }
+    }
 }
 
 /// What both products share.
@@ -105,9 +120,9 @@ fn product<'a>(run: &Run<'a>, source: &Source, block: u32, k_align: u32) -> Prod
 fn access(run: &Run<'_>, source: &Source) -> [&'static str; 3] {
     let output = run.output();
     let (aligned_output, product) = match run.layout {
-        Layout::Nchw => (output.pixels() % 4 == 0, include_str!("../../shaders/product_nchw.wgsl")),
+        Layout::Nchw => (output.pixels().is_multiple_of(4), include_str!("../../shaders/product_nchw.wgsl")),
         Layout::Nhwc => {
-            (run.last().group_out_channels() % 4 == 0, include_str!("../../shaders/product_nhwc.wgsl"))
+            (run.last().group_out_channels().is_multiple_of(4), include_str!("../../shaders/product_nhwc.wgsl"))
         }
     };
     [
@@ -297,9 +312,15 @@ fn compute(block: Block, layout: Layout) -> String {
         let offset = place * pixels / places;
         let _ = writeln!(text, "    let place{place} = place(first_pixel + {offset}u, group);");
     }
-    for channel in 0..channels {
-        for quad in 0..quads {
-            let _ = writeln!(text, "    var s{channel}_{quad} = vec4<f32>(0.0);");
+    if block.sums_in_array {
+        // Mesa unrolls a loop over an array of up to 32.
+        let len = (channels * quads).max(33);
+        let _ = writeln!(text, "    var sums: array<vec4<f32>, {len}>;");
+    } else {
+        for channel in 0..channels {
+            for quad in 0..quads {
+                let _ = writeln!(text, "    var s{channel}_{quad} = vec4<f32>(0.0);");
+            }
         }
     }
     let steps = if layout == Layout::Nchw { 1 } else { 4 };
@@ -325,40 +346,84 @@ fn compute(block: Block, layout: Layout) -> String {
         }
         for channel in 0..channels {
             let (part, source) = (channel / spread, channel % spread);
-            let _ = writeln!(text, "        let b{step}_{channel} = vec4<f32>(subgroupBroadcast(w{step}_{part}, {source}u));");
+            let _ = writeln!(
+                text,
+                "        let b{step}_{channel} = vec4<f32>(subgroupBroadcast(w{step}_{part}, {source}u));"
+            );
             for quad in 0..quads {
-                let sum = format!("s{channel}_{quad}");
+                let sum = block.sum(channel, quad);
                 let _ = writeln!(text, "        {sum} = fma(b{step}_{channel}, v{step}_{quad}, {sum});");
             }
         }
     }
     let _ = writeln!(text, "    }}\n    let first_channel = panel % PANELS * TILE_CHANNELS;");
-    for quad in 0..quads {
-        let first = quad * 4;
-        match layout {
-            Layout::Nchw => {
-                let _ = writeln!(text, "    let quad{quad} = output_quad(first_pixel + {first}u, group);");
-                for channel in 0..channels {
-                    let sum = format!("s{channel}_{quad}");
-                    let _ = writeln!(text, "    store_row(quad{quad}, group, first_channel + {channel}u, {sum});");
-                }
-            }
-            Layout::Nhwc => {
-                for (pixel, component) in ["x", "y", "z", "w"].iter().enumerate() {
-                    for channel in (0..channels).step_by(4) {
-                        let sums: Vec<_> =
-                            (channel..channel + 4).map(|channel| format!("s{channel}_{quad}.{component}")).collect();
-                        let pixel = first as usize + pixel;
-                        let _ = writeln!(
-                            text,
-                            "    store_pixel(first_pixel + {pixel}u, group, first_channel + {channel}u, vec4<f32>({}));",
-                            sums.join(", ")
-                        );
-                    }
-                }
-            }
-        }
-    }
+    text.push_str(&match (block.sums_in_array, layout) {
+        (true, Layout::Nchw) => store_rows_looped(quads),
+        (true, Layout::Nhwc) => store_pixels_looped(quads),
+        (false, Layout::Nchw) => store_rows(channels, quads),
+        (false, Layout::Nhwc) => store_pixels(channels, quads),
+    });
     text.push_str("}\n");
     text
+}
+
+fn store_rows(channels: u32, quads: u32) -> String {
+    let mut text = String::new();
+    for quad in 0..quads {
+        let _ = writeln!(text, "    let quad{quad} = output_quad(first_pixel + {}u, group);", quad * 4);
+        for channel in 0..channels {
+            let sum = format!("s{channel}_{quad}");
+            let _ = writeln!(text, "    store_row(quad{quad}, group, first_channel + {channel}u, {sum});");
+        }
+    }
+    text
+}
+
+fn store_pixels(channels: u32, quads: u32) -> String {
+    let mut text = String::new();
+    for pixel in 0..quads * 4 {
+        let component = ["x", "y", "z", "w"][pixel as usize % 4];
+        for channel in (0..channels).step_by(4) {
+            let sums: Vec<_> =
+                (channel..channel + 4).map(|channel| format!("s{channel}_{}.{component}", pixel / 4)).collect();
+            let sums = sums.join(", ");
+            let at = format!("first_pixel + {pixel}u, group, first_channel + {channel}u");
+            let _ = writeln!(text, "    store_pixel({at}, vec4<f32>({sums}));");
+        }
+    }
+    text
+}
+
+/// How many channels and pixels an invocation stores. Spelled as `select`, whose result no driver takes for a
+/// bound to unroll up to, as Mesa does with `min`.
+const STORED: &str = "    let rest_of_channels = GROUP_OUT - first_channel;\n\
+    \x20   let channels = select(TILE_CHANNELS, rest_of_channels, rest_of_channels < TILE_CHANNELS);\n\
+    \x20   let rest_of_pixels = max(pixel_count(), first_pixel) - first_pixel;\n\
+    \x20   let pixels = select(PIXELS, rest_of_pixels, rest_of_pixels < PIXELS);\n";
+
+fn store_rows_looped(quads: u32) -> String {
+    format!(
+        "{STORED}\
+         \x20   for (var quad = 0u; quad * 4u < pixels; quad++) {{\n\
+         \x20       let place = output_quad(first_pixel + quad * 4u, group);\n\
+         \x20       for (var channel = 0u; channel < channels; channel++) {{\n\
+         \x20           store_row(place, group, first_channel + channel, sums[channel * {quads}u + quad]);\n\
+         \x20       }}\n\
+         \x20   }}\n"
+    )
+}
+
+fn store_pixels_looped(quads: u32) -> String {
+    let component = |channel: u32| format!("sums[(channel + {channel}u) * {quads}u + pixel / 4u][pixel % 4u]");
+    let sums: Vec<_> = (0..4).map(component).collect();
+    format!(
+        "{STORED}\
+         \x20   for (var channel = 0u; channel < channels; channel += 4u) {{\n\
+         \x20       for (var pixel = 0u; pixel < pixels; pixel++) {{\n\
+         \x20           let values = vec4<f32>({});\n\
+         \x20           store_pixel(first_pixel + pixel, group, first_channel + channel, values);\n\
+         \x20       }}\n\
+         \x20   }}\n",
+        sums.join(", ")
+    )
 }

@@ -6,8 +6,8 @@ use super::pointwise::{TILES, subgroup_blocks};
 use super::{Kernel, Recipe, Run, Unsupported, fitting};
 use crate::caps::Caps;
 use crate::pack::Order;
-use crate::shader::Shader;
 use crate::shader;
+use crate::shader::Shader;
 use crate::shape::Layout;
 
 pub const IMPLICIT_GEMM: Kernel = Kernel { name: "implicit_gemm", links: 1, candidates: tiled };
@@ -31,6 +31,9 @@ fn subgroup(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 
 fn source(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported> {
     let link = run.only()?;
+    if link.is_pointwise() {
+        return Err(Unsupported::Pointwise);
+    }
     if link.group_out_channels() < FEWEST_CHANNELS {
         return Err(Unsupported::Groups(link.groups));
     }

@@ -38,8 +38,8 @@ pub fn subgroup_blocks(caps: &Caps) -> Result<Vec<Block>, Unsupported> {
     let [lanes, most] = caps.subgroup.ok_or(Unsupported::NeedsSubgroups)?;
     // Whole subgroups only, whichever size the driver picks.
     let threads = if caps.is_cpu { most } else { most.max(64) };
-    let blocks = [[32, 4], [16, 4], [8, 4], [16, 8], [32, 8], [64, 4]];
-    Ok(blocks.map(|[channels, pixels]| Block { channels, pixels, threads, lanes }).into())
+    let blocks = [[32, 4], [16, 4], [8, 4], [32, 8], [64, 4]];
+    Ok(blocks.map(|[channels, pixels]| Block { channels, pixels, threads, lanes, sums_in_array: caps.is_cpu }).into())
 }
 
 fn source(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported> {
@@ -52,7 +52,9 @@ fn source(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported> {
         () => {}
     }
     let (wgsl, aligned_input) = match run.layout {
-        Layout::Nchw => (include_str!("../../shaders/source_pointwise_nchw.wgsl"), run.input().pixels() % 4 == 0),
+        Layout::Nchw => {
+            (include_str!("../../shaders/source_pointwise_nchw.wgsl"), run.input().pixels().is_multiple_of(4))
+        }
         Layout::Nhwc => (include_str!("../../shaders/source_pointwise_nhwc.wgsl"), link.in_channels % 4 == 0),
     };
     Ok(Source {

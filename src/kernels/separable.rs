@@ -47,9 +47,11 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 fn source(run: &Run<'_>, depthwise: &Conv2d) -> Result<Source, Unsupported> {
     let taps = depthwise.fan_in();
     let mut shader = Shader::new(match run.layout {
-        Layout::Nhwc if depthwise.in_channels % 4 != 0 => return Err(Unsupported::Layout(run.layout)),
+        Layout::Nhwc if !depthwise.in_channels.is_multiple_of(4) => return Err(Unsupported::Layout(run.layout)),
         Layout::Nhwc => include_str!("../../shaders/source_depthwise_nhwc.wgsl"),
-        Layout::Nchw if run.output().width % 4 == 0 => include_str!("../../shaders/source_depthwise_rows.wgsl"),
+        Layout::Nchw if run.output().width.is_multiple_of(4) => {
+            include_str!("../../shaders/source_depthwise_rows.wgsl")
+        }
         Layout::Nchw => include_str!("../../shaders/source_depthwise_nchw.wgsl"),
     });
     let mut loads = taps as f64;
@@ -57,7 +59,7 @@ fn source(run: &Run<'_>, depthwise: &Conv2d) -> Result<Source, Unsupported> {
         Layout::Nhwc => Packing::Taps,
         Layout::Nchw => Packing::Panels { block: 1, k_align: 4, order: Order::ChannelFirst },
     };
-    if run.layout == Layout::Nchw && run.output().width % 4 == 0 {
+    if run.layout == Layout::Nchw && run.output().width.is_multiple_of(4) {
         let (text, columns) = fetch_row(depthwise);
         shader = shader.add(&text);
         loads = f64::from(depthwise.kernel_size[0]) * columns as f64 / 4.0;

@@ -1,0 +1,202 @@
+//! The command line: one module a command, and here what they share.
+
+mod bench;
+mod cost;
+mod devices;
+mod npy;
+mod plan;
+mod run;
+mod table;
+mod timer;
+mod verify;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, error::ErrorKind};
+use gpuconv::{Choice, Error, GpuConv, Problem};
+use serde::Serialize;
+
+/// How problems are written, at the end of every command's help.
+const PROBLEMS: &str = "\
+A problem is one argument (quote it):
+  conv       NxCxHxW -> OC kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [dD|dHxW] [gG] [ACTIVATION] [RESIDUAL] [nobias] [nhwc]
+  depthwise  NxCxHxW [-> OC] kK ...
+  pointwise  NxCxHxW -> OC ...
+  separable  NxCxHxW -> OC kK ...        the activation follows both halves
+ACTIVATION is relu, relu6, silu, hardswish or clamp:LOW,HIGH; RESIDUAL is residual (added before the activation)
+or residual:after. Left out means stride 1, padding 0, dilation 1, one group, a bias, no activation, NCHW.
+
+Exit codes: 0 fine, 1 a check failed, 2 the call or its files are wrong, 3 no usable device.";
+
+/// 2-D convolution on any GPU.
+#[derive(Parser)]
+#[command(name = "gpuconv", version, arg_required_else_help = true)]
+struct Cli {
+    /// Take the best adapter whose name or driver contains NAME, as WGPU_ADAPTER_NAME does
+    #[arg(long, global = true, value_name = "NAME")]
+    adapter: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// List the adapters, and say which one is taken
+    Devices(devices::Devices),
+    /// Count parameters, multiply-adds and bytes; needs no device
+    #[command(after_help = PROBLEMS)]
+    Cost(cost::Cost),
+    /// Say which recipes would run, and why no others
+    #[command(after_help = PROBLEMS)]
+    Plan(plan::Plan),
+    /// Convolve npy files
+    #[command(after_help = PROBLEMS)]
+    Run(run::Run),
+    /// Measure
+    #[command(after_help = PROBLEMS)]
+    Bench(bench::Bench),
+    /// Check every kernel on this device against the CPU
+    #[command(after_help = PROBLEMS)]
+    Verify(verify::Verify),
+}
+
+/// Why a command ends early.
+#[derive(Debug)]
+enum Failure {
+    /// A check failed.
+    Check(String),
+    /// The call or its files are wrong.
+    Call(String),
+    /// There is no usable device, or it failed.
+    Device(String),
+    /// Nobody reads the output any more.
+    Closed,
+}
+
+type Outcome<T = ()> = Result<T, Failure>;
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        // What drivers say may have any number of lines; only a problem's caret needs its own.
+        let message = match &error {
+            Error::Parse(error) => error.to_string(),
+            _ => one_line(&error.to_string()),
+        };
+        match error {
+            Error::NoAdapter { .. }
+            | Error::RequestDevice(_)
+            | Error::DeviceLost(_)
+            | Error::OutOfMemory(_)
+            | Error::Internal(_)
+            | Error::Validation(_) => Self::Device(message),
+            _ => Self::Call(message),
+        }
+    }
+}
+
+/// Reads the arguments, runs the command and turns its outcome into an exit code.
+pub fn main() -> ExitCode {
+    // No backtrace reaches a user, not even from a driver's glue; the line says where to look.
+    std::panic::set_hook(Box::new(|panic| complain(&format!("internal error: {}", one_line(&panic.to_string())))));
+    let filter = env_logger::Env::default().default_filter_or("gpuconv=error");
+    env_logger::Builder::from_env(filter).init();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let outcome = std::panic::catch_unwind(|| execute(&cli));
+    match outcome.unwrap_or_else(|_| Err(Failure::Device(String::new()))) {
+        Ok(()) | Err(Failure::Closed) => ExitCode::SUCCESS,
+        Err(Failure::Check(message)) => fail(1, &message),
+        Err(Failure::Call(message)) => fail(2, &message),
+        Err(Failure::Device(message)) => fail(3, &message),
+    }
+}
+
+fn execute(cli: &Cli) -> Outcome {
+    let adapter = cli.adapter.as_deref();
+    match &cli.command {
+        Command::Devices(devices) => devices.execute(adapter),
+        Command::Cost(cost) => cost.execute(),
+        Command::Plan(plan) => plan.execute(adapter),
+        Command::Run(run) => run.execute(adapter),
+        Command::Bench(bench) => bench.execute(adapter),
+        Command::Verify(verify) => verify.execute(adapter),
+    }
+}
+
+/// Help and version go to stdout as clap has them; a wrong call is one line, as every other error is.
+fn usage(error: &clap::Error) -> ExitCode {
+    let asks_for_help =
+        [ErrorKind::DisplayHelp, ErrorKind::DisplayVersion, ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand];
+    if asks_for_help.contains(&error.kind()) {
+        // If nobody reads it, nobody misses it.
+        let _ = error.print();
+        return ExitCode::from(error.exit_code() as u8);
+    }
+    let text = error.to_string();
+    let message = text.split("\nUsage:").next().unwrap_or(&text);
+    fail(2, &one_line(message.strip_prefix("error: ").unwrap_or(message)).replace(" tip: ", "; "))
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn fail(code: u8, message: &str) -> ExitCode {
+    if !message.is_empty() {
+        complain(message);
+    }
+    ExitCode::from(code)
+}
+
+/// A line on stderr. `eprintln!` would panic where stderr is closed.
+fn complain(message: &str) {
+    let _ = writeln!(io::stderr(), "gpuconv: {message}");
+}
+
+/// Writes to stdout, at once.
+fn print(text: &str) -> Outcome {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::Closed,
+        _ => Failure::Call(format!("cannot write the output: {error}")),
+    })
+}
+
+/// Writes a value as JSON, indented.
+fn print_json(value: &impl Serialize) -> Outcome {
+    let json = serde_json::to_string_pretty(value).map_err(|error| Failure::Call(error.to_string()))?;
+    print(&(json + "\n"))
+}
+
+/// The device of a command.
+fn open(adapter: Option<&str>) -> Outcome<GpuConv> {
+    Ok(adapter.map_or_else(GpuConv::new, GpuConv::with_adapter_name)?)
+}
+
+/// The adapter's name, as it appears in what the commands write.
+fn adapter_name(gpu: &GpuConv) -> String {
+    gpu.device().adapter_info().name
+}
+
+/// What `--kernel` says; the planner chooses where it says nothing.
+fn choice(kernel: Option<&str>) -> Choice {
+    kernel.map_or(Choice::Auto, |name| Choice::Named(name.into()))
+}
+
+/// A problem and the words it was typed as.
+struct Case {
+    /// The words, one space between them.
+    text: String,
+    problem: Problem,
+}
+
+impl Case {
+    fn parse(words: &str) -> Outcome<Self> {
+        let text = one_line(words);
+        let problem = text.parse()?;
+        Ok(Self { text, problem })
+    }
+}

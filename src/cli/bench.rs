@@ -1,0 +1,308 @@
+//! `bench`: how long problems take, from the host, from the queue and on the device.
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use gpuconv::planner::{self, Schedule};
+use gpuconv::shape::{from_nchw, to_nchw};
+use gpuconv::verify::Data;
+use gpuconv::{BoundLayer, Choice, GpuConv, Layout, Problem, Shape, Tensor, cost};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::timer::{Timer, scoped};
+use super::{Case, Failure, Outcome, adapter_name, choice, open, print, table};
+
+/// Above so many floating-point operations the oracle takes too long.
+const MOST_CHECKED: u64 = 2_000_000_000;
+
+#[derive(Args)]
+pub struct Bench {
+    /// Write an object a line
+    #[arg(long)]
+    json: bool,
+    /// Measure this kernel or recipe, or all of them
+    #[arg(long, value_name = "NAME|all")]
+    kernel: Option<String>,
+    /// How long each of the three times is measured, at least three times
+    #[arg(long, value_name = "SECONDS", default_value = "1.0", value_parser = seconds)]
+    time: Duration,
+    /// What to measure
+    #[arg(required = true)]
+    problems: Vec<String>,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number")?;
+    if !(0.0..=3600.0).contains(&seconds) {
+        return Err("must be from 0 to 3600".into());
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+#[derive(Serialize)]
+struct Measured {
+    problem: String,
+    kernel: String,
+    adapter: String,
+    /// Host array in to host array out.
+    e2e_ms: Spread,
+    /// Submit to done, data on the device.
+    wall_ms: Spread,
+    /// Timestamps around the compute pass.
+    gpu_ms: Option<Spread>,
+    gflops: f64,
+    gbps: f64,
+    /// Norm of the error over the norm of the oracle's answer.
+    rel_err: Option<f64>,
+}
+
+/// Of times in milliseconds.
+#[derive(Serialize)]
+struct Spread {
+    min: f64,
+    median: f64,
+    max: f64,
+}
+
+impl Bench {
+    pub fn execute(&self, adapter: Option<&str>) -> Outcome {
+        let cases = self.problems.iter().map(|words| Case::parse(words)).collect::<Outcome<Vec<_>>>()?;
+        let gpu = open(adapter)?;
+        // Schedules before data: a problem that the device cannot hold ends here.
+        let plans = cases.iter().map(|case| self.schedules(&gpu, &case.problem)).collect::<Outcome<Vec<_>>>()?;
+        let total = plans.iter().map(Vec::len).sum::<usize>() as u64;
+        // Hidden by itself where stderr is no terminal.
+        let bar = if self.json { ProgressBar::hidden() } else { ProgressBar::new(total) };
+        bar.set_style(
+            ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").unwrap_or(ProgressStyle::default_bar()),
+        );
+        let mut measured = Vec::new();
+        for (case, schedules) in cases.iter().zip(plans) {
+            let host = Host::new(case)?;
+            for schedule in schedules {
+                bar.set_message(format!("{}: {}", case.text, schedule.name()));
+                let result = Subject::new(&gpu, &host, &schedule)?.measure(self.time)?;
+                bar.inc(1);
+                if self.json {
+                    let line = serde_json::to_string(&result).map_err(|error| Failure::Call(error.to_string()))?;
+                    print(&(line + "\n"))?;
+                } else {
+                    measured.push(result);
+                }
+            }
+        }
+        bar.finish_and_clear();
+        if self.json { Ok(()) } else { print(&text(&gpu, &measured)) }
+    }
+
+    fn schedules(&self, gpu: &GpuConv, problem: &Problem) -> Outcome<Vec<Schedule>> {
+        let (chain, input, layout) = (problem.chain(), problem.input, problem.layout);
+        Ok(match self.kernel.as_deref() {
+            Some("all") => planner::alternatives(&chain, input, layout, gpu.caps())?,
+            kernel => vec![planner::schedule(&chain, input, layout, gpu.caps(), &choice(kernel))?],
+        })
+    }
+}
+
+/// A case, its data, and what the oracle says to it.
+struct Host<'a> {
+    case: &'a Case,
+    data: Data,
+    output: Shape,
+    oracle: Option<Vec<f64>>,
+}
+
+impl<'a> Host<'a> {
+    fn new(case: &'a Case) -> Outcome<Self> {
+        let (chain, input) = (case.problem.chain(), case.problem.input);
+        let data = Data::random(&case.text, &chain, input)?;
+        let checked = 2 * cost::chain(&chain, input)?.mult_adds < MOST_CHECKED;
+        let oracle = if checked { Some(data.answer(&chain, input)?.values) } else { None };
+        Ok(Self { case, data, output: case.problem.output()?, oracle })
+    }
+
+    /// Norm of the error over the norm of the oracle's answer, where there is one.
+    fn relative_error(&self, values: &[f32]) -> Option<f64> {
+        let oracle = self.oracle.as_ref()?;
+        let (mut error, mut norm) = (0.0, 0.0);
+        for (&value, expected) in values.iter().zip(oracle) {
+            error += (f64::from(value) - expected).powi(2);
+            norm += expected * expected;
+        }
+        // Where nothing is expected, nothing is what is right.
+        Some(if error == 0.0 { 0.0 } else { (error / norm).sqrt() })
+    }
+}
+
+/// A layer on the device, bound to its tensors.
+struct Subject<'a> {
+    gpu: &'a GpuConv,
+    host: &'a Host<'a>,
+    /// What the layer runs.
+    schedule: Schedule,
+    layer: BoundLayer,
+    input: Tensor,
+    residual: Option<Tensor>,
+    output: Tensor,
+}
+
+impl<'a> Subject<'a> {
+    fn new(gpu: &'a GpuConv, host: &'a Host<'a>, schedule: &Schedule) -> Outcome<Self> {
+        let problem = &host.case.problem;
+        let choice = Choice::Named(schedule.name());
+        let layer = gpu.chain_with(&problem.chain(), &host.data.weights(), choice)?;
+        let input = gpu.empty(problem.input, problem.layout)?;
+        let output = gpu.empty(host.output, problem.layout)?;
+        let residual = host.data.residual.as_ref().map(|_| gpu.empty(host.output, problem.layout)).transpose()?;
+        let schedule = layer.schedule(problem.input, problem.layout)?;
+        let layer = layer.bind(&input, residual.as_ref(), &output)?;
+        Ok(Self { gpu, host, schedule, layer, input, residual, output })
+    }
+
+    fn measure(&self, time: Duration) -> Outcome<Measured> {
+        // Twice to warm up; errors of the calls show here, not in the times.
+        scoped(self.gpu, || self.end_to_end())??;
+        let values = scoped(self.gpu, || self.end_to_end())??;
+        let rel_err = self.host.relative_error(&values);
+
+        let e2e_ms = repeat(time, || timed(|| self.end_to_end().map(drop)))?;
+        let wall_ms = repeat(time, || self.submit_to_done())?;
+        let timer = Timer::new(self.gpu)?;
+        let gpu_ms = timer.map(|timer| repeat(time, || timer.milliseconds(self.gpu, &self.layer))).transpose()?;
+
+        let case = self.host.case;
+        let cost = cost::chain(&case.problem.chain(), case.problem.input)?;
+        // A problem has two links at the most, so a schedule of one step keeps nothing between links in memory.
+        let bytes = if self.schedule.steps.len() == 1 { cost.bytes_fused } else { cost.bytes_unfused };
+        // A clock too coarse for the pass gives no rate.
+        let device_ms = gpu_ms.as_ref().map(|gpu| gpu.median).filter(|&ms| ms > 0.0).unwrap_or(wall_ms.median);
+        let giga = |amount: u64| amount as f64 / (device_ms * 1e6);
+        Ok(Measured {
+            problem: case.text.clone(),
+            kernel: self.schedule.name(),
+            adapter: adapter_name(self.gpu),
+            gflops: giga(2 * cost.mult_adds),
+            gbps: giga(bytes),
+            e2e_ms,
+            wall_ms,
+            gpu_ms,
+            rel_err,
+        })
+    }
+
+    /// Host arrays in, host array out, in PyTorch's order whatever the layout on the device.
+    fn end_to_end(&self) -> Outcome<Vec<f32>> {
+        self.write(&self.input, &self.host.data.input)?;
+        if let (Some(tensor), Some(values)) = (&self.residual, &self.host.data.residual) {
+            self.write(tensor, values)?;
+        }
+        self.gpu.queue().submit([self.encode()]);
+        let values = self.gpu.download(&self.output)?;
+        Ok(match self.output.layout() {
+            Layout::Nchw => values,
+            layout => to_nchw(&values, self.output.shape(), layout),
+        })
+    }
+
+    fn write(&self, tensor: &Tensor, values: &[f32]) -> Outcome {
+        let values = match tensor.layout() {
+            Layout::Nchw => Cow::Borrowed(values),
+            layout => Cow::Owned(from_nchw(values, tensor.shape(), layout)),
+        };
+        Ok(self.gpu.write(tensor, &values)?)
+    }
+
+    fn encode(&self) -> wgpu::CommandBuffer {
+        let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+        self.layer.encode(&mut encoder);
+        encoder.finish()
+    }
+
+    /// Milliseconds from submission until the device is done.
+    fn submit_to_done(&self) -> Outcome<f64> {
+        let commands = self.encode();
+        timed(|| {
+            self.gpu.queue().submit([commands]);
+            Ok(self.gpu.wait()?)
+        })
+    }
+}
+
+/// Milliseconds that a call takes.
+fn timed(call: impl FnOnce() -> Outcome) -> Outcome<f64> {
+    let start = Instant::now();
+    call()?;
+    Ok(start.elapsed().as_secs_f64() * 1e3)
+}
+
+/// Measures until the time is over, three times at least.
+fn repeat(time: Duration, mut once: impl FnMut() -> Outcome<f64>) -> Outcome<Spread> {
+    let start = Instant::now();
+    let mut samples = Vec::new();
+    while samples.len() < 3 || start.elapsed() < time {
+        samples.push(once()?);
+    }
+    Ok(Spread::of(samples))
+}
+
+impl Spread {
+    fn of(mut samples: Vec<f64>) -> Self {
+        samples.sort_by(f64::total_cmp);
+        let (last, half) = (samples.len() - 1, samples.len() / 2);
+        // The mean of the two in the middle where there are two.
+        let median = (samples[half] + samples[last - half]) / 2.0;
+        Self { min: samples[0], median, max: samples[last] }
+    }
+}
+
+fn text(gpu: &GpuConv, measured: &[Measured]) -> String {
+    let header = ["problem", "kernel", "gpu ms", "wall ms", "e2e ms", "GFLOP/s", "GB/s", "rel. error"];
+    let mut table = table::new(header, 2);
+    let spread = |spread: &Spread| {
+        let [min, median, max] = [spread.min, spread.median, spread.max].map(table::figure);
+        format!("{median} ({min}–{max})")
+    };
+    let mut last = "";
+    for result in measured {
+        // A problem stands at the first of its kernels.
+        let problem = if result.problem == last { "" } else { &result.problem };
+        last = &result.problem;
+        table.add_row([
+            problem.into(),
+            result.kernel.clone(),
+            result.gpu_ms.as_ref().map_or("-".into(), spread),
+            spread(&result.wall_ms),
+            spread(&result.e2e_ms),
+            table::figure(result.gflops),
+            table::figure(result.gbps),
+            result.rel_err.map_or("-".into(), |error| format!("{error:.1e}")),
+        ]);
+    }
+    format!(
+        "{}\n{table}\nTimes: median (least–most). gpu: the compute pass; wall: submit to done; e2e: host to host.\n",
+        adapter_name(gpu)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_worked_out_by_hand() {
+        let spread = |samples: &[f64]| Spread::of(samples.to_vec());
+        assert_eq!(spread(&[3.0, 1.0, 2.0]).median, 2.0);
+        assert_eq!(spread(&[4.0, 1.0, 2.0, 8.0]).median, 3.0);
+        assert_eq!((spread(&[3.0, 1.0]).min, spread(&[3.0, 1.0]).max), (1.0, 3.0));
+    }
+
+    #[test]
+    fn a_time_is_a_number_of_seconds() {
+        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
+        for text in ["", "-1", "nan", "inf", "1e9", "one"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! `devices`: every adapter, what it can do, and which one the other commands take.
+
+use clap::Args;
+use gpuconv::{Caps, Error, GpuConv};
+use serde::Serialize;
+
+use super::{Failure, Outcome, print, print_json, table};
+
+#[derive(Args)]
+pub struct Devices {
+    /// Write an array of objects
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Device {
+    name: String,
+    driver: String,
+    driver_info: String,
+    backend: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// Whether the other commands run on it.
+    taken: bool,
+    limits: Limits,
+    features: Features,
+}
+
+/// Sizes in bytes.
+#[derive(Serialize)]
+struct Limits {
+    max_storage_binding: u64,
+    max_buffer: u64,
+    workgroup_memory: u32,
+    workgroup_invocations: u32,
+    workgroups_per_dimension: u32,
+    storage_buffers_per_stage: u32,
+    storage_offset_alignment: u32,
+}
+
+#[derive(Serialize)]
+struct Features {
+    subgroup: Option<Subgroup>,
+    timestamps: bool,
+    f16: bool,
+}
+
+/// Sizes in lanes.
+#[derive(Serialize)]
+struct Subgroup {
+    min: u32,
+    max: u32,
+}
+
+impl Devices {
+    pub fn execute(&self, adapter: Option<&str>) -> Outcome {
+        let adapters = pollster::block_on(GpuConv::adapters());
+        // The option goes before the environment, as in `open`.
+        let wanted = adapter.map(String::from).or_else(|| std::env::var("WGPU_ADAPTER_NAME").ok());
+        let taken = adapters.iter().position(|adapter| is_called(&adapter.get_info(), wanted.as_deref()));
+        let devices: Vec<_> =
+            adapters.iter().enumerate().map(|(index, adapter)| Device::new(adapter, taken == Some(index))).collect();
+        if self.json {
+            print_json(&devices)?;
+        } else if !devices.is_empty() {
+            print(&text(&devices))?;
+        }
+        if taken.is_none() {
+            let found = devices.into_iter().map(|device| device.name).collect();
+            return Err(Failure::from(Error::NoAdapter { wanted, found }));
+        }
+        Ok(())
+    }
+}
+
+/// As [`GpuConv::with_adapter_name`] understands a name.
+fn is_called(info: &wgpu::AdapterInfo, wanted: Option<&str>) -> bool {
+    let wanted = wanted.unwrap_or_default().to_lowercase();
+    info.name.to_lowercase().contains(&wanted) || info.driver.to_lowercase().contains(&wanted)
+}
+
+impl Device {
+    fn new(adapter: &wgpu::Adapter, taken: bool) -> Self {
+        let (info, features) = (adapter.get_info(), adapter.features());
+        let caps = Caps::from_parts(&adapter.limits(), features, Some(&info));
+        Self {
+            kind: kind(info.device_type),
+            backend: info.backend.to_string(),
+            name: info.name,
+            driver: info.driver,
+            driver_info: info.driver_info,
+            taken,
+            limits: Limits {
+                max_storage_binding: caps.max_storage_binding,
+                max_buffer: caps.max_buffer,
+                workgroup_memory: caps.max_workgroup_memory,
+                workgroup_invocations: caps.max_invocations,
+                workgroups_per_dimension: caps.max_workgroups,
+                storage_buffers_per_stage: caps.max_storage_buffers,
+                storage_offset_alignment: caps.storage_offset_alignment,
+            },
+            features: Features {
+                subgroup: caps.subgroup.map(|[min, max]| Subgroup { min, max }),
+                timestamps: caps.timestamps,
+                f16: features.contains(wgpu::Features::SHADER_F16),
+            },
+        }
+    }
+}
+
+fn kind(device_type: wgpu::DeviceType) -> &'static str {
+    match device_type {
+        wgpu::DeviceType::DiscreteGpu => "discrete",
+        wgpu::DeviceType::IntegratedGpu => "integrated",
+        wgpu::DeviceType::VirtualGpu => "virtual",
+        wgpu::DeviceType::Cpu => "cpu",
+        wgpu::DeviceType::Other => "other",
+    }
+}
+
+/// A small table for each adapter.
+fn text(devices: &[Device]) -> String {
+    let mut text = String::new();
+    for device in devices {
+        let Device { limits, features, .. } = device;
+        let mut table = table::new([device.name.as_str(), if device.taken { "taken" } else { "" }], 1);
+        let yes = |has: bool| String::from(if has { "yes" } else { "no" });
+        let subgroup = features.subgroup.as_ref().map_or("no".into(), |Subgroup { min, max }| match min == max {
+            true => format!("{min} lanes"),
+            false => format!("{min} to {max} lanes"),
+        });
+        for (name, value) in [
+            ("driver", format!("{} {}", device.driver, device.driver_info).trim().into()),
+            ("backend", device.backend.clone()),
+            ("type", device.kind.into()),
+            ("largest storage binding, bytes", table::count(limits.max_storage_binding)),
+            ("largest buffer, bytes", table::count(limits.max_buffer)),
+            ("workgroup memory, bytes", table::count(limits.workgroup_memory.into())),
+            ("invocations a workgroup", table::count(limits.workgroup_invocations.into())),
+            ("workgroups a dimension", table::count(limits.workgroups_per_dimension.into())),
+            ("storage buffers a stage", table::count(limits.storage_buffers_per_stage.into())),
+            ("storage offset alignment, bytes", table::count(limits.storage_offset_alignment.into())),
+            ("subgroup operations", subgroup),
+            ("timestamps", yes(features.timestamps)),
+            ("f16", yes(features.f16)),
+        ] {
+            table.add_row([name, &value]);
+        }
+        text += &format!("{table}\n\n");
+    }
+    text.truncate(text.trim_end().len());
+    text + "\n"
+}

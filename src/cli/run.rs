@@ -1,0 +1,134 @@
+//! `run`: npy files in, an npy file out. Files are in PyTorch's order; a problem's `nhwc` is the layout on the device.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use gpuconv::shape::{from_nchw, to_nchw};
+use gpuconv::{Conv2d, Layer, Operation, Problem, Residual, Shape, Weights};
+
+use super::{Case, Failure, Outcome, choice, npy, open};
+
+#[derive(Args)]
+pub struct Run {
+    /// What to compute
+    problem: String,
+    /// The input, N x C x H x W
+    #[arg(long, value_name = "X.NPY")]
+    input: PathBuf,
+    /// The weight, OC x IC/g x KH x KW; of a separable convolution the depthwise half's
+    #[arg(long, value_name = "W.NPY")]
+    weight: PathBuf,
+    /// The bias, OC; of a separable convolution the depthwise half's
+    #[arg(long, value_name = "B.NPY")]
+    bias: Option<PathBuf>,
+    /// The weight of a separable convolution's pointwise half, OC x C x 1 x 1
+    #[arg(long, value_name = "W.NPY")]
+    pointwise_weight: Option<PathBuf>,
+    /// The bias of a separable convolution's pointwise half, OC
+    #[arg(long, value_name = "B.NPY")]
+    pointwise_bias: Option<PathBuf>,
+    /// A tensor of the output's shape, added before the activation unless the problem says `residual:after`
+    #[arg(long, value_name = "R.NPY")]
+    residual: Option<PathBuf>,
+    /// Where the output goes, N x OC x OH x OW
+    #[arg(long, value_name = "Y.NPY")]
+    output: PathBuf,
+    /// Use this kernel or recipe; two, joined by `+`, for the two halves of a separable convolution
+    #[arg(long, value_name = "NAME")]
+    kernel: Option<String>,
+}
+
+/// What the files hold.
+struct Files {
+    input: Vec<f32>,
+    weights: Vec<(Vec<f32>, Option<Vec<f32>>)>,
+    residual: Option<Vec<f32>>,
+}
+
+impl Run {
+    pub fn execute(&self, adapter: Option<&str>) -> Outcome {
+        let mut problem = Case::parse(&self.problem)?.problem;
+        let adds_residual = problem.chain().outside_residual().is_some();
+        match &self.residual {
+            Some(_) if !adds_residual => problem = problem.with_residual(Residual::BeforeActivation),
+            None if adds_residual => {
+                return Err(Failure::Call(
+                    "the problem adds a residual: give --residual, or leave the word out".into(),
+                ));
+            }
+            _ => {}
+        }
+        // The files first: what is wrong with them needs no device to be found.
+        let files = self.read(&problem)?;
+        let output = self.compute(adapter, &problem, &files)?;
+        npy::write(&self.output, problem.output()?, &output)
+    }
+
+    fn read(&self, problem: &Problem) -> Outcome<Files> {
+        let first = ("--weight", Some(self.weight.as_path()), "--bias", self.bias.as_deref());
+        let second = (
+            "--pointwise-weight",
+            self.pointwise_weight.as_deref(),
+            "--pointwise-bias",
+            self.pointwise_bias.as_deref(),
+        );
+        let weights = match &problem.operation {
+            Operation::Separable(separable) => {
+                let depthwise = parameters(&separable.depthwise, "depthwise ", first)?;
+                vec![depthwise, parameters(&separable.pointwise, "pointwise ", second)?]
+            }
+            Operation::Conv(conv) | Operation::Depthwise(conv) | Operation::Pointwise(conv) => {
+                if second.1.or(second.3).is_some() {
+                    let message = "--pointwise-weight and --pointwise-bias are for `separable` problems only";
+                    return Err(Failure::Call(message.into()));
+                }
+                vec![parameters(conv, "", first)?]
+            }
+        };
+        let output = problem.output()?;
+        let residual = self.residual.as_deref().map(|path| tensor(path, "residual", output)).transpose()?;
+        Ok(Files { input: tensor(&self.input, "input", problem.input)?, weights, residual })
+    }
+
+    fn compute(&self, adapter: Option<&str>, problem: &Problem, files: &Files) -> Outcome<Vec<f32>> {
+        let gpu = open(adapter)?;
+        let weights: Vec<_> =
+            files.weights.iter().map(|(weight, bias)| Weights { weight, bias: bias.as_deref() }).collect();
+        let layer: Layer = gpu.chain_with(&problem.chain(), &weights, choice(self.kernel.as_deref()))?;
+        let upload =
+            |values: &[f32], shape| gpu.upload_as(&from_nchw(values, shape, problem.layout), shape, problem.layout);
+        let input = upload(&files.input, problem.input)?;
+        let output = match &files.residual {
+            Some(residual) => layer.forward_residual(&input, &upload(residual, problem.output()?)?)?,
+            None => layer.forward(&input)?,
+        };
+        Ok(to_nchw(&gpu.download(&output)?, output.shape(), output.layout()))
+    }
+}
+
+fn tensor(path: &Path, what: &str, shape: Shape) -> Outcome<Vec<f32>> {
+    npy::read(path, what, &<[u32; 4]>::from(shape).map(u64::from))
+}
+
+/// A link's weight and bias, from the files that two options name.
+fn parameters(
+    conv: &Conv2d,
+    half: &str,
+    (weight_option, weight, bias_option, bias): (&str, Option<&Path>, &str, Option<&Path>),
+) -> Outcome<(Vec<f32>, Option<Vec<f32>>)> {
+    let Some(weight) = weight else {
+        return Err(Failure::Call(format!("a separable convolution has two weights: give {weight_option} as well")));
+    };
+    let bias_path = match (conv.bias, bias) {
+        (true, None) => {
+            return Err(Failure::Call(format!("the problem has a bias: give {bias_option}, or add `nobias` to it")));
+        }
+        (false, Some(_)) => {
+            return Err(Failure::Call(format!("{bias_option} is given, but the problem says `nobias`")));
+        }
+        (_, path) => path,
+    };
+    let weight = tensor(weight, &format!("{half}weight"), conv.weight_shape())?;
+    let bias = bias_path.map(|path| npy::read(path, &format!("{half}bias"), &[conv.out_channels.into()]));
+    Ok((weight, bias.transpose()?))
+}

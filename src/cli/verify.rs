@@ -1,0 +1,237 @@
+//! `verify`: every kernel on every case against the oracle, on this device.
+
+use std::collections::BTreeSet;
+use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use clap::Args;
+use gpuconv::kernels::KERNELS;
+use gpuconv::planner::{self, Schedule};
+use gpuconv::verify::{self, Oracle, Report};
+use gpuconv::{Error, GpuConv, Problem};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{Case, Failure, Outcome, adapter_name, open, print, table};
+
+/// Threads beyond these only wait for the device.
+const MOST_THREADS: usize = 8;
+
+#[derive(Args)]
+pub struct Verify {
+    /// Check every recipe of every kernel on every case; else one, another from case to case
+    #[arg(long)]
+    all_variants: bool,
+    /// What to check on, in place of the table of cases
+    problems: Vec<String>,
+}
+
+/// One schedule on one problem.
+struct Check {
+    /// The problem's place among the cases.
+    case: usize,
+    problem: String,
+    schedule: String,
+    outcome: Result<Report, Error>,
+}
+
+impl Verify {
+    pub fn execute(&self, adapter: Option<&str>) -> Outcome {
+        let problems = match &self.problems[..] {
+            [] => verify::cases(),
+            lines => lines.iter().map(|line| Ok(Case::parse(line)?.problem)).collect::<Outcome<_>>()?,
+        };
+        let gpu = open(adapter)?;
+        let start = Instant::now();
+        let checks = self.check_all(&gpu, &problems)?;
+        let failed = checks.iter().filter(|check| !check.passes()).count();
+        let what = format!("{} checks on {} cases", checks.len(), problems.len());
+        let mut text = format!("{}\n{}\n", adapter_name(&gpu), summary(&checks));
+        for check in checks.iter().filter(|check| !check.passes()) {
+            text += &format!("failed: {}: {}: {}\n", check.problem, check.schedule, check.complaint());
+        }
+        if failed == 0 {
+            text += &format!("{what} passed in {:.1} s\n", start.elapsed().as_secs_f64());
+        }
+        let printed = print(&text);
+        // A failure is one whether somebody reads the table or not.
+        if failed > 0 { Err(Failure::Check(format!("{failed} of {what} failed"))) } else { printed }
+    }
+
+    /// Shares the cases among threads: while the device works for one, the others work out the next answers.
+    fn check_all(&self, gpu: &GpuConv, problems: &[Problem]) -> Outcome<Vec<Check>> {
+        let bar = ProgressBar::new(problems.len() as u64);
+        let style = ProgressStyle::with_template("{bar:30} {pos}/{len} cases {msg}");
+        bar.set_style(style.unwrap_or(ProgressStyle::default_bar()));
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut checks = Vec::new();
+            loop {
+                let case = next.fetch_add(1, Ordering::Relaxed);
+                let Some(problem) = problems.get(case) else { return Ok(checks) };
+                bar.set_message(problem.to_string());
+                let outcome = self.check_case(gpu, problem, case, &mut checks);
+                if outcome.is_err() {
+                    // No thread begins another case.
+                    next.store(problems.len(), Ordering::Relaxed);
+                }
+                outcome?;
+                bar.inc(1);
+            }
+        };
+        let threads = std::thread::available_parallelism().map_or(2, NonZero::get).clamp(2, MOST_THREADS);
+        let results: Vec<Outcome<Vec<Check>>> = std::thread::scope(|scope| {
+            let handles: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            let broken = |_| Err(Failure::Device("a check ended early".into()));
+            handles.into_iter().map(|handle| handle.join().unwrap_or_else(broken)).collect()
+        });
+        bar.finish_and_clear();
+        let mut checks: Vec<_> = results.into_iter().collect::<Outcome<Vec<_>>>()?.into_iter().flatten().collect();
+        checks.sort_by_key(|check| check.case);
+        Ok(checks)
+    }
+
+    fn check_case(&self, gpu: &GpuConv, problem: &Problem, case: usize, checks: &mut Vec<Check>) -> Outcome {
+        let schedules = self.schedules(gpu, problem, case)?;
+        let oracle = Oracle::new(problem)?;
+        for schedule in schedules {
+            let outcome = oracle.check(gpu, &schedule);
+            if let Err(error @ (Error::DeviceLost(_) | Error::NoAdapter { .. })) = outcome {
+                return Err(error.into());
+            }
+            checks.push(Check { case, problem: problem.to_string(), schedule: schedule.name(), outcome });
+        }
+        Ok(())
+    }
+
+    /// Every schedule of a problem, or one for each kernel.
+    fn schedules(&self, gpu: &GpuConv, problem: &Problem, case: usize) -> Outcome<Vec<Schedule>> {
+        if self.all_variants {
+            return Ok(planner::alternatives(&problem.chain(), problem.input, problem.layout, gpu.caps())?);
+        }
+        let mut schedules = verify::schedules(problem, gpu.caps(), case)?;
+        // The planner's favourite may stand for several of its kernels.
+        let mut seen = BTreeSet::new();
+        schedules.retain(|schedule| seen.insert(schedule.name()));
+        Ok(schedules)
+    }
+}
+
+fn kernel_of(recipe: &str) -> &str {
+    recipe.split('/').next().unwrap_or(recipe)
+}
+
+impl Check {
+    fn passes(&self) -> bool {
+        self.outcome.as_ref().is_ok_and(Report::passes)
+    }
+
+    /// What is wrong.
+    fn complaint(&self) -> String {
+        let report = match &self.outcome {
+            Err(error) => return super::one_line(&error.to_string()),
+            Ok(report) => report,
+        };
+        let mut complaints = Vec::new();
+        let mut count = |count: usize, what: &str| {
+            if count > 0 {
+                complaints.push(format!("{count} {what}"));
+            }
+        };
+        count(report.inexact, "outputs of whole numbers differ");
+        count(report.unwritten, "outputs are not written");
+        count(report.stray, "elements outside of the output are written");
+        // Not `> 1`, which a NaN is not.
+        if report.share_of_bound.is_nan() || report.share_of_bound > 1.0 {
+            complaints.push(format!("the error is {} times the bound", table::figure(report.share_of_bound)));
+        }
+        complaints.join(", ")
+    }
+}
+
+/// What a kernel's checks found.
+#[derive(Default)]
+struct Row {
+    cases: BTreeSet<usize>,
+    checks: usize,
+    failures: usize,
+    worst_share: f64,
+    worst_error: f64,
+}
+
+impl Row {
+    fn add(&mut self, check: &Check) {
+        self.cases.insert(check.case);
+        self.checks += 1;
+        self.failures += usize::from(!check.passes());
+        if let Ok(report) = &check.outcome {
+            self.worst_share = worse(self.worst_share, report.share_of_bound);
+            self.worst_error = worse(self.worst_error, report.relative_error);
+        }
+    }
+}
+
+/// The larger; a NaN is worse than any number.
+fn worse(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
+}
+
+/// A row for each kernel. A check of two kernels counts for both.
+fn summary(checks: &[Check]) -> comfy_table::Table {
+    let mut table =
+        table::new(["kernel", "cases", "checks", "failures", "worst share of bound", "worst rel. error"], 1);
+    for kernel in KERNELS {
+        let mut row = Row::default();
+        let uses = |check: &&Check| check.schedule.split('+').any(|recipe| kernel_of(recipe) == kernel.name);
+        checks.iter().filter(uses).for_each(|check| row.add(check));
+        let worst = |text: String| if row.checks == 0 { "-".into() } else { text };
+        table.add_row([
+            kernel.name.into(),
+            row.cases.len().to_string(),
+            row.checks.to_string(),
+            row.failures.to_string(),
+            worst(format!("{:.3}", row.worst_share)),
+            worst(format!("{:.1e}", row.worst_error)),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(schedule: &str, outcome: Result<Report, Error>) -> Check {
+        Check { case: 0, problem: "conv".into(), schedule: schedule.into(), outcome }
+    }
+
+    #[test]
+    fn complaints_say_what_is_wrong() {
+        let report = Report { inexact: 3, share_of_bound: f64::NAN, stray: 1, ..Report::default() };
+        assert_eq!(
+            check("direct", Ok(report)).complaint(),
+            "3 outputs of whole numbers differ, 1 elements outside of the output are written, \
+             the error is NaN times the bound"
+        );
+        assert_eq!(check("direct", Err(Error::DeviceLost("a\nb".into()))).complaint(), "the device is lost: a b");
+        assert!(check("direct", Ok(Report::default())).passes());
+    }
+
+    #[test]
+    fn a_check_counts_for_each_of_its_kernels() {
+        let failing = Report { inexact: 1, ..Report::default() };
+        let table = summary(&[check("depthwise/a+direct", Ok(failing)), check("direct", Ok(Report::default()))]);
+        let row = |kernel: &str| -> Vec<String> {
+            let row = table.row_iter().find(|row| row.cell_iter().next().is_some_and(|cell| cell.content() == kernel));
+            row.into_iter().flat_map(|row| row.cell_iter().map(|cell| cell.content())).collect()
+        };
+        assert_eq!(row("direct")[1..4], ["1", "2", "1"]);
+        assert_eq!(row("depthwise")[1..4], ["1", "1", "1"]);
+    }
+
+    #[test]
+    fn nothing_is_worse_than_nan() {
+        assert!(worse(f64::NAN, 1.0).is_nan() && worse(1.0, -f64::NAN).is_nan());
+        assert_eq!(worse(1.0, 2.0), 2.0);
+    }
+}

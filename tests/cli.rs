@@ -1,0 +1,400 @@
+//! The command line, driven as a process: what it writes, its files, and how it fails.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use gpuconv::verify::Data;
+use gpuconv::{Problem, Residual};
+use npyz::{Order, WriterBuilder};
+use serde_json::Value;
+
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gpuconv"));
+    command.args(args);
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    command(args).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// What a call writes, if it succeeds.
+fn stdout(args: &[&str]) -> String {
+    let output = run(args);
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn json(args: &[&str]) -> Value {
+    serde_json::from_str(&stdout(args)).unwrap()
+}
+
+/// The message of a call that must fail, without the program's name. Panics and backtraces have none.
+fn failure(args: &[&str], code: i32) -> String {
+    message(&run(args), code)
+}
+
+fn message(output: &Output, code: i32) -> String {
+    let text = stderr(output);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    let message = text.strip_prefix("gpuconv: ").unwrap_or_else(|| panic!("no message: {text}"));
+    message.trim_end_matches('\n').into()
+}
+
+fn one_line(args: &[&str], code: i32) -> String {
+    let message = failure(args, code);
+    assert_eq!(message.lines().count(), 1, "{message}");
+    message
+}
+
+/// Asserts that an object has these keys, which are in alphabetical order, and no others.
+fn assert_keys(value: &Value, keys: &str) {
+    let found: BTreeSet<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(found.into_iter().collect::<Vec<_>>().join(" "), keys);
+}
+
+/// A file of values, of `shape`, which lie in `order` in it.
+fn save<T: npyz::AutoSerialize + Copy>(path: &Path, shape: &[u64], order: Order, values: &[T]) {
+    let file = fs::File::create(path).unwrap();
+    let options = npyz::WriteOptions::new().default_dtype().shape(shape).order(order).writer(file);
+    let mut writer = options.begin_nd().unwrap();
+    writer.extend(values.iter().copied()).unwrap();
+    writer.finish().unwrap();
+}
+
+fn load(path: &Path) -> (Vec<u64>, Vec<f32>) {
+    let file = npyz::NpyFile::new(fs::File::open(path).unwrap()).unwrap();
+    assert_eq!((file.order(), file.dtype().descr().as_str()), (Order::C, "'<f4'"));
+    (file.shape().to_vec(), file.into_vec().unwrap())
+}
+
+/// A folder with the files of a 2x2 convolution of 1 to 9, and paths in it.
+struct Folder(tempfile::TempDir);
+
+const PROBLEM: &str = "conv 1x1x3x3 -> 1 k2 p1,0,0,0";
+
+impl Folder {
+    fn new() -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        let input: Vec<f32> = (1..=9).map(|value| value as f32).collect();
+        save(folder.path("x.npy").as_ref(), &[1, 1, 3, 3], Order::C, &input);
+        save(folder.path("w.npy").as_ref(), &[1, 1, 2, 2], Order::C, &[1.0f32, 2.0, 3.0, 4.0]);
+        save(folder.path("b.npy").as_ref(), &[1], Order::C, &[0.5f32]);
+        folder
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().into()
+    }
+
+    /// `run` with options whose values that end in `.npy` are files of this folder.
+    fn run(&self, problem: &str, options: &str) -> Output {
+        let file = |word: &str| if word.ends_with(".npy") { self.path(word) } else { word.into() };
+        let options: Vec<String> = options.split(' ').map(file).collect();
+        command(&["run", problem]).args(options).output().unwrap()
+    }
+
+    /// The message of a `run` that must fail and leave no output.
+    fn failure(&self, problem: &str, options: &str) -> String {
+        let message = message(&self.run(problem, &format!("{options} --output y.npy")), 2);
+        let names: Vec<_> = fs::read_dir(self.0.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert!(names.iter().all(|name| !name.to_str().unwrap().starts_with("y.npy")), "{names:?}");
+        assert_eq!(message.lines().count(), 1, "{message}");
+        message
+    }
+}
+
+#[test]
+fn cost_counts_as_torchinfo_does() {
+    let text = stdout(&["cost", "--json", "separable 1x512x128x128 -> 1024 k3 s2 p1"]);
+    // As text: reading a number back may cost its last digit.
+    for ratio in ["params_ratio", "mult_adds_ratio"] {
+        assert!(text.contains(&format!("\"{ratio}\": 0.11238880451290953")), "{text}");
+    }
+    let separable: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&separable["params"], &separable["mult_adds"]), (&530_432.into(), &2_172_649_472_u64.into()));
+    let standard = &separable["standard"];
+    assert_eq!((&standard["params"], &standard["mult_adds"]), (&4_719_616.into(), &19_331_547_136_u64.into()));
+    assert_keys(standard, "mult_adds mult_adds_ratio params params_ratio");
+    assert_keys(&separable, "bytes_fused bytes_unfused links mult_adds params problem standard");
+    let link = &separable["links"][1];
+    assert_keys(link, "bytes mult_adds op output params");
+    assert_eq!((&link["op"], &separable["links"][0]["op"]), (&"pointwise".into(), &"depthwise".into()));
+    assert_eq!(link["output"], serde_json::json!([1, 1024, 64, 64]));
+
+    let conv = json(&["cost", "--json", "conv  1x512x128x128 ->  1024 k3 s2 p1 "]);
+    assert_eq!(conv["problem"], "conv 1x512x128x128 -> 1024 k3 s2 p1");
+    assert_eq!((&conv["params"], &conv["mult_adds"]), (&4_719_616.into(), &19_331_547_136_u64.into()));
+    assert_eq!((&conv["links"][0]["op"], conv.get("standard")), (&"conv".into(), None));
+}
+
+#[test]
+fn cost_of_a_depthwise_convolution_worked_out_by_hand() {
+    // 2 filters of 9 weights, 9 outputs each, no bias; 2x3x3 floats in and out.
+    let cost = json(&["cost", "--json", "depthwise 1x2x3x3 k3 p1 nobias"]);
+    let bytes = (18 + 18 + 18) * 4;
+    let link =
+        serde_json::json!({"op": "depthwise", "output": [1, 2, 3, 3], "params": 18, "mult_adds": 162, "bytes": bytes});
+    assert_eq!(cost["links"], serde_json::json!([link]));
+    assert_eq!((&cost["bytes_unfused"], &cost["bytes_fused"]), (&bytes.into(), &bytes.into()));
+}
+
+#[test]
+fn cost_for_people() {
+    let text = stdout(&["cost", "separable 1x512x128x128 -> 1024 k3 s2 p1"]);
+    for part in ["depthwise", "1x1024x64x64", "2,172,649,472", "flop/byte", "0.1124 of the parameters"] {
+        assert!(text.contains(part), "{part} is not in:\n{text}");
+    }
+}
+
+#[test]
+fn an_error_in_a_problem_has_a_caret_under_the_word() {
+    for command in ["cost", "plan", "bench", "verify"] {
+        let message = failure(&[command, "conv 1x3x8x8 -> 4 k3  fast"], 2);
+        let lines: Vec<_> = message.lines().collect();
+        assert!(lines[0].starts_with("`fast` is no option of conv"), "{message}");
+        assert_eq!(lines[1..], ["  conv 1x3x8x8 -> 4 k3 fast", "                       ^^^^"]);
+    }
+}
+
+#[test]
+fn a_wrong_call_is_one_line() {
+    for (args, part) in [
+        (&["cost"][..], "<PROBLEM>"),
+        (&["cost", "--jsn", "pointwise 1x1x1x1 -> 1"], "--jsn"),
+        (&["cost", "conv", "1x3x8x8"], "1x3x8x8"),
+        (&["convolve"], "convolve"),
+        (&["bench", "--time", "long", "pointwise 1x1x1x1 -> 1"], "not a number"),
+        (&["run", "pointwise 1x1x1x1 -> 1"], "--weight"),
+    ] {
+        let message = one_line(args, 2);
+        assert!(message.contains(part), "{message}");
+    }
+    assert!(stdout(&["cost", "--help"]).contains("NxCxHxW"));
+    assert!(stdout(&["--version"]).starts_with("gpuconv "));
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = command(&["cost", "pointwise 1x1x1x1 -> 1"]).stdout(writer).output().unwrap();
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+}
+
+#[test]
+fn without_a_device_the_exit_code_is_3() {
+    let problem = "pointwise 1x1x1x1 -> 1";
+    for args in [&["devices"][..], &["plan", problem], &["bench", problem], &["verify", problem]] {
+        let message = one_line(&[&["--adapter", "no such adapter"], args].concat(), 3);
+        assert!(message.contains("called `no such adapter`"), "{message}");
+        let elsewhere = if cfg!(windows) { "metal" } else { "dx12" };
+        let output = command(args).env("WGPU_BACKEND", elsewhere).output().unwrap();
+        assert!(message_has(&output, "install"), "{}", stderr(&output));
+        let output = command(args).env("WGPU_ADAPTER_NAME", "none such").output().unwrap();
+        assert!(message_has(&output, "none such"), "{}", stderr(&output));
+    }
+    let folder = Folder::new();
+    let output = folder.run(PROBLEM, "--adapter none --input x.npy --weight w.npy --bias b.npy --output y.npy");
+    assert!(message_has(&output, "called `none`"));
+    // What needs no device does without.
+    assert!(command(&["cost", problem]).env("WGPU_BACKEND", "dx12").output().unwrap().status.success());
+}
+
+fn message_has(output: &Output, part: &str) -> bool {
+    let message = message(output, 3);
+    message.lines().count() == 1 && message.contains(part)
+}
+
+#[test]
+fn devices_mark_the_one_that_is_taken() {
+    let devices = json(&["devices", "--json"]);
+    let devices = devices.as_array().unwrap();
+    let taken: Vec<_> = devices.iter().filter(|device| device["taken"] == true).collect();
+    assert_eq!(taken.len(), 1);
+    assert_keys(taken[0], "backend driver driver_info features limits name taken type");
+    assert!(taken[0]["limits"]["max_storage_binding"].as_u64().unwrap() > 0);
+    assert_keys(&taken[0]["features"], "f16 subgroup timestamps");
+
+    let name = devices.last().unwrap()["name"].as_str().unwrap();
+    let by_name = json(&["devices", "--json", "--adapter", &name.to_uppercase()]);
+    let taken: Vec<_> = by_name.as_array().unwrap().iter().filter(|device| device["taken"] == true).collect();
+    assert_eq!((taken.len(), taken[0]["name"].as_str()), (1, Some(name)));
+    assert!(stdout(&["devices"]).contains(name));
+}
+
+#[test]
+fn plan_gives_a_reason_for_every_candidate() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("new/shaders");
+    let plan = json(&["plan", "--json", "--wgsl", path.to_str().unwrap(), "separable 1x4x6x6 -> 8 k3 p1 relu nhwc"]);
+    let candidates = plan["candidates"].as_array().unwrap();
+    let taken = |candidate: &&Value| candidate["taken"] == true;
+    let steps: Vec<_> = plan["steps"].as_array().unwrap().iter().map(|step| step["recipe"].as_str().unwrap()).collect();
+    assert_eq!(steps.join("+"), plan["schedule"].as_str().unwrap());
+    assert_eq!(candidates.iter().filter(taken).count(), steps.len());
+    for candidate in candidates {
+        assert_ne!(candidate["taken"].as_bool(), Some(candidate["reason"].is_string()), "{candidate}");
+    }
+    // One that cannot, and the fused run beside the single links.
+    assert!(candidates.iter().any(|candidate| candidate["recipe"].is_null()));
+    assert!(candidates.iter().any(|candidate| candidate["links"] == 2 && candidate["recipe"].is_string()));
+
+    let files: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let recipes = candidates.iter().filter(|candidate| candidate["recipe"].is_string()).count();
+    assert!(files.len() >= recipes, "{} files of {recipes} recipes", files.len());
+    for file in &files {
+        let wgsl = fs::read_to_string(file).unwrap();
+        let module = naga::front::wgsl::parse_str(&wgsl).unwrap_or_else(|error| panic!("{file:?}: {error}"));
+        assert!(module.entry_points.iter().any(|entry| entry.name == "main"), "{file:?}");
+    }
+    // `direct` takes both links, with different constants.
+    let names: BTreeSet<_> = files.iter().map(|file| file.file_name().unwrap().to_str().unwrap()).collect();
+    for part in [".link0.", ".link1."] {
+        assert!(names.iter().any(|name| name.starts_with("direct") && name.contains(part)), "{names:?}");
+    }
+}
+
+#[test]
+fn plan_for_people_and_by_name() {
+    let text = stdout(&["plan", "separable 1x4x6x6 -> 8 k3 p1"]);
+    assert!(text.contains("by the model") && text.contains("turned down"), "{text}");
+    let plan = json(&["plan", "--json", "--kernel", "direct", "pointwise 1x4x6x6 -> 8"]);
+    assert!(plan["schedule"].as_str().unwrap().starts_with("direct"), "{plan}");
+    for command in ["plan", "bench"] {
+        let message = one_line(&[command, "--kernel", "fastest", "pointwise 1x4x6x6 -> 8"], 2);
+        assert!(message.contains("`fastest`") && message.contains("direct"), "{message}");
+    }
+    // The kernel is there, but not for this.
+    assert!(one_line(&["plan", "--kernel", "depthwise", "pointwise 1x4x6x6 -> 8"], 2).contains("depthwise"));
+}
+
+#[test]
+fn run_gives_what_was_worked_out_by_hand() {
+    let folder = Folder::new();
+    // An output that is there is replaced, and nothing is left beside it.
+    fs::write(folder.path("y.npy"), "old").unwrap();
+    let output = folder.run(PROBLEM, "--input x.npy --weight w.npy --bias b.npy --output y.npy --kernel direct");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let expected = (vec![1, 1, 3, 2], vec![11.5, 18.5, 37.5, 47.5, 67.5, 77.5]);
+    assert_eq!(load(folder.path("y.npy").as_ref()), expected);
+    assert_eq!(fs::read_dir(folder.0.path()).unwrap().count(), 4);
+}
+
+#[test]
+fn run_agrees_with_the_oracle() {
+    let line = "separable 2x4x5x6 -> 8 k3 s2x1 p1 relu6 nhwc";
+    let problem: Problem = line.parse().unwrap();
+    // `--residual` adds it without the word.
+    let problem = problem.with_residual(Residual::BeforeActivation);
+    let (chain, output_shape) = (problem.chain(), problem.output().unwrap());
+    let data = Data::random(line, &chain, problem.input).unwrap();
+    let folder = Folder::new();
+    let file = |name: &str, shape: [u32; 4], values: &[f32]| {
+        save(folder.path(name).as_ref(), &shape.map(u64::from), Order::C, values);
+    };
+    file("x.npy", problem.input.into(), &data.input);
+    file("r.npy", output_shape.into(), data.residual.as_ref().unwrap());
+    let [(depthwise, depthwise_bias), (pointwise, pointwise_bias)] = &data.weights[..] else { panic!("two links") };
+    file("w.npy", [4, 1, 3, 3], depthwise);
+    save(folder.path("b.npy").as_ref(), &[4], Order::C, depthwise_bias.as_ref().unwrap());
+    save(folder.path("pb.npy").as_ref(), &[8], Order::C, pointwise_bias.as_ref().unwrap());
+    // As numpy.asfortranarray has it: the output channels next to each other.
+    let columns: Vec<f32> = (0..4).flat_map(|ic| (0..8).map(move |oc| pointwise[oc * 4 + ic])).collect();
+    save(folder.path("pw.npy").as_ref(), &[8, 4, 1, 1], Order::Fortran, &columns);
+
+    let output = folder.run(
+        line,
+        "--input x.npy --weight w.npy --bias b.npy --pointwise-weight pw.npy --pointwise-bias pb.npy \
+         --residual r.npy --output y.npy",
+    );
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let (shape, values) = load(folder.path("y.npy").as_ref());
+    assert_eq!(shape, <[u32; 4]>::from(output_shape).map(u64::from));
+    let answer = gpuconv::reference::run(&chain, &data.input, problem.input, &data.weights(), data.residual.as_deref());
+    for (value, expected) in values.iter().zip(answer.unwrap().values) {
+        assert!((f64::from(*value) - expected).abs() < 1e-5, "{value} is not {expected}");
+    }
+}
+
+#[test]
+fn run_names_the_file_that_is_wrong() {
+    let folder = Folder::new();
+    save(folder.path("double.npy").as_ref(), &[1, 1, 3, 3], Order::C, &[0f64; 9]);
+    save(folder.path("flat.npy").as_ref(), &[9], Order::C, &[0f32; 9]);
+    fs::write(folder.path("text.npy"), "1 2 3").unwrap();
+    let whole = fs::read(folder.path("x.npy")).unwrap();
+    fs::write(folder.path("short.npy"), &whole[..whole.len() - 4]).unwrap();
+    for (options, parts) in [
+        ("--input none.npy --weight w.npy --bias b.npy", ["none.npy", "No such file"]),
+        ("--input text.npy --weight w.npy --bias b.npy", ["text.npy", "NPY"]),
+        ("--input short.npy --weight w.npy --bias b.npy", ["short.npy", "ends before"]),
+        ("--input double.npy --weight w.npy --bias b.npy", ["double.npy", "float32 ('<f4'), but is '<f8'"]),
+        ("--input flat.npy --weight w.npy --bias b.npy", ["flat.npy", "input must be 1x1x3x3, but is 9"]),
+        ("--input x.npy --weight x.npy --bias b.npy", ["x.npy", "weight must be 1x1x2x2, but is 1x1x3x3"]),
+        ("--input x.npy --weight w.npy --bias w.npy", ["w.npy", "bias must be 1, but is 1x1x2x2"]),
+        ("--input x.npy --weight w.npy --bias b.npy --residual x.npy", ["x.npy", "residual must be 1x1x3x2"]),
+        ("--input x.npy --weight w.npy", ["--bias", "`nobias`"]),
+        ("--input x.npy --weight w.npy --bias b.npy --pointwise-weight w.npy", ["--pointwise-weight", "separable"]),
+        ("--input x.npy --weight w.npy --bias b.npy --kernel fastest", ["`fastest`", "direct"]),
+    ] {
+        let message = folder.failure(PROBLEM, options);
+        assert!(parts.iter().all(|part| message.contains(part)), "{options}: {message}");
+    }
+}
+
+#[test]
+fn run_wants_the_files_that_the_problem_speaks_of() {
+    let folder = Folder::new();
+    for (problem, options, part) in [
+        ("conv 1x1x3x3 -> 1 k2 nobias", "--input x.npy --weight w.npy --bias b.npy", "--bias is given"),
+        ("conv 1x1x3x3 -> 1 k2 residual", "--input x.npy --weight w.npy --bias b.npy", "--residual"),
+        ("separable 1x1x3x3 -> 1 k2", "--input x.npy --weight w.npy --bias b.npy", "--pointwise-weight"),
+        (
+            "separable 1x1x3x3 -> 1 k2",
+            "--input x.npy --weight w.npy --bias b.npy --pointwise-weight w.npy",
+            "--pointwise-bias",
+        ),
+    ] {
+        let message = folder.failure(problem, options);
+        assert!(message.contains(part), "{problem}: {message}");
+    }
+    // A folder that is not there is the call's fault, too, and known when everything else is done.
+    let options = "--input x.npy --weight w.npy --bias b.npy --kernel direct --output none/y.npy";
+    let output = folder.run(PROBLEM, options);
+    assert!(message(&output, 2).contains("none/y.npy"));
+}
+
+#[test]
+fn bench_writes_an_object_a_line() {
+    let problems = ["pointwise  1x4x4x4 ->  4", "depthwise 1x4x5x5 k3 residual nhwc"];
+    let text = stdout(&["bench", "--json", "--time=0.01", "--kernel=direct", problems[0], problems[1]]);
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!((&lines[0]["problem"], &lines[1]["problem"]), (&"pointwise 1x4x4x4 -> 4".into(), &problems[1].into()));
+    for line in &lines {
+        assert_keys(line, "adapter e2e_ms gbps gflops gpu_ms kernel problem rel_err wall_ms");
+        assert!(line["kernel"].as_str().unwrap().starts_with("direct"));
+        for spread in [&line["e2e_ms"], &line["wall_ms"], &line["gpu_ms"]] {
+            let times = ["min", "median", "max"].map(|key| spread[key].as_f64());
+            assert!(spread.is_null() || times[0] >= Some(0.0) && times.is_sorted(), "{spread}");
+        }
+        assert!(line["gflops"].as_f64().unwrap() > 0.0 && line["gbps"].as_f64().unwrap() > 0.0);
+        assert!(line["rel_err"].as_f64().unwrap() < 1e-6, "{line}");
+    }
+    let table = stdout(&["bench", "--time=0", "--kernel=direct", problems[0]]);
+    assert!(table.contains("GFLOP/s") && table.contains("direct"), "{table}");
+}
+
+#[test]
+fn verify_checks_a_problem() {
+    let text = stdout(&["verify", "depthwise 1x4x3x3 k3 p1 relu"]);
+    assert!(text.contains("passed") && text.contains("worst share of bound"), "{text}");
+    assert!(text.lines().any(|line| line.trim_start().starts_with("direct")), "{text}");
+}

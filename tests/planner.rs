@@ -1,0 +1,298 @@
+//! The planner without a GPU: what it picks, what it must not fuse, and how it says no.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use gpuconv::kernels::Unsupported;
+use gpuconv::planner::{self, Schedule};
+use gpuconv::{Activation, Caps, Chain, Choice, Conv2d, Error, Layout, Problem, Residual, Shape};
+
+/// A desktop GPU with subgroups of 32.
+fn gpu() -> Caps {
+    Caps {
+        max_storage_binding: 1 << 31,
+        max_buffer: 1 << 32,
+        max_workgroup_memory: 49152,
+        max_invocations: 1024,
+        subgroup: Some([32, 32]),
+        timestamps: true,
+        ..Caps::webgpu()
+    }
+}
+
+/// A software device with subgroups of 8, as lavapipe is with AVX2.
+fn cpu() -> Caps {
+    Caps { max_workgroup_memory: 32768, subgroup: Some([8, 8]), is_cpu: true, ..gpu() }
+}
+
+fn devices() -> [(&'static str, Caps); 3] {
+    [("gpu", gpu()), ("webgpu", Caps::webgpu()), ("cpu", cpu())]
+}
+
+fn parse(line: &str) -> Problem {
+    line.parse().unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn plan(line: &str, caps: &Caps, choice: Choice) -> Result<Schedule, Error> {
+    let problem = parse(line);
+    planner::schedule(&problem.chain(), problem.input, problem.layout, caps, &choice)
+}
+
+fn named(name: &str) -> Choice {
+    Choice::Named(name.into())
+}
+
+/// The kernels of a schedule, without their variants.
+fn kernels(schedule: &Schedule) -> Vec<&str> {
+    schedule.steps.iter().map(|step| step.recipe.name.split('/').next().unwrap_or_default()).collect()
+}
+
+/// Problems that stand for the layers people run, with the chains that a line cannot say.
+fn representatives() -> Vec<(String, Chain, Shape, Layout)> {
+    let lines = [
+        "conv 1x3x224x224 -> 32 k3 s2 p1 relu6",
+        "conv 1x64x56x56 -> 64 k3 p1 relu",
+        "conv 1x512x128x128 -> 1024 k3 s2 p1",
+        "conv 1x64x56x56 -> 64 k3 p1 relu nhwc",
+        "conv 1x256x14x14 -> 256 k3 p1 g32",
+        "depthwise 1x32x112x112 k3 p1 relu6",
+        "depthwise 1x512x14x14 k3 p1 relu6 nhwc",
+        "depthwise 1x96x14x14 k31 p15",
+        "pointwise 1x32x112x112 -> 64 relu6",
+        "pointwise 1x512x14x14 -> 512 relu6",
+        "pointwise 1x1024x1x1 -> 1000",
+        "pointwise 1x512x14x14 -> 512 relu6 nhwc",
+        "separable 1x512x128x128 -> 1024 k3 s2 p1",
+        "separable 1x32x112x112 -> 64 k3 p1 relu6",
+        "separable 1x512x14x14 -> 512 k3 p1 relu6",
+        "separable 1x1024x7x7 -> 1024 k3 p1 relu6",
+        "separable 1x128x56x56 -> 128 k3 p1 relu6 nhwc",
+    ];
+    let problems = lines.map(|line| {
+        let problem = parse(line);
+        (line.to_string(), problem.chain(), problem.input, problem.layout)
+    });
+    let mut all = problems.to_vec();
+    for (input, block) in [
+        ([1, 24, 56, 56], Chain::inverted_residual(24, 24, 6, 1)),
+        ([1, 96, 14, 14], Chain::inverted_residual(96, 96, 6, 1)),
+        ([1, 32, 112, 112], Chain::inverted_residual(32, 16, 1, 1)),
+    ] {
+        let shape = Shape::from(input);
+        all.push((
+            format!("inverted residual of {} links on {shape}", block.links().len()),
+            block,
+            shape,
+            Layout::Nchw,
+        ));
+    }
+    all
+}
+
+/// `tests/planner.txt` says what is picked; a change of it is to be looked at. `BLESS=1` in the environment
+/// writes it anew.
+#[test]
+fn the_planner_picks_what_the_table_says() {
+    let mut table = String::from("# What the planner picks. Written by `BLESS=1 cargo test --test planner`.\n");
+    for (name, chain, input, layout) in representatives() {
+        let _ = writeln!(table, "\n{name}");
+        for (device, caps) in devices() {
+            let schedule = planner::schedule(&chain, input, layout, &caps, &Choice::Auto).unwrap();
+            let _ = writeln!(table, "    {device:7} {}", schedule.name());
+        }
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/planner.txt");
+    if std::env::var_os("BLESS").is_some_and(|value| value == "1") {
+        std::fs::write(&path, &table).unwrap();
+    }
+    // Git may check the file out with other line ends.
+    let expected = std::fs::read_to_string(&path).unwrap_or_default().replace("\r\n", "\n");
+    let changed: Vec<_> = table.lines().filter(|line| !expected.lines().any(|expected| expected == *line)).collect();
+    assert!(
+        table == expected,
+        "tests/planner.txt says otherwise; if the new picks are right, BLESS=1 writes them down:\n{}",
+        changed.join("\n")
+    );
+}
+
+#[test]
+fn each_kind_of_link_gets_a_kernel_of_its_kind() {
+    for (device, caps) in devices() {
+        for (line, prefixes) in [
+            ("pointwise 1x512x14x14 -> 512 relu6", &["pointwise"][..]),
+            ("pointwise 1x512x14x14 -> 512 relu6 nhwc", &["pointwise"]),
+            ("depthwise 1x512x14x14 k3 p1 relu6", &["depthwise"]),
+            ("depthwise 1x32x112x112 k3 s2 p1 nhwc", &["depthwise"]),
+            // Three channels a group are too few for any product's tile.
+            ("conv 1x6x9x9 -> 6 k3 p1 g2", &["direct"]),
+            ("separable 1x512x28x28 -> 512 k3 p1", &["separable", "depthwise"]),
+        ] {
+            let schedule = plan(line, &caps, Choice::Auto).unwrap();
+            let first = kernels(&schedule)[0];
+            assert!(prefixes.iter().any(|prefix| first.starts_with(prefix)), "{line} on {device}: {first}");
+        }
+        for line in ["conv 1x64x56x56 -> 64 k3 p1", "conv 1x512x128x128 -> 1024 k3 s2 p1"] {
+            let schedule = plan(line, &caps, Choice::Auto).unwrap();
+            assert_ne!(kernels(&schedule), ["direct"], "{line} on {device}");
+        }
+    }
+}
+
+#[test]
+fn steps_cover_the_chain_without_a_gap_and_cost_something() {
+    for (name, chain, input, layout) in representatives() {
+        for (device, caps) in devices() {
+            for schedule in planner::alternatives(&chain, input, layout, &caps).unwrap() {
+                let mut next = 0;
+                for step in &schedule.steps {
+                    assert_eq!(step.first, next, "{name} on {device}: {}", schedule.name());
+                    assert!(step.seconds > 0.0 && step.seconds.is_finite(), "{name} on {device}: {}", schedule.name());
+                    next += step.links;
+                }
+                assert_eq!(next, chain.links().len(), "{name} on {device}: {}", schedule.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_taken_schedule_is_the_cheapest() {
+    for (name, chain, input, layout) in representatives() {
+        for (device, caps) in devices() {
+            let taken = planner::schedule(&chain, input, layout, &caps, &Choice::Auto).unwrap();
+            for other in planner::alternatives(&chain, input, layout, &caps).unwrap() {
+                assert!(taken.seconds() <= other.seconds(), "{name} on {device}: {}", other.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_tensor_that_an_edge_needs_is_not_fused_away() {
+    let links = || {
+        let depthwise = Conv2d::depthwise(64).kernel_size(3).padding(1).activation(Activation::Relu6);
+        [depthwise, Conv2d::pointwise(64, 64), Conv2d::pointwise(64, 64)]
+    };
+    let fusions = |chain: &Chain| {
+        let considered = planner::schedule(chain, [1, 64, 56, 56].into(), Layout::Nchw, &gpu(), &Choice::Auto);
+        let considered = considered.unwrap().considered;
+        considered.into_iter().any(|one| one.first == 0 && one.links == 2 && one.answer.is_ok())
+    };
+    assert!(fusions(&Chain::new(links())), "without an edge the first two links can be one run");
+    // Tensor 1 lies between them; the last link adds it.
+    let needed = Chain::new(links()).edge(1, 2, Residual::AfterActivation).unwrap();
+    assert!(!fusions(&needed), "tensor 1 is needed later");
+    // Tensor 0, the input, is there in any case.
+    assert!(fusions(&Chain::new(links()).edge(0, 2, Residual::AfterActivation).unwrap()));
+
+    let named = planner::schedule(&needed, [1, 64, 56, 56].into(), Layout::Nchw, &gpu(), &named("separable+pointwise"));
+    assert!(matches!(named, Err(Error::NoKernel { .. })), "{named:?}");
+}
+
+#[test]
+fn a_name_restricts_the_choice() {
+    let line = "separable 1x64x28x28 -> 64 k3 p1";
+    for (choice, expected) in [
+        ("separable", &["separable"][..]),
+        ("direct", &["direct", "direct"]),
+        ("depthwise+pointwise", &["depthwise", "pointwise"]),
+        ("depthwise+pointwise_subgroup", &["depthwise", "pointwise_subgroup"]),
+    ] {
+        let schedule = plan(line, &gpu(), named(choice)).unwrap();
+        assert_eq!(kernels(&schedule), expected, "{choice}");
+        // A recipe's full name asks for itself.
+        let again = plan(line, &gpu(), named(&schedule.name())).unwrap();
+        assert_eq!(again.name(), schedule.name());
+    }
+}
+
+#[test]
+fn every_alternative_can_be_asked_for_by_its_name() {
+    for (name, chain, input, layout) in representatives().into_iter() {
+        for schedule in planner::alternatives(&chain, input, layout, &gpu()).unwrap() {
+            let again = planner::schedule(&chain, input, layout, &gpu(), &named(&schedule.name())).unwrap();
+            assert_eq!(again.name(), schedule.name(), "{name}");
+        }
+    }
+}
+
+#[test]
+fn an_unknown_name_is_refused_with_the_known_ones() {
+    for unknown in ["fastest", "pointwise/1x2x3"] {
+        let Err(Error::UnknownKernel { name, known }) = plan("pointwise 1x8x4x4 -> 8", &gpu(), named(unknown)) else {
+            panic!("{unknown} was taken");
+        };
+        assert_eq!(name, unknown);
+        for expected in ["direct", "pointwise", "direct/4x4"] {
+            assert!(known.iter().any(|known| known == expected), "{expected} is not among {known:?}");
+        }
+    }
+}
+
+#[test]
+fn a_kernel_that_cannot_says_why() {
+    for (line, caps, kernel, expected) in [
+        ("conv 1x8x8x8 -> 8 k3", gpu(), "depthwise", Unsupported::Groups(1)),
+        ("conv 1x8x8x8 -> 8 k3", gpu(), "pointwise", Unsupported::KernelSize([3, 3])),
+        ("pointwise 1x8x8x8 -> 8 s2", gpu(), "pointwise", Unsupported::Stride([2, 2])),
+        ("pointwise 1x8x8x8 -> 8 p1", gpu(), "pointwise", Unsupported::Padding([1; 4])),
+        ("pointwise 1x8x8x8 -> 8", Caps::webgpu(), "pointwise_subgroup", Unsupported::NeedsSubgroups),
+        ("separable 1x6x8x8 -> 8 k3 nhwc", gpu(), "separable", Unsupported::Layout(Layout::Nhwc)),
+        ("separable 1x8x32x32 -> 8 k9", gpu(), "separable", Unsupported::KernelSize([9, 9])),
+    ] {
+        let Err(Error::NoKernel { rejected, .. }) = plan(line, &caps, named(kernel)) else {
+            panic!("{kernel} took {line}");
+        };
+        let reasons: Vec<_> = rejected.iter().filter(|(name, _)| name == kernel).map(|(_, reason)| reason).collect();
+        assert_eq!(reasons, [&expected], "{line}");
+    }
+}
+
+#[test]
+fn a_grid_beyond_the_limit_is_folded() {
+    // 4096 x 4096 outputs in tiles of at most 7 x 7 are more workgroups than a dimension holds.
+    let schedule = plan("depthwise 1x16x4096x4096 k3 p1", &gpu(), Choice::Auto).unwrap();
+    let pass = &schedule.steps[0].recipe.passes[0];
+    assert!(pass.workgroups > gpu().max_workgroups.into(), "{} workgroups need no folding", pass.workgroups);
+
+    // The same on a device that is made small.
+    let line = "depthwise 1x64x64x64 k3 p1";
+    let workgroups = |caps: &Caps| plan(line, caps, named("direct")).map(|s| s.steps[0].recipe.passes[0].workgroups);
+    let needed = workgroups(&gpu()).unwrap();
+    let side = needed.isqrt() as u32;
+    let small = Caps { max_workgroups: side + 1, ..gpu() };
+    assert_eq!(workgroups(&small), Ok(needed));
+    let Err(Error::NoKernel { rejected, .. }) = workgroups(&Caps { max_workgroups: side - 1, ..gpu() }) else {
+        panic!("{needed} workgroups were taken");
+    };
+    let limit = u64::from(side - 1).pow(2);
+    assert!(rejected.contains(&("direct".into(), Unsupported::Grid { needed, limit })), "{rejected:?}");
+}
+
+#[test]
+fn a_buffer_that_cannot_be_bound_is_refused() {
+    let limit = Caps::webgpu().max_storage_binding;
+    for (line, bytes) in [
+        // The input, the output, the weights; and the tensor between two links that run alone.
+        ("conv 1x64x1024x1024 -> 8 k3 p1 s4", 64 << 22),
+        ("conv 1x8x1024x1024 -> 64 k3 p1", 64 << 22),
+        ("conv 1x4096x4x4 -> 4096 k3 p1", (4096 * 4096 * 9 + 4096) * 4),
+    ] {
+        let Err(Error::NoKernel { rejected, .. }) = plan(line, &Caps::webgpu(), Choice::Auto) else {
+            panic!("{line} was taken");
+        };
+        let expected = ("direct".to_string(), Unsupported::Binding { bytes, limit });
+        assert!(rejected.contains(&expected), "{line}: {rejected:?}");
+        plan(line, &gpu(), Choice::Auto).unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+}
+
+#[test]
+fn a_shape_that_does_not_fit_is_refused_before_any_kernel_is_asked() {
+    let chain = Chain::from(Conv2d::new(8, 8).kernel_size(5));
+    let of = |shape: [u32; 4]| planner::schedule(&chain, shape.into(), Layout::Nchw, &gpu(), &Choice::Auto).err();
+    assert!(matches!(of([1, 7, 8, 8]), Some(Error::Channels { link: 0, expected: 8, actual: 7 })));
+    assert!(matches!(of([1, 8, 4, 8]), Some(Error::KernelTooLarge { kernel: [5, 5], image: [4, 8] })));
+    assert!(matches!(of([1, 8, 0, 8]), Some(Error::EmptyInput { .. })));
+    assert_eq!(of([0, 8, 8, 8]), None);
+}

@@ -1,0 +1,196 @@
+//! Every shader that any case of the table can ask for, without a GPU: it parses, validates, translates to what
+//! the drivers of all platforms take, and is what its recipe says it is.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use gpuconv::kernels::{Operand, Params, Pass};
+use gpuconv::{Caps, Choice, planner, verify};
+use naga::valid::{Capabilities, GlobalUse, ModuleInfo, SubgroupOperationSet, ValidationFlags, Validator};
+use naga::{AddressSpace, Module, TypeInner, back};
+
+/// Devices whose recipes differ. Those without subgroups come first, so that a shader that both take is
+/// validated without them.
+fn devices() -> Vec<Caps> {
+    let mut devices = Vec::new();
+    for subgroup in [None, Some([4, 4]), Some([8, 8]), Some([32, 32]), Some([8, 32])] {
+        for is_cpu in [false, true] {
+            devices.push(Caps { subgroup, is_cpu, ..Caps::webgpu() });
+        }
+    }
+    devices
+}
+
+/// A pass, where it comes from, and whether its shader may use subgroups.
+struct Shader {
+    pass: Pass,
+    origin: String,
+    subgroups: bool,
+}
+
+/// Each distinct shader once. Two passes with the same text must agree on all that the text decides.
+fn shaders() -> Vec<Shader> {
+    let mut shaders: HashMap<String, Shader> = HashMap::new();
+    for caps in devices() {
+        for problem in verify::cases() {
+            let chain = problem.chain();
+            let schedule = planner::schedule(&chain, problem.input, problem.layout, &caps, &Choice::Auto);
+            let considered = schedule.unwrap_or_else(|error| panic!("{problem}: {error}")).considered;
+            for (recipe, _) in considered.into_iter().filter_map(|considered| considered.answer.ok()).flatten() {
+                for pass in recipe.passes {
+                    let origin = format!("{} of {problem}", recipe.name);
+                    if let Some(known) = shaders.get(&pass.wgsl) {
+                        assert_eq!(known.pass.operands, pass.operands, "{origin} and {}", known.origin);
+                        assert_eq!(known.pass.workgroup, pass.workgroup, "{origin} and {}", known.origin);
+                        continue;
+                    }
+                    let subgroups = caps.subgroup.is_some();
+                    shaders.insert(pass.wgsl.clone(), Shader { pass, origin, subgroups });
+                }
+            }
+        }
+    }
+    shaders.into_values().collect()
+}
+
+#[test]
+fn every_shader_is_valid_and_translates_and_is_what_its_recipe_says() {
+    let (shaders, next, wrong) = (shaders(), AtomicUsize::new(0), Mutex::new(Vec::new()));
+    assert!(shaders.len() > 1000, "only {} shaders", shaders.len());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some(shader) = shaders.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Err(error) = check(shader) {
+                        wrong.lock().unwrap().push(format!("{}: {error}", shader.origin));
+                    }
+                }
+            });
+        }
+    });
+    let wrong = wrong.into_inner().unwrap();
+    let first: Vec<_> = wrong.iter().take(10).map(String::as_str).collect();
+    assert!(wrong.is_empty(), "{} of {} shaders, among them\n{}", wrong.len(), shaders.len(), first.join("\n"));
+}
+
+fn check(shader: &Shader) -> Result<(), String> {
+    let (module, info) = parse(shader)?;
+    is_what_its_recipe_says(&shader.pass, &module, &info)?;
+    translates(&module, &info)
+}
+
+fn parse(shader: &Shader) -> Result<(Module, ModuleInfo), String> {
+    let wgsl = &shader.pass.wgsl;
+    let module = naga::front::wgsl::parse_str(wgsl).map_err(|error| error.emit_to_string(wgsl))?;
+    let capabilities = if shader.subgroups { Capabilities::SUBGROUP } else { Capabilities::empty() };
+    let info = Validator::new(ValidationFlags::all(), capabilities)
+        .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
+        .subgroup_operations(SubgroupOperationSet::all())
+        .validate(&module)
+        .map_err(|error| error.emit_to_string(wgsl))?;
+    Ok((module, info))
+}
+
+fn is_what_its_recipe_says(pass: &Pass, module: &Module, info: &ModuleInfo) -> Result<(), String> {
+    let [entry] = &module.entry_points[..] else { return Err("not one entry point".into()) };
+    expect("entry point", "main", entry.name.as_str())?;
+    expect("workgroup", [pass.workgroup, 1, 1], entry.workgroup_size)?;
+    expect("workgroup memory", pass.workgroup_memory, workgroup_memory(module))?;
+    // What WebGPU promises everywhere.
+    if pass.workgroup_memory > 16384 {
+        return Err(format!("{} bytes of workgroup memory", pass.workgroup_memory));
+    }
+    expect("(binding, written)", bindings_of(&pass.operands), used_bindings(module, info))?;
+    expect("parameter block", host_params(), params(module)?)
+}
+
+fn translates(module: &Module, info: &ModuleInfo) -> Result<(), String> {
+    // Subgroup operations came to Vulkan with SPIR-V 1.3, to Direct3D with shader model 6.0, to Metal with 2.4.
+    let options = back::spv::Options { lang_version: (1, 3), ..Default::default() };
+    let words = back::spv::write_vec(module, info, &options, None);
+    words.map_err(|error| format!("SPIR-V: {error}"))?;
+
+    let options = back::hlsl::Options { shader_model: back::hlsl::ShaderModel::V6_0, ..Default::default() };
+    let (mut text, everything) = (String::new(), Default::default());
+    let reflection = back::hlsl::Writer::new(&mut text, &options, &everything).write(module, info, None);
+    let entry_points = reflection.map_err(|error| format!("HLSL: {error}"))?.entry_point_names;
+    for entry_point in entry_points {
+        entry_point.map_err(|error| format!("HLSL: {error}"))?;
+    }
+
+    let options = back::msl::Options { lang_version: (2, 4), ..Default::default() };
+    let written = back::msl::write_string(module, info, &options, &Default::default());
+    let (_, translation) = written.map_err(|error| format!("MSL: {error}"))?;
+    for entry_point in translation.entry_point_names {
+        entry_point.map_err(|error| format!("MSL: {error}"))?;
+    }
+    Ok(())
+}
+
+fn expect<T: PartialEq + std::fmt::Debug>(what: &str, expected: T, actual: T) -> Result<(), String> {
+    if expected == actual { Ok(()) } else { Err(format!("{what}: {expected:?} expected, {actual:?} found")) }
+}
+
+fn workgroup_memory(module: &Module) -> u32 {
+    let globals = module.global_variables.iter().map(|(_, global)| global);
+    let shared = globals.filter(|global| global.space == AddressSpace::WorkGroup);
+    shared.map(|global| module.types[global.ty].inner.size(module.to_ctx())).sum()
+}
+
+/// The storage bindings that the host makes for operands, and whether each is written.
+fn bindings_of(operands: &[Operand]) -> BTreeSet<(u32, bool)> {
+    let mut next_workspace = 5;
+    let bindings = operands.iter().map(|&operand| {
+        let binding = match operand {
+            Operand::Input => 1,
+            Operand::Weights => 2,
+            Operand::Output => 3,
+            Operand::Residual => 4,
+            Operand::ReadWorkspace(_) | Operand::WriteWorkspace(_) => {
+                next_workspace += 1;
+                next_workspace - 1
+            }
+        };
+        (binding, operand.is_written())
+    });
+    bindings.collect()
+}
+
+/// The storage bindings that the entry point reaches, and whether each can be written.
+fn used_bindings(module: &Module, info: &ModuleInfo) -> BTreeSet<(u32, bool)> {
+    let entry = info.get_entry_point(0);
+    let globals = module.global_variables.iter().filter(|(handle, _)| entry[*handle] != GlobalUse::empty());
+    let bindings = globals.filter_map(|(_, global)| match (global.space, global.binding) {
+        (AddressSpace::Storage { access }, Some(binding)) => {
+            Some((binding.binding, access.contains(naga::StorageAccess::STORE)))
+        }
+        _ => None,
+    });
+    bindings.collect()
+}
+
+/// Name and offset of each number of the host's parameter block: each is given its own offset, then printed.
+fn host_params() -> Vec<(String, u32)> {
+    let offsets: [u32; size_of::<Params>() / 4] = std::array::from_fn(|index| index as u32 * 4);
+    let printed = format!("{:?}", bytemuck::cast::<_, Params>(offsets));
+    let fields = printed.trim_start_matches("Params { ").trim_end_matches(" }").split(", ");
+    let fields = fields.filter_map(|field| field.split_once(": "));
+    fields.map(|(name, offset)| (name.into(), offset.parse().unwrap())).collect()
+}
+
+/// Name and offset of each number of the shader's parameter block, which is the only uniform and at binding 0.
+fn params(module: &Module) -> Result<Vec<(String, u32)>, String> {
+    let mut uniforms = module.global_variables.iter().filter(|(_, global)| global.space == AddressSpace::Uniform);
+    let (Some((_, uniform)), None) = (uniforms.next(), uniforms.next()) else { return Err("not one uniform".into()) };
+    expect("binding of the parameters", Some(0), uniform.binding.map(|binding| binding.binding))?;
+    let TypeInner::Struct { members, span } = &module.types[uniform.ty].inner else {
+        return Err("the parameters are no struct".into());
+    };
+    expect("size of the parameters", size_of::<Params>() as u32, *span)?;
+    let is_u32 = |ty| module.types[ty].inner == TypeInner::Scalar(naga::Scalar::U32);
+    if !members.iter().all(|member| is_u32(member.ty)) {
+        return Err("a parameter is no u32".into());
+    }
+    Ok(members.iter().map(|member| (member.name.clone().unwrap_or_default(), member.offset)).collect())
+}
