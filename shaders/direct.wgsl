@@ -41,7 +41,7 @@ fn main(
     var sum1 = sum0;
     var sum2 = sum0;
     var sum3 = sum0;
-    for (var channel = 0u; channel < GROUP_IN; channel++) {
+    for (var channel = 0u; channel < opaque(GROUP_IN); channel++) {
         let plane = image + (group * GROUP_IN + channel) * in_channel_stride();
         for (var ky = 0u; ky < KERNEL_HEIGHT; ky++) {
             let y = top + i32(ky * DILATION_Y);

@@ -42,16 +42,14 @@ fn main(
     let row = local / MICRO_COLUMNS;
     let column = local % MICRO_COLUMNS;
     var sums: MicroTile;
-    for (var k0 = 0u; k0 < PADDED_DEPTH; k0 += TILE_DEPTH) {
+    for (var k0 = 0u; k0 < opaque(PADDED_DEPTH); k0 += TILE_DEPTH) {
         stage_pixels(k0, staged, local);
         for (var quad = local; quad < TILE_DEPTH * CHANNEL_QUADS; quad += THREADS) {
             channel_tile[quad] = weights[panel_at + k0 * CHANNEL_QUADS + quad];
         }
         workgroupBarrier();
-        // Four steps by hand, for WGSL has no way to ask for unrolling; and a bound that only we know is always
-        // TILE_DEPTH, lest a driver unroll the rest as well, at many times the compile time.
-        let depth = min(TILE_DEPTH, PADDED_DEPTH - k0);
-        for (var k = 0u; k < depth; k += 4u) {
+        // Four steps by hand, for WGSL has no way to ask for unrolling.
+        for (var k = 0u; k < opaque(TILE_DEPTH); k += 4u) {
             accumulate(&sums, k, row, column);
             accumulate(&sums, k + 1u, row, column);
             accumulate(&sums, k + 2u, row, column);

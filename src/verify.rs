@@ -23,24 +23,26 @@ pub fn lines() -> impl Iterator<Item = &'static str> {
     include_str!("verify/cases.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
-/// The schedules by which a problem is checked: every kernel that takes a link of it, or all of it, with the rest
-/// as the planner likes it. Which of a kernel's recipes is taken rotates with `turn`, so that over a table of
-/// problems all have theirs.
+/// The schedules by which a problem is checked: the planner's own, and one for every kernel that takes the whole
+/// problem; of a chain of several links also the best without fusion. Which of a kernel's recipes is taken rotates
+/// with `turn`, so that over a table of problems all have theirs.
 ///
 /// # Errors
 /// As [`planner::schedule`].
 pub fn schedules(problem: &Problem, caps: &Caps, turn: usize) -> Result<Vec<Schedule>> {
     let all = planner::alternatives(&problem.chain(), problem.input, problem.layout, caps)?;
-    let auto = &all[0];
-    let mut chosen = Vec::new();
-    for answer in &auto.considered {
-        let recipes: Vec<_> = answer.answer.iter().flatten().collect();
-        if recipes.is_empty() {
-            continue;
+    let links = problem.chain().links().len();
+    let mut chosen = vec![all[0].clone()];
+    let unfused = all.iter().find(|schedule| schedule.steps.len() == links);
+    let whole = all[0].considered.iter().filter(|answer| answer.links == links).filter_map(|answer| {
+        let recipes = answer.answer.as_ref().ok().filter(|recipes| !recipes.is_empty())?;
+        let (recipe, _) = &recipes[turn % recipes.len()];
+        all.iter().find(|schedule| schedule.takes(0, links, &recipe.name))
+    });
+    for schedule in whole.chain(unfused) {
+        if !names(&chosen).contains(&schedule.name()) {
+            chosen.push(schedule.clone());
         }
-        let (recipe, _) = recipes[turn % recipes.len()];
-        let taking = all.iter().find(|schedule| schedule.takes(answer.first, answer.links, &recipe.name));
-        chosen.extend(taking.filter(|schedule| !names(&chosen).contains(&schedule.name())).cloned());
     }
     Ok(chosen)
 }

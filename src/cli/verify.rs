@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Case, Failure, Outcome, adapter_name, open, print, table};
 
-/// Threads beyond these only wait for the device.
+/// More devices than these only wait for each other.
 const MOST_THREADS: usize = 8;
 
 #[derive(Args)]
@@ -43,7 +43,7 @@ impl Verify {
         };
         let gpu = open(adapter)?;
         let start = Instant::now();
-        let checks = self.check_all(&gpu, &problems)?;
+        let checks = self.check_all(adapter, &problems)?;
         let failed = checks.iter().filter(|check| !check.passes()).count();
         let what = format!("{} checks on {} cases", checks.len(), problems.len());
         let mut text = format!("{}\n{}\n", adapter_name(&gpu), summary(&checks));
@@ -58,19 +58,20 @@ impl Verify {
         if failed > 0 { Err(Failure::Check(format!("{failed} of {what} failed"))) } else { printed }
     }
 
-    /// Shares the cases among threads: while the device works for one, the others work out the next answers.
-    fn check_all(&self, gpu: &GpuConv, problems: &[Problem]) -> Outcome<Vec<Check>> {
+    /// Shares the cases among threads, each with a device of its own: a software device compiles and runs one
+    /// thing at a time.
+    fn check_all(&self, adapter: Option<&str>, problems: &[Problem]) -> Outcome<Vec<Check>> {
         let bar = ProgressBar::new(problems.len() as u64);
         let style = ProgressStyle::with_template("{bar:30} {pos}/{len} cases {msg}");
         bar.set_style(style.unwrap_or(ProgressStyle::default_bar()));
         let next = AtomicUsize::new(0);
         let work = || {
-            let mut checks = Vec::new();
+            let (gpu, mut checks) = (open(adapter)?, Vec::new());
             loop {
                 let case = next.fetch_add(1, Ordering::Relaxed);
                 let Some(problem) = problems.get(case) else { return Ok(checks) };
                 bar.set_message(problem.to_string());
-                let outcome = self.check_case(gpu, problem, case, &mut checks);
+                let outcome = self.check_case(&gpu, problem, case, &mut checks);
                 if outcome.is_err() {
                     // No thread begins another case.
                     next.store(problems.len(), Ordering::Relaxed);
@@ -79,7 +80,7 @@ impl Verify {
                 bar.inc(1);
             }
         };
-        let threads = std::thread::available_parallelism().map_or(2, NonZero::get).clamp(2, MOST_THREADS);
+        let threads = std::thread::available_parallelism().map_or(2, NonZero::get).min(MOST_THREADS);
         let results: Vec<Outcome<Vec<Check>>> = std::thread::scope(|scope| {
             let handles: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
             let broken = |_| Err(Failure::Device("a check ended early".into()));
@@ -109,11 +110,7 @@ impl Verify {
         if self.all_variants {
             return Ok(planner::alternatives(&problem.chain(), problem.input, problem.layout, gpu.caps())?);
         }
-        let mut schedules = verify::schedules(problem, gpu.caps(), case)?;
-        // The planner's favourite may stand for several of its kernels.
-        let mut seen = BTreeSet::new();
-        schedules.retain(|schedule| seen.insert(schedule.name()));
-        Ok(schedules)
+        Ok(verify::schedules(problem, gpu.caps(), case)?)
     }
 }
 

@@ -324,7 +324,7 @@ fn compute(block: Block, layout: Layout) -> String {
         }
     }
     let steps = if layout == Layout::Nchw { 1 } else { 4 };
-    let _ = writeln!(text, "    for (var k = 0u; k < PADDED_DEPTH; k += {steps}u) {{");
+    let _ = writeln!(text, "    for (var k = 0u; k < opaque(PADDED_DEPTH); k += {steps}u) {{");
     for place in 0..places {
         let _ = writeln!(text, "        let x{place} = fetch(k, place{place});");
     }
@@ -394,12 +394,9 @@ fn store_pixels(channels: u32, quads: u32) -> String {
     text
 }
 
-/// How many channels and pixels an invocation stores. Spelled as `select`, whose result no driver takes for a
-/// bound to unroll up to, as Mesa does with `min`.
-const STORED: &str = "    let rest_of_channels = GROUP_OUT - first_channel;\n\
-    \x20   let channels = select(TILE_CHANNELS, rest_of_channels, rest_of_channels < TILE_CHANNELS);\n\
-    \x20   let rest_of_pixels = max(pixel_count(), first_pixel) - first_pixel;\n\
-    \x20   let pixels = select(PIXELS, rest_of_pixels, rest_of_pixels < PIXELS);\n";
+/// How many channels and pixels an invocation stores.
+const STORED: &str = "    let channels = opaque(min(TILE_CHANNELS, GROUP_OUT - first_channel));\n\
+    \x20   let pixels = opaque(min(PIXELS, max(pixel_count(), first_pixel) - first_pixel));\n";
 
 fn store_rows_looped(quads: u32) -> String {
     format!(

@@ -38,8 +38,12 @@ pub fn subgroup_blocks(caps: &Caps) -> Result<Vec<Block>, Unsupported> {
     let [lanes, most] = caps.subgroup.ok_or(Unsupported::NeedsSubgroups)?;
     // Whole subgroups only, whichever size the driver picks.
     let threads = if caps.is_cpu { most } else { most.max(64) };
-    let blocks = [[32, 4], [16, 4], [8, 4], [32, 8], [64, 4]];
-    Ok(blocks.map(|[channels, pixels]| Block { channels, pixels, threads, lanes, sums_in_array: caps.is_cpu }).into())
+    let blocks: &[[u32; 2]] =
+        if caps.is_cpu { &[[32, 4], [8, 4], [32, 8], [64, 4]] } else { &[[32, 4], [16, 4], [8, 4], [16, 8]] };
+    Ok(blocks
+        .iter()
+        .map(|&[channels, pixels]| Block { channels, pixels, threads, lanes, sums_in_array: caps.is_cpu })
+        .collect())
 }
 
 fn source(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported> {
