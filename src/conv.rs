@@ -258,9 +258,9 @@ impl Conv2d {
             return Err(Error::Groups { groups, in_channels, out_channels });
         }
         if let Activation::Clamp(low, high) = self.activation
-            && (low.is_nan() || high.is_nan())
+            && !(low < f32::INFINITY && high > f32::NEG_INFINITY)
         {
-            return Err(Error::Parameter { name: "clamp", value: 0, expected: "two numbers, not NaN".into() });
+            return Err(Error::Clamp { low, high });
         }
         self.weight_shape().check_indexable("weight")
     }

@@ -1,6 +1,7 @@
 //! The device and what is shared by everything on it: error scopes, compiled pipelines, copies.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::caps::Caps;
@@ -12,6 +13,8 @@ pub struct Device {
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
     pub caps: Caps,
+    /// A number of its own, for its tensors to carry.
+    pub id: u64,
     lost: Arc<OnceLock<String>>,
     /// A lock for each shader, so that threads compile different ones at the same time, but each once.
     pipelines: Mutex<HashMap<String, Arc<PipelineSlot>>>,
@@ -30,8 +33,9 @@ pub struct Pipeline {
 
 impl Device {
     pub fn new(device: wgpu::Device, queue: wgpu::Queue) -> Self {
-        let caps = Caps::of(&device);
-        Self { device, queue, caps, lost: Arc::default(), pipelines: Mutex::default(), readback: Mutex::default() }
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let (caps, id) = (Caps::of(&device), NEXT.fetch_add(1, Ordering::Relaxed));
+        Self { device, queue, caps, id, lost: Arc::default(), pipelines: Mutex::default(), readback: Mutex::default() }
     }
 
     /// Notes a loss of the device, and logs errors that no call waits for, in place of wgpu's panic. Only for a
@@ -100,7 +104,9 @@ impl Device {
         self.scoped(|| {
             let buffer = self.device.create_buffer(&descriptor);
             // Without memory there is no range to map; the error scope has the reason.
-            if let Ok(mut view) = buffer.get_mapped_range_mut(..bytes.len() as u64) {
+            if !bytes.is_empty()
+                && let Ok(mut view) = buffer.get_mapped_range_mut(..bytes.len() as u64)
+            {
                 view.copy_from_slice(bytes);
             }
             buffer.unmap();

@@ -14,6 +14,10 @@ pub enum Error {
     #[error("{name} is {value}, but must be {expected}")]
     Parameter { name: &'static str, value: u64, expected: String },
 
+    /// A clamp that leaves no finite number.
+    #[error("clamp:{low},{high} leaves no number; its bounds are a low and a high one, not NaN")]
+    Clamp { low: f32, high: f32 },
+
     /// The groups do not divide the channels.
     #[error("{groups} groups do not divide {in_channels} input and {out_channels} output channels")]
     Groups { groups: u32, in_channels: u32, out_channels: u32 },
@@ -70,6 +74,10 @@ pub enum Error {
     /// A tensor starts where the device cannot bind a buffer.
     #[error("a tensor's offset of {offset} bytes is not a multiple of {alignment}")]
     Misaligned { offset: u64, alignment: u64 },
+
+    /// A tensor was made by another `GpuConv`.
+    #[error("a tensor of {shape} belongs to another GpuConv")]
+    ForeignTensor { shape: Shape },
 
     /// The output shares its buffer with the input or the residual.
     #[error("the output's buffer is also the {tensor}'s; they must be two")]

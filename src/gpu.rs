@@ -123,7 +123,7 @@ impl GpuConv {
     pub fn empty(&self, shape: impl Into<Shape>, layout: Layout) -> Result<Tensor> {
         let shape = shape.into();
         let buffer = self.shared.buffer("tensor", shape.bytes(), tensor_usage())?;
-        Tensor::from_buffer(buffer, 0, shape, layout)
+        Ok(Tensor::from_buffer(buffer, 0, shape, layout)?.of_device(self.shared.id))
     }
 
     /// A new NCHW tensor of values in that order.
@@ -143,7 +143,7 @@ impl GpuConv {
         let shape = shape.into();
         length("tensor".into(), shape.len(), values.len())?;
         let buffer = self.shared.buffer_with("tensor", bytemuck::cast_slice(values), tensor_usage())?;
-        Tensor::from_buffer(buffer, 0, shape, layout)
+        Ok(Tensor::from_buffer(buffer, 0, shape, layout)?.of_device(self.shared.id))
     }
 
     /// Writes values, in the tensor's layout, into a tensor that exists. They are there for whatever is submitted
@@ -153,6 +153,7 @@ impl GpuConv {
     /// [`Error::Length`]; [`Error::Usage`] if the tensor's buffer lacks `COPY_DST`.
     pub fn write(&self, tensor: &Tensor, values: &[f32]) -> Result<()> {
         length("tensor".into(), tensor.shape().len(), values.len())?;
+        tensor.check_device(self.shared.id)?;
         if !tensor.buffer().usage().contains(wgpu::BufferUsages::COPY_DST) {
             return Err(Error::Usage { tensor: "tensor", missing: "COPY_DST" });
         }
@@ -197,6 +198,7 @@ impl GpuConv {
 
     /// Submits the copy into a read-back buffer and asks for it to be mapped; nothing for an empty tensor.
     fn start_download(&self, tensor: &Tensor) -> Result<Option<(wgpu::Buffer, MapReceiver)>> {
+        tensor.check_device(self.shared.id)?;
         if !tensor.buffer().usage().contains(wgpu::BufferUsages::COPY_SRC) {
             return Err(Error::Usage { tensor: "tensor", missing: "COPY_SRC" });
         }

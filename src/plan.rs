@@ -168,8 +168,11 @@ impl Bound {
             if tensor.layout() != plan.layout {
                 return Err(Error::LayoutMismatch { tensor: name, expected: plan.layout, actual: tensor.layout() });
             }
+            tensor.check_device(device.id)?;
             tensor.check_alignment(alignment)?;
-            if name != "output" && tensor.buffer() == output.buffer() {
+        }
+        for (tensor, name) in [(Some(input), "input"), (residual, "residual")] {
+            if tensor.is_some_and(|tensor| tensor.buffer() == output.buffer()) {
                 return Err(Error::Aliasing { tensor: name });
             }
         }

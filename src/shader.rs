@@ -118,12 +118,13 @@ fn epilogue(conv: &Conv2d) -> String {
 pub fn activation(name: &str, activation: Activation) -> String {
     let mut text = String::new();
     for (name, value) in [(name.to_string(), "f32"), (format!("{name}4"), "vec4<f32>")] {
+        // An infinite bound bounds nothing, and has no literal in WGSL.
+        let bounded = |x: &str, sign: &str, bound: f32| match bound.is_finite() {
+            true => format!("select({x}, {value}({bound:e}f), {x} {sign} {value}({bound:e}f))"),
+            false => x.to_string(),
+        };
         let clamp = |low: f32, high: f32| {
-            let (low, high) = (literal(low), literal(high));
-            format!(
-                "let raised = select(x, {value}({low}), x < {value}({low})); \
-                 return select(raised, {value}({high}), raised > {value}({high}));"
-            )
+            format!("let raised = {}; return {};", bounded("x", "<", low), bounded("raised", ">", high))
         };
         let body = match activation {
             Activation::None => "return x;".into(),
@@ -139,10 +140,4 @@ pub fn activation(name: &str, activation: Activation) -> String {
         let _ = writeln!(text, "fn {name}(x: {value}) -> {value} {{ {body} }}");
     }
     text
-}
-
-/// A float as WGSL; the infinities, which have no literal there, as the largest finite values.
-fn literal(value: f32) -> String {
-    let finite = value.clamp(f32::MIN, f32::MAX);
-    format!("f32({finite:e}f)")
 }

@@ -12,6 +12,8 @@ pub struct Tensor {
     offset: u64,
     shape: Shape,
     layout: Layout,
+    /// The device that made it, where this crate did: wgpu's handles alone do not tell devices apart.
+    device: Option<u64>,
 }
 
 impl Tensor {
@@ -33,7 +35,21 @@ impl Tensor {
             let what = format!("buffer of a tensor of {shape} from byte {offset} on");
             return Err(Error::Length { what, expected: shape.len(), actual: room / 4 });
         }
-        Ok(Self { buffer, offset, shape, layout })
+        Ok(Self { buffer, offset, shape, layout, device: None })
+    }
+
+    /// The same tensor, known to be of a device.
+    pub(crate) fn of_device(self, device: u64) -> Self {
+        Self { device: Some(device), ..self }
+    }
+
+    /// Refuses a tensor that is known to be another device's.
+    pub(crate) fn check_device(&self, device: u64) -> Result<()> {
+        if self.device.is_none_or(|own| own == device) {
+            Ok(())
+        } else {
+            Err(Error::ForeignTensor { shape: self.shape })
+        }
     }
 
     /// The buffer.

@@ -1,0 +1,193 @@
+//! Layers as callers use them: sizes, layouts, encoders, and what happens when something does not fit.
+
+use gpuconv::{
+    Activation, Chain, Choice, Conv2d, Error, GpuConv, Layer, Layout, Residual, Separable, Shape, Tensor, Weights,
+    random, reference, shape,
+};
+
+fn gpu() -> GpuConv {
+    GpuConv::new().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Weights of a chain, drawn from whole numbers, so that every answer is exact.
+fn draw(chain: &Chain) -> Vec<(Vec<f32>, Vec<f32>)> {
+    let draw = |link: &Conv2d| {
+        let weight = random::integers("weight", link.weight_shape().len(), 2);
+        (weight, random::integers("bias", link.out_channels.into(), 2))
+    };
+    chain.links().iter().map(draw).collect()
+}
+
+fn borrow(weights: &[(Vec<f32>, Vec<f32>)]) -> Vec<Weights<'_>> {
+    weights.iter().map(|(weight, bias)| Weights::new(weight, bias)).collect()
+}
+
+fn expected(chain: &Chain, input: &[f32], shape: Shape, weights: &[Weights<'_>], residual: Option<&[f32]>) -> Vec<f32> {
+    let answer = reference::run(chain, input, shape, weights, residual).unwrap();
+    answer.values.iter().map(|&value| value as f32).collect()
+}
+
+#[test]
+fn a_layer_takes_any_size_in_either_layout() {
+    let gpu = gpu();
+    let separable = Separable::new(5, 9).kernel_size(3).padding(1).activation(Activation::Relu6);
+    let chain = Chain::from(&separable);
+    let weights = draw(&chain);
+    let weights = borrow(&weights);
+    let layer = gpu.separable(&separable, &[weights[0], weights[1]]).unwrap();
+    for extents in [[1, 5, 8, 8], [2, 5, 7, 3], [1, 5, 1, 1], [1, 5, 8, 8], [0, 5, 4, 4]] {
+        let input_shape = Shape::from(extents);
+        let input = random::integers("input", input_shape.len(), 2);
+        let answer = expected(&chain, &input, input_shape, &weights, None);
+        for layout in [Layout::Nchw, Layout::Nhwc] {
+            let x = gpu.upload_as(&shape::from_nchw(&input, input_shape, layout), extents, layout).unwrap();
+            let y = layer.forward(&x).unwrap();
+            assert_eq!((y.shape(), y.layout()), (layer.output_shape(extents).unwrap(), layout));
+            assert_eq!(shape::to_nchw(&gpu.download(&y).unwrap(), y.shape(), layout), answer, "{input_shape} {layout}");
+        }
+    }
+}
+
+#[test]
+fn a_layer_is_recorded_into_the_callers_encoder_on_the_callers_device() {
+    let own = gpu();
+    let gpu = GpuConv::with_device(own.device().clone(), own.queue().clone());
+    let conv = Conv2d::new(3, 4).kernel_size(3);
+    let weights = draw(&Chain::from(&conv));
+    let weights = borrow(&weights);
+    let layer = gpu.direct(&conv, weights[0]).unwrap();
+    let (first, second) = (random::integers("first", 48, 2), random::integers("second", 48, 2));
+    let x = gpu.upload(&first, [1, 3, 4, 4]).unwrap();
+    let y = gpu.empty([1, 4, 2, 2], Layout::Nchw).unwrap();
+    for input in [&first, &second] {
+        gpu.write(&x, input).unwrap();
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        layer.encode(&mut encoder, &x, &y).unwrap();
+        gpu.queue().submit([encoder.finish()]);
+        let answer = expected(layer.chain(), input, x.shape(), &weights, None);
+        assert_eq!(gpu.download(&y).unwrap(), answer);
+    }
+}
+
+#[test]
+fn an_inverted_residual_adds_its_input() {
+    let gpu = gpu();
+    let chain = Chain::inverted_residual(4, 4, 3, 1);
+    let weights = draw(&chain);
+    let weights = borrow(&weights);
+    let layer = gpu.chain(&chain, &weights).unwrap();
+    let input = random::integers("input", 4 * 30, 2);
+    let x = gpu.upload(&input, [1, 4, 5, 6]).unwrap();
+    let y = gpu.download(&layer.forward(&x).unwrap()).unwrap();
+    assert_eq!(y, expected(&chain, &input, x.shape(), &weights, None));
+    let bare = Chain::new(chain.links().iter().cloned().map(|link| link.residual(None)));
+    assert_ne!(y, expected(&bare, &input, x.shape(), &weights, None));
+}
+
+#[test]
+fn a_residual_from_outside_is_asked_for() {
+    let gpu = gpu();
+    let conv = Conv2d::pointwise(2, 2).bias(false).residual(Residual::BeforeActivation);
+    let layer = gpu.pointwise(&conv, Weights::without_bias(&[1.0, 0.0, 0.0, 2.0])).unwrap();
+    let x = gpu.upload(&[1.0, 2.0], [1, 2, 1, 1]).unwrap();
+    let r = gpu.upload(&[10.0, 20.0], [1, 2, 1, 1]).unwrap();
+    assert_eq!(layer.forward(&x), Err(Error::Residual { expected: true }));
+    assert_eq!(gpu.download(&layer.forward_residual(&x, &r).unwrap()).unwrap(), [11.0, 24.0]);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_its_numbers() {
+    let gpu = gpu();
+    let conv = Conv2d::new(2, 3).kernel_size(3);
+    let too_short = gpu.direct(&conv, Weights::new(&[0.0; 53], &[0.0; 3])).err().unwrap();
+    assert_eq!(too_short, Error::Length { what: "weight of link 0".into(), expected: 54, actual: 53 });
+    let no_bias = gpu.direct(&conv, Weights::without_bias(&[0.0; 54])).err().unwrap();
+    assert_eq!(no_bias, Error::Length { what: "bias of link 0".into(), expected: 3, actual: 0 });
+    assert!(matches!(gpu.depthwise(&conv, Weights::without_bias(&[])), Err(Error::Groups { .. })));
+    assert!(matches!(gpu.pointwise(&conv, Weights::without_bias(&[])), Err(Error::Parameter { .. })));
+
+    let layer = gpu.direct(&conv, Weights::new(&[0.0; 54], &[0.0; 3])).unwrap();
+    let x = gpu.empty([1, 2, 4, 4], Layout::Nchw).unwrap();
+    let encode = |x: &Tensor, y: &Tensor| {
+        layer.encode(&mut gpu.device().create_command_encoder(&Default::default()), x, y).err().unwrap()
+    };
+    let channels = gpu.empty([1, 3, 4, 4], Layout::Nchw).unwrap();
+    assert_eq!(encode(&channels, &x), Error::Channels { link: 0, expected: 2, actual: 3 });
+    let small = gpu.empty([1, 2, 2, 4], Layout::Nchw).unwrap();
+    assert_eq!(encode(&small, &x), Error::KernelTooLarge { kernel: [3, 3], image: [2, 4] });
+    let wrong = Error::ShapeMismatch { tensor: "output", expected: [1, 3, 2, 2].into(), actual: x.shape() };
+    assert_eq!(encode(&x, &x), wrong);
+    let nhwc = gpu.empty([1, 3, 2, 2], Layout::Nhwc).unwrap();
+    assert!(matches!(encode(&x, &nhwc), Error::LayoutMismatch { .. }));
+    let aliased = Tensor::from_buffer(x.buffer().clone(), 0, [1, 3, 2, 2], Layout::Nchw).unwrap();
+    assert_eq!(encode(&x, &aliased), Error::Aliasing { tensor: "input" });
+    let past = Tensor::from_buffer(x.buffer().clone(), 4, [1, 2, 4, 4], Layout::Nchw).err().unwrap();
+    assert!(matches!(past, Error::Length { expected: 32, actual: 31, .. }), "{past}");
+    assert!(matches!(gpu.upload(&[0.0; 3], [1, 2, 2, 1]), Err(Error::Length { expected: 4, actual: 3, .. })));
+    // After all of which it still works.
+    assert_eq!(gpu.download(&layer.forward(&x).unwrap()).unwrap(), [0.0; 12]);
+}
+
+#[test]
+fn a_tensor_of_another_device_is_refused() {
+    let (gpu, other) = (gpu(), gpu());
+    let layer = gpu.pointwise(&Conv2d::new(1, 1), Weights::new(&[1.0], &[0.0])).unwrap();
+    let foreign = other.upload(&[1.0], [1, 1, 1, 1]).unwrap();
+    assert_eq!(layer.forward(&foreign), Err(Error::ForeignTensor { shape: foreign.shape() }));
+    assert!(matches!(gpu.download(&foreign), Err(Error::ForeignTensor { .. })));
+}
+
+#[test]
+fn a_kernel_is_taken_by_its_name() {
+    let gpu = gpu();
+    let chain = Chain::from(Conv2d::pointwise(4, 4));
+    let weights = draw(&chain);
+    let named = |name: &str| gpu.chain_with(&chain, &borrow(&weights), Choice::Named(name.into())).unwrap();
+    let kernel = |layer: Layer| layer.schedule([1, 4, 2, 2], Layout::Nchw).map(|schedule| schedule.name());
+    assert_eq!(kernel(named("direct/4x4")).unwrap(), "direct/4x4");
+    assert!(kernel(named("pointwise")).unwrap().starts_with("pointwise/"));
+    assert!(matches!(kernel(named("fastest")), Err(Error::UnknownKernel { .. })));
+    assert!(matches!(kernel(named("depthwise")), Err(Error::NoKernel { .. })));
+}
+
+#[test]
+fn infinities_and_nans_pass_through_the_activations() {
+    let gpu = gpu();
+    let values = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -1.0, 7.0];
+    let run = |activation| {
+        let conv = Conv2d::pointwise(1, 1).activation(activation);
+        let layer = gpu.pointwise(&conv, Weights::new(&[1.0], &[0.0])).unwrap();
+        let y = layer.forward(&gpu.upload(&values, [1, 1, 1, 5]).unwrap()).unwrap();
+        gpu.download(&y).unwrap()
+    };
+    for activation in [Activation::None, Activation::Relu, Activation::Relu6, Activation::Clamp(f32::NEG_INFINITY, 2.0)]
+    {
+        for (found, value) in run(activation).into_iter().zip(values) {
+            let expected = reference::activate(activation, value.into()) as f32;
+            assert!(found == expected || (found.is_nan() && expected.is_nan()), "{activation} of {value}: {found}");
+        }
+    }
+}
+
+#[test]
+fn layers_are_shared_between_threads() {
+    fn is_send_and_sync<T: Send + Sync>() {}
+    is_send_and_sync::<GpuConv>();
+    is_send_and_sync::<Layer>();
+    let gpu = gpu();
+    let conv = Conv2d::depthwise(3).kernel_size(3).padding(1);
+    let weights = draw(&Chain::from(&conv));
+    let layer = gpu.depthwise(&conv, borrow(&weights)[0]).unwrap();
+    let input = random::integers("input", 3 * 25, 2);
+    let answer = expected(layer.chain(), &input, [1, 3, 5, 5].into(), &borrow(&weights), None);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..5 {
+                    let y = layer.forward(&gpu.upload(&input, [1, 3, 5, 5]).unwrap()).unwrap();
+                    assert_eq!(gpu.download(&y).unwrap(), answer);
+                }
+            });
+        }
+    });
+}
