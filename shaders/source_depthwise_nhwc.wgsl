@@ -27,7 +27,7 @@ fn fetch(k: u32, place: Place) -> vec4<f32> {
         let y = u32(place.top + i32(ky * DILATION_Y));
         for (var kx = 0u; kx < KERNEL_WIDTH; kx++) {
             let x = u32(place.left + i32(kx * DILATION_X));
-            let inside = y < params.in_height && x < params.in_width;
+            let inside = (y < params.in_height) & (x < params.in_width);
             let at = place.image + (y * params.in_width + x) * IN_CHANNELS + k;
             let values = load_input4(vec4<u32>(select(0u, at, inside)));
             let weight = weights[DEPTHWISE_AT + ((ky * KERNEL_WIDTH + kx) * IN_CHANNELS + k) / 4u];

@@ -18,8 +18,10 @@ fn place(pixel: u32, group: u32) -> Place {
     );
 }
 
+// `&` and not `&&`: the latter is a branch, of which there would be one for each of dozens of loads.
+//
 // The input at a column of a row that starts at `row`; zero in the padding.
 fn load_padded(row: u32, row_inside: bool, x: i32) -> f32 {
-    let inside = row_inside && inside(x, params.in_width);
+    let inside = row_inside & inside(x, params.in_width);
     return select(0.0, input[select(0u, row + u32(x), inside)], inside);
 }

@@ -167,7 +167,7 @@ impl<'a> Strip<'a> {
                 let value = format!("input[row{place} + at{column}]");
                 let _ = writeln!(
                     text,
-                    "        {declare}v{place}_{column} = select(Value(0.0), {value}, inside{place} && in{column});"
+                    "        {declare}v{place}_{column} = select(Value(0.0), {value}, inside{place} & in{column});"
                 );
             }
         }
