@@ -7,9 +7,7 @@
 //
 // weights  [group][panel][k][TILE_CHANNELS], then the biases
 // host     channels, GROUPS, PANELS, DEPTH, PADDED_DEPTH, TILE_CHANNELS, PIXELS (of an invocation), BIAS_AT,
-//          THREADS, `compute`, and a source, a product_*.wgsl, an input_* and an output_* file
-
-@group(0) @binding(2) var<storage, read> weights: array<f32>;
+//          THREADS, `compute`, and a source, a product_*.wgsl, an input_*, an output_* and a weights_* file
 
 @compute @workgroup_size(THREADS)
 fn main(
@@ -26,13 +24,4 @@ fn main(
     let panel = index % (GROUPS * PANELS);
     let first_pixel = (index / (GROUPS * PANELS) * THREADS + local) * PIXELS;
     compute(first_pixel, panel / PANELS, panel, lane);
-}
-
-fn bias_of(index: u32) -> f32 {
-    return weights[BIAS_AT + index];
-}
-
-fn bias4_of(index: u32) -> vec4<f32> {
-    let at = BIAS_AT + index;
-    return vec4<f32>(weights[at], weights[at + 1u], weights[at + 2u], weights[at + 3u]);
 }

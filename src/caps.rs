@@ -19,6 +19,8 @@ pub struct Caps {
     pub storage_offset_alignment: u32,
     /// Smallest and largest subgroup, in lanes; none without subgroup operations.
     pub subgroup: Option<[u32; 2]>,
+    /// Whether shaders may load 64-bit integers.
+    pub int64: bool,
     /// Whether the device is a CPU, as lavapipe and SwiftShader are.
     pub is_cpu: bool,
     /// Whether passes can be timed on the device.
@@ -48,6 +50,7 @@ impl Caps {
             max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
             storage_offset_alignment: limits.min_storage_buffer_offset_alignment,
             subgroup: sizes.filter(|_| features.contains(wgpu::Features::SUBGROUP)),
+            int64: features.contains(wgpu::Features::SHADER_INT64),
             is_cpu: info.is_some_and(|info| info.device_type == wgpu::DeviceType::Cpu),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
         }

@@ -12,6 +12,12 @@ const EPILOGUE: &str = include_str!("../shaders/epilogue.wgsl");
 pub const INPUT_SCALAR: &str = include_str!("../shaders/input_scalar.wgsl");
 /// Input read as aligned quads.
 pub const INPUT_VEC4: &str = include_str!("../shaders/input_vec4.wgsl");
+/// Input read as aligned quads, by 64-bit integers.
+pub const INPUT_PAIRS: &str = include_str!("../shaders/input_pairs.wgsl");
+/// Weights of a product through subgroups, read one element at a time.
+pub const WEIGHTS_SCALAR: &str = include_str!("../shaders/weights_scalar.wgsl");
+/// The same by 64-bit integers.
+pub const WEIGHTS_PAIRS: &str = include_str!("../shaders/weights_pairs.wgsl");
 /// Output written one element at a time.
 pub const OUTPUT_SCALAR: &str = include_str!("../shaders/output_scalar.wgsl");
 /// Output written as aligned quads.

@@ -22,7 +22,7 @@ fn gpu() -> Caps {
 
 /// A software device with subgroups of 8, as lavapipe is with AVX2.
 fn cpu() -> Caps {
-    Caps { max_workgroup_memory: 32768, subgroup: Some([8, 8]), is_cpu: true, ..gpu() }
+    Caps { max_workgroup_memory: 32768, subgroup: Some([8, 8]), is_cpu: true, int64: true, ..gpu() }
 }
 
 fn devices() -> [(&'static str, Caps); 3] {

@@ -10,23 +10,23 @@ use gpuconv::{Caps, Choice, planner, verify};
 use naga::valid::{Capabilities, GlobalUse, ModuleInfo, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, TypeInner, back};
 
-/// Devices whose recipes differ. Those without subgroups come first, so that a shader that both take is
-/// validated without them.
+/// Devices whose recipes differ. Those that can less come first, so that a shader that several take is validated
+/// for the least of them.
 fn devices() -> Vec<Caps> {
     let mut devices = Vec::new();
     for subgroup in [None, Some([4, 4]), Some([8, 8]), Some([32, 32]), Some([8, 32])] {
         for is_cpu in [false, true] {
-            devices.push(Caps { subgroup, is_cpu, ..Caps::webgpu() });
+            devices.push(Caps { subgroup, is_cpu, int64: is_cpu && subgroup == Some([8, 8]), ..Caps::webgpu() });
         }
     }
     devices
 }
 
-/// A pass, where it comes from, and whether its shader may use subgroups.
+/// A pass, where it comes from, and what its shader may use.
 struct Shader {
     pass: Pass,
     origin: String,
-    subgroups: bool,
+    capabilities: Capabilities,
 }
 
 /// Each distinct shader once. Two passes with the same text must agree on all that the text decides.
@@ -45,8 +45,10 @@ fn shaders() -> Vec<Shader> {
                         assert_eq!(known.pass.workgroup, pass.workgroup, "{origin} and {}", known.origin);
                         continue;
                     }
-                    let subgroups = caps.subgroup.is_some();
-                    shaders.insert(pass.wgsl.clone(), Shader { pass, origin, subgroups });
+                    let mut capabilities = Capabilities::empty();
+                    capabilities.set(Capabilities::SUBGROUP, caps.subgroup.is_some());
+                    capabilities.set(Capabilities::SHADER_INT64, caps.int64);
+                    shaders.insert(pass.wgsl.clone(), Shader { pass, origin, capabilities });
                 }
             }
         }
@@ -83,8 +85,7 @@ fn check(shader: &Shader) -> Result<(), String> {
 fn parse(shader: &Shader) -> Result<(Module, ModuleInfo), String> {
     let wgsl = &shader.pass.wgsl;
     let module = naga::front::wgsl::parse_str(wgsl).map_err(|error| error.emit_to_string(wgsl))?;
-    let capabilities = if shader.subgroups { Capabilities::SUBGROUP } else { Capabilities::empty() };
-    let info = Validator::new(ValidationFlags::all(), capabilities)
+    let info = Validator::new(ValidationFlags::all(), shader.capabilities)
         .subgroup_stages(naga::valid::ShaderStages::COMPUTE)
         .subgroup_operations(SubgroupOperationSet::all())
         .validate(&module)

@@ -70,6 +70,9 @@ pub struct Block {
     /// its registers. A software device, whose registers are memory, compiles the loop many times faster than
     /// the stores written out.
     pub sums_in_array: bool,
+    /// Whether two neighbouring floats are loaded as one 64-bit integer. A software device pays for a load by
+    /// the lane, whatever its width.
+    pub pairs: bool,
 }
 
 impl Block {
@@ -255,14 +258,18 @@ fn micro_tile(tile: Tile, layout: Layout) -> String {
 
 /// The product through subgroups.
 pub fn subgroup(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
-    let k_align = if run.layout == Layout::Nhwc { 4 } else { 1 };
-    let Product { link, weights, constants, panels, padded_depth } = product(run, source, block.channels, k_align);
+    let Product { link, weights, constants, panels, padded_depth } = product(run, source, block.channels, STEPS);
     let output = run.output();
     let pixels = u64::from(output.batch) * output.pixels();
     let tile_pixels = block.threads * block.pixels;
     let workgroups = pixels.div_ceil(tile_pixels.into()) * panels * u64::from(link.groups);
-    let [input_file, output_file, product_file] = access(run, source);
+    let [mut input_file, output_file, product_file] = access(run, source);
+    if block.pairs && source.aligned_input {
+        input_file = shader::INPUT_PAIRS;
+    }
+    let weights_file = if block.pairs { shader::WEIGHTS_PAIRS } else { shader::WEIGHTS_SCALAR };
     let wgsl = Shader::new(include_str!("../../shaders/gemm_subgroup.wgsl"))
+        .add(weights_file)
         .add(&source.wgsl)
         .add(product_file)
         .add(input_file)
@@ -301,12 +308,20 @@ pub fn subgroup(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
     }
 }
 
+/// Values of k in a step of the loop of the product through subgroups, so that what a loop costs (on software
+/// devices a masked write of every sum) is paid once for all of them.
+const STEPS: u32 = 4;
+
 /// `compute` of the product through subgroups, with every accumulator and every broadcast named.
 fn compute(block: Block, layout: Layout) -> String {
     let Block { channels, pixels, lanes, .. } = block;
-    let (quads, spread) = (pixels / 4, lanes.min(channels));
+    let per_load = if block.pairs { 2 } else { 1 };
+    let (quads, spread) = (pixels / 4, lanes.min(channels / per_load));
     let mut text = String::from("fn compute(first_pixel: u32, group: u32, panel: u32, lane: u32) {\n");
-    let _ = writeln!(text, "    let panel_at = WEIGHTS_AT + panel * PADDED_DEPTH * TILE_CHANNELS + lane % {spread}u;");
+    let _ = writeln!(
+        text,
+        "    let panel_at = (WEIGHTS_AT + panel * PADDED_DEPTH * TILE_CHANNELS) / {per_load}u + lane % {spread}u;"
+    );
     let places = if layout == Layout::Nchw { quads } else { pixels };
     for place in 0..places {
         let offset = place * pixels / places;
@@ -323,37 +338,48 @@ fn compute(block: Block, layout: Layout) -> String {
             }
         }
     }
-    let steps = if layout == Layout::Nchw { 1 } else { 4 };
-    let _ = writeln!(text, "    for (var k = 0u; k < opaque(PADDED_DEPTH); k += {steps}u) {{");
+    let _ = writeln!(text, "    for (var k = 0u; k < opaque(PADDED_DEPTH); k += {STEPS}u) {{");
+    // Four pixels of each k, or four k of each pixel, turned over.
     for place in 0..places {
-        let _ = writeln!(text, "        let x{place} = fetch(k, place{place});");
-    }
-    for step in 0..steps {
-        let _ = writeln!(text, "        let at{step} = panel_at + (k + {step}u) * TILE_CHANNELS;");
-        for part in 0..channels / spread {
-            let _ = writeln!(text, "        let w{step}_{part} = weights[at{step} + {}u];", part * spread);
-        }
-        for quad in 0..quads {
-            let values = match layout {
-                Layout::Nchw => format!("x{quad}"),
-                Layout::Nhwc => {
-                    let component = ["x", "y", "z", "w"][step as usize];
-                    let values: Vec<_> = (0..4).map(|pixel| format!("x{}.{component}", quad * 4 + pixel)).collect();
-                    format!("vec4<f32>({})", values.join(", "))
+        match layout {
+            Layout::Nchw => {
+                for step in 0..STEPS {
+                    let _ = writeln!(text, "        let v{step}_{place} = fetch(k + {step}u, place{place});");
                 }
-            };
-            let _ = writeln!(text, "        let v{step}_{quad} = {values};");
+            }
+            Layout::Nhwc => {
+                let _ = writeln!(text, "        let x{place} = fetch(k, place{place});");
+            }
         }
-        for channel in 0..channels {
-            let (part, source) = (channel / spread, channel % spread);
+    }
+    if layout == Layout::Nhwc {
+        for (step, component) in ["x", "y", "z", "w"].into_iter().enumerate() {
+            for quad in 0..quads {
+                let values: Vec<_> = (0..4).map(|pixel| format!("x{}.{component}", quad * 4 + pixel)).collect();
+                let _ = writeln!(text, "        let v{step}_{quad} = vec4<f32>({});", values.join(", "));
+            }
+        }
+    }
+    for step in 0..STEPS {
+        let _ = writeln!(text, "        let at{step} = panel_at + (k + {step}u) * TILE_CHANNELS / {per_load}u;");
+        for part in 0..channels / per_load / spread {
+            let _ = writeln!(text, "        let w{step}_{part} = load_weight(at{step} + {}u);", part * spread);
+        }
+    }
+    for channel in 0..channels {
+        let (load, component) = (channel / per_load, if block.pairs { [".x", ".y"][channel as usize % 2] } else { "" });
+        let (part, source) = (load / spread, load % spread);
+        for step in 0..STEPS {
             let _ = writeln!(
                 text,
-                "        let b{step}_{channel} = vec4<f32>(subgroupBroadcast(w{step}_{part}, {source}u));"
+                "        let b{step}_{channel} = vec4<f32>(subgroupBroadcast(w{step}_{part}{component}, {source}u));"
             );
-            for quad in 0..quads {
-                let sum = block.sum(channel, quad);
-                let _ = writeln!(text, "        {sum} = fma(b{step}_{channel}, v{step}_{quad}, {sum});");
-            }
+        }
+        for quad in 0..quads {
+            let sum = block.sum(channel, quad);
+            let terms =
+                (0..STEPS).fold(sum.clone(), |sum, step| format!("fma(b{step}_{channel}, v{step}_{quad}, {sum})"));
+            let _ = writeln!(text, "        {sum} = {terms};");
         }
     }
     let _ = writeln!(text, "    }}\n    let first_channel = panel % PANELS * TILE_CHANNELS;");

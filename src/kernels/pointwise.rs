@@ -42,7 +42,14 @@ pub fn subgroup_blocks(caps: &Caps) -> Result<Vec<Block>, Unsupported> {
         if caps.is_cpu { &[[32, 4], [8, 4], [32, 8], [64, 4]] } else { &[[32, 4], [16, 4], [8, 4], [16, 8]] };
     Ok(blocks
         .iter()
-        .map(|&[channels, pixels]| Block { channels, pixels, threads, lanes, sums_in_array: caps.is_cpu })
+        .map(|&[channels, pixels]| Block {
+            channels,
+            pixels,
+            threads,
+            lanes,
+            sums_in_array: caps.is_cpu,
+            pairs: caps.is_cpu && caps.int64,
+        })
         .collect())
 }
 

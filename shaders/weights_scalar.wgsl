@@ -1,0 +1,16 @@
+// The weights of a product through subgroups, a float a load.
+
+@group(0) @binding(2) var<storage, read> weights: array<f32>;
+
+fn load_weight(at: u32) -> f32 {
+    return weights[at];
+}
+
+fn bias_of(index: u32) -> f32 {
+    return weights[BIAS_AT + index];
+}
+
+fn bias4_of(index: u32) -> vec4<f32> {
+    let at = BIAS_AT + index;
+    return vec4<f32>(weights[at], weights[at + 1u], weights[at + 2u], weights[at + 3u]);
+}
