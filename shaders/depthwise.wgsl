@@ -8,9 +8,8 @@
 // input    NCHW or NHWC, by the strides
 // weights  [channel][tap] for NCHW, [tap][channel] for NHWC, as `Value`s; then the biases
 // host     geometry and channels, CHANNELS (in `Value`s), MULTIPLIER, BIAS_AT, TILE_WIDTH, WORKGROUP,
-//          `Value`, `store_value`, `compute_strip`
+//          `Value`, `input`, `store_value`, `compute_strip`, and an output_* file
 
-@group(0) @binding(1) var<storage, read> input: array<Value>;
 @group(0) @binding(2) var<storage, read> weights: array<Value>;
 
 // Where a strip is: its input's first row and column, which may lie in the padding, and its output.

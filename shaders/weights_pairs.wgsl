@@ -15,7 +15,3 @@ fn bias4_of(index: u32) -> vec4<f32> {
     let at = (BIAS_AT + index) / 2u;
     return vec4<f32>(unpack_pair(weights[at]), unpack_pair(weights[at + 1u]));
 }
-
-fn unpack_pair(pair: u64) -> vec2<f32> {
-    return bitcast<vec2<f32>>(vec2<u32>(u32(pair), u32(pair >> 32u)));
-}

@@ -108,8 +108,15 @@ const GPU: Rates = Rates {
 };
 
 /// Two cores of lavapipe, from the kernels' own timings.
-const CPU: Rates =
-    Rates { mult_adds: 3e10, accesses: 1.6e9, shared: 1.6e9, bytes: 1e10, dispatch: 3e-5, busy: 16.0, overlaps: false };
+const CPU: Rates = Rates {
+    mult_adds: 7.8e10,
+    accesses: 1.8e9,
+    shared: 1.8e9,
+    bytes: 1e10,
+    dispatch: 3e-5,
+    busy: 16.0,
+    overlaps: false,
+};
 
 fn seconds(work: &Work, dispatches: usize, caps: &Caps) -> f64 {
     let rates = if caps.is_cpu { CPU } else { GPU };

@@ -14,6 +14,10 @@ pub const INPUT_SCALAR: &str = include_str!("../shaders/input_scalar.wgsl");
 pub const INPUT_VEC4: &str = include_str!("../shaders/input_vec4.wgsl");
 /// Input read as aligned quads, by 64-bit integers.
 pub const INPUT_PAIRS: &str = include_str!("../shaders/input_pairs.wgsl");
+/// Rows of the input read one element at a time.
+pub const ROW_SCALAR: &str = include_str!("../shaders/row_scalar.wgsl");
+/// Rows of the input read by 64-bit integers.
+pub const ROW_PAIRS: &str = include_str!("../shaders/row_pairs.wgsl");
 /// Weights of a product through subgroups, read one element at a time.
 pub const WEIGHTS_SCALAR: &str = include_str!("../shaders/weights_scalar.wgsl");
 /// The same by 64-bit integers.
@@ -22,6 +26,8 @@ pub const WEIGHTS_PAIRS: &str = include_str!("../shaders/weights_pairs.wgsl");
 pub const OUTPUT_SCALAR: &str = include_str!("../shaders/output_scalar.wgsl");
 /// Output written as aligned quads.
 pub const OUTPUT_VEC4: &str = include_str!("../shaders/output_vec4.wgsl");
+/// What reads and writes 64-bit integers needs.
+pub const PAIRS: &str = include_str!("../shaders/pairs.wgsl");
 
 /// A shader in the making: WGSL files, the kernel's first so that naga's line numbers are its own.
 pub struct Shader {

@@ -14,7 +14,7 @@ pub const DEPTHWISE: Kernel = Kernel { name: "depthwise", links: 1, candidates }
 
 /// Rows and columns of a strip. Short strips fill a GPU, long ones load less. A strip of one row keeps no rows
 /// for the next one, which suits large and dilated kernels.
-const STRIPS: &[[u32; 2]] = &[[8, 4], [4, 4], [16, 4], [64, 7], [64, 4], [8, 2], [1, 4], [1, 1]];
+const STRIPS: &[[u32; 2]] = &[[8, 4], [4, 4], [16, 4], [64, 8], [64, 7], [64, 4], [8, 2], [1, 4], [1, 1]];
 /// Invocations of a workgroup; fewer on a CPU, whose cores share the workgroups.
 const WORKGROUP: u32 = 64;
 const WORKGROUP_CPU: u32 = 16;
@@ -34,7 +34,7 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let mut fewest = u64::MAX;
     for &strip in STRIPS {
         for lanes in if quads { &[4, 1][..] } else { &[1] } {
-            let written = Strip::new(link, strip);
+            let written = Strip::new(run, caps, strip);
             let registers = written.registers() * u64::from(*lanes);
             fewest = fewest.min(registers);
             let accesses = written.accesses() * u64::from(*lanes);
@@ -59,14 +59,33 @@ struct Strip<'a> {
     columns: BTreeSet<u32>,
     /// Input rows under the kernel, those between the taps of a dilated one included.
     window: u32,
+    /// How many columns before the first output's first tap the columns start.
+    shift: u32,
+    /// Whether two neighbouring columns are one load, for software devices: they pay by the load.
+    pairs: bool,
+    /// Whether two neighbouring outputs are one store.
+    output_pairs: bool,
 }
 
 impl<'a> Strip<'a> {
-    fn new(link: &'a Conv2d, [rows, width]: [u32; 2]) -> Self {
-        let column = |output, tap| output * link.stride[1] + tap * link.dilation[1];
+    fn new(run: &Run<'a>, caps: &Caps, [rows, width]: [u32; 2]) -> Self {
+        let link = run.last();
+        // A strip starts at an even output, so its first input is as even as the padding; it then starts one
+        // column earlier.
+        let even = |length: u32| width.is_multiple_of(2) && length.is_multiple_of(2);
+        let takes_pairs = caps.is_cpu && caps.int64 && run.layout == Layout::Nchw;
+        let pairs = takes_pairs && even(run.input().width);
+        let output_pairs = takes_pairs && even(run.output().width) && !run.has_residual();
+        let shift = if pairs { link.padding[1] % 2 } else { 0 };
+        let column = |output, tap| output * link.stride[1] + tap * link.dilation[1] + shift;
         let columns = (0..width).flat_map(|output| (0..link.kernel_size[1]).map(move |tap| column(output, tap)));
         let window = (link.kernel_size[0] - 1) * link.dilation[0] + 1;
-        Self { link, rows, width, columns: columns.collect(), window }
+        Self { link, rows, width, columns: columns.collect(), window, shift, pairs, output_pairs }
+    }
+
+    /// The columns at which the loads of a row start.
+    fn loads(&self) -> BTreeSet<u32> {
+        self.columns.iter().map(|column| if self.pairs { column / 2 * 2 } else { *column }).collect()
     }
 
     /// Whether rows stay for the next output row.
@@ -109,7 +128,7 @@ impl<'a> Strip<'a> {
 
     /// Loads and stores written out.
     fn accesses(&self) -> u64 {
-        (self.loaded().count() * self.columns.len()) as u64 + self.link.fan_in() + u64::from(self.width)
+        (self.loaded().count() * self.loads().len()) as u64 + self.link.fan_in() + u64::from(self.width)
     }
 
     /// `compute_strip`, written out.
@@ -117,8 +136,8 @@ impl<'a> Strip<'a> {
         let mut text = String::from("fn compute_strip(strip: Strip) {\n");
         let _ = writeln!(text, "    let last_row = i32(params.in_height) - 1;");
         let _ = writeln!(text, "    let last_column = i32(params.in_width) - 1;");
-        for column in &self.columns {
-            let _ = writeln!(text, "    let x{column} = strip.left + {column};");
+        for column in self.loads() {
+            let _ = writeln!(text, "    let x{column} = strip.left + {column} - {};", self.shift);
             let _ = writeln!(text, "    let at{column} = u32(clamp(x{column}, 0, last_column)) * IN_PIXEL_STRIDE;");
             let _ = writeln!(text, "    let in{column} = inside(x{column}, params.in_width);");
         }
@@ -163,12 +182,19 @@ impl<'a> Strip<'a> {
                 "        let row{place} = strip.input + u32(clamp(y{place}, 0, last_row)) * in_row_stride();"
             );
             let _ = writeln!(text, "        let inside{place} = inside(y{place}, params.in_height);");
-            for column in &self.columns {
-                let value = format!("input[row{place} + at{column}]");
-                let _ = writeln!(
-                    text,
-                    "        {declare}v{place}_{column} = select(Value(0.0), {value}, inside{place} & in{column});"
-                );
+            for load in self.loads() {
+                let (at, inside) = (format!("row{place} + at{load}"), format!("inside{place} & in{load}"));
+                if !self.pairs {
+                    let value = format!("select(Value(0.0), input[{at}], {inside})");
+                    let _ = writeln!(text, "        {declare}v{place}_{load} = {value};");
+                    continue;
+                }
+                let pair = format!("unpack_pair(select(0lu, input[({at}) / 2u], {inside}))");
+                let _ = writeln!(text, "        let p{place}_{load} = {pair};");
+                for column in self.columns.range(load..load + 2) {
+                    let value = format!("p{place}_{load}{}", [".x", ".y"][(column - load) as usize]);
+                    let _ = writeln!(text, "        {declare}v{place}_{column} = {value};");
+                }
             }
         }
     }
@@ -185,14 +211,17 @@ impl<'a> Strip<'a> {
                     let _ = writeln!(text, "        let w{tap} = {};", weight(self.link, tap.into(), layout));
                 }
                 for x in 0..self.width {
-                    let from = x * self.link.stride[1] + column * dilation_x;
+                    let from = x * self.link.stride[1] + column * dilation_x + self.shift;
                     let _ = writeln!(text, "        s{x} = fma(v{}_{from}, w{tap}, s{x});", row * dilation_y);
                 }
             }
         }
         let _ = writeln!(text, "        let out = strip.output + (step - {}u) * out_row_stride();", self.lead());
-        for x in 0..self.width {
-            let store = format!("store_value(out + {x}u * OUT_PIXEL_STRIDE, s{x});");
+        for x in (0..self.width).step_by(if self.output_pairs { 2 } else { 1 }) {
+            let store = match self.output_pairs {
+                true => format!("store_pair(out + {x}u, s{x}, s{});", x + 1),
+                false => format!("store_value(out + {x}u * OUT_PIXEL_STRIDE, s{x});"),
+            };
             let _ = match x {
                 0 => writeln!(text, "        {store}"),
                 _ => writeln!(text, "        if {x}u < strip.columns {{ {store} }}"),
@@ -211,7 +240,7 @@ fn weight(link: &Conv2d, tap: u64, layout: Layout) -> String {
 
 fn recipe(run: &Run<'_>, caps: &Caps, [rows, width]: [u32; 2], lanes: u32) -> Recipe {
     let link = run.last();
-    let strip = Strip::new(link, [rows, width]);
+    let strip = Strip::new(run, caps, [rows, width]);
     let workgroup = if caps.is_cpu { WORKGROUP_CPU } else { WORKGROUP };
     let taps = match run.layout {
         Layout::Nchw => Packing::Panels { block: 1, k_align: 1, order: Order::ChannelFirst },
@@ -225,10 +254,15 @@ fn recipe(run: &Run<'_>, caps: &Caps, [rows, width]: [u32; 2], lanes: u32) -> Re
     let items = u64::from(tiles[0]) * u64::from(tiles[1]) * u64::from(channels) * u64::from(output.batch);
 
     let (value, store_value) = match lanes {
+        1 if strip.output_pairs => ("f32", ""),
         1 => ("f32", "store(at, sum);"),
         _ => ("vec4<f32>", "store4(vec4<u32>(at * 4u), vec4<bool>(true), sum);"),
     };
-    let output_file = if lanes == 1 { shader::OUTPUT_SCALAR } else { shader::OUTPUT_VEC4 };
+    let output_file = match lanes {
+        1 if strip.output_pairs => include_str!("../../shaders/output_pairs.wgsl"),
+        1 => shader::OUTPUT_SCALAR,
+        _ => shader::OUTPUT_VEC4,
+    };
     let mut constants = shader::geometry(link);
     // Strides and offsets count `Value`s.
     constants.extend([
@@ -244,6 +278,11 @@ fn recipe(run: &Run<'_>, caps: &Caps, [rows, width]: [u32; 2], lanes: u32) -> Re
         .add(shader::strides(run.layout))
         .add(output_file)
         .add(&format!("alias Value = {value};\nfn store_value(at: u32, sum: Value) {{ {store_value} }}\n"))
+        .add(if strip.pairs || strip.output_pairs { shader::PAIRS } else { "" })
+        .add(&format!(
+            "@group(0) @binding(1) var<storage, read> input: array<{}>;\n",
+            if strip.pairs { "u64" } else { "Value" }
+        ))
         .add(&strip.wgsl(run.layout))
         .constants(&constants)
         .finish(run);
@@ -251,9 +290,10 @@ fn recipe(run: &Run<'_>, caps: &Caps, [rows, width]: [u32; 2], lanes: u32) -> Re
     let values = items as f64 * f64::from(lanes);
     let rows_each = f64::from(rows.min(output.height));
     let steps = rows_each + f64::from(strip.lead());
-    let loads = steps * (strip.loaded().count() * strip.columns.len()) as f64;
+    let loads = steps * (strip.loaded().count() * strip.loads().len()) as f64;
     let taps_loaded = link.fan_in() as f64 * if strip.keeps_rows() { 1.0 } else { rows_each };
     let outputs = rows_each * f64::from(width);
+    let stores = outputs / if strip.output_pairs { 2.0 } else { 1.0 };
     Recipe {
         name: format!("depthwise/{rows}x{width}{}", if lanes == 4 { "x4" } else { "" }),
         passes: vec![Pass {
@@ -274,7 +314,7 @@ fn recipe(run: &Run<'_>, caps: &Caps, [rows, width]: [u32; 2], lanes: u32) -> Re
         workspace: Vec::new(),
         work: Work {
             mult_adds: values * outputs * link.fan_in() as f64,
-            accesses: values * (loads + outputs + taps_loaded + 1.0),
+            accesses: values * (loads + stores + taps_loaded + 1.0),
             shared: 0.0,
             bytes: compulsory_bytes(run),
             invocations: items as f64,

@@ -15,8 +15,8 @@ pub struct Source {
     pub kernel: &'static str,
     /// The source's file with `place` and `fetch`, and whatever else it needs.
     pub wgsl: String,
-    /// Whether four neighbouring inputs are one aligned load.
-    pub aligned_input: bool,
+    /// How its values come.
+    pub fetch: Fetch,
     /// What `k` counts.
     pub order: Order,
     /// Which link of the run the product is.
@@ -28,6 +28,17 @@ pub struct Source {
     pub loads: f64,
     /// Multiply-adds for each value fetched.
     pub mult_adds: f64,
+}
+
+/// How a source's values come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetch {
+    /// `fetch`: four pixels of one k (NCHW), or four k of one pixel (NHWC). Of inputs that are neighbours and
+    /// aligned they are one load.
+    Quads { aligned: bool },
+    /// `fetch_row`, NCHW: so many neighbouring k of all pixels of an invocation, which are neighbours in a row.
+    /// The source has the loads in its text.
+    Rows { columns: u32 },
 }
 
 /// The sizes of a product through workgroup memory.
@@ -120,19 +131,26 @@ fn product<'a>(run: &Run<'a>, source: &Source, block: u32, k_align: u32) -> Prod
 }
 
 /// The files that read the input and write the output, as their alignment allows.
-fn access(run: &Run<'_>, source: &Source) -> [&'static str; 3] {
+fn access(run: &Run<'_>, source: &Source, pairs: bool) -> [&'static str; 3] {
     let output = run.output();
-    let (aligned_output, product) = match run.layout {
-        Layout::Nchw => (output.pixels().is_multiple_of(4), include_str!("../../shaders/product_nchw.wgsl")),
-        Layout::Nhwc => {
+    let (aligned_output, product) = match (run.layout, source.fetch) {
+        (Layout::Nchw, Fetch::Quads { .. }) => {
+            (output.pixels().is_multiple_of(4), include_str!("../../shaders/product_nchw.wgsl"))
+        }
+        (Layout::Nchw, Fetch::Rows { .. }) => {
+            (output.width.is_multiple_of(4), include_str!("../../shaders/product_rows_nchw.wgsl"))
+        }
+        (Layout::Nhwc, _) => {
             (run.last().group_out_channels().is_multiple_of(4), include_str!("../../shaders/product_nhwc.wgsl"))
         }
     };
-    [
-        if source.aligned_input { shader::INPUT_VEC4 } else { shader::INPUT_SCALAR },
-        if aligned_output { shader::OUTPUT_VEC4 } else { shader::OUTPUT_SCALAR },
-        product,
-    ]
+    let input = match source.fetch {
+        Fetch::Quads { aligned: true } if pairs => shader::INPUT_PAIRS,
+        Fetch::Quads { aligned: true } => shader::INPUT_VEC4,
+        Fetch::Quads { aligned: false } => shader::INPUT_SCALAR,
+        Fetch::Rows { .. } => "",
+    };
+    [input, if aligned_output { shader::OUTPUT_VEC4 } else { shader::OUTPUT_SCALAR }, product]
 }
 
 /// The product through workgroup memory.
@@ -145,7 +163,7 @@ pub fn tiled(run: &Run<'_>, source: &Source, tile: Tile) -> Recipe {
         Layout::Nchw => include_str!("../../shaders/tile_nchw.wgsl"),
         Layout::Nhwc => include_str!("../../shaders/tile_nhwc.wgsl"),
     };
-    let [input_file, output_file, product_file] = access(run, source);
+    let [input_file, output_file, product_file] = access(run, source, false);
     let wgsl = Shader::new(include_str!("../../shaders/gemm_tile.wgsl"))
         .add(&source.wgsl)
         .add(staging)
@@ -258,37 +276,45 @@ fn micro_tile(tile: Tile, layout: Layout) -> String {
 
 /// The product through subgroups.
 pub fn subgroup(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
-    let Product { link, weights, constants, panels, padded_depth } = product(run, source, block.channels, STEPS);
+    let [fetches, steps] = steps(source.fetch);
+    let Product { link, weights, constants, panels, padded_depth } = product(run, source, block.channels, steps);
     let output = run.output();
-    let pixels = u64::from(output.batch) * output.pixels();
+    let tiles_x = output.width.div_ceil(block.pixels);
+    let pixels = match source.fetch {
+        Fetch::Quads { .. } => u64::from(output.batch) * output.pixels(),
+        Fetch::Rows { .. } => u64::from(output.batch) * u64::from(output.height) * u64::from(tiles_x * block.pixels),
+    };
     let tile_pixels = block.threads * block.pixels;
     let workgroups = pixels.div_ceil(tile_pixels.into()) * panels * u64::from(link.groups);
-    let [mut input_file, output_file, product_file] = access(run, source);
-    if block.pairs && source.aligned_input {
-        input_file = shader::INPUT_PAIRS;
-    }
+    let [input_file, output_file, product_file] = access(run, source, block.pairs);
     let weights_file = if block.pairs { shader::WEIGHTS_PAIRS } else { shader::WEIGHTS_SCALAR };
     let wgsl = Shader::new(include_str!("../../shaders/gemm_subgroup.wgsl"))
         .add(weights_file)
+        .add(if block.pairs { shader::PAIRS } else { "" })
         .add(&source.wgsl)
         .add(product_file)
         .add(input_file)
         .add(output_file)
-        .add(&compute(block, run.layout))
+        .add(&compute(block, run.layout, source.fetch, fetches))
         .constants(&constants)
         .constants(&[("PIXELS", block.pixels.into()), ("THREADS", block.threads.into())])
         .finish(run);
 
     let invocations = workgroups as f64 * f64::from(block.threads);
     let outputs = invocations * f64::from(block.channels * block.pixels);
-    let weights_per_k = f64::from(block.channels.div_ceil(block.lanes));
+    let per_load = if block.pairs { 2.0 } else { 1.0 };
+    let weights_per_k = (f64::from(block.channels) / per_load / f64::from(block.lanes)).ceil();
+    let loads = match source.fetch {
+        Fetch::Quads { aligned: true } => source.loads / per_load,
+        _ => source.loads,
+    };
     let fetched = invocations * f64::from(block.pixels) * padded_depth as f64;
     Recipe {
         name: format!("{}/{}x{}", source.kernel, block.channels, block.pixels),
         passes: vec![Pass {
             wgsl,
             operands: single_pass_operands(run),
-            params: Params { work: workgroups as u32, ..Params::of(run) },
+            params: Params { work: workgroups as u32, tiles_x, ..Params::of(run) },
             workgroup: block.threads,
             workgroups,
             workgroup_memory: 0,
@@ -297,7 +323,7 @@ pub fn subgroup(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
         workspace: Vec::new(),
         work: Work {
             mult_adds: outputs * padded_depth as f64 + fetched * source.mult_adds,
-            accesses: fetched * source.loads + invocations * weights_per_k * padded_depth as f64 + outputs,
+            accesses: fetched * loads + invocations * weights_per_k * padded_depth as f64 + outputs,
             shared: 0.0,
             bytes: compulsory_bytes(run),
             invocations,
@@ -308,12 +334,23 @@ pub fn subgroup(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
     }
 }
 
-/// Values of k in a step of the loop of the product through subgroups, so that what a loop costs (on software
-/// devices a masked write of every sum) is paid once for all of them.
+/// Fewest values of k in a step of the loop of the product through subgroups, so that what a loop costs (on
+/// software devices a masked write of every sum) is paid once for all of them.
 const STEPS: u32 = 4;
 
+/// How many rows of a source, or quads of k, a step of the loop takes, and how many k they are.
+fn steps(fetch: Fetch) -> [u32; 2] {
+    match fetch {
+        Fetch::Quads { .. } => [1, STEPS],
+        Fetch::Rows { columns } => {
+            let rows = (STEPS / columns).max(1);
+            [rows, rows * columns]
+        }
+    }
+}
+
 /// `compute` of the product through subgroups, with every accumulator and every broadcast named.
-fn compute(block: Block, layout: Layout) -> String {
+fn compute(block: Block, layout: Layout, fetch: Fetch, fetches: u32) -> String {
     let Block { channels, pixels, lanes, .. } = block;
     let per_load = if block.pairs { 2 } else { 1 };
     let (quads, spread) = (pixels / 4, lanes.min(channels / per_load));
@@ -322,7 +359,11 @@ fn compute(block: Block, layout: Layout) -> String {
         text,
         "    let panel_at = (WEIGHTS_AT + panel * PADDED_DEPTH * TILE_CHANNELS) / {per_load}u + lane % {spread}u;"
     );
-    let places = if layout == Layout::Nchw { quads } else { pixels };
+    let places = match (layout, fetch) {
+        (_, Fetch::Rows { .. }) => 1,
+        (Layout::Nchw, _) => quads,
+        (Layout::Nhwc, _) => pixels,
+    };
     for place in 0..places {
         let offset = place * pixels / places;
         let _ = writeln!(text, "    let place{place} = place(first_pixel + {offset}u, group);");
@@ -338,29 +379,41 @@ fn compute(block: Block, layout: Layout) -> String {
             }
         }
     }
-    let _ = writeln!(text, "    for (var k = 0u; k < opaque(PADDED_DEPTH); k += {STEPS}u) {{");
-    // Four pixels of each k, or four k of each pixel, turned over.
-    for place in 0..places {
-        match layout {
-            Layout::Nchw => {
-                for step in 0..STEPS {
-                    let _ = writeln!(text, "        let v{step}_{place} = fetch(k + {step}u, place{place});");
+    let steps = steps(fetch)[1];
+    let _ = writeln!(text, "    for (var k = 0u; k < opaque(PADDED_DEPTH); k += {steps}u) {{");
+    match (layout, fetch) {
+        (_, Fetch::Rows { columns }) => {
+            for row in 0..fetches {
+                let _ = writeln!(text, "        let r{row} = fetch_row(k / {columns}u + {row}u, place0);");
+                for column in 0..columns {
+                    for quad in 0..quads {
+                        let step = row * columns + column;
+                        let _ = writeln!(text, "        let v{step}_{quad} = r{row}.v{column}_{quad};");
+                    }
                 }
             }
-            Layout::Nhwc => {
-                let _ = writeln!(text, "        let x{place} = fetch(k, place{place});");
-            }
         }
-    }
-    if layout == Layout::Nhwc {
-        for (step, component) in ["x", "y", "z", "w"].into_iter().enumerate() {
+        (Layout::Nchw, _) => {
             for quad in 0..quads {
-                let values: Vec<_> = (0..4).map(|pixel| format!("x{}.{component}", quad * 4 + pixel)).collect();
-                let _ = writeln!(text, "        let v{step}_{quad} = vec4<f32>({});", values.join(", "));
+                for step in 0..steps {
+                    let _ = writeln!(text, "        let v{step}_{quad} = fetch(k + {step}u, place{quad});");
+                }
+            }
+        }
+        // Four k of each pixel, turned over.
+        (Layout::Nhwc, _) => {
+            for pixel in 0..pixels {
+                let _ = writeln!(text, "        let x{pixel} = fetch(k, place{pixel});");
+            }
+            for (step, component) in ["x", "y", "z", "w"].into_iter().enumerate() {
+                for quad in 0..quads {
+                    let values: Vec<_> = (0..4).map(|pixel| format!("x{}.{component}", quad * 4 + pixel)).collect();
+                    let _ = writeln!(text, "        let v{step}_{quad} = vec4<f32>({});", values.join(", "));
+                }
             }
         }
     }
-    for step in 0..STEPS {
+    for step in 0..steps {
         let _ = writeln!(text, "        let at{step} = panel_at + (k + {step}u) * TILE_CHANNELS / {per_load}u;");
         for part in 0..channels / per_load / spread {
             let _ = writeln!(text, "        let w{step}_{part} = load_weight(at{step} + {}u);", part * spread);
@@ -369,7 +422,7 @@ fn compute(block: Block, layout: Layout) -> String {
     for channel in 0..channels {
         let (load, component) = (channel / per_load, if block.pairs { [".x", ".y"][channel as usize % 2] } else { "" });
         let (part, source) = (load / spread, load % spread);
-        for step in 0..STEPS {
+        for step in 0..steps {
             let _ = writeln!(
                 text,
                 "        let b{step}_{channel} = vec4<f32>(subgroupBroadcast(w{step}_{part}{component}, {source}u));"
@@ -378,7 +431,7 @@ fn compute(block: Block, layout: Layout) -> String {
         for quad in 0..quads {
             let sum = block.sum(channel, quad);
             let terms =
-                (0..STEPS).fold(sum.clone(), |sum, step| format!("fma(b{step}_{channel}, v{step}_{quad}, {sum})"));
+                (0..steps).fold(sum.clone(), |sum, step| format!("fma(b{step}_{channel}, v{step}_{quad}, {sum})"));
             let _ = writeln!(text, "        {sum} = {terms};");
         }
     }

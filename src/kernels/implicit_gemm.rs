@@ -1,10 +1,14 @@
 //! `implicit_gemm` and `implicit_gemm_subgroup`: any dense or grouped convolution as a matrix product whose
 //! pixels are gathered as they are needed.
 
-use super::gemm::{self, Source};
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use super::gemm::{self, Block, Fetch, Source};
 use super::pointwise::{TILES, subgroup_blocks};
 use super::{Kernel, Recipe, Run, Unsupported, fitting};
 use crate::caps::Caps;
+use crate::conv::Conv2d;
 use crate::pack::Order;
 use crate::shader;
 use crate::shader::Shader;
@@ -13,23 +17,34 @@ use crate::shape::Layout;
 pub const IMPLICIT_GEMM: Kernel = Kernel { name: "implicit_gemm", links: 1, candidates: tiled };
 pub const IMPLICIT_GEMM_SUBGROUP: Kernel = Kernel { name: "implicit_gemm_subgroup", links: 1, candidates: subgroup };
 
+/// Channels and pixels of blocks through subgroups. A row of eight pixels loads less for each than one of four.
+const BLOCKS: &[[u32; 2]] = &[[32, 4], [16, 4], [8, 4], [16, 8]];
+const BLOCKS_CPU: &[[u32; 2]] = &[[32, 8], [32, 4], [8, 8]];
 /// Below this many output channels in a group, most of a tile would be idle.
 const FEWEST_CHANNELS: u32 = 4;
+/// Beyond this many kernel columns, a row of them written out takes drivers too long to compile.
+const MOST_COLUMNS: u32 = 7;
 
 fn tiled(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
-    let source = source(run, IMPLICIT_GEMM.name)?;
+    let source = windows(run, IMPLICIT_GEMM.name)?;
     let recipes = TILES.iter().map(|&tile| gemm::tiled(run, &source, tile)).collect();
     fitting(run, caps, recipes)
 }
 
 fn subgroup(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
-    let source = source(run, IMPLICIT_GEMM_SUBGROUP.name)?;
-    let blocks = subgroup_blocks(caps)?;
-    let recipes = blocks.into_iter().map(|block| gemm::subgroup(run, &source, block)).collect();
-    fitting(run, caps, recipes)
+    let windows = windows(run, IMPLICIT_GEMM_SUBGROUP.name)?;
+    let blocks = subgroup_blocks(caps, BLOCKS, BLOCKS_CPU)?;
+    let recipe = |block: Block| match run.layout {
+        Layout::Nchw if run.last().kernel_size[1] <= MOST_COLUMNS => {
+            gemm::subgroup(run, &rows(run, block.pixels, block.pairs), block)
+        }
+        _ => gemm::subgroup(run, &windows, block),
+    };
+    fitting(run, caps, blocks.into_iter().map(recipe).collect())
 }
 
-fn source(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported> {
+/// The source that gathers each value by itself, for any four pixels.
+fn windows(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported> {
     let link = run.only()?;
     if link.is_pointwise() {
         return Err(Unsupported::Pointwise);
@@ -37,7 +52,7 @@ fn source(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported> {
     if link.group_out_channels() < FEWEST_CHANNELS {
         return Err(Unsupported::Groups(link.groups));
     }
-    let (file, aligned_input, order) = match run.layout {
+    let (file, aligned, order) = match run.layout {
         Layout::Nchw => (include_str!("../../shaders/source_window_nchw.wgsl"), false, Order::ChannelFirst),
         Layout::Nhwc => {
             let aligned = link.group_in_channels() % 4 == 0;
@@ -47,11 +62,73 @@ fn source(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported> {
     Ok(Source {
         kernel,
         wgsl: Shader::new(file).constants(&shader::geometry(link)).text(),
-        aligned_input,
+        fetch: Fetch::Quads { aligned },
         order,
         link: 0,
         before: Vec::new(),
         loads: 1.0,
         mult_adds: 0.0,
     })
+}
+
+/// The source that loads a row of inputs once for all columns of the kernel.
+fn rows(run: &Run<'_>, pixels: u32, pairs: bool) -> Source {
+    let link = run.last();
+    // The first column of a block is as even as the padding, for its first output is.
+    let pairs = pairs && run.input().width.is_multiple_of(2);
+    let (text, loads) = fetch_row(link, pixels, pairs);
+    let access = if pairs { shader::ROW_PAIRS } else { shader::ROW_SCALAR };
+    Source {
+        kernel: IMPLICIT_GEMM_SUBGROUP.name,
+        wgsl: Shader::new(include_str!("../../shaders/source_rows_nchw.wgsl"))
+            .add(access)
+            .add(&text)
+            .constants(&shader::geometry(link))
+            .text(),
+        fetch: Fetch::Rows { columns: link.kernel_size[1] },
+        order: Order::ChannelFirst,
+        link: 0,
+        before: Vec::new(),
+        loads: loads as f64 / f64::from(pixels * link.kernel_size[1]),
+        mult_adds: 0.0,
+    }
+}
+
+/// `fetch_row` for so many neighbouring outputs of a row, written out, and how many loads it has.
+fn fetch_row(link: &Conv2d, pixels: u32, pairs: bool) -> (String, usize) {
+    let kernel_width = link.kernel_size[1];
+    let quads = pixels / 4;
+    // Pairs start at even columns.
+    let shift = if pairs { link.padding[1] % 2 } else { 0 };
+    let column_of = |output: u32, kx: u32| output * link.stride[1] + kx * link.dilation[1] + shift;
+    let load_of = |column: u32| if pairs { column / 2 * 2 } else { column };
+    let columns = (0..pixels).flat_map(|output| (0..kernel_width).map(move |kx| column_of(output, kx)));
+    let loads: BTreeSet<u32> = columns.map(load_of).collect();
+
+    let mut text = String::from("struct Row {\n");
+    for kx in 0..kernel_width {
+        for quad in 0..quads {
+            let _ = writeln!(text, "    v{kx}_{quad}: vec4<f32>,");
+        }
+    }
+    text.push_str("}\nfn fetch_row(row: u32, place: Place) -> Row {\n    let line = input_row(row, place);\n");
+    let _ = writeln!(text, "    let left = place.left - {shift};");
+    let load = if pairs { "load_padded2" } else { "load_padded" };
+    for column in &loads {
+        let _ = writeln!(text, "    let c{column} = {load}(line, left + {column});");
+    }
+    let value = |column: u32| match (pairs, column % 2) {
+        (true, 0) => format!("c{column}.x"),
+        (true, _) => format!("c{}.y", column - 1),
+        (false, _) => format!("c{column}"),
+    };
+    text.push_str("    return Row(\n");
+    for kx in 0..kernel_width {
+        for quad in 0..quads {
+            let values: Vec<_> = (0..4).map(|pixel| value(column_of(quad * 4 + pixel, kx))).collect();
+            let _ = writeln!(text, "        vec4<f32>({}),", values.join(", "));
+        }
+    }
+    text.push_str("    );\n}\n");
+    (text, loads.len())
 }

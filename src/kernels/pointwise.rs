@@ -1,6 +1,6 @@
 //! `pointwise` and `pointwise_subgroup`: 1x1 convolutions as a matrix product over the channels.
 
-use super::gemm::{self, Block, Source, Tile};
+use super::gemm::{self, Block, Fetch, Source, Tile};
 use super::{Kernel, Recipe, Run, Unsupported, fitting};
 use crate::caps::Caps;
 use crate::pack::Order;
@@ -17,7 +17,7 @@ fn tiled(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 
 fn subgroup(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let source = source(run, POINTWISE_SUBGROUP.name)?;
-    let blocks = subgroup_blocks(caps)?;
+    let blocks = subgroup_blocks(caps, BLOCKS, BLOCKS_CPU)?;
     let recipes = blocks.into_iter().map(|block| gemm::subgroup(run, &source, block)).collect();
     fitting(run, caps, recipes)
 }
@@ -33,24 +33,25 @@ pub const TILES: &[Tile] = &[
     Tile { channels: 16, pixels: 128, depth: 16, micro_channels: 4, micro_pixels: 4 },
 ];
 
-/// Blocks of products through subgroups that a device can run.
-pub fn subgroup_blocks(caps: &Caps) -> Result<Vec<Block>, Unsupported> {
+/// Channels and pixels of blocks through subgroups. A GPU keeps the sums in registers, a software device in memory.
+const BLOCKS: &[[u32; 2]] = &[[32, 4], [16, 4], [8, 4], [16, 8]];
+const BLOCKS_CPU: &[[u32; 2]] = &[[32, 4], [8, 4]];
+
+/// Blocks of so many channels and pixels, as a device can run them.
+pub fn subgroup_blocks(caps: &Caps, gpu: &[[u32; 2]], cpu: &[[u32; 2]]) -> Result<Vec<Block>, Unsupported> {
     let [lanes, most] = caps.subgroup.ok_or(Unsupported::NeedsSubgroups)?;
     // Whole subgroups only, whichever size the driver picks.
     let threads = if caps.is_cpu { most } else { most.max(64) };
-    let blocks: &[[u32; 2]] =
-        if caps.is_cpu { &[[32, 4], [8, 4], [32, 8], [64, 4]] } else { &[[32, 4], [16, 4], [8, 4], [16, 8]] };
-    Ok(blocks
-        .iter()
-        .map(|&[channels, pixels]| Block {
-            channels,
-            pixels,
-            threads,
-            lanes,
-            sums_in_array: caps.is_cpu,
-            pairs: caps.is_cpu && caps.int64,
-        })
-        .collect())
+    let blocks = if caps.is_cpu { cpu } else { gpu };
+    let block = |&[channels, pixels]: &[u32; 2]| Block {
+        channels,
+        pixels,
+        threads,
+        lanes,
+        sums_in_array: caps.is_cpu,
+        pairs: caps.is_cpu && caps.int64,
+    };
+    Ok(blocks.iter().map(block).collect())
 }
 
 fn source(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported> {
@@ -62,7 +63,7 @@ fn source(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported> {
         () if link.padding != [0; 4] => return Err(Unsupported::Padding(link.padding)),
         () => {}
     }
-    let (wgsl, aligned_input) = match run.layout {
+    let (wgsl, aligned) = match run.layout {
         Layout::Nchw => {
             (include_str!("../../shaders/source_pointwise_nchw.wgsl"), run.input().pixels().is_multiple_of(4))
         }
@@ -71,7 +72,7 @@ fn source(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported> {
     Ok(Source {
         kernel,
         wgsl: wgsl.into(),
-        aligned_input,
+        fetch: Fetch::Quads { aligned },
         order: Order::ChannelFirst,
         link: 0,
         before: Vec::new(),

@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use super::gemm::{self, Source, Tile};
+use super::gemm::{self, Fetch, Source, Tile};
 use super::pointwise::TILES;
 use super::{Kernel, Recipe, Run, Unsupported, fitting};
 use crate::caps::Caps;
@@ -71,7 +71,7 @@ fn source(run: &Run<'_>, depthwise: &Conv2d) -> Result<Source, Unsupported> {
             .constants(&shader::geometry(depthwise))
             .constants(&[("TAP_QUADS", taps.div_ceil(4))])
             .text(),
-        aligned_input: run.layout == Layout::Nhwc,
+        fetch: Fetch::Quads { aligned: run.layout == Layout::Nhwc },
         order: Order::ChannelFirst,
         link: 1,
         before: vec![(0, packing, "DEPTHWISE_AT"), (0, Packing::Bias { block: 1 }, "DEPTHWISE_BIAS_AT")],
