@@ -6,16 +6,17 @@
 // file says: `place` finds a pixel's inputs once, `fetch` reads or computes its values.
 //
 // weights  [group][panel][k][TILE_CHANNELS], then the biases
-// host     channels, GROUPS, PANELS, DEPTH and PADDED_DEPTH (of k), TILE_*, THREADS, BIAS_AT,
-//          `MicroTile`, `accumulate`, `finish`, and a source, a tile_*.wgsl, an input_* and an output_* file
+// host     channels, GROUPS, PANELS, DEPTH and PADDED_DEPTH (of k), TILE_*, STEP_DEPTH, THREADS, BIAS_AT,
+//          `MicroTile`, `accumulate`, `finish`, and a source, a tile_*.wgsl, an input_*,
+//          an output_* and a weights_* file
 //
 // The micro-tile over workgroup memory follows Volkov and Demmel, "Benchmarking GPUs to Tune Dense Linear
 // Algebra" (SC 2008).
 
-@group(0) @binding(2) var<storage, read> weights: array<vec4<f32>>;
-
 const PIXEL_QUADS: u32 = TILE_PIXELS / 4u;
 const CHANNEL_QUADS: u32 = TILE_CHANNELS / 4u;
+// WGSL has no way to ask for unrolling, so `accumulate` takes STEP_DEPTH values of k.
+const TILE_STEPS: u32 = TILE_DEPTH / STEP_DEPTH;
 
 // Both [k][quad], so that a micro-tile's operands are whole quads.
 var<workgroup> pixel_tile: array<vec4<f32>, TILE_DEPTH * PIXEL_QUADS>;
@@ -48,23 +49,10 @@ fn main(
             channel_tile[quad] = weights[panel_at + k0 * CHANNEL_QUADS + quad];
         }
         workgroupBarrier();
-        // Four steps by hand, for WGSL has no way to ask for unrolling.
-        for (var k = 0u; k < opaque(TILE_DEPTH); k += 4u) {
-            accumulate(&sums, k, row, column);
-            accumulate(&sums, k + 1u, row, column);
-            accumulate(&sums, k + 2u, row, column);
-            accumulate(&sums, k + 3u, row, column);
+        for (var k = 0u; k < opaque(TILE_STEPS); k++) {
+            accumulate(&sums, k * STEP_DEPTH, row, column);
         }
         workgroupBarrier();
     }
     finish(&sums, first_pixel, group, panel % PANELS * TILE_CHANNELS, row, column);
-}
-
-fn bias_of(index: u32) -> f32 {
-    let at = BIAS_AT + index;
-    return weights[at / 4u][at % 4u];
-}
-
-fn bias4_of(index: u32) -> vec4<f32> {
-    return weights[(BIAS_AT + index) / 4u];
 }

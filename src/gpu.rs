@@ -74,6 +74,19 @@ impl GpuConv {
         Self { shared: Arc::new(Device::new(device, queue)) }
     }
 
+    /// A device of its own, planned for as if it had other caps: to run on a software device what a GPU would be
+    /// given. What the device lacks shows when a layer is used.
+    ///
+    /// # Errors
+    /// As [`GpuConv::new`].
+    pub fn with_caps(change: impl FnOnce(Caps) -> Caps) -> Result<Self> {
+        let device = Self::new()?.shared;
+        let mut shared = Device::new(device.device.clone(), device.queue.clone());
+        shared.caps = change(shared.caps);
+        shared.watch();
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
     /// The features that kernels use where an adapter has them; none is needed.
     pub fn wanted_features() -> wgpu::Features {
         wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SHADER_INT64

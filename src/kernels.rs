@@ -29,9 +29,11 @@ pub struct Kernel {
 pub const KERNELS: &[Kernel] = &[
     separable::SEPARABLE,
     pointwise::POINTWISE_SUBGROUP,
+    pointwise::POINTWISE_UNIFORM,
     pointwise::POINTWISE,
     depthwise::DEPTHWISE,
     implicit_gemm::IMPLICIT_GEMM_SUBGROUP,
+    implicit_gemm::IMPLICIT_GEMM_UNIFORM,
     implicit_gemm::IMPLICIT_GEMM,
     direct::DIRECT,
 ];
@@ -219,6 +221,10 @@ pub enum Unsupported {
     Pointwise,
     /// The device has no subgroup operations.
     NeedsSubgroups,
+    /// It is made for software devices.
+    NeedsSoftwareDevice,
+    /// It is made for GPUs.
+    SoftwareDevice,
     /// Too many registers would be taken.
     Registers(u64),
     /// The workgroup is larger than the device's.
@@ -244,6 +250,8 @@ impl fmt::Display for Unsupported {
             Self::InnerResidual => f.write_str("a residual inside the run"),
             Self::NotSeparable => f.write_str("not a depthwise and a pointwise link"),
             Self::Pointwise => f.write_str("a plain product, `pointwise` is for that"),
+            Self::NeedsSoftwareDevice => f.write_str("made for software devices"),
+            Self::SoftwareDevice => f.write_str("not for software devices"),
             Self::NeedsSubgroups => f.write_str("the device has no subgroup operations"),
             Self::Registers(count) => write!(f, "would take {count} registers"),
             Self::Invocations { needed, limit } => write!(f, "needs workgroups of {needed}, the device has {limit}"),

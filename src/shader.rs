@@ -18,7 +18,9 @@ pub const INPUT_PAIRS: &str = include_str!("../shaders/input_pairs.wgsl");
 pub const ROW_SCALAR: &str = include_str!("../shaders/row_scalar.wgsl");
 /// Rows of the input read by 64-bit integers.
 pub const ROW_PAIRS: &str = include_str!("../shaders/row_pairs.wgsl");
-/// Weights of a product through subgroups, read one element at a time.
+/// Weights of a product, read four at a time.
+pub const WEIGHTS_VEC4: &str = include_str!("../shaders/weights_vec4.wgsl");
+/// Weights of a product, read one element at a time.
 pub const WEIGHTS_SCALAR: &str = include_str!("../shaders/weights_scalar.wgsl");
 /// The same by 64-bit integers.
 pub const WEIGHTS_PAIRS: &str = include_str!("../shaders/weights_pairs.wgsl");

@@ -276,6 +276,19 @@ fn plan_for_people_and_by_name() {
 }
 
 #[test]
+fn plan_for_a_device_that_is_not_here() {
+    for (device, reason) in [("gpu", "software devices"), ("webgpu", "no subgroup")] {
+        let plan = json(&["plan", "--json", "--device", device, "conv 1x64x56x56 -> 64 k3 p1"]);
+        assert!(plan["adapter"].as_str().unwrap().to_lowercase().contains(device), "{plan}");
+        let candidates = plan["candidates"].as_array().unwrap();
+        let turned_down = candidates.iter().find(|candidate| candidate["kernel"] == "implicit_gemm_subgroup").unwrap();
+        assert!(turned_down["reason"].as_str().unwrap().contains(reason), "{plan}");
+    }
+    failure(&["plan", "--device", "abacus", "pointwise 1x1x1x1 -> 1"], 2);
+    failure(&["plan", "--device", "gpu", "--adapter", "any", "pointwise 1x1x1x1 -> 1"], 2);
+}
+
+#[test]
 fn run_gives_what_was_worked_out_by_hand() {
     let folder = Folder::new();
     // An output that is there is replaced, and nothing is left beside it.

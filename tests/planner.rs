@@ -196,7 +196,7 @@ fn a_name_restricts_the_choice() {
         ("separable", &["separable"][..]),
         ("direct", &["direct", "direct"]),
         ("depthwise+pointwise", &["depthwise", "pointwise"]),
-        ("depthwise+pointwise_subgroup", &["depthwise", "pointwise_subgroup"]),
+        ("depthwise+pointwise_uniform", &["depthwise", "pointwise_uniform"]),
     ] {
         let schedule = plan(line, &gpu(), named(choice)).unwrap();
         assert_eq!(kernels(&schedule), expected, "{choice}");

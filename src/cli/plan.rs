@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use gpuconv::GpuConv;
+use gpuconv::Caps;
 use gpuconv::planner::{self, Considered, Schedule};
 use serde::Serialize;
 
@@ -21,8 +21,38 @@ pub struct Plan {
     /// Plan with this kernel or recipe; two, joined by `+`, for the two halves of a separable convolution
     #[arg(long, value_name = "NAME")]
     kernel: Option<String>,
+    /// Plan for a device that is not here, in place of the adapter
+    #[arg(long, value_name = "DEVICE", conflicts_with = "adapter")]
+    device: Option<Device>,
     /// What to plan
     problem: String,
+}
+
+/// Devices to plan for that are not here.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Device {
+    /// A desktop GPU: subgroups of 32 to 64 lanes, 32 KiB of workgroup memory
+    Gpu,
+    /// What WebGPU promises everywhere, without subgroups
+    Webgpu,
+}
+
+impl Device {
+    fn caps(self) -> Caps {
+        match self {
+            Self::Gpu => {
+                Caps { max_invocations: 1024, max_workgroup_memory: 32768, subgroup: Some([32, 64]), ..Caps::webgpu() }
+            }
+            Self::Webgpu => Caps::webgpu(),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Gpu => "a desktop GPU",
+            Self::Webgpu => "any WebGPU device",
+        }
+    }
 }
 
 /// Times are the cost model's, in milliseconds.
@@ -82,18 +112,24 @@ struct Candidate {
 impl Plan {
     pub fn execute(&self, adapter: Option<&str>) -> Outcome {
         let case = Case::parse(&self.problem)?;
-        let gpu = open(adapter)?;
+        let (caps, name) = match self.device {
+            Some(device) => (device.caps(), device.name().into()),
+            None => {
+                let gpu = open(adapter)?;
+                (gpu.caps().clone(), adapter_name(&gpu))
+            }
+        };
         let (chain, input, layout) = (case.problem.chain(), case.problem.input, case.problem.layout);
-        let schedule = planner::schedule(&chain, input, layout, gpu.caps(), &choice(self.kernel.as_deref()))?;
-        let alternatives = planner::alternatives(&chain, input, layout, gpu.caps())?;
+        let schedule = planner::schedule(&chain, input, layout, &caps, &choice(self.kernel.as_deref()))?;
+        let alternatives = planner::alternatives(&chain, input, layout, &caps)?;
         if let Some(folder) = &self.wgsl {
             write_shaders(folder, &schedule.considered)?;
         }
-        let planned = self.planned(&gpu, case.text, &schedule, &alternatives);
+        let planned = self.planned(name, case.text, &schedule, &alternatives);
         if self.json { print_json(&planned) } else { print(&text(&planned)) }
     }
 
-    fn planned(&self, gpu: &GpuConv, problem: String, schedule: &Schedule, alternatives: &[Schedule]) -> Planned {
+    fn planned(&self, adapter: String, problem: String, schedule: &Schedule, alternatives: &[Schedule]) -> Planned {
         let mut runners_up: Vec<_> = alternatives
             .iter()
             .filter(|other| other.name() != schedule.name())
@@ -103,7 +139,7 @@ impl Plan {
         let ms = schedule.seconds() * 1e3;
         Planned {
             problem,
-            adapter: adapter_name(gpu),
+            adapter,
             schedule: schedule.name(),
             ms,
             why: self.why(ms, runners_up.first()),

@@ -1,9 +1,10 @@
-//! The two matrix products that kernels are made of, through workgroup memory and through subgroups, over any
+//! The two matrix products that kernels are made of, through workgroup memory and in registers alone, over any
 //! source of pixels.
 
 use std::fmt::Write as _;
 
 use super::{Params, Pass, Recipe, Run, Work, compulsory_bytes, single_pass_operands};
+use crate::caps::Caps;
 use crate::conv::Conv2d;
 use crate::pack::{Order, Packing, padded_k, sections};
 use crate::shader::{self, Shader};
@@ -66,7 +67,7 @@ impl Tile {
     }
 }
 
-/// The sizes of a product through subgroups.
+/// The sizes of a product in registers.
 #[derive(Clone, Copy, Debug)]
 pub struct Block {
     /// Output channels of an invocation.
@@ -75,15 +76,47 @@ pub struct Block {
     pub pixels: u32,
     /// Invocations of a workgroup.
     pub threads: u32,
-    /// Lanes that a broadcast may read from: the device's smallest subgroup.
-    pub lanes: u32,
+    /// How weights are loaded.
+    pub weights: WeightLoads,
     /// Whether sums are an array, stored by a loop. A GPU would move an array that is indexed at run time out of
     /// its registers. A software device, whose registers are memory, compiles the loop many times faster than
     /// the stores written out.
     pub sums_in_array: bool,
-    /// Whether two neighbouring floats are loaded as one 64-bit integer. A software device pays for a load by
-    /// the lane, whatever its width.
-    pub pairs: bool,
+}
+
+/// How the lanes of a product in registers come to their weights, which are the same for all of them.
+#[derive(Clone, Copy, Debug)]
+pub enum WeightLoads {
+    /// All load the same, which costs a GPU one load: many of them have scalar loads for that.
+    Uniform,
+    /// Each loads others, and `subgroupBroadcast` from one of so many lanes, the device's smallest subgroup, hands
+    /// them round: for software devices, which load for each lane by itself. `pairs`: two neighbouring floats are
+    /// loaded as one 64-bit integer, for a load costs the same whatever its width.
+    Broadcast { lanes: u32, pairs: bool },
+}
+
+impl WeightLoads {
+    /// Weights of a load.
+    fn width(self) -> u32 {
+        match self {
+            Self::Uniform => 4,
+            Self::Broadcast { pairs: true, .. } => 2,
+            Self::Broadcast { pairs: false, .. } => 1,
+        }
+    }
+
+    /// Lanes that load different weights, for a block of so many channels.
+    fn spread(self, channels: u32) -> u32 {
+        match self {
+            Self::Uniform => 1,
+            Self::Broadcast { lanes, .. } => lanes.min(channels / self.width()),
+        }
+    }
+
+    /// Whether values are loaded in pairs.
+    pub fn pairs(self) -> bool {
+        matches!(self, Self::Broadcast { pairs: true, .. })
+    }
 }
 
 impl Block {
@@ -154,7 +187,7 @@ fn access(run: &Run<'_>, source: &Source, pairs: bool) -> [&'static str; 3] {
 }
 
 /// The product through workgroup memory.
-pub fn tiled(run: &Run<'_>, source: &Source, tile: Tile) -> Recipe {
+pub fn tiled(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe {
     let Product { link, weights, constants, panels, padded_depth } = product(run, source, tile.channels, tile.depth);
     let output = run.output();
     let pixels = u64::from(output.batch) * output.pixels();
@@ -164,17 +197,21 @@ pub fn tiled(run: &Run<'_>, source: &Source, tile: Tile) -> Recipe {
         Layout::Nhwc => include_str!("../../shaders/tile_nhwc.wgsl"),
     };
     let [input_file, output_file, product_file] = access(run, source, false);
+    // A software device takes long to compile each load that is written out.
+    let step_depth = if caps.is_cpu { 4 } else { tile.depth };
     let wgsl = Shader::new(include_str!("../../shaders/gemm_tile.wgsl"))
+        .add(shader::WEIGHTS_VEC4)
         .add(&source.wgsl)
         .add(staging)
         .add(product_file)
         .add(input_file)
         .add(output_file)
-        .add(&micro_tile(tile, run.layout))
+        .add(&micro_tile(tile, step_depth, run.layout))
         .constants(&constants)
         .constants(&[
             ("TILE_PIXELS", tile.pixels.into()),
             ("TILE_DEPTH", tile.depth.into()),
+            ("STEP_DEPTH", step_depth.into()),
             ("THREADS", tile.threads().into()),
         ])
         .finish(run);
@@ -213,7 +250,7 @@ pub fn tiled(run: &Run<'_>, source: &Source, tile: Tile) -> Recipe {
 ///
 /// The side of the output whose neighbours are neighbours in memory is the columns (quads), the other one the
 /// rows: channels x pixels for NCHW, pixels x channels for NHWC.
-fn micro_tile(tile: Tile, layout: Layout) -> String {
+fn micro_tile(tile: Tile, step_depth: u32, layout: Layout) -> String {
     let (rows, column_quads, columns, [row_tile, row_quads], [column_tile, column_tile_quads]) = match layout {
         Layout::Nchw => (
             tile.micro_channels,
@@ -237,18 +274,23 @@ fn micro_tile(tile: Tile, layout: Layout) -> String {
         }
     }
     text.push_str("}\nfn accumulate(sums: ptr<function, MicroTile>, k: u32, row: u32, column: u32) {\n");
-    for quad in 0..rows / 4 {
-        let _ = writeln!(text, "    let a{quad} = {row_tile}[k * {row_quads} + row * {}u + {quad}u];", rows / 4);
-    }
-    for quad in 0..column_quads {
-        let offset = quad * columns;
-        let _ = writeln!(text, "    let b{quad} = {column_tile}[k * {column_tile_quads} + column + {offset}u];");
-    }
-    for row in 0..rows {
-        let a = format!("a{}.{}", row / 4, ["x", "y", "z", "w"][row as usize % 4]);
+    let strides = [rows / 4 * rows_of(tile, layout), column_quads * columns];
+    let _ = writeln!(text, "    let row_at = k * {row_quads} + row * {}u;", rows / 4);
+    let _ = writeln!(text, "    let column_at = k * {column_tile_quads} + column;");
+    for k in 0..step_depth {
+        for quad in 0..rows / 4 {
+            let _ = writeln!(text, "    let a{k}_{quad} = {row_tile}[row_at + {}u];", k * strides[0] + quad);
+        }
         for quad in 0..column_quads {
-            let sum = format!("(*sums).s{row}_{quad}");
-            let _ = writeln!(text, "    {sum} = fma(vec4<f32>({a}), b{quad}, {sum});");
+            let offset = k * strides[1] + quad * columns;
+            let _ = writeln!(text, "    let b{k}_{quad} = {column_tile}[column_at + {offset}u];");
+        }
+        for row in 0..rows {
+            let a = format!("a{k}_{}.{}", row / 4, ["x", "y", "z", "w"][row as usize % 4]);
+            for quad in 0..column_quads {
+                let sum = format!("(*sums).s{row}_{quad}");
+                let _ = writeln!(text, "    {sum} = fma(vec4<f32>({a}), b{k}_{quad}, {sum});");
+            }
         }
     }
     text.push_str(
@@ -274,8 +316,16 @@ fn micro_tile(tile: Tile, layout: Layout) -> String {
     text
 }
 
-/// The product through subgroups.
-pub fn subgroup(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
+/// Micro-tiles of a workgroup from its first row to its last.
+fn rows_of(tile: Tile, layout: Layout) -> u32 {
+    match layout {
+        Layout::Nchw => tile.channels / tile.micro_channels,
+        Layout::Nhwc => tile.pixels / tile.micro_pixels,
+    }
+}
+
+/// The product in registers, without workgroup memory.
+pub fn registers(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
     let [fetches, steps] = steps(source.fetch);
     let Product { link, weights, constants, panels, padded_depth } = product(run, source, block.channels, steps);
     let output = run.output();
@@ -286,11 +336,19 @@ pub fn subgroup(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
     };
     let tile_pixels = block.threads * block.pixels;
     let workgroups = pixels.div_ceil(tile_pixels.into()) * panels * u64::from(link.groups);
-    let [input_file, output_file, product_file] = access(run, source, block.pairs);
-    let weights_file = if block.pairs { shader::WEIGHTS_PAIRS } else { shader::WEIGHTS_SCALAR };
-    let wgsl = Shader::new(include_str!("../../shaders/gemm_subgroup.wgsl"))
+    let [input_file, output_file, product_file] = access(run, source, block.weights.pairs());
+    let (core, weights_file) = match block.weights {
+        WeightLoads::Uniform => (include_str!("../../shaders/gemm_uniform.wgsl"), shader::WEIGHTS_VEC4),
+        WeightLoads::Broadcast { pairs: false, .. } => {
+            (include_str!("../../shaders/gemm_subgroup.wgsl"), shader::WEIGHTS_SCALAR)
+        }
+        WeightLoads::Broadcast { pairs: true, .. } => {
+            (include_str!("../../shaders/gemm_subgroup.wgsl"), shader::WEIGHTS_PAIRS)
+        }
+    };
+    let wgsl = Shader::new(core)
         .add(weights_file)
-        .add(if block.pairs { shader::PAIRS } else { "" })
+        .add(if block.weights.pairs() { shader::PAIRS } else { "" })
         .add(&source.wgsl)
         .add(product_file)
         .add(input_file)
@@ -302,10 +360,11 @@ pub fn subgroup(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
 
     let invocations = workgroups as f64 * f64::from(block.threads);
     let outputs = invocations * f64::from(block.channels * block.pixels);
-    let per_load = if block.pairs { 2.0 } else { 1.0 };
-    let weights_per_k = (f64::from(block.channels) / per_load / f64::from(block.lanes)).ceil();
+    let per_load = f64::from(block.weights.width());
+    let weights_per_k =
+        f64::from(block.channels.div_ceil(block.weights.width() * block.weights.spread(block.channels)));
     let loads = match source.fetch {
-        Fetch::Quads { aligned: true } => source.loads / per_load,
+        Fetch::Quads { aligned: true } if block.weights.pairs() => source.loads / per_load,
         _ => source.loads,
     };
     let fetched = invocations * f64::from(block.pixels) * padded_depth as f64;
@@ -334,7 +393,7 @@ pub fn subgroup(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
     }
 }
 
-/// Fewest values of k in a step of the loop of the product through subgroups, so that what a loop costs (on
+/// Fewest values of k in a step of the loop of the product in registers, so that what a loop costs (on
 /// software devices a masked write of every sum) is paid once for all of them.
 const STEPS: u32 = 4;
 
@@ -349,11 +408,10 @@ fn steps(fetch: Fetch) -> [u32; 2] {
     }
 }
 
-/// `compute` of the product through subgroups, with every accumulator and every broadcast named.
+/// `compute` of the product in registers, with every accumulator and every broadcast named.
 fn compute(block: Block, layout: Layout, fetch: Fetch, fetches: u32) -> String {
-    let Block { channels, pixels, lanes, .. } = block;
-    let per_load = if block.pairs { 2 } else { 1 };
-    let (quads, spread) = (pixels / 4, lanes.min(channels / per_load));
+    let Block { channels, pixels, weights, .. } = block;
+    let (quads, per_load, spread) = (pixels / 4, weights.width(), weights.spread(channels));
     let mut text = String::from("fn compute(first_pixel: u32, group: u32, panel: u32, lane: u32) {\n");
     let _ = writeln!(
         text,
@@ -420,13 +478,16 @@ fn compute(block: Block, layout: Layout, fetch: Fetch, fetches: u32) -> String {
         }
     }
     for channel in 0..channels {
-        let (load, component) = (channel / per_load, if block.pairs { [".x", ".y"][channel as usize % 2] } else { "" });
+        let (load, component) = (channel / per_load, channel % per_load);
         let (part, source) = (load / spread, load % spread);
+        let component = if per_load == 1 { "" } else { [".x", ".y", ".z", ".w"][component as usize] };
         for step in 0..steps {
-            let _ = writeln!(
-                text,
-                "        let b{step}_{channel} = vec4<f32>(subgroupBroadcast(w{step}_{part}{component}, {source}u));"
-            );
+            let weight = format!("w{step}_{part}{component}");
+            let weight = match weights {
+                WeightLoads::Uniform => weight,
+                WeightLoads::Broadcast { .. } => format!("subgroupBroadcast({weight}, {source}u)"),
+            };
+            let _ = writeln!(text, "        let b{step}_{channel} = vec4<f32>({weight});");
         }
         for quad in 0..quads {
             let sum = block.sum(channel, quad);

@@ -1,11 +1,11 @@
-//! `implicit_gemm` and `implicit_gemm_subgroup`: any dense or grouped convolution as a matrix product whose
-//! pixels are gathered as they are needed.
+//! `implicit_gemm`, `implicit_gemm_uniform` and `implicit_gemm_subgroup`: any dense or grouped convolution as a
+//! matrix product whose pixels are gathered as they are needed.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::gemm::{self, Block, Fetch, Source};
-use super::pointwise::{TILES, subgroup_blocks};
+use super::pointwise::{TILES, subgroup_blocks, uniform_blocks};
 use super::{Kernel, Recipe, Run, Unsupported, fitting};
 use crate::caps::Caps;
 use crate::conv::Conv2d;
@@ -15,11 +15,13 @@ use crate::shader::Shader;
 use crate::shape::Layout;
 
 pub const IMPLICIT_GEMM: Kernel = Kernel { name: "implicit_gemm", links: 1, candidates: tiled };
+pub const IMPLICIT_GEMM_UNIFORM: Kernel = Kernel { name: "implicit_gemm_uniform", links: 1, candidates: uniform };
 pub const IMPLICIT_GEMM_SUBGROUP: Kernel = Kernel { name: "implicit_gemm_subgroup", links: 1, candidates: subgroup };
 
-/// Channels and pixels of blocks through subgroups. A row of eight pixels loads less for each than one of four.
-const BLOCKS: &[[u32; 2]] = &[[32, 4], [16, 4], [8, 4], [16, 8]];
-const BLOCKS_CPU: &[[u32; 2]] = &[[32, 8], [32, 4], [8, 8]];
+/// Channels and pixels of blocks in registers: of a GPU's, and of a software device's, which are memory. A row of
+/// eight pixels loads less for each than one of four.
+const UNIFORM_BLOCKS: &[[u32; 2]] = &[[16, 8]];
+const SUBGROUP_BLOCKS: &[[u32; 2]] = &[[32, 8], [32, 4], [8, 8]];
 /// Below this many output channels in a group, most of a tile would be idle.
 const FEWEST_CHANNELS: u32 = 4;
 /// Beyond this many kernel columns, a row of them written out takes drivers too long to compile.
@@ -27,20 +29,35 @@ const MOST_COLUMNS: u32 = 7;
 
 fn tiled(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let source = windows(run, IMPLICIT_GEMM.name)?;
-    let recipes = TILES.iter().map(|&tile| gemm::tiled(run, &source, tile)).collect();
+    let recipes = TILES.iter().map(|&tile| gemm::tiled(run, &source, tile, caps)).collect();
     fitting(run, caps, recipes)
+}
+
+fn uniform(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
+    let windows = windows(run, IMPLICIT_GEMM_UNIFORM.name)?;
+    // Where each value is gathered by itself, gathering through workgroup memory does it once for more channels.
+    if run.layout != Layout::Nchw {
+        return Err(Unsupported::Layout(run.layout));
+    }
+    if !has_rows(run) {
+        return Err(Unsupported::KernelSize(run.last().kernel_size));
+    }
+    let blocks = uniform_blocks(caps, UNIFORM_BLOCKS)?.into_iter();
+    fitting(run, caps, blocks.map(|block| gemm::registers(run, &rows(run, windows.kernel, block), block)).collect())
 }
 
 fn subgroup(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let windows = windows(run, IMPLICIT_GEMM_SUBGROUP.name)?;
-    let blocks = subgroup_blocks(caps, BLOCKS, BLOCKS_CPU)?;
-    let recipe = |block: Block| match run.layout {
-        Layout::Nchw if run.last().kernel_size[1] <= MOST_COLUMNS => {
-            gemm::subgroup(run, &rows(run, block.pixels, block.pairs), block)
-        }
-        _ => gemm::subgroup(run, &windows, block),
+    let recipe = |block| match has_rows(run) {
+        true => gemm::registers(run, &rows(run, windows.kernel, block), block),
+        false => gemm::registers(run, &windows, block),
     };
-    fitting(run, caps, blocks.into_iter().map(recipe).collect())
+    fitting(run, caps, subgroup_blocks(caps, SUBGROUP_BLOCKS)?.into_iter().map(recipe).collect())
+}
+
+/// Whether whole rows of the kernel can be the source.
+fn has_rows(run: &Run<'_>) -> bool {
+    run.layout == Layout::Nchw && run.last().kernel_size[1] <= MOST_COLUMNS
 }
 
 /// The source that gathers each value by itself, for any four pixels.
@@ -72,14 +89,14 @@ fn windows(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported> {
 }
 
 /// The source that loads a row of inputs once for all columns of the kernel.
-fn rows(run: &Run<'_>, pixels: u32, pairs: bool) -> Source {
+fn rows(run: &Run<'_>, kernel: &'static str, block: Block) -> Source {
     let link = run.last();
     // The first column of a block is as even as the padding, for its first output is.
-    let pairs = pairs && run.input().width.is_multiple_of(2);
-    let (text, loads) = fetch_row(link, pixels, pairs);
+    let pairs = block.weights.pairs() && run.input().width.is_multiple_of(2);
+    let (text, loads) = fetch_row(link, block.pixels, pairs);
     let access = if pairs { shader::ROW_PAIRS } else { shader::ROW_SCALAR };
     Source {
-        kernel: IMPLICIT_GEMM_SUBGROUP.name,
+        kernel,
         wgsl: Shader::new(include_str!("../../shaders/source_rows_nchw.wgsl"))
             .add(access)
             .add(&text)
@@ -89,7 +106,7 @@ fn rows(run: &Run<'_>, pixels: u32, pairs: bool) -> Source {
         order: Order::ChannelFirst,
         link: 0,
         before: Vec::new(),
-        loads: loads as f64 / f64::from(pixels * link.kernel_size[1]),
+        loads: loads as f64 / f64::from(block.pixels * link.kernel_size[1]),
         mult_adds: 0.0,
     }
 }

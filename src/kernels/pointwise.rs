@@ -1,25 +1,31 @@
-//! `pointwise` and `pointwise_subgroup`: 1x1 convolutions as a matrix product over the channels.
+//! `pointwise`, `pointwise_uniform` and `pointwise_subgroup`: 1x1 convolutions as a matrix product over the channels.
 
-use super::gemm::{self, Block, Fetch, Source, Tile};
+use super::gemm::{self, Block, Fetch, Source, Tile, WeightLoads};
 use super::{Kernel, Recipe, Run, Unsupported, fitting};
 use crate::caps::Caps;
 use crate::pack::Order;
 use crate::shape::Layout;
 
 pub const POINTWISE: Kernel = Kernel { name: "pointwise", links: 1, candidates: tiled };
+pub const POINTWISE_UNIFORM: Kernel = Kernel { name: "pointwise_uniform", links: 1, candidates: uniform };
 pub const POINTWISE_SUBGROUP: Kernel = Kernel { name: "pointwise_subgroup", links: 1, candidates: subgroup };
 
 fn tiled(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let source = source(run, POINTWISE.name)?;
-    let recipes = TILES.iter().map(|&tile| gemm::tiled(run, &source, tile)).collect();
+    let recipes = TILES.iter().map(|&tile| gemm::tiled(run, &source, tile, caps)).collect();
     fitting(run, caps, recipes)
+}
+
+fn uniform(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
+    let source = source(run, POINTWISE_UNIFORM.name)?;
+    let blocks = uniform_blocks(caps, UNIFORM_BLOCKS)?;
+    fitting(run, caps, blocks.into_iter().map(|block| gemm::registers(run, &source, block)).collect())
 }
 
 fn subgroup(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let source = source(run, POINTWISE_SUBGROUP.name)?;
-    let blocks = subgroup_blocks(caps, BLOCKS, BLOCKS_CPU)?;
-    let recipes = blocks.into_iter().map(|block| gemm::subgroup(run, &source, block)).collect();
-    fitting(run, caps, recipes)
+    let blocks = subgroup_blocks(caps, SUBGROUP_BLOCKS)?;
+    fitting(run, caps, blocks.into_iter().map(|block| gemm::registers(run, &source, block)).collect())
 }
 
 /// Tiles of products through workgroup memory. Large ones do more for each value staged, small ones fill a
@@ -33,24 +39,32 @@ pub const TILES: &[Tile] = &[
     Tile { channels: 16, pixels: 128, depth: 16, micro_channels: 4, micro_pixels: 4 },
 ];
 
-/// Channels and pixels of blocks through subgroups. A GPU keeps the sums in registers, a software device in memory.
-const BLOCKS: &[[u32; 2]] = &[[32, 4], [16, 4], [8, 4], [16, 8]];
-const BLOCKS_CPU: &[[u32; 2]] = &[[32, 4], [8, 4]];
+/// Channels and pixels of blocks in registers: of a GPU's, and of a software device's, which are memory.
+const UNIFORM_BLOCKS: &[[u32; 2]] = &[[16, 4]];
+const SUBGROUP_BLOCKS: &[[u32; 2]] = &[[32, 4], [8, 4]];
 
-/// Blocks of so many channels and pixels, as a device can run them.
-pub fn subgroup_blocks(caps: &Caps, gpu: &[[u32; 2]], cpu: &[[u32; 2]]) -> Result<Vec<Block>, Unsupported> {
-    let [lanes, most] = caps.subgroup.ok_or(Unsupported::NeedsSubgroups)?;
-    // Whole subgroups only, whichever size the driver picks.
-    let threads = if caps.is_cpu { most } else { most.max(64) };
-    let blocks = if caps.is_cpu { cpu } else { gpu };
-    let block = |&[channels, pixels]: &[u32; 2]| Block {
-        channels,
-        pixels,
-        threads,
-        lanes,
-        sums_in_array: caps.is_cpu,
-        pairs: caps.is_cpu && caps.int64,
-    };
+/// Invocations of a workgroup on a GPU, a multiple of any subgroup.
+const THREADS: u32 = 64;
+
+/// Blocks of so many channels and pixels for GPUs.
+pub fn uniform_blocks(caps: &Caps, blocks: &[[u32; 2]]) -> Result<Vec<Block>, Unsupported> {
+    if caps.is_cpu {
+        return Err(Unsupported::SoftwareDevice);
+    }
+    let (weights, sums_in_array) = (WeightLoads::Uniform, false);
+    let block = |&[channels, pixels]: &[u32; 2]| Block { channels, pixels, threads: THREADS, weights, sums_in_array };
+    Ok(blocks.iter().map(block).collect())
+}
+
+/// Blocks of so many channels and pixels for software devices with subgroups.
+pub fn subgroup_blocks(caps: &Caps, blocks: &[[u32; 2]]) -> Result<Vec<Block>, Unsupported> {
+    let [lanes, threads] = caps.subgroup.ok_or(Unsupported::NeedsSubgroups)?;
+    if !caps.is_cpu {
+        return Err(Unsupported::NeedsSoftwareDevice);
+    }
+    let (weights, sums_in_array) = (WeightLoads::Broadcast { lanes, pairs: caps.int64 }, true);
+    // Workgroups of the largest subgroup: whole subgroups only, whichever size the driver picks.
+    let block = |&[channels, pixels]: &[u32; 2]| Block { channels, pixels, threads, weights, sums_in_array };
     Ok(blocks.iter().map(block).collect())
 }
 

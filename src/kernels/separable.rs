@@ -40,7 +40,7 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
         return Err(Unsupported::KernelSize(depthwise.kernel_size));
     }
     let source = source(run, depthwise)?;
-    let recipes = WIDE_TILES.iter().chain(TILES).map(|&tile| gemm::tiled(run, &source, tile)).collect();
+    let recipes = WIDE_TILES.iter().chain(TILES).map(|&tile| gemm::tiled(run, &source, tile, caps)).collect();
     fitting(run, caps, recipes)
 }
 

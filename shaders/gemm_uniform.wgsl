@@ -1,0 +1,22 @@
+// A matrix product in registers alone: the lanes of a workgroup work on neighbouring pixels and the same channels,
+// so that all of them load the same weights. Many GPUs have scalar loads for that, and multiply by a scalar as fast
+// as by a register; the others load once for all lanes. Each pixel is loaded by one lane for all its channels.
+//
+// weights  [group][panel][k][TILE_CHANNELS], then the biases
+// host     channels, GROUPS, PANELS, DEPTH, PADDED_DEPTH, TILE_CHANNELS, PIXELS (of an invocation), BIAS_AT,
+//          THREADS, `compute`, and a source, a product_*.wgsl, an input_*, an output_* and a weights_* file
+
+@compute @workgroup_size(THREADS)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let index = workgroup_index(workgroup, grid);
+    if index >= params.work {
+        return;
+    }
+    let panel = index % (GROUPS * PANELS);
+    let first_pixel = (index / (GROUPS * PANELS) * THREADS + local) * PIXELS;
+    compute(first_pixel, panel / PANELS, panel, 0u);
+}
