@@ -76,6 +76,9 @@ pub struct Block {
     pub pixels: u32,
     /// Invocations of a workgroup.
     pub threads: u32,
+    /// Values of k in a step of the loop, where the source does not ask for more: what a loop costs (on software
+    /// devices a masked write of every sum) is paid once for all of them.
+    pub steps: u32,
     /// How weights are loaded.
     pub weights: WeightLoads,
     /// Whether sums are an array, stored by a loop. A GPU would move an array that is indexed at run time out of
@@ -326,7 +329,7 @@ fn rows_of(tile: Tile, layout: Layout) -> u32 {
 
 /// The product in registers, without workgroup memory.
 pub fn registers(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
-    let [fetches, steps] = steps(source.fetch);
+    let [_, steps] = steps(block, run.layout, source.fetch);
     let Product { link, weights, constants, panels, padded_depth } = product(run, source, block.channels, steps);
     let output = run.output();
     let tiles_x = output.width.div_ceil(block.pixels);
@@ -353,7 +356,7 @@ pub fn registers(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
         .add(product_file)
         .add(input_file)
         .add(output_file)
-        .add(&compute(block, run.layout, source.fetch, fetches))
+        .add(&compute(block, run.layout, source.fetch))
         .constants(&constants)
         .constants(&[("PIXELS", block.pixels.into()), ("THREADS", block.threads.into())])
         .finish(run);
@@ -393,23 +396,20 @@ pub fn registers(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
     }
 }
 
-/// Fewest values of k in a step of the loop of the product in registers, so that what a loop costs (on
-/// software devices a masked write of every sum) is paid once for all of them.
-const STEPS: u32 = 4;
-
 /// How many rows of a source, or quads of k, a step of the loop takes, and how many k they are.
-fn steps(fetch: Fetch) -> [u32; 2] {
-    match fetch {
-        Fetch::Quads { .. } => [1, STEPS],
-        Fetch::Rows { columns } => {
-            let rows = (STEPS / columns).max(1);
+fn steps(block: Block, layout: Layout, fetch: Fetch) -> [u32; 2] {
+    match (fetch, layout) {
+        (Fetch::Quads { .. }, Layout::Nchw) => [1, block.steps],
+        (Fetch::Quads { .. }, Layout::Nhwc) => [1, 4],
+        (Fetch::Rows { columns }, _) => {
+            let rows = (block.steps / columns).max(1);
             [rows, rows * columns]
         }
     }
 }
 
 /// `compute` of the product in registers, with every accumulator and every broadcast named.
-fn compute(block: Block, layout: Layout, fetch: Fetch, fetches: u32) -> String {
+fn compute(block: Block, layout: Layout, fetch: Fetch) -> String {
     let Block { channels, pixels, weights, .. } = block;
     let (quads, per_load, spread) = (pixels / 4, weights.width(), weights.spread(channels));
     let mut text = String::from("fn compute(first_pixel: u32, group: u32, panel: u32, lane: u32) {\n");
@@ -437,7 +437,7 @@ fn compute(block: Block, layout: Layout, fetch: Fetch, fetches: u32) -> String {
             }
         }
     }
-    let steps = steps(fetch)[1];
+    let [fetches, steps] = steps(block, layout, fetch);
     let _ = writeln!(text, "    for (var k = 0u; k < opaque(PADDED_DEPTH); k += {steps}u) {{");
     match (layout, fetch) {
         (_, Fetch::Rows { columns }) => {

@@ -51,8 +51,14 @@ pub fn uniform_blocks(caps: &Caps, blocks: &[[u32; 2]]) -> Result<Vec<Block>, Un
     if caps.is_cpu {
         return Err(Unsupported::SoftwareDevice);
     }
-    let (weights, sums_in_array) = (WeightLoads::Uniform, false);
-    let block = |&[channels, pixels]: &[u32; 2]| Block { channels, pixels, threads: THREADS, weights, sums_in_array };
+    let block = |&[channels, pixels]: &[u32; 2]| Block {
+        channels,
+        pixels,
+        threads: THREADS,
+        steps: 4,
+        weights: WeightLoads::Uniform,
+        sums_in_array: false,
+    };
     Ok(blocks.iter().map(block).collect())
 }
 
@@ -62,9 +68,16 @@ pub fn subgroup_blocks(caps: &Caps, blocks: &[[u32; 2]]) -> Result<Vec<Block>, U
     if !caps.is_cpu {
         return Err(Unsupported::NeedsSoftwareDevice);
     }
-    let (weights, sums_in_array) = (WeightLoads::Broadcast { lanes, pairs: caps.int64 }, true);
-    // Workgroups of the largest subgroup: whole subgroups only, whichever size the driver picks.
-    let block = |&[channels, pixels]: &[u32; 2]| Block { channels, pixels, threads, weights, sums_in_array };
+    let block = |&[channels, pixels]: &[u32; 2]| Block {
+        channels,
+        pixels,
+        // The largest subgroup, so whole subgroups only, whichever size the driver picks.
+        threads,
+        // Four take twice as long to compile, and run no faster.
+        steps: 2,
+        weights: WeightLoads::Broadcast { lanes, pairs: caps.int64 },
+        sums_in_array: true,
+    };
     Ok(blocks.iter().map(block).collect())
 }
 
