@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::gemm::{self, Block, Fetch, Source};
-use super::pointwise::{TILES, subgroup_blocks, uniform_blocks};
+use super::gemm::registers::{self, Block};
+use super::gemm::{Fetch, Source, tiled};
 use super::{Kernel, Recipe, Run, Unsupported, fitting};
 use crate::caps::Caps;
 use crate::conv::Conv2d;
@@ -14,9 +14,11 @@ use crate::shader;
 use crate::shader::Shader;
 use crate::shape::Layout;
 
-pub const IMPLICIT_GEMM: Kernel = Kernel { name: "implicit_gemm", links: 1, candidates: tiled };
-pub const IMPLICIT_GEMM_UNIFORM: Kernel = Kernel { name: "implicit_gemm_uniform", links: 1, candidates: uniform };
-pub const IMPLICIT_GEMM_SUBGROUP: Kernel = Kernel { name: "implicit_gemm_subgroup", links: 1, candidates: subgroup };
+pub const IMPLICIT_GEMM: Kernel = Kernel { name: "implicit_gemm", links: 1, candidates: by_tiles };
+pub const IMPLICIT_GEMM_UNIFORM: Kernel =
+    Kernel { name: "implicit_gemm_uniform", links: 1, candidates: by_uniform_loads };
+pub const IMPLICIT_GEMM_SUBGROUP: Kernel =
+    Kernel { name: "implicit_gemm_subgroup", links: 1, candidates: by_broadcasts };
 
 /// Channels and pixels of blocks in registers: of a GPU's, and of a software device's, which are memory. A row of
 /// eight pixels loads less for each than one of four.
@@ -27,13 +29,13 @@ const FEWEST_CHANNELS: u32 = 4;
 /// Beyond this many kernel columns, a row of them written out takes drivers too long to compile.
 const MOST_COLUMNS: u32 = 7;
 
-fn tiled(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
+fn by_tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let source = windows(run, IMPLICIT_GEMM.name)?;
-    let recipes = TILES.iter().map(|&tile| gemm::tiled(run, &source, tile, caps)).collect();
+    let recipes = tiled::TILES.iter().map(|&tile| tiled::recipe(run, &source, tile, caps)).collect();
     fitting(run, caps, recipes)
 }
 
-fn uniform(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
+fn by_uniform_loads(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let windows = windows(run, IMPLICIT_GEMM_UNIFORM.name)?;
     // Where each value is gathered by itself, gathering through workgroup memory does it once for more channels.
     if run.layout != Layout::Nchw {
@@ -42,17 +44,17 @@ fn uniform(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     if !has_rows(run) {
         return Err(Unsupported::KernelSize(run.last().kernel_size));
     }
-    let blocks = uniform_blocks(caps, UNIFORM_BLOCKS)?.into_iter();
-    fitting(run, caps, blocks.map(|block| gemm::registers(run, &rows(run, windows.kernel, block), block)).collect())
+    let blocks = registers::uniform_blocks(caps, UNIFORM_BLOCKS)?.into_iter();
+    fitting(run, caps, blocks.map(|block| registers::recipe(run, &rows(run, windows.kernel, block), block)).collect())
 }
 
-fn subgroup(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
+fn by_broadcasts(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let windows = windows(run, IMPLICIT_GEMM_SUBGROUP.name)?;
     let recipe = |block| match has_rows(run) {
-        true => gemm::registers(run, &rows(run, windows.kernel, block), block),
-        false => gemm::registers(run, &windows, block),
+        true => registers::recipe(run, &rows(run, windows.kernel, block), block),
+        false => registers::recipe(run, &windows, block),
     };
-    fitting(run, caps, subgroup_blocks(caps, SUBGROUP_BLOCKS)?.into_iter().map(recipe).collect())
+    fitting(run, caps, registers::subgroup_blocks(caps, SUBGROUP_BLOCKS)?.into_iter().map(recipe).collect())
 }
 
 /// Whether whole rows of the kernel can be the source.

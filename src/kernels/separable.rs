@@ -6,8 +6,8 @@
 
 use std::fmt::Write as _;
 
-use super::gemm::{self, Fetch, Source, Tile};
-use super::pointwise::TILES;
+use super::gemm::tiled::{self, TILES, Tile};
+use super::gemm::{Fetch, Source};
 use super::{Kernel, Recipe, Run, Unsupported, fitting};
 use crate::caps::Caps;
 use crate::conv::Conv2d;
@@ -40,7 +40,7 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
         return Err(Unsupported::KernelSize(depthwise.kernel_size));
     }
     let source = source(run, depthwise)?;
-    let recipes = WIDE_TILES.iter().chain(TILES).map(|&tile| gemm::tiled(run, &source, tile, caps)).collect();
+    let recipes = WIDE_TILES.iter().chain(TILES).map(|&tile| tiled::recipe(run, &source, tile, caps)).collect();
     fitting(run, caps, recipes)
 }
 

@@ -1,0 +1,183 @@
+//! The matrix product through workgroup memory, over any source of pixels.
+
+use std::fmt::Write as _;
+
+use super::{Product, Source, access, product};
+use crate::caps::Caps;
+use crate::kernels::{Params, Pass, Recipe, Run, Work, compulsory_bytes, single_pass_operands};
+use crate::shader::{self, Shader};
+use crate::shape::Layout;
+
+/// The sizes of a product through workgroup memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Tile {
+    /// Output channels of a workgroup.
+    pub channels: u32,
+    /// Pixels of a workgroup.
+    pub pixels: u32,
+    /// Values of k staged at a time.
+    pub depth: u32,
+    /// Output channels of an invocation.
+    pub micro_channels: u32,
+    /// Pixels of an invocation.
+    pub micro_pixels: u32,
+}
+
+impl Tile {
+    fn threads(self) -> u32 {
+        (self.channels / self.micro_channels) * (self.pixels / self.micro_pixels)
+    }
+
+    fn workgroup_memory(self) -> u32 {
+        (self.channels + self.pixels) * self.depth * 4
+    }
+}
+
+/// Tiles of products through workgroup memory. Large ones do more for each value staged, small ones fill a
+/// device on small layers.
+pub const TILES: &[Tile] = &[
+    Tile { channels: 64, pixels: 64, depth: 16, micro_channels: 4, micro_pixels: 4 },
+    Tile { channels: 128, pixels: 64, depth: 16, micro_channels: 8, micro_pixels: 4 },
+    Tile { channels: 128, pixels: 128, depth: 8, micro_channels: 8, micro_pixels: 8 },
+    Tile { channels: 64, pixels: 32, depth: 16, micro_channels: 4, micro_pixels: 4 },
+    Tile { channels: 32, pixels: 32, depth: 16, micro_channels: 4, micro_pixels: 4 },
+    Tile { channels: 16, pixels: 128, depth: 16, micro_channels: 4, micro_pixels: 4 },
+];
+
+/// The product through workgroup memory.
+pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe {
+    let Product { link, weights, constants, panels, padded_depth } = product(run, source, tile.channels, tile.depth);
+    let output = run.output();
+    let pixels = u64::from(output.batch) * output.pixels();
+    let workgroups = pixels.div_ceil(tile.pixels.into()) * panels * u64::from(link.groups);
+    let staging = match run.layout {
+        Layout::Nchw => include_str!("../../../shaders/tile_nchw.wgsl"),
+        Layout::Nhwc => include_str!("../../../shaders/tile_nhwc.wgsl"),
+    };
+    let [input_file, output_file, product_file] = access(run, source, false);
+    // A software device takes long to compile each load that is written out.
+    let step_depth = if caps.is_cpu { 4 } else { tile.depth };
+    let wgsl = Shader::new(include_str!("../../../shaders/gemm_tile.wgsl"))
+        .add(shader::WEIGHTS_VEC4)
+        .add(&source.wgsl)
+        .add(staging)
+        .add(product_file)
+        .add(input_file)
+        .add(output_file)
+        .add(&micro_tile(tile, step_depth, run.layout))
+        .constants(&constants)
+        .constants(&[
+            ("TILE_PIXELS", tile.pixels.into()),
+            ("TILE_DEPTH", tile.depth.into()),
+            ("STEP_DEPTH", step_depth.into()),
+            ("THREADS", tile.threads().into()),
+        ])
+        .finish(run);
+
+    let tiles = workgroups as f64;
+    let staged = tiles * f64::from(tile.pixels) * padded_depth as f64;
+    let outputs = tiles * f64::from(tile.channels * tile.pixels);
+    let mult_adds = outputs * padded_depth as f64;
+    Recipe {
+        name: format!("{}/{}x{}x{}", source.kernel, tile.channels, tile.pixels, tile.depth),
+        passes: vec![Pass {
+            wgsl,
+            operands: single_pass_operands(run),
+            params: Params { work: workgroups as u32, ..Params::of(run) },
+            workgroup: tile.threads(),
+            workgroups,
+            workgroup_memory: tile.workgroup_memory(),
+        }],
+        weights,
+        workspace: Vec::new(),
+        work: Work {
+            mult_adds: mult_adds + staged * source.mult_adds,
+            accesses: staged * source.loads + tiles * f64::from(tile.channels) * padded_depth as f64 + outputs,
+            shared: mult_adds * (1.0 / f64::from(tile.micro_channels) + 1.0 / f64::from(tile.micro_pixels)),
+            bytes: compulsory_bytes(run),
+            invocations: tiles * f64::from(tile.threads()),
+        },
+        // One sum in order of k.
+        tolerance: 4.0,
+        exact: true,
+    }
+}
+
+/// `MicroTile`, `accumulate` and `finish` with every accumulator named, for an array indexed at run time would
+/// not stay in registers.
+///
+/// The side of the output whose neighbours are neighbours in memory is the columns (quads), the other one the
+/// rows: channels x pixels for NCHW, pixels x channels for NHWC.
+fn micro_tile(tile: Tile, step_depth: u32, layout: Layout) -> String {
+    let (rows, column_quads, columns, [row_tile, row_quads], [column_tile, column_tile_quads]) = match layout {
+        Layout::Nchw => (
+            tile.micro_channels,
+            tile.micro_pixels / 4,
+            tile.pixels / tile.micro_pixels,
+            ["channel_tile", "CHANNEL_QUADS"],
+            ["pixel_tile", "PIXEL_QUADS"],
+        ),
+        Layout::Nhwc => (
+            tile.micro_pixels,
+            tile.micro_channels / 4,
+            tile.channels / tile.micro_channels,
+            ["pixel_tile", "PIXEL_QUADS"],
+            ["channel_tile", "CHANNEL_QUADS"],
+        ),
+    };
+    let mut text = format!("const MICRO_COLUMNS: u32 = {columns}u;\nstruct MicroTile {{\n");
+    for row in 0..rows {
+        for quad in 0..column_quads {
+            let _ = writeln!(text, "    s{row}_{quad}: vec4<f32>,");
+        }
+    }
+    text.push_str("}\nfn accumulate(sums: ptr<function, MicroTile>, k: u32, row: u32, column: u32) {\n");
+    let strides = [rows / 4 * rows_of(tile, layout), column_quads * columns];
+    let _ = writeln!(text, "    let row_at = k * {row_quads} + row * {}u;", rows / 4);
+    let _ = writeln!(text, "    let column_at = k * {column_tile_quads} + column;");
+    for k in 0..step_depth {
+        for quad in 0..rows / 4 {
+            let _ = writeln!(text, "    let a{k}_{quad} = {row_tile}[row_at + {}u];", k * strides[0] + quad);
+        }
+        for quad in 0..column_quads {
+            let offset = k * strides[1] + quad * columns;
+            let _ = writeln!(text, "    let b{k}_{quad} = {column_tile}[column_at + {offset}u];");
+        }
+        for row in 0..rows {
+            let a = format!("a{k}_{}.{}", row / 4, ["x", "y", "z", "w"][row as usize % 4]);
+            for quad in 0..column_quads {
+                let sum = format!("(*sums).s{row}_{quad}");
+                let _ = writeln!(text, "    {sum} = fma(vec4<f32>({a}), b{k}_{quad}, {sum});");
+            }
+        }
+    }
+    text.push_str(
+        "}\nfn finish(sums: ptr<function, MicroTile>, first_pixel: u32, group: u32, first_channel: u32, row: u32, column: u32) {\n",
+    );
+    for quad in 0..column_quads {
+        let column = format!("(column + {}u) * 4u", quad * columns);
+        if layout == Layout::Nchw {
+            let _ = writeln!(text, "    let quad{quad} = output_quad(first_pixel + {column}, group);");
+        }
+        for row in 0..rows {
+            let sum = format!("(*sums).s{row}_{quad}");
+            let row = format!("row * {rows}u + {row}u");
+            let _ = match layout {
+                Layout::Nchw => writeln!(text, "    store_row(quad{quad}, group, first_channel + {row}, {sum});"),
+                Layout::Nhwc => {
+                    writeln!(text, "    store_pixel(first_pixel + {row}, group, first_channel + {column}, {sum});")
+                }
+            };
+        }
+    }
+    text.push_str("}\n");
+    text
+}
+
+/// Micro-tiles of a workgroup from its first row to its last.
+fn rows_of(tile: Tile, layout: Layout) -> u32 {
+    match layout {
+        Layout::Nchw => tile.channels / tile.micro_channels,
+        Layout::Nhwc => tile.pixels / tile.micro_pixels,
+    }
+}
