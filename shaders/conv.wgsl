@@ -7,7 +7,7 @@ struct Params {
     in_width: u32,
     out_height: u32,
     out_width: u32,
-    // Tiles of a kernel with two-dimensional tiles.
+    // Tiles along a row and a column of the output, for kernels that count them.
     tiles_x: u32,
     tiles_y: u32,
     // Rows of such a tile, where they are not fixed.

@@ -2,12 +2,12 @@
 // channels. Each lane loads a few of the weights of a k, and `subgroupBroadcast` hands them round, so that a
 // weight is loaded once a subgroup; the pixels stay in the lane that loaded them.
 //
-// Right for subgroups of LANES and any multiple of it: a broadcast reads from one of the first LANES lanes,
-// and every further lane loads what one of those does.
+// Right for the subgroups that the host wrote `compute` for and any multiple of them: a broadcast reads from one of
+// the first lanes, and every further lane loads what one of those does. A workgroup is a whole subgroup, or several.
 //
 // weights  [group][panel][k][TILE_CHANNELS], then the biases
-// host     channels, GROUPS, PANELS, DEPTH, PADDED_DEPTH, TILE_CHANNELS, PIXELS (of an invocation), BIAS_AT,
-//          THREADS, `compute`, and a source, a product_*.wgsl, an input_*, an output_* and a weights_* file
+// host     channels, GROUPS, PANELS, DEPTH, PADDED_DEPTH, TILE_CHANNELS, PIXELS (of an invocation), WEIGHTS_AT,
+//          BIAS_AT, THREADS, `compute`, and a source, a product_*.wgsl, an input_*, an output_* and a weights_* file
 
 @compute @workgroup_size(THREADS)
 fn main(

@@ -6,7 +6,8 @@
 // file says: `place` finds a pixel's inputs once, `fetch` reads or computes its values.
 //
 // weights  [group][panel][k][TILE_CHANNELS], then the biases
-// host     channels, GROUPS, PANELS, DEPTH and PADDED_DEPTH (of k), TILE_*, STEP_DEPTH, THREADS, BIAS_AT,
+// host     channels, GROUPS, PANELS, DEPTH and PADDED_DEPTH (of k), TILE_*, STEP_DEPTH, THREADS, WEIGHTS_AT,
+//          BIAS_AT, `tile_steps`,
 //          `MicroTile`, `accumulate`, `finish`, and a source, a tile_*.wgsl, an input_*,
 //          an output_* and a weights_* file
 //
@@ -15,8 +16,6 @@
 
 const PIXEL_QUADS: u32 = TILE_PIXELS / 4u;
 const CHANNEL_QUADS: u32 = TILE_CHANNELS / 4u;
-// WGSL has no way to ask for unrolling, so `accumulate` takes STEP_DEPTH values of k.
-const TILE_STEPS: u32 = TILE_DEPTH / STEP_DEPTH;
 
 // Both [k][quad], so that a micro-tile's operands are whole quads.
 var<workgroup> pixel_tile: array<vec4<f32>, TILE_DEPTH * PIXEL_QUADS>;
@@ -49,8 +48,9 @@ fn main(
             channel_tile[quad] = weights[panel_at + k0 * CHANNEL_QUADS + quad];
         }
         workgroupBarrier();
-        for (var k = 0u; k < opaque(TILE_STEPS); k++) {
-            accumulate(&sums, k * STEP_DEPTH, row, column);
+        // WGSL has no way to ask for unrolling, so `accumulate` takes STEP_DEPTH values of k.
+        for (var step = 0u; step < tile_steps(); step++) {
+            accumulate(&sums, step * STEP_DEPTH, row, column);
         }
         workgroupBarrier();
     }

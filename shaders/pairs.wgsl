@@ -6,5 +6,5 @@ fn unpack_pair(pair: u64) -> vec2<f32> {
 
 fn pack_pair(values: vec2<f32>) -> u64 {
     let bits = bitcast<vec2<u32>>(values);
-    return u64(bits.x) | u64(bits.y) << 32u;
+    return u64(bits.x) | (u64(bits.y) << 32u);
 }

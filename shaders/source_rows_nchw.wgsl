@@ -1,6 +1,8 @@
 // The source of an implicit matrix product, NCHW, for PIXELS neighbouring outputs of a row: what all columns of a
 // row of the kernel see, so that an input under several of them is loaded once. `row` counts input channel and
-// kernel row. The host writes `fetch_row` out.
+// kernel row.
+//
+// host     PIXELS, geometry and channels, params.tiles_x (blocks of PIXELS in a row), `fetch_row`, and a row_* file
 
 struct Place {
     // Of the group's first channel.

@@ -79,6 +79,7 @@ impl GpuConv {
     ///
     /// # Errors
     /// As [`GpuConv::new`].
+    #[doc(hidden)]
     pub fn with_caps(change: impl FnOnce(Caps) -> Caps) -> Result<Self> {
         let device = Self::new()?.shared;
         let mut shared = Device::new(device.device.clone(), device.queue.clone());

@@ -155,7 +155,7 @@ pub struct Params {
     pub out_height: u32,
     /// Columns of the output.
     pub out_width: u32,
-    /// Tiles along a row of the output, for kernels with two-dimensional tiles.
+    /// Tiles along a row of the output, for kernels that count them.
     pub tiles_x: u32,
     /// Tiles along a column of the output.
     pub tiles_y: u32,
@@ -185,7 +185,8 @@ impl Params {
 pub struct Work {
     /// Multiply-adds of all invocations, idle and recomputed ones included.
     pub mult_adds: f64,
-    /// Elements that all invocations load from and store to storage.
+    /// Loads from and stores to storage of all invocations; several elements are one where the kernel is made for
+    /// devices on which they cost the same.
     pub accesses: f64,
     /// Elements that all invocations read from workgroup memory.
     pub shared: f64,

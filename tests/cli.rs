@@ -220,7 +220,7 @@ fn devices_mark_the_one_that_is_taken() {
     assert_eq!(taken.len(), 1);
     assert_keys(taken[0], "backend driver driver_info features limits name taken type");
     assert!(taken[0]["limits"]["max_storage_binding"].as_u64().unwrap() > 0);
-    assert_keys(&taken[0]["features"], "f16 subgroup timestamps");
+    assert_keys(&taken[0]["features"], "f16 int64 subgroup timestamps");
 
     let name = devices.last().unwrap()["name"].as_str().unwrap();
     let by_name = json(&["devices", "--json", "--adapter", &name.to_uppercase()]);
@@ -277,12 +277,12 @@ fn plan_for_people_and_by_name() {
 
 #[test]
 fn plan_for_a_device_that_is_not_here() {
-    for (device, reason) in [("gpu", "software devices"), ("webgpu", "no subgroup")] {
+    for device in ["gpu", "webgpu"] {
         let plan = json(&["plan", "--json", "--device", device, "conv 1x64x56x56 -> 64 k3 p1"]);
         assert!(plan["adapter"].as_str().unwrap().to_lowercase().contains(device), "{plan}");
         let candidates = plan["candidates"].as_array().unwrap();
         let turned_down = candidates.iter().find(|candidate| candidate["kernel"] == "implicit_gemm_subgroup").unwrap();
-        assert!(turned_down["reason"].as_str().unwrap().contains(reason), "{plan}");
+        assert!(turned_down["reason"].as_str().unwrap().contains("software devices"), "{plan}");
     }
     failure(&["plan", "--device", "abacus", "pointwise 1x1x1x1 -> 1"], 2);
     failure(&["plan", "--device", "gpu", "--adapter", "any", "pointwise 1x1x1x1 -> 1"], 2);

@@ -191,3 +191,13 @@ fn layers_are_shared_between_threads() {
         }
     });
 }
+
+#[test]
+fn caps_are_the_devices() {
+    let gpu = gpu();
+    let (caps, features) = (gpu.caps(), gpu.device().features());
+    assert_eq!(caps.timestamps, features.contains(wgpu::Features::TIMESTAMP_QUERY));
+    assert_eq!(caps.int64, features.contains(wgpu::Features::SHADER_INT64));
+    assert_eq!(caps.subgroup.is_some(), features.contains(wgpu::Features::SUBGROUP));
+    assert_eq!(caps.max_storage_binding, gpu.device().limits().max_storage_buffer_binding_size);
+}

@@ -231,12 +231,19 @@ fn an_unknown_name_is_refused_with_the_known_ones() {
 
 #[test]
 fn a_kernel_that_cannot_says_why() {
+    let lanes = |subgroup| Caps { subgroup: Some(subgroup), ..cpu() };
     for (line, caps, kernel, expected) in [
         ("conv 1x8x8x8 -> 8 k3", gpu(), "depthwise", Unsupported::Groups(1)),
         ("conv 1x8x8x8 -> 8 k3", gpu(), "pointwise", Unsupported::KernelSize([3, 3])),
         ("pointwise 1x8x8x8 -> 8 s2", gpu(), "pointwise", Unsupported::Stride([2, 2])),
         ("pointwise 1x8x8x8 -> 8 p1", gpu(), "pointwise", Unsupported::Padding([1; 4])),
-        ("pointwise 1x8x8x8 -> 8", Caps::webgpu(), "pointwise_subgroup", Unsupported::NeedsSubgroups),
+        ("pointwise 1x8x8x8 -> 8", gpu(), "pointwise_subgroup", Unsupported::NeedsSoftwareDevice),
+        ("pointwise 1x8x8x8 -> 8", Caps { subgroup: None, ..cpu() }, "pointwise_subgroup", Unsupported::NeedsSubgroups),
+        ("pointwise 1x8x8x8 -> 8", lanes([0, 8]), "pointwise_subgroup", Unsupported::NeedsSubgroups),
+        ("pointwise 1x8x8x8 -> 8", lanes([3, 8]), "pointwise_subgroup", Unsupported::NeedsSubgroups),
+        ("pointwise 1x8x8x8 -> 8", cpu(), "pointwise_uniform", Unsupported::SoftwareDevice),
+        ("conv 1x8x8x8 -> 8 k3 nhwc", gpu(), "implicit_gemm_uniform", Unsupported::Layout(Layout::Nhwc)),
+        ("conv 1x8x8x19 -> 8 k1x9", gpu(), "implicit_gemm_uniform", Unsupported::KernelSize([1, 9])),
         ("separable 1x6x8x8 -> 8 k3 nhwc", gpu(), "separable", Unsupported::Layout(Layout::Nhwc)),
         ("separable 1x8x32x32 -> 8 k9", gpu(), "separable", Unsupported::KernelSize([9, 9])),
     ] {

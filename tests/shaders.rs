@@ -14,9 +14,14 @@ use naga::{AddressSpace, Module, TypeInner, back};
 /// for the least of them.
 fn devices() -> Vec<Caps> {
     let mut devices = Vec::new();
-    for subgroup in [None, Some([4, 4]), Some([8, 8]), Some([32, 32]), Some([8, 32])] {
+    for subgroup in [None, Some([32, 32]), Some([16, 32]), Some([4, 4]), Some([8, 8])] {
         for is_cpu in [false, true] {
-            devices.push(Caps { subgroup, is_cpu, int64: is_cpu && subgroup == Some([8, 8]), ..Caps::webgpu() });
+            devices.push(Caps {
+                subgroup,
+                is_cpu,
+                int64: subgroup.is_some_and(|[least, _]| least <= 8),
+                ..Caps::webgpu()
+            });
         }
     }
     devices
@@ -47,7 +52,8 @@ fn shaders() -> Vec<Shader> {
                     }
                     let mut capabilities = Capabilities::empty();
                     capabilities.set(Capabilities::SUBGROUP, caps.subgroup.is_some());
-                    capabilities.set(Capabilities::SHADER_INT64, caps.int64);
+                    // A GPU's shaders do without.
+                    capabilities.set(Capabilities::SHADER_INT64, caps.int64 && caps.is_cpu);
                     shaders.insert(pass.wgsl.clone(), Shader { pass, origin, capabilities });
                 }
             }

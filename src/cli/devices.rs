@@ -44,6 +44,7 @@ struct Features {
     subgroup: Option<Subgroup>,
     timestamps: bool,
     f16: bool,
+    int64: bool,
 }
 
 /// Sizes in lanes.
@@ -104,6 +105,7 @@ impl Device {
                 subgroup: caps.subgroup.map(|[min, max]| Subgroup { min, max }),
                 timestamps: caps.timestamps,
                 f16: features.contains(wgpu::Features::SHADER_F16),
+                int64: caps.int64,
             },
         }
     }
@@ -144,6 +146,7 @@ fn text(devices: &[Device]) -> String {
             ("subgroup operations", subgroup),
             ("timestamps", yes(features.timestamps)),
             ("f16", yes(features.f16)),
+            ("64-bit integers", yes(features.int64)),
         ] {
             table.add_row([name, &value]);
         }

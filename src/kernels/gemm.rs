@@ -6,7 +6,7 @@ pub mod tiled;
 use super::Run;
 use crate::conv::Conv2d;
 use crate::pack::{Order, Packing, Section, padded_k, sections};
-use crate::shader;
+use crate::shader::{self, Shader};
 use crate::shape::Layout;
 
 /// Where the product's pixels come from.
@@ -75,17 +75,19 @@ fn product<'a>(run: &Run<'a>, source: &Source, block: u32, k_align: u32) -> Prod
 }
 
 /// The files that read the input and write the output, as their alignment allows.
-fn access(run: &Run<'_>, source: &Source, pairs: bool) -> [&'static str; 3] {
+fn access(run: &Run<'_>, source: &Source, pairs: bool) -> String {
     let output = run.output();
-    let (aligned_output, product) = match (run.layout, source.fetch) {
+    let nchw = include_str!("../../shaders/product_nchw.wgsl");
+    let (aligned_output, [pixels, product]) = match (run.layout, source.fetch) {
         (Layout::Nchw, Fetch::Quads { .. }) => {
-            (output.pixels().is_multiple_of(4), include_str!("../../shaders/product_nchw.wgsl"))
+            (output.pixels().is_multiple_of(4), [include_str!("../../shaders/pixels_batch_nchw.wgsl"), nchw])
         }
         (Layout::Nchw, Fetch::Rows { .. }) => {
-            (output.width.is_multiple_of(4), include_str!("../../shaders/product_rows_nchw.wgsl"))
+            (output.width.is_multiple_of(4), [include_str!("../../shaders/pixels_rows_nchw.wgsl"), nchw])
         }
         (Layout::Nhwc, _) => {
-            (run.last().group_out_channels().is_multiple_of(4), include_str!("../../shaders/product_nhwc.wgsl"))
+            let aligned = run.last().group_out_channels().is_multiple_of(4);
+            (aligned, ["", include_str!("../../shaders/product_nhwc.wgsl")])
         }
     };
     let input = match source.fetch {
@@ -94,5 +96,6 @@ fn access(run: &Run<'_>, source: &Source, pairs: bool) -> [&'static str; 3] {
         Fetch::Quads { aligned: false } => shader::INPUT_SCALAR,
         Fetch::Rows { .. } => "",
     };
-    [input, if aligned_output { shader::OUTPUT_VEC4 } else { shader::OUTPUT_SCALAR }, product]
+    let output = if aligned_output { shader::OUTPUT_VEC4 } else { shader::OUTPUT_SCALAR };
+    Shader::new(product).add(pixels).add(input).add(output).text()
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::gemm::registers::{self, Block};
-use super::gemm::{Fetch, Source, tiled};
+use super::gemm::tiled::{self, TILES};
+use super::gemm::{Fetch, Source};
 use super::{Kernel, Recipe, Run, Unsupported, fitting};
 use crate::caps::Caps;
 use crate::conv::Conv2d;
@@ -28,57 +29,66 @@ const SUBGROUP_BLOCKS: &[[u32; 2]] = &[[32, 8], [32, 4], [8, 8]];
 const FEWEST_CHANNELS: u32 = 4;
 /// Beyond this many kernel columns, a row of them written out takes drivers too long to compile.
 const MOST_COLUMNS: u32 = 7;
+/// Beyond this many the weights of a row, 16 channels for each column, spill out of AMD's scalar registers.
+const MOST_UNIFORM_COLUMNS: u32 = 5;
 
 fn by_tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
-    let source = windows(run, IMPLICIT_GEMM.name)?;
-    let recipes = tiled::TILES.iter().map(|&tile| tiled::recipe(run, &source, tile, caps)).collect();
-    fitting(run, caps, recipes)
+    check(run)?;
+    let source = windows(run, IMPLICIT_GEMM.name);
+    fitting(run, caps, TILES.iter().map(|&tile| tiled::recipe(run, &source, tile, caps)).collect())
 }
 
 fn by_uniform_loads(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
-    let windows = windows(run, IMPLICIT_GEMM_UNIFORM.name)?;
+    check(run)?;
     // Where each value is gathered by itself, gathering through workgroup memory does it once for more channels.
     if run.layout != Layout::Nchw {
         return Err(Unsupported::Layout(run.layout));
     }
-    if !has_rows(run) {
+    if !has_rows(run) || run.last().kernel_size[1] > MOST_UNIFORM_COLUMNS {
         return Err(Unsupported::KernelSize(run.last().kernel_size));
     }
-    let blocks = registers::uniform_blocks(caps, UNIFORM_BLOCKS)?.into_iter();
-    fitting(run, caps, blocks.map(|block| registers::recipe(run, &rows(run, windows.kernel, block), block)).collect())
+    let recipe = |block| registers::recipe(run, &rows(run, IMPLICIT_GEMM_UNIFORM.name, block), block);
+    fitting(run, caps, registers::uniform_blocks(caps, UNIFORM_BLOCKS)?.into_iter().map(recipe).collect())
 }
 
 fn by_broadcasts(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
-    let windows = windows(run, IMPLICIT_GEMM_SUBGROUP.name)?;
-    let recipe = |block| match has_rows(run) {
-        true => registers::recipe(run, &rows(run, windows.kernel, block), block),
-        false => registers::recipe(run, &windows, block),
+    check(run)?;
+    let name = IMPLICIT_GEMM_SUBGROUP.name;
+    let recipe = |block| {
+        let source = if has_rows(run) { rows(run, name, block) } else { windows(run, name) };
+        registers::recipe(run, &source, block)
     };
     fitting(run, caps, registers::subgroup_blocks(caps, SUBGROUP_BLOCKS)?.into_iter().map(recipe).collect())
 }
 
-/// Whether whole rows of the kernel can be the source.
+fn check(run: &Run<'_>) -> Result<(), Unsupported> {
+    let link = run.only()?;
+    match () {
+        () if link.is_pointwise() => Err(Unsupported::Pointwise),
+        () if link.group_out_channels() < FEWEST_CHANNELS => Err(Unsupported::Groups(link.groups)),
+        () => Ok(()),
+    }
+}
+
+/// Whether whole rows of the kernel can be the source. (Rows of the output are filled up to whole blocks, and the
+/// shader counts their pixels in 32 bits.)
 fn has_rows(run: &Run<'_>) -> bool {
-    run.layout == Layout::Nchw && run.last().kernel_size[1] <= MOST_COLUMNS
+    let output = run.output();
+    let most_pixels = u64::from(output.batch) * u64::from(output.height) * (u64::from(output.width) + 8);
+    run.layout == Layout::Nchw && run.last().kernel_size[1] <= MOST_COLUMNS && most_pixels < 1 << 32
 }
 
 /// The source that gathers each value by itself, for any four pixels.
-fn windows(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported> {
-    let link = run.only()?;
-    if link.is_pointwise() {
-        return Err(Unsupported::Pointwise);
-    }
-    if link.group_out_channels() < FEWEST_CHANNELS {
-        return Err(Unsupported::Groups(link.groups));
-    }
+fn windows(run: &Run<'_>, kernel: &'static str) -> Source {
+    let link = run.last();
     let (file, aligned, order) = match run.layout {
         Layout::Nchw => (include_str!("../../shaders/source_window_nchw.wgsl"), false, Order::ChannelFirst),
         Layout::Nhwc => {
-            let aligned = link.group_in_channels() % 4 == 0;
+            let aligned = link.group_in_channels().is_multiple_of(4);
             (include_str!("../../shaders/source_window_nhwc.wgsl"), aligned, Order::ChannelLast)
         }
     };
-    Ok(Source {
+    Source {
         kernel,
         wgsl: Shader::new(file).constants(&shader::geometry(link)).text(),
         fetch: Fetch::Quads { aligned },
@@ -87,7 +97,7 @@ fn windows(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported> {
         before: Vec::new(),
         loads: 1.0,
         mult_adds: 0.0,
-    })
+    }
 }
 
 /// The source that loads a row of inputs once for all columns of the kernel.

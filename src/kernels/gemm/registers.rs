@@ -74,7 +74,7 @@ impl Block {
     }
 }
 
-/// Invocations of a workgroup on a GPU, a multiple of any subgroup.
+/// Invocations of a workgroup on a GPU: a subgroup, or several.
 const THREADS: u32 = 64;
 
 /// Blocks of so many channels and pixels for GPUs.
@@ -95,10 +95,11 @@ pub fn uniform_blocks(caps: &Caps, blocks: &[[u32; 2]]) -> Result<Vec<Block>, Un
 
 /// Blocks of so many channels and pixels for software devices with subgroups.
 pub fn subgroup_blocks(caps: &Caps, blocks: &[[u32; 2]]) -> Result<Vec<Block>, Unsupported> {
-    let [lanes, threads] = caps.subgroup.ok_or(Unsupported::NeedsSubgroups)?;
     if !caps.is_cpu {
         return Err(Unsupported::NeedsSoftwareDevice);
     }
+    let powers_of_two = |sizes: &[u32; 2]| sizes.iter().all(|size| size.is_power_of_two());
+    let [lanes, threads] = caps.subgroup.filter(powers_of_two).ok_or(Unsupported::NeedsSubgroups)?;
     let block = |&[channels, pixels]: &[u32; 2]| Block {
         channels,
         pixels,
@@ -124,7 +125,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
     };
     let tile_pixels = block.threads * block.pixels;
     let workgroups = pixels.div_ceil(tile_pixels.into()) * panels * u64::from(link.groups);
-    let [input_file, output_file, product_file] = access(run, source, block.weights.pairs());
+    let access = access(run, source, block.weights.pairs());
     let (core, weights_file) = match block.weights {
         WeightLoads::Uniform => (include_str!("../../../shaders/gemm_uniform.wgsl"), shader::WEIGHTS_VEC4),
         WeightLoads::Broadcast { pairs: false, .. } => {
@@ -138,9 +139,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
         .add(weights_file)
         .add(if block.weights.pairs() { shader::PAIRS } else { "" })
         .add(&source.wgsl)
-        .add(product_file)
-        .add(input_file)
-        .add(output_file)
+        .add(&access)
         .add(&compute(block, run.layout, source.fetch))
         .constants(&constants)
         .constants(&[("PIXELS", block.pixels.into()), ("THREADS", block.threads.into())])
@@ -198,11 +197,13 @@ fn compute(block: Block, layout: Layout, fetch: Fetch) -> String {
     let Block { channels, pixels, weights, .. } = block;
     let (quads, per_load, spread) = (pixels / 4, weights.width(), weights.spread(channels));
     let [fetches, steps] = steps(block, layout, fetch);
-    let mut text = String::from("fn compute(first_pixel: u32, group: u32, panel: u32, lane: u32) {\n");
-    let _ = writeln!(
-        text,
-        "    let panel_at = (WEIGHTS_AT + panel * PADDED_DEPTH * TILE_CHANNELS) / {per_load}u + lane % {spread}u;"
-    );
+    let (lane, of_lane) = match weights {
+        WeightLoads::Uniform => ("", String::new()),
+        WeightLoads::Broadcast { .. } => (", lane: u32", format!(" + lane % {spread}u")),
+    };
+    let mut text = format!("fn compute(first_pixel: u32, group: u32, panel: u32{lane}) {{\n");
+    let panel_at = format!("(WEIGHTS_AT + panel * PADDED_DEPTH * TILE_CHANNELS) / {per_load}u");
+    let _ = writeln!(text, "    let panel_at = {panel_at}{of_lane};");
     let places = match (layout, fetch) {
         (_, Fetch::Rows { .. }) => 1,
         (Layout::Nchw, _) => quads,

@@ -54,17 +54,19 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
         Layout::Nchw => include_str!("../../../shaders/tile_nchw.wgsl"),
         Layout::Nhwc => include_str!("../../../shaders/tile_nhwc.wgsl"),
     };
-    let [input_file, output_file, product_file] = access(run, source, false);
+    let access = access(run, source, false);
     // A software device takes long to compile each load that is written out.
-    let step_depth = if caps.is_cpu { 4 } else { tile.depth };
+    let (step_depth, steps) = match caps.is_cpu {
+        true => (4, format!("opaque({}u)", tile.depth / 4)),
+        false => (tile.depth, "1u".into()),
+    };
     let wgsl = Shader::new(include_str!("../../../shaders/gemm_tile.wgsl"))
         .add(shader::WEIGHTS_VEC4)
         .add(&source.wgsl)
         .add(staging)
-        .add(product_file)
-        .add(input_file)
-        .add(output_file)
+        .add(&access)
         .add(&micro_tile(tile, step_depth, run.layout))
+        .add(&format!("fn tile_steps() -> u32 {{ return {steps}; }}\n"))
         .constants(&constants)
         .constants(&[
             ("TILE_PIXELS", tile.pixels.into()),
@@ -132,16 +134,15 @@ fn micro_tile(tile: Tile, step_depth: u32, layout: Layout) -> String {
         }
     }
     text.push_str("}\nfn accumulate(sums: ptr<function, MicroTile>, k: u32, row: u32, column: u32) {\n");
-    let strides = [rows / 4 * rows_of(tile, layout), column_quads * columns];
     let _ = writeln!(text, "    let row_at = k * {row_quads} + row * {}u;", rows / 4);
     let _ = writeln!(text, "    let column_at = k * {column_tile_quads} + column;");
     for k in 0..step_depth {
         for quad in 0..rows / 4 {
-            let _ = writeln!(text, "    let a{k}_{quad} = {row_tile}[row_at + {}u];", k * strides[0] + quad);
+            let _ = writeln!(text, "    let a{k}_{quad} = {row_tile}[row_at + {k}u * {row_quads} + {quad}u];");
         }
         for quad in 0..column_quads {
-            let offset = k * strides[1] + quad * columns;
-            let _ = writeln!(text, "    let b{k}_{quad} = {column_tile}[column_at + {offset}u];");
+            let at = format!("column_at + {k}u * {column_tile_quads} + {}u", quad * columns);
+            let _ = writeln!(text, "    let b{k}_{quad} = {column_tile}[{at}];");
         }
         for row in 0..rows {
             let a = format!("a{k}_{}.{}", row / 4, ["x", "y", "z", "w"][row as usize % 4]);
@@ -172,12 +173,4 @@ fn micro_tile(tile: Tile, step_depth: u32, layout: Layout) -> String {
     }
     text.push_str("}\n");
     text
-}
-
-/// Micro-tiles of a workgroup from its first row to its last.
-fn rows_of(tile: Tile, layout: Layout) -> u32 {
-    match layout {
-        Layout::Nchw => tile.channels / tile.micro_channels,
-        Layout::Nhwc => tile.pixels / tile.micro_pixels,
-    }
 }

@@ -1,10 +1,4 @@
-// Where the sums of an NCHW product go whose invocations each compute PIXELS neighbouring outputs of one row:
-// pixels are counted as if rows were whole blocks of PIXELS.
-
-struct OutputQuad {
-    at: vec4<u32>,
-    valid: vec4<bool>,
-}
+// Pixels of an NCHW product counted as if each row were whole blocks of PIXELS, so that a block lies in one row.
 
 fn pixel_count() -> u32 {
     return params.batch * params.out_height * params.tiles_x * PIXELS;
@@ -18,12 +12,4 @@ fn output_quad(pixel: u32, group: u32) -> OutputQuad {
     let first = plane * out_pixels() + row % params.out_height * params.out_width;
     let valid = (columns < vec4<u32>(params.out_width)) & vec4<bool>(pixel < pixel_count());
     return OutputQuad(first + min(columns, vec4<u32>(params.out_width - 1u)), valid);
-}
-
-// Stores four pixels of a channel of the quad's group.
-fn store_row(quad: OutputQuad, group: u32, channel: u32, sum: vec4<f32>) {
-    if channel < GROUP_OUT {
-        let bias = bias_of(group * PANELS * TILE_CHANNELS + channel);
-        store4(quad.at + channel * out_pixels(), quad.valid, sum + bias);
-    }
 }
