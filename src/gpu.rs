@@ -9,6 +9,7 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::layer::Layer;
 use crate::planner::Choice;
+use crate::readback::Readback;
 use crate::reference::{Weights, length};
 use crate::shape::{Layout, Shape};
 use crate::tensor::Tensor;
@@ -180,9 +181,7 @@ impl GpuConv {
     /// # Errors
     /// [`Error::Usage`] if the tensor's buffer lacks `COPY_SRC`; what the device says.
     pub fn download(&self, tensor: &Tensor) -> Result<Vec<f32>> {
-        let values = self.download_async(tensor);
-        self.shared.wait()?;
-        pollster::block_on(values)
+        self.start_download(tensor)?.read()
     }
 
     /// As [`GpuConv::download`], without blocking. The copy is submitted at once; the future is ready some time
@@ -191,46 +190,24 @@ impl GpuConv {
     /// # Errors
     /// As [`GpuConv::download`].
     pub fn download_async(&self, tensor: &Tensor) -> impl Future<Output = Result<Vec<f32>>> + Send + use<> {
-        let pending = self.start_download(tensor);
-        let shared = self.shared.clone();
-        let bytes = tensor.shape().bytes();
-        async move {
-            let Some((buffer, receiver)) = pending? else { return Ok(Vec::new()) };
-            match receiver.receive().await {
-                Some(Ok(())) => {}
-                Some(Err(error)) => return Err(shared.alive().err().unwrap_or(Error::Internal(error.to_string()))),
-                None => return Err(Error::DeviceLost("the read-back was dropped".into())),
-            }
-            let view = buffer.get_mapped_range(..bytes).map_err(|error| Error::Internal(error.to_string()))?;
-            let values = bytemuck::pod_collect_to_vec(&view);
-            drop(view);
-            buffer.unmap();
-            shared.keep_readback(buffer);
-            Ok(values)
-        }
+        let values = self.start_download(tensor).map(Readback::read_async);
+        async move { values?.await }
     }
 
-    /// Submits the copy into a read-back buffer and asks for it to be mapped; nothing for an empty tensor.
-    fn start_download(&self, tensor: &Tensor) -> Result<Option<(wgpu::Buffer, MapReceiver)>> {
-        tensor.check_device(self.shared.id)?;
-        if !tensor.buffer().usage().contains(wgpu::BufferUsages::COPY_SRC) {
-            return Err(Error::Usage { tensor: "tensor", missing: "COPY_SRC" });
-        }
-        let bytes = tensor.shape().bytes();
-        if bytes == 0 {
-            return Ok(None);
-        }
-        let buffer = self.shared.take_readback(bytes)?;
-        let (sender, receiver) = futures_intrusive::channel::shared::oneshot_channel();
-        self.shared.scoped(|| {
-            let mut encoder = self.shared.device.create_command_encoder(&Default::default());
-            encoder.copy_buffer_to_buffer(tensor.buffer(), tensor.offset(), &buffer, 0, bytes);
-            self.shared.queue.submit([encoder.finish()]);
-            buffer.map_async(wgpu::MapMode::Read, ..bytes, move |result| {
-                let _ = sender.send(result);
-            });
-        })?;
-        Ok(Some((buffer, receiver)))
+    fn start_download(&self, tensor: &Tensor) -> Result<Readback> {
+        let mut encoder = self.shared.device.create_command_encoder(&Default::default());
+        let readback = self.encode_download(&mut encoder, tensor)?;
+        self.shared.scoped(|| self.shared.queue.submit([encoder.finish()]))?;
+        Ok(readback)
+    }
+
+    /// Records the copy of a tensor to the host into the caller's encoder, behind what computes it: one submission
+    /// for both. The values come with [`Readback::read`], once the encoder is submitted.
+    ///
+    /// # Errors
+    /// As [`GpuConv::download`].
+    pub fn encode_download(&self, encoder: &mut wgpu::CommandEncoder, tensor: &Tensor) -> Result<Readback> {
+        Readback::encode(self.shared.clone(), encoder, tensor)
     }
 
     /// Any convolution.
@@ -289,9 +266,6 @@ impl GpuConv {
         Layer::new(self, chain.clone(), weights, choice)
     }
 }
-
-/// Receives the outcome of a mapping.
-type MapReceiver = futures_intrusive::channel::shared::OneshotReceiver<Result<(), wgpu::BufferAsyncError>>;
 
 fn tensor_usage() -> wgpu::BufferUsages {
     wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST

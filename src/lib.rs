@@ -53,6 +53,7 @@ pub mod planner;
 pub mod problem;
 #[doc(hidden)]
 pub mod random;
+mod readback;
 pub mod reference;
 mod shader;
 pub mod shape;
@@ -67,6 +68,7 @@ pub use gpu::GpuConv;
 pub use layer::{BoundLayer, Layer};
 pub use planner::Choice;
 pub use problem::{Operation, Problem};
+pub use readback::Readback;
 pub use reference::Weights;
 pub use shape::{Layout, Shape};
 pub use tensor::Tensor;

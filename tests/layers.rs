@@ -129,6 +129,25 @@ fn what_does_not_fit_is_refused_with_its_numbers() {
 }
 
 #[test]
+fn a_layer_and_its_read_back_are_one_submission() {
+    let gpu = gpu();
+    let layer = gpu.pointwise(&Conv2d::new(1, 2), Weights::new(&[2.0, 3.0], &[0.0, 1.0])).unwrap();
+    let (x, y) = (gpu.upload(&[1.0, -1.0], [1, 1, 1, 2]).unwrap(), gpu.empty([1, 2, 1, 2], Layout::Nchw).unwrap());
+    let nothing = gpu.empty([0, 2, 1, 2], Layout::Nchw).unwrap();
+    let mut encoder = gpu.device().create_command_encoder(&Default::default());
+    // The copies are of the values before and after.
+    let before = gpu.encode_download(&mut encoder, &y).unwrap();
+    layer.encode(&mut encoder, &x, &y).unwrap();
+    let after = gpu.encode_download(&mut encoder, &y).unwrap();
+    let empty = gpu.encode_download(&mut encoder, &nothing).unwrap();
+    gpu.queue().submit([encoder.finish()]);
+    let after = after.read_async();
+    assert_eq!(before.read().unwrap(), [0.0; 4]);
+    assert_eq!(pollster::block_on(after).unwrap(), [2.0, -2.0, 4.0, -2.0]);
+    assert_eq!(empty.read().unwrap(), []);
+}
+
+#[test]
 fn a_tensor_of_another_device_is_refused() {
     let (gpu, other) = (gpu(), gpu());
     let layer = gpu.pointwise(&Conv2d::new(1, 1), Weights::new(&[1.0], &[0.0])).unwrap();

@@ -198,8 +198,11 @@ impl<'a> Subject<'a> {
         if let (Some(tensor), Some(values)) = (&self.residual, &self.host.data.residual) {
             self.write(tensor, values)?;
         }
-        self.gpu.queue().submit([self.encode()]);
-        let values = self.gpu.download(&self.output)?;
+        let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+        self.layer.encode(&mut encoder);
+        let readback = self.gpu.encode_download(&mut encoder, &self.output)?;
+        self.gpu.queue().submit([encoder.finish()]);
+        let values = readback.read()?;
         Ok(match self.output.layout() {
             Layout::Nchw => values,
             layout => to_nchw(&values, self.output.shape(), layout),
