@@ -226,7 +226,7 @@ impl Bench {
         failure.map_or(Ok(()), Err)
     }
 
-    /// The layer of a problem bound to tensors, made at the first call.
+    /// The layer of a problem bound to tensors, made and run once at the first call.
     fn bind<'a>(
         &self,
         bound: &'a mut Option<BoundLayer>,
@@ -239,7 +239,10 @@ impl Bench {
             let layer = self.gpu.chain_with(&chain, &data.weights(), choice.clone())?;
             let input = self.gpu.upload_as(&data.input, problem.input, problem.layout)?;
             let output = self.gpu.empty(problem.output()?, problem.layout)?;
-            *bound = Some(layer.bind(&input, None, &output)?);
+            let made = layer.bind(&input, None, &output)?;
+            // Some drivers compile at the first dispatch.
+            self.time(&made, 1)?;
+            *bound = Some(made);
         }
         bound.as_ref().ok_or_else(|| Error::Internal("nothing is bound".into()))
     }
