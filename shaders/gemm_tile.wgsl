@@ -7,8 +7,7 @@
 //
 // weights  [group][panel][k][TILE_CHANNELS], then the biases
 // host     channels, GROUPS, PANELS, DEPTH and PADDED_DEPTH (of k), TILE_*, STEP_DEPTH, THREADS, WEIGHTS_AT,
-//          BIAS_AT, `tile_steps`,
-//          `MicroTile`, `accumulate`, `finish`, and a source, a tile_*.wgsl, an input_*,
+//          BIAS_AT, `tile_steps`, `MicroTile`, `accumulate`, `finish`, and a source, a tile_*.wgsl, an input_*,
 //          an output_* and a weights_* file
 //
 // The micro-tile over workgroup memory follows Volkov and Demmel, "Benchmarking GPUs to Tune Dense Linear

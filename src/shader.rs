@@ -28,6 +28,8 @@ pub const WEIGHTS_PAIRS: &str = include_str!("../shaders/weights_pairs.wgsl");
 pub const OUTPUT_SCALAR: &str = include_str!("../shaders/output_scalar.wgsl");
 /// Output written as aligned quads.
 pub const OUTPUT_VEC4: &str = include_str!("../shaders/output_vec4.wgsl");
+/// Output written as pairs.
+pub const OUTPUT_PAIRS: &str = include_str!("../shaders/output_pairs.wgsl");
 /// What reads and writes 64-bit integers needs.
 pub const PAIRS: &str = include_str!("../shaders/pairs.wgsl");
 

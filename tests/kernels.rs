@@ -23,7 +23,8 @@ fn every_case_of_the_table_reads() {
 
 #[test]
 fn every_kernel_agrees_with_the_oracle() {
-    check(gpu, verify::schedules);
+    let checks = check(gpu, verify::schedules);
+    assert!(checks > verify::cases().len(), "only {checks} checks");
 }
 
 /// A software device is given other variants than a GPU, so those of a GPU run here in its place: the kernels that
@@ -31,26 +32,35 @@ fn every_kernel_agrees_with_the_oracle() {
 #[test]
 fn the_variants_for_gpus_agree_with_the_oracle() {
     let gpu = || GpuConv::with_caps(|caps| Caps { is_cpu: false, ..caps }).unwrap();
+    let uniform = AtomicUsize::new(0);
     check(gpu, |problem, caps, turn| {
         let mut schedules = verify::schedules(problem, caps, turn)?;
-        schedules.retain(|schedule| turn.is_multiple_of(7) || schedule.name().contains("_uniform"));
+        let is_uniform = |schedule: &Schedule| schedule.name().contains("_uniform");
+        schedules.retain(|schedule| turn.is_multiple_of(7) || is_uniform(schedule));
+        uniform.fetch_add(schedules.iter().filter(|schedule| is_uniform(schedule)).count(), Ordering::Relaxed);
         Ok(schedules)
     });
+    let uniform = uniform.into_inner();
+    assert!(uniform > 40, "only {uniform} checks of uniform kernels");
 }
 
 /// A software device without 64-bit integers, as there are, on a part of the cases.
 #[test]
 fn the_variants_without_64_bit_integers_agree_with_the_oracle() {
     let gpu = || GpuConv::with_caps(|caps| Caps { int64: false, ..caps }).unwrap();
-    check(gpu, |problem, caps, turn| match turn % 7 {
+    let checks = check(gpu, |problem, caps, turn| match turn % 7 {
         3 => verify::schedules(problem, caps, turn),
         _ => Ok(Vec::new()),
     });
+    assert!(checks > verify::cases().len() / 7, "only {checks} checks");
 }
 
-/// Checks schedules of every case, given its turn, on a device of its own for each case: some software devices keep
-/// the memory of all they ever compiled.
-fn check(gpu: impl Fn() -> GpuConv + Sync, schedules: impl Fn(&Problem, &Caps, usize) -> Result<Vec<Schedule>> + Sync) {
+/// Checks schedules of every case, given its turn, and says how many. Each case has a device of its own: some software
+/// devices keep the memory of all they ever compiled.
+fn check(
+    gpu: impl Fn() -> GpuConv + Sync,
+    schedules: impl Fn(&Problem, &Caps, usize) -> Result<Vec<Schedule>> + Sync,
+) -> usize {
     let cases = verify::cases();
     let (next, checks, wrong) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Vec::new()));
     let check = |turn: usize, problem: &Problem| {
@@ -82,5 +92,5 @@ fn check(gpu: impl Fn() -> GpuConv + Sync, schedules: impl Fn(&Problem, &Caps, u
     });
     let (checks, wrong) = (checks.into_inner(), wrong.into_inner().unwrap());
     assert!(wrong.is_empty(), "{} of {checks} checks failed:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(checks > cases.len() / 7, "only {checks} checks of {} cases", cases.len());
+    checks
 }

@@ -253,16 +253,16 @@ fn recipe(run: &Run<'_>, caps: &Caps, [rows, width]: [u32; 2], lanes: u32) -> Re
     let channels = link.out_channels / lanes;
     let items = u64::from(tiles[0]) * u64::from(tiles[1]) * u64::from(channels) * u64::from(output.batch);
 
-    let (value, store_value) = match lanes {
-        1 if strip.output_pairs => ("f32", ""),
-        1 => ("f32", "store(at, sum);"),
-        _ => ("vec4<f32>", "store4(vec4<u32>(at * 4u), vec4<bool>(true), sum);"),
+    let (value, output_file, store_value) = match lanes {
+        1 if strip.output_pairs => ("f32", shader::OUTPUT_PAIRS, ""),
+        1 => ("f32", shader::OUTPUT_SCALAR, "fn store_value(at: u32, sum: Value) { store(at, sum); }\n"),
+        _ => (
+            "vec4<f32>",
+            shader::OUTPUT_VEC4,
+            "fn store_value(at: u32, sum: Value) { store4(vec4<u32>(at * 4u), vec4<bool>(true), sum); }\n",
+        ),
     };
-    let output_file = match lanes {
-        1 if strip.output_pairs => include_str!("../../shaders/output_pairs.wgsl"),
-        1 => shader::OUTPUT_SCALAR,
-        _ => shader::OUTPUT_VEC4,
-    };
+    let input = if strip.pairs { "u64" } else { "Value" };
     let mut constants = shader::geometry(link);
     // Strides and offsets count `Value`s.
     constants.extend([
@@ -277,12 +277,9 @@ fn recipe(run: &Run<'_>, caps: &Caps, [rows, width]: [u32; 2], lanes: u32) -> Re
     let wgsl = Shader::new(include_str!("../../shaders/depthwise.wgsl"))
         .add(shader::strides(run.layout))
         .add(output_file)
-        .add(&format!("alias Value = {value};\nfn store_value(at: u32, sum: Value) {{ {store_value} }}\n"))
         .add(if strip.pairs || strip.output_pairs { shader::PAIRS } else { "" })
-        .add(&format!(
-            "@group(0) @binding(1) var<storage, read> input: array<{}>;\n",
-            if strip.pairs { "u64" } else { "Value" }
-        ))
+        .add(&format!("alias Value = {value};\n@group(0) @binding(1) var<storage, read> input: array<{input}>;\n"))
+        .add(store_value)
         .add(&strip.wgsl(run.layout))
         .constants(&constants)
         .finish(run);

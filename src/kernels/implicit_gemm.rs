@@ -29,7 +29,7 @@ const SUBGROUP_BLOCKS: &[[u32; 2]] = &[[32, 8], [32, 4], [8, 8]];
 const FEWEST_CHANNELS: u32 = 4;
 /// Beyond this many kernel columns, a row of them written out takes drivers too long to compile.
 const MOST_COLUMNS: u32 = 7;
-/// Beyond this many the weights of a row, 16 channels for each column, spill out of AMD's scalar registers.
+/// AMD's compiler spills with the weights of seven columns, 16 channels each; with those of five it does not.
 const MOST_UNIFORM_COLUMNS: u32 = 5;
 
 fn by_tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {

@@ -105,7 +105,7 @@ pub fn subgroup_blocks(caps: &Caps, blocks: &[[u32; 2]]) -> Result<Vec<Block>, U
         pixels,
         // The largest subgroup, so whole subgroups only, whichever size the driver picks.
         threads,
-        // Four take twice as long to compile, and run no faster.
+        // Four take longer to compile, and run no faster.
         steps: 2,
         weights: WeightLoads::Broadcast { lanes, pairs: caps.int64 },
         sums_in_array: true,
