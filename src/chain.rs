@@ -1,25 +1,74 @@
-//! Several convolutions in a row, with residual edges between them.
+//! Several links in a row, with residual edges between them.
+
+use std::ops::Range;
 
 use crate::conv::{Activation, Conv2d, Extent, Padding, Residual};
 use crate::error::{Error, Result};
 use crate::shape::Shape;
 
+/// One step of a chain.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Link {
+    /// A convolution with its epilogue.
+    Conv(Conv2d),
+    /// The mean over the pixels of each channel of each image: `torch.nn.AdaptiveAvgPool2d(1)`.
+    GlobalAveragePool,
+}
+
+impl Link {
+    /// The convolution, if it is one.
+    pub fn conv(&self) -> Option<&Conv2d> {
+        match self {
+            Self::Conv(conv) => Some(conv),
+            Self::GlobalAveragePool => None,
+        }
+    }
+
+    /// Whether and where it adds a residual; only a convolution does.
+    pub fn residual(&self) -> Option<Residual> {
+        self.conv().and_then(|conv| conv.residual)
+    }
+
+    /// The output's shape for an input's: that of a pool has the input's channels and a single pixel.
+    ///
+    /// # Errors
+    /// What [`Conv2d::output_shape`] says; of a pool [`Error::EmptyInput`] and [`Error::TooLarge`].
+    pub fn output_shape(&self, input: Shape) -> Result<Shape> {
+        match self {
+            Self::Conv(conv) => conv.output_shape(input),
+            Self::GlobalAveragePool if input.channels == 0 || input.pixels() == 0 => {
+                Err(Error::EmptyInput { shape: input })
+            }
+            Self::GlobalAveragePool => {
+                input.check_indexable("input")?;
+                Ok(Shape { height: 1, width: 1, ..input })
+            }
+        }
+    }
+}
+
+impl From<Conv2d> for Link {
+    fn from(conv: Conv2d) -> Self {
+        Self::Conv(conv)
+    }
+}
+
 /// Links, each taking the output of the one before, and edges that feed residual additions.
 ///
-/// Tensor 0 is the chain's input and tensor `i + 1` the output of link `i`. A link that adds a
+/// Weights are given for the convolutions, in their order; a pool has none. Tensor 0 is the chain's input and tensor `i + 1` the output of link `i`. A link that adds a
 /// residual takes it from an earlier tensor where an edge says so, else from outside, by
 /// [`Layer::forward_residual`](crate::Layer::forward_residual); one link at the most may do that.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chain {
-    links: Vec<Conv2d>,
+    links: Vec<Link>,
     /// For each link the tensor that it adds, if the chain itself has it.
     sources: Vec<Option<usize>>,
 }
 
 impl Chain {
     /// A chain without edges.
-    pub fn new(links: impl IntoIterator<Item = Conv2d>) -> Self {
-        let links: Vec<_> = links.into_iter().collect();
+    pub fn new<L: Into<Link>>(links: impl IntoIterator<Item = L>) -> Self {
+        let links: Vec<_> = links.into_iter().map(Into::into).collect();
         let sources = vec![None; links.len()];
         Self { links, sources }
     }
@@ -27,17 +76,19 @@ impl Chain {
     /// Adds tensor `source` to link `link`'s output: 0 is the chain's input, `i + 1` link `i`'s output.
     ///
     /// # Errors
-    /// [`Error::Chain`] unless the tensor is made before the link.
+    /// [`Error::Chain`] unless the tensor is made before the link and the link is a convolution.
     pub fn edge(mut self, source: usize, link: usize, residual: Residual) -> Result<Self> {
-        if link >= self.links.len() || source > link {
-            return Err(Error::Chain(format!(
-                "an edge leads from tensor {source} to link {link} of {}; it must lead forward, to a link",
-                self.links.len()
-            )));
+        let count = self.links.len();
+        match self.links.get_mut(link) {
+            Some(Link::Conv(conv)) if source <= link => {
+                conv.residual = Some(residual);
+                self.sources[link] = Some(source);
+                Ok(self)
+            }
+            _ => Err(Error::Chain(format!(
+                "an edge leads from tensor {source} to link {link} of {count}; it must lead forward, to a convolution"
+            ))),
         }
-        self.links[link].residual = Some(residual);
-        self.sources[link] = Some(source);
-        Ok(self)
     }
 
     /// Expand (pointwise), depthwise, project (pointwise, linear), and the input added where stride 1
@@ -54,17 +105,30 @@ impl Chain {
         let mut chain = Self::new(links);
         if stride == 1
             && in_channels == out_channels
-            && let (Some(link), Some(source)) = (chain.links.last_mut(), chain.sources.last_mut())
+            && let (Some(Link::Conv(conv)), Some(source)) = (chain.links.last_mut(), chain.sources.last_mut())
         {
-            link.residual = Some(Residual::AfterActivation);
+            conv.residual = Some(Residual::AfterActivation);
             *source = Some(0);
         }
         chain
     }
 
     /// The links, first to last.
-    pub fn links(&self) -> &[Conv2d] {
+    pub fn links(&self) -> &[Link] {
         &self.links
+    }
+
+    /// The convolutions, each with the number of its link: what weights are given for, in this order.
+    pub fn convolutions(&self) -> impl Iterator<Item = (usize, &Conv2d)> {
+        self.links.iter().enumerate().filter_map(|(index, link)| Some((index, link.conv()?)))
+    }
+
+    /// The convolutions of a range of links, and which of the chain's they are; none if a link is something else.
+    pub(crate) fn run(&self, links: Range<usize>) -> Option<(Vec<Conv2d>, Range<usize>)> {
+        let first = self.links[..links.start].iter().filter(|link| link.conv().is_some()).count();
+        let convs: Vec<_> = self.links[links].iter().map(|link| link.conv().cloned()).collect::<Option<_>>()?;
+        let range = first..first + convs.len();
+        Some((convs, range))
     }
 
     /// The tensor that link `link` adds, where the chain itself has it.
@@ -74,20 +138,23 @@ impl Chain {
 
     /// The link whose residual comes from outside the chain.
     pub fn outside_residual(&self) -> Option<usize> {
-        (0..self.links.len()).find(|&link| self.links[link].residual.is_some() && self.sources[link].is_none())
+        self.outside_residuals().next()
+    }
+
+    fn outside_residuals(&self) -> impl Iterator<Item = usize> {
+        (0..self.links.len()).filter(|&link| self.links[link].residual().is_some() && self.sources[link].is_none())
     }
 
     /// The shapes of all tensors, the input's first.
     ///
     /// # Errors
     /// [`Error::Chain`] for a chain without links or with two residuals from outside; what
-    /// [`Conv2d::output_shape`] says of each link; [`Error::ShapeMismatch`] for an edge.
+    /// [`Link::output_shape`] says of each link; [`Error::ShapeMismatch`] for an edge.
     pub fn shapes(&self, input: Shape) -> Result<Vec<Shape>> {
         if self.links.is_empty() {
             return Err(Error::Chain("it has no links".into()));
         }
-        let outside = |link: &usize| self.links[*link].residual.is_some() && self.sources[*link].is_none();
-        if (0..self.links.len()).filter(outside).count() > 1 {
+        if self.outside_residuals().count() > 1 {
             return Err(Error::Chain("more than one link adds a residual from outside".into()));
         }
         let mut shapes = vec![input];

@@ -2,7 +2,7 @@
 //!
 //! A separable convolution has `1/out_channels + 1/kernel_size^2` of the standard one's multiply-adds and
 //! weights (Howard et al., arXiv 1704.04861). Counted as torchinfo counts: a bias is a parameter, and one
-//! multiply-add an output.
+//! multiply-add an output; pooling is bytes alone.
 
 use crate::chain::Chain;
 use crate::conv::Conv2d;
@@ -82,11 +82,10 @@ pub fn chain(chain: &Chain, input: Shape) -> Result<ChainCost> {
     let last = chain.links().len() - 1;
     for (index, link) in chain.links().iter().enumerate() {
         let (input, output) = (shapes[index], shapes[index + 1]);
-        let params = params(link);
-        let residual = if link.residual.is_some() { output.bytes() } else { 0 };
+        let params = link.conv().map_or(0, params);
+        let residual = if link.residual().is_some() { output.bytes() } else { 0 };
         let parameter_bytes = params * 4 + residual;
-        let terms = link.fan_in() + u64::from(link.bias);
-        let mult_adds = output.len() * terms;
+        let mult_adds = link.conv().map_or(0, |conv| output.len() * (conv.fan_in() + u64::from(conv.bias)));
         let bytes = input.bytes() + parameter_bytes + output.bytes();
         total.params += params;
         total.mult_adds += mult_adds;

@@ -250,7 +250,7 @@ impl GpuConv {
         self.chain(&separable.into(), weights)
     }
 
-    /// A chain, with the weights of each link.
+    /// A chain, with the weights of each of its convolutions, in order.
     ///
     /// # Errors
     /// As [`GpuConv::direct`].

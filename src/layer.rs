@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::gpu::GpuConv;
 use crate::plan::{Bound, PackedWeights, Plan};
 use crate::planner::{self, Choice, Schedule};
-use crate::reference::Weights;
+use crate::reference::{Weights, check_weights};
 use crate::shape::{Layout, Shape};
 use crate::tensor::Tensor;
 
@@ -53,11 +53,7 @@ impl BoundLayer {
 
 impl Layer {
     pub(crate) fn new(gpu: &GpuConv, chain: Chain, weights: &[Weights<'_>], choice: Choice) -> Result<Self> {
-        crate::reference::length("list of weights".into(), chain.links().len() as u64, weights.len())?;
-        for (index, (link, weights)) in chain.links().iter().zip(weights).enumerate() {
-            link.validate()?;
-            weights.check(index, link)?;
-        }
+        check_weights(&chain, weights)?;
         let owned = |weights: &Weights<'_>| (weights.weight.to_vec(), weights.bias.map(<[f32]>::to_vec));
         Ok(Self {
             gpu: gpu.clone(),

@@ -28,7 +28,7 @@
 //!
 //! # The way through
 //!
-//! - [`Conv2d`] is one convolution with its epilogue, a link; a [`Chain`] is several; a [`Problem`] is one line of
+//! - [`Conv2d`] is one convolution with its epilogue; a [`Chain`] is several [`Link`]s in a row; a [`Problem`] is one line of
 //!   text that says both.
 //! - [`kernels`] answer with recipes: shaders, grids and weight layouts as plain data, or the reason why not.
 //! - The [`planner`] cuts a chain into runs, each with the recipe that is cheapest.
@@ -61,7 +61,7 @@ pub mod tensor;
 pub mod verify;
 
 pub use caps::Caps;
-pub use chain::{Chain, Separable};
+pub use chain::{Chain, Link, Separable};
 pub use conv::{Activation, Conv2d, Residual};
 pub use error::{Error, ParseError, Result};
 pub use gpu::GpuConv;

@@ -142,7 +142,9 @@ fn packed_weights(
     if let Some(buffer) = packed.get(&key) {
         return Ok(buffer.clone());
     }
-    let values = pack::buffer(&chain.links()[links.clone()], &weights[links], sections);
+    // A run without convolutions has no weights.
+    let (convs, of_chain) = chain.run(links).unwrap_or_default();
+    let values = pack::buffer(&convs, &weights[of_chain], sections);
     let buffer = device.buffer_with("weights", bytemuck::cast_slice(&values), wgpu::BufferUsages::STORAGE)?;
     packed.insert(key, buffer.clone());
     Ok(buffer)

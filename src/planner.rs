@@ -140,8 +140,8 @@ fn consider(chain: &Chain, shapes: &[Shape], layout: Layout, caps: &Caps) -> Vec
             if inner_tensor_needed(chain, first, links) {
                 continue;
             }
-            let run =
-                Run { links: &chain.links()[first..first + links], shapes: &shapes[first..=first + links], layout };
+            let Some((convs, _)) = chain.run(first..first + links) else { continue };
+            let run = Run { links: &convs, shapes: &shapes[first..=first + links], layout };
             for kernel in KERNELS.iter().filter(|kernel| kernel.links == links) {
                 let answer = (kernel.candidates)(&run, caps).map(|recipes| {
                     let timed = recipes.into_iter().map(|recipe| {

@@ -1,12 +1,12 @@
 //! The oracle: convolutions on the CPU, in f64. Slow, obvious, and never optimised.
 
-use crate::chain::Chain;
+use crate::chain::{Chain, Link};
 use crate::conv::{Activation, Conv2d, Residual};
 use crate::error::{Error, Result};
 use crate::shape::Shape;
 
-/// A link's weights: `weight` in PyTorch's order (out channels, in channels of a group, rows, columns),
-/// `bias` one value an output channel, if the link has a bias.
+/// A convolution's weights: `weight` in PyTorch's order (out channels, in channels of a group, rows, columns),
+/// `bias` one value an output channel, if the convolution has a bias.
 #[derive(Clone, Copy, Debug)]
 pub struct Weights<'a> {
     /// The weights, `Conv2d::weight_shape` of them.
@@ -35,6 +35,19 @@ impl<'a> Weights<'a> {
         let expected = if conv.bias { u64::from(conv.out_channels) } else { 0 };
         length(format!("bias of link {link}"), expected, self.bias.map_or(0, <[f32]>::len))
     }
+}
+
+/// Checks the weights of a chain's convolutions.
+///
+/// # Errors
+/// [`Error::Length`] if there are too few or too many, or if one does not fit; what [`Conv2d::validate`] says.
+pub(crate) fn check_weights(chain: &Chain, weights: &[Weights<'_>]) -> Result<()> {
+    length("list of weights".into(), chain.convolutions().count() as u64, weights.len())?;
+    for ((link, conv), weights) in chain.convolutions().zip(weights) {
+        conv.validate()?;
+        weights.check(link, conv)?;
+    }
+    Ok(())
 }
 
 /// Refuses a slice of the wrong length.
@@ -124,7 +137,7 @@ fn dot(conv: &Conv2d, input: &[f64], shape: Shape, weight: &[f32], [batch, chann
     (sum, magnitude)
 }
 
-/// A whole chain on NCHW data: the answer of its last link. `residual` is the one from outside.
+/// A whole chain on NCHW data: the answer of its last link. `weights` are its convolutions', `residual` is the one from outside.
 ///
 /// # Errors
 /// As [`convolve`], and [`Chain::shapes`].
@@ -136,28 +149,60 @@ pub fn run(
     residual: Option<&[f32]>,
 ) -> Result<Answer> {
     let shapes = chain.shapes(input_shape)?;
-    length("list of weights".into(), chain.links().len() as u64, weights.len())?;
+    check_weights(chain, weights)?;
     let widen = |values: &[f32]| values.iter().copied().map(f64::from).collect::<Vec<_>>();
     let outside = residual.map(widen);
     let mut tensors = vec![widen(input)];
     let mut answer = Answer { values: Vec::new(), magnitudes: Vec::new(), shape: input_shape };
-    for (index, conv) in chain.links().iter().enumerate() {
-        let added = match chain.source(index) {
-            Some(source) => Some(tensors[source].clone()),
-            None => outside.clone(),
+    let mut convolutions = 0;
+    for (index, link) in chain.links().iter().enumerate() {
+        let (input, shape) = (&tensors[index], shapes[index]);
+        let mut next = match link {
+            Link::Conv(conv) => {
+                let added = match chain.source(index) {
+                    Some(source) => Some(tensors[source].clone()),
+                    None => outside.clone(),
+                };
+                convolutions += 1;
+                convolve(conv, input, shape, weights[convolutions - 1], added.as_deref())?
+            }
+            Link::GlobalAveragePool => global_average_pool(input, shape)?,
         };
-        let mut next = convolve(conv, &tensors[index], shapes[index], weights[index], added.as_deref())?;
         if index > 0 {
             // An error of the input grows with the weights; the scale of the sum follows it.
-            let bare = Conv2d { activation: Activation::None, residual: None, bias: false, ..conv.clone() };
-            let magnitudes: Vec<_> = weights[index].weight.iter().map(|w| w.abs()).collect();
-            let spread = convolve(&bare, &answer.magnitudes, shapes[index], Weights::without_bias(&magnitudes), None)?;
-            next.magnitudes.iter_mut().zip(&spread.values).for_each(|(magnitude, &spread)| *magnitude += spread);
+            let spread = match link {
+                Link::Conv(conv) => spread(conv, &answer.magnitudes, shape, weights[convolutions - 1])?,
+                Link::GlobalAveragePool => global_average_pool(&answer.magnitudes, shape)?.values,
+            };
+            next.magnitudes.iter_mut().zip(&spread).for_each(|(magnitude, &spread)| *magnitude += spread);
         }
         tensors.push(next.values.clone());
         answer = next;
     }
     Ok(answer)
+}
+
+/// Magnitudes of a link's input, as they weigh in its outputs.
+fn spread(conv: &Conv2d, magnitudes: &[f64], shape: Shape, weights: Weights<'_>) -> Result<Vec<f64>> {
+    let bare = Conv2d { activation: Activation::None, residual: None, bias: false, ..conv.clone() };
+    let weight: Vec<_> = weights.weight.iter().map(|w| w.abs()).collect();
+    Ok(convolve(&bare, magnitudes, shape, Weights::without_bias(&weight), None)?.values)
+}
+
+/// The mean over the pixels of each channel of each image, on NCHW data.
+///
+/// # Errors
+/// What [`Link::output_shape`] says; [`Error::Length`].
+pub fn global_average_pool(input: &[f64], input_shape: Shape) -> Result<Answer> {
+    let shape = Link::GlobalAveragePool.output_shape(input_shape)?;
+    length("input".into(), input_shape.len(), input.len())?;
+    let planes = || input.chunks_exact(input_shape.pixels() as usize);
+    let mean = |sum: f64| sum / input_shape.pixels() as f64;
+    Ok(Answer {
+        values: planes().map(|plane| mean(plane.iter().sum())).collect(),
+        magnitudes: planes().map(|plane| mean(plane.iter().map(|value| value.abs()).sum())).collect(),
+        shape,
+    })
 }
 
 /// The activation of a value.
@@ -205,6 +250,16 @@ mod tests {
             None,
         );
         assert_eq!(answer.unwrap().values, [20.0, 42.0, 17.0, 23.0]);
+    }
+
+    #[test]
+    fn a_pool_worked_out_by_hand() {
+        let input = [1.0, 2.0, 3.0, -6.0, 0.0, 0.0, 0.0, 2.0];
+        let answer = global_average_pool(&input, [2, 1, 2, 2].into()).unwrap();
+        assert_eq!((answer.shape, answer.values), ([2, 1, 1, 1].into(), vec![0.0, 0.5]));
+        assert_eq!(answer.magnitudes, [3.0, 0.5]);
+        let empty = global_average_pool(&[], [1, 1, 0, 2].into());
+        assert!(matches!(empty, Err(Error::EmptyInput { .. })));
     }
 
     #[test]

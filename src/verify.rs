@@ -55,7 +55,7 @@ fn names(schedules: &[Schedule]) -> Vec<String> {
 pub struct Data {
     /// The input, NCHW.
     pub input: Vec<f32>,
-    /// Weight and bias of each link.
+    /// Weight and bias of each convolution.
     pub weights: Vec<(Vec<f32>, Option<Vec<f32>>)>,
     /// The residual, NCHW, if the problem adds one.
     pub residual: Option<Vec<f32>>,
@@ -97,11 +97,11 @@ impl Data {
     /// Random values: inputs in [-1, 1), weights scaled so that activations keep their size, biases in
     /// [-0.1, 0.1). Drawn from `name`, so the same everywhere.
     pub fn random(name: &str, chain: &Chain, input: Shape) -> Result<Self> {
+        let convs: Vec<_> = chain.convolutions().map(|(_, conv)| conv).collect();
         Self::draw(chain, input, |tensor, index, len| match tensor {
             "w" => {
-                let link = &chain.links()[index];
-                let gain = if link.activation == Activation::None { 3.0 } else { 6.0 };
-                let scale = (gain / link.fan_in() as f64).sqrt() as f32;
+                let gain = if convs[index].activation == Activation::None { 3.0 } else { 6.0 };
+                let scale = (gain / convs[index].fan_in() as f64).sqrt() as f32;
                 random::uniform(&format!("{name}/w{index}"), len, scale)
             }
             "b" => random::uniform(&format!("{name}/b{index}"), len, 0.1),
@@ -116,9 +116,9 @@ impl Data {
 
     fn draw(chain: &Chain, input: Shape, values: impl Fn(&str, usize, u64) -> Vec<f32>) -> Result<Self> {
         let shapes = chain.shapes(input)?;
-        let weights = chain.links().iter().enumerate().map(|(index, link)| {
-            let weight = values("w", index, link.weight_shape().len());
-            (weight, link.bias.then(|| values("b", index, link.out_channels.into())))
+        let weights = chain.convolutions().enumerate().map(|(index, (_, conv))| {
+            let weight = values("w", index, conv.weight_shape().len());
+            (weight, conv.bias.then(|| values("b", index, conv.out_channels.into())))
         });
         Ok(Self {
             input: values("x", 0, input.len()),
@@ -146,7 +146,7 @@ impl Oracle {
     pub fn new(problem: &Problem) -> Result<Self> {
         let (chain, name) = (problem.chain(), problem.to_string());
         let rounds = |activation| matches!(activation, Activation::Silu | Activation::HardSwish);
-        let exact = if chain.links().iter().any(|link| rounds(link.activation)) {
+        let exact = if chain.convolutions().any(|(_, conv)| rounds(conv.activation)) {
             None
         } else {
             let data = Data::integers(&name, &chain, problem.input)?;

@@ -11,11 +11,11 @@ fn gpu() -> GpuConv {
 
 /// Weights of a chain, drawn from whole numbers, so that every answer is exact.
 fn draw(chain: &Chain) -> Vec<(Vec<f32>, Vec<f32>)> {
-    let draw = |link: &Conv2d| {
-        let weight = random::integers("weight", link.weight_shape().len(), 2);
-        (weight, random::integers("bias", link.out_channels.into(), 2))
+    let draw = |(_, conv): (usize, &Conv2d)| {
+        let weight = random::integers("weight", conv.weight_shape().len(), 2);
+        (weight, random::integers("bias", conv.out_channels.into(), 2))
     };
-    chain.links().iter().map(draw).collect()
+    chain.convolutions().map(draw).collect()
 }
 
 fn borrow(weights: &[(Vec<f32>, Vec<f32>)]) -> Vec<Weights<'_>> {
@@ -80,7 +80,7 @@ fn an_inverted_residual_adds_its_input() {
     let x = gpu.upload(&input, [1, 4, 5, 6]).unwrap();
     let y = gpu.download(&layer.forward(&x).unwrap()).unwrap();
     assert_eq!(y, expected(&chain, &input, x.shape(), &weights, None));
-    let bare = Chain::new(chain.links().iter().cloned().map(|link| link.residual(None)));
+    let bare = Chain::new(chain.convolutions().map(|(_, conv)| conv.clone().residual(None)));
     assert_ne!(y, expected(&bare, &input, x.shape(), &weights, None));
 }
 
