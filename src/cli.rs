@@ -24,6 +24,7 @@ A problem is one argument (quote it):
   depthwise  NxCxHxW [-> OC] kK ...
   pointwise  NxCxHxW -> OC ...
   separable  NxCxHxW -> OC kK ...        the activation follows both halves
+  pool       NxCxHxW [nhwc]              the mean of each channel
 ACTIVATION is relu, relu6, silu, hardswish or clamp:LOW,HIGH; RESIDUAL is residual (added before the activation)
 or residual:after. Left out means stride 1, padding 0, dilation 1, one group, a bias, no activation, NCHW.
 

@@ -5,6 +5,7 @@ mod direct;
 mod gemm;
 mod implicit_gemm;
 mod pointwise;
+mod pool;
 mod separable;
 
 use std::fmt;
@@ -25,7 +26,7 @@ pub struct Kernel {
     pub candidates: fn(&Run<'_>, &Caps) -> Result<Vec<Recipe>, Unsupported>,
 }
 
-/// All kernels. `direct` is the last and takes every single link there is.
+/// All kernels for convolutions. `direct` is the last and takes every single link there is.
 pub const KERNELS: &[Kernel] = &[
     separable::SEPARABLE,
     pointwise::POINTWISE_SUBGROUP,
@@ -38,12 +39,15 @@ pub const KERNELS: &[Kernel] = &[
     direct::DIRECT,
 ];
 
+/// The kernel for a global average pool.
+pub const POOL: &[Kernel] = &[pool::POOL];
+
 /// Consecutive links of a chain that one kernel is to compute, and what it computes them on.
 ///
-/// Only the last link may add a residual; it comes from outside the run.
+/// They are convolutions, or a pool alone. Only the last link may add a residual; it comes from outside the run.
 #[derive(Clone, Copy, Debug)]
 pub struct Run<'a> {
-    /// The links, first to last.
+    /// The convolutions, first to last; none if the run is a pool.
     pub links: &'a [Conv2d],
     /// The shapes of the run's tensors: its input's, then each link's output's.
     pub shapes: &'a [Shape],

@@ -3,7 +3,7 @@
 use crate::caps::Caps;
 use crate::chain::Chain;
 use crate::error::{Error, Result};
-use crate::kernels::{KERNELS, Recipe, Run, Unsupported, Work};
+use crate::kernels::{KERNELS, POOL, Recipe, Run, Unsupported, Work};
 use crate::shape::{Layout, Shape};
 
 /// What the caller says about the choice of kernels.
@@ -13,7 +13,8 @@ pub enum Choice {
     #[default]
     Auto,
     /// The cheapest with these names: a kernel's (`pointwise`) or a recipe's (`pointwise/64x64x16`) for every
-    /// step, or one for each step, separated by `+` (`depthwise/8x4+pointwise`).
+    /// step, or one for each step, separated by `+` (`depthwise/8x4+pointwise`). A single name of a kernel for
+    /// convolutions leaves pools as they are.
     Named(String),
 }
 
@@ -140,9 +141,14 @@ fn consider(chain: &Chain, shapes: &[Shape], layout: Layout, caps: &Caps) -> Vec
             if inner_tensor_needed(chain, first, links) {
                 continue;
             }
-            let Some((convs, _)) = chain.run(first..first + links) else { continue };
+            // No run spans a pool, which has a kernel of its own.
+            let (convs, kernels) = match chain.run(first..first + links) {
+                Some((convs, _)) => (convs, KERNELS),
+                None if links == 1 => (Vec::new(), POOL),
+                None => continue,
+            };
             let run = Run { links: &convs, shapes: &shapes[first..=first + links], layout };
-            for kernel in KERNELS.iter().filter(|kernel| kernel.links == links) {
+            for kernel in kernels.iter().filter(|kernel| kernel.links == links) {
                 let answer = (kernel.candidates)(&run, caps).map(|recipes| {
                     let timed = recipes.into_iter().map(|recipe| {
                         let seconds = seconds(&recipe.work, recipe.passes.len(), caps);
@@ -178,7 +184,11 @@ pub fn schedule(chain: &Chain, input: Shape, layout: Layout, caps: &Caps, choice
     // Of several names each is for the step at its place, so the cheapest way to a link depends on how many
     // steps there were before.
     let places = wanted.len().max(1);
-    let meant = |place: usize, name: &str| wanted.is_empty() || is_called(name, wanted[place % places]);
+    let meant = |place: usize, name: &str| match wanted[..] {
+        [] => true,
+        [all] if is_pool(name) && !is_pool(all) => true,
+        _ => is_called(name, wanted[place % places]),
+    };
     let count = chain.links().len();
     // The cheapest way to each link in each number of steps.
     let mut best: Vec<Vec<Option<Way>>> = vec![vec![None; count + 1]; count + 1];
@@ -224,16 +234,22 @@ fn is_called(recipe: &str, name: &str) -> bool {
     recipe == name || recipe.split('/').next() == Some(name)
 }
 
+/// Whether a kernel's or a recipe's name is a pool's.
+fn is_pool(name: &str) -> bool {
+    POOL.iter().any(|kernel| is_called(name, kernel.name))
+}
+
 /// Refuses names that no kernel and no recipe has.
 fn check_names(considered: &[Considered], wanted: &[&str]) -> Result<()> {
     let recipes =
         || considered.iter().flat_map(|answer| answer.answer.iter().flatten()).map(|(recipe, _)| &recipe.name);
-    let known = |name: &str| KERNELS.iter().any(|kernel| kernel.name == name) || recipes().any(|known| known == name);
+    let kernels = || KERNELS.iter().chain(POOL);
+    let known = |name: &str| kernels().any(|kernel| kernel.name == name) || recipes().any(|known| known == name);
     match wanted.iter().find(|name| !known(name)) {
         None => Ok(()),
         Some(name) => {
             let mut known: Vec<String> = recipes().cloned().collect();
-            known.extend(KERNELS.iter().map(|kernel| kernel.name.into()));
+            known.extend(kernels().map(|kernel| kernel.name.into()));
             known.sort();
             known.dedup();
             Err(Error::UnknownKernel { name: name.to_string(), known })

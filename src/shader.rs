@@ -6,7 +6,8 @@ use crate::conv::{Activation, Conv2d, Residual};
 use crate::kernels::Run;
 use crate::shape::Layout;
 
-const CONV: &str = include_str!("../shaders/conv.wgsl");
+/// What all kernels share; [`Shader::finish`] appends it.
+pub const CONV: &str = include_str!("../shaders/conv.wgsl");
 const EPILOGUE: &str = include_str!("../shaders/epilogue.wgsl");
 /// Input read one element at a time.
 pub const INPUT_SCALAR: &str = include_str!("../shaders/input_scalar.wgsl");

@@ -71,6 +71,7 @@ fn ops(operation: &Operation) -> &'static [&'static str] {
         Operation::Depthwise(_) => &["depthwise"],
         Operation::Pointwise(_) => &["pointwise"],
         Operation::Separable(_) => &["depthwise", "pointwise"],
+        Operation::Pool => &["pool"],
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use clap::Args;
-use gpuconv::kernels::KERNELS;
+use gpuconv::kernels::{KERNELS, POOL};
 use gpuconv::planner::{self, Schedule};
 use gpuconv::verify::{self, Oracle, Report};
 use gpuconv::{Error, GpuConv, Problem};
@@ -177,7 +177,7 @@ fn worse(a: f64, b: f64) -> f64 {
 fn summary(checks: &[Check]) -> comfy_table::Table {
     let mut table =
         table::new(["kernel", "cases", "checks", "failures", "worst share of bound", "worst rel. error"], 1);
-    for kernel in KERNELS {
+    for kernel in KERNELS.iter().chain(POOL) {
         let mut row = Row::default();
         let uses = |check: &&Check| check.schedule.split('+').any(|recipe| kernel_of(recipe) == kernel.name);
         checks.iter().filter(uses).for_each(|check| row.add(check));

@@ -1,0 +1,47 @@
+// Global average pooling: the mean of every plane, which is a channel of an image.
+//
+// A workgroup computes PLANES planes with LANES invocations each: every invocation sums each LANES-th pixel, then a
+// tree in workgroup memory adds their sums.
+//
+// input    NCHW or NHWC, by `plane_start`, PIXEL_STRIDE and the order of the lanes
+// output   a value a plane, one image after the other: in both layouts, for there is one pixel
+// host     PLANES, LANES (a power of two), STEPS (its logarithm), WORKGROUP (PLANES * LANES), PLANE_DISTANCE and
+//          LANE_DISTANCE (between invocations of two planes and of two lanes; neighbours read neighbours in memory),
+//          `plane_start`, PIXEL_STRIDE
+
+@group(0) @binding(1) var<storage, read> input: array<f32>;
+@group(0) @binding(3) var<storage, read_write> output: array<f32>;
+
+var<workgroup> sums: array<f32, WORKGROUP>;
+
+@compute @workgroup_size(WORKGROUP)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let plane = workgroup_index(workgroup, grid) * PLANES + local / PLANE_DISTANCE % PLANES;
+    let lane = local / LANE_DISTANCE % LANES;
+    let start = plane_start(min(plane, params.work - 1u));
+
+    var sum = 0.0;
+    for (var first = 0u; first < in_pixels(); first += LANES) {
+        let pixel = first + lane;
+        let value = input[start + min(pixel, in_pixels() - 1u) * PIXEL_STRIDE];
+        sum += select(0.0, value, pixel < in_pixels());
+    }
+
+    // Each step halves the lanes that hold a part of the sum.
+    sums[local] = sum;
+    for (var step = 0u; step < STEPS; step++) {
+        workgroupBarrier();
+        let half = LANES >> (step + 1u);
+        if lane < half {
+            sums[local] += sums[local + half * LANE_DISTANCE];
+        }
+    }
+    // The first lane wrote its own.
+    if lane == 0u & plane < params.work {
+        output[plane] = sums[local] / f32(in_pixels());
+    }
+}

@@ -1,0 +1,32 @@
+// Global average pooling where invocations that cooperate gain nothing: each sums a plane by itself, row by row, so
+// that the error grows with a row and a column and not with all pixels.
+//
+// input    NCHW or NHWC, by `plane_start` and PIXEL_STRIDE
+// output   a value a plane, one image after the other: in both layouts, for there is one pixel
+// host     `plane_start`, PIXEL_STRIDE, WORKGROUP
+
+@group(0) @binding(1) var<storage, read> input: array<f32>;
+@group(0) @binding(3) var<storage, read_write> output: array<f32>;
+
+@compute @workgroup_size(WORKGROUP)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let plane = workgroup_index(workgroup, grid) * WORKGROUP + local;
+    if plane >= params.work {
+        return;
+    }
+    let start = plane_start(plane);
+    var sum = 0.0;
+    for (var y = 0u; y < params.in_height; y++) {
+        let row = start + y * params.in_width * PIXEL_STRIDE;
+        var row_sum = 0.0;
+        for (var x = 0u; x < params.in_width; x++) {
+            row_sum += input[row + x * PIXEL_STRIDE];
+        }
+        sum += row_sum;
+    }
+    output[plane] = sum / f32(in_pixels());
+}

@@ -1,0 +1,102 @@
+//! `pool`: the mean of each plane, summed by invocations in common or by one alone.
+
+use super::{Kernel, Operand, Params, Pass, Recipe, Run, Unsupported, Work, fitting};
+use crate::caps::Caps;
+use crate::shader::{self, Shader};
+use crate::shape::Layout;
+
+pub const POOL: Kernel = Kernel { name: "pool", links: 1, candidates };
+
+/// Planes of a workgroup, and invocations that sum one of them. Neighbours in NHWC are planes, so there are more.
+const TILES_NCHW: &[[u32; 2]] = &[[4, 16], [1, 64]];
+const TILES_NHWC: &[[u32; 2]] = &[[16, 4], [16, 16]];
+/// Planes of a workgroup whose invocations do not cooperate; few, since a CPU's cores share the workgroups.
+const SERIAL: u32 = 16;
+
+fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
+    let tiles = match run.layout {
+        // On a software device a barrier costs more than the loads.
+        _ if caps.is_cpu => &[],
+        Layout::Nchw => TILES_NCHW,
+        Layout::Nhwc => TILES_NHWC,
+    };
+    let recipes = tiles.iter().map(|&tile| by_tree(run, tile)).chain([serial(run)]);
+    fitting(run, caps, recipes.collect())
+}
+
+fn by_tree(run: &Run<'_>, [planes, lanes]: [u32; 2]) -> Recipe {
+    let workgroup = planes * lanes;
+    let [plane_distance, lane_distance] = match run.layout {
+        Layout::Nchw => [lanes, 1],
+        Layout::Nhwc => [1, planes],
+    };
+    let wgsl = Shader::new(include_str!("../../shaders/pool.wgsl"))
+        .constants(&[
+            ("PLANES", planes.into()),
+            ("LANES", lanes.into()),
+            ("STEPS", lanes.ilog2().into()),
+            ("PLANE_DISTANCE", plane_distance.into()),
+            ("LANE_DISTANCE", lane_distance.into()),
+        ])
+        .add(&shared(run, workgroup));
+    let workgroups = run.output().len().div_ceil(planes.into());
+    let pass = Pass { workgroups, workgroup, workgroup_memory: workgroup * 4, ..pass(run, wgsl.text()) };
+    let invocations = workgroups as f64 * f64::from(workgroup);
+    let work = Work { shared: invocations * f64::from(lanes.ilog2()), invocations, ..work(run) };
+    recipe(format!("pool/{planes}x{lanes}"), run, pass, work)
+}
+
+fn serial(run: &Run<'_>) -> Recipe {
+    let wgsl = Shader::new(include_str!("../../shaders/pool_serial.wgsl")).add(&shared(run, SERIAL));
+    let workgroups = run.output().len().div_ceil(SERIAL.into());
+    let pass = Pass { workgroups, workgroup: SERIAL, ..pass(run, wgsl.text()) };
+    let work = Work { invocations: run.output().len() as f64, ..work(run) };
+    recipe("pool/serial".into(), run, pass, work)
+}
+
+/// Where planes lie, and what all kernels share.
+fn shared(run: &Run<'_>, workgroup: u32) -> String {
+    let planes: String = match run.layout {
+        Layout::Nchw => "const PIXEL_STRIDE: u32 = 1u;\n\
+             fn plane_start(plane: u32) -> u32 { return plane * in_pixels(); }\n"
+            .into(),
+        Layout::Nhwc => format!(
+            "const PIXEL_STRIDE: u32 = {channels}u;\n\
+             fn plane_start(plane: u32) -> u32 {{\n\
+             \x20   return plane / PIXEL_STRIDE * PIXEL_STRIDE * in_pixels() + plane % PIXEL_STRIDE;\n\
+             }}\n",
+            channels = run.input().channels
+        ),
+    };
+    Shader::new(&planes).constants(&[("WORKGROUP", workgroup.into())]).add(shader::CONV).text()
+}
+
+fn pass(run: &Run<'_>, wgsl: String) -> Pass {
+    Pass {
+        wgsl,
+        operands: vec![Operand::Input, Operand::Output],
+        params: Params { work: run.output().len() as u32, ..Params::of(run) },
+        workgroup: 0,
+        workgroups: 0,
+        workgroup_memory: 0,
+    }
+}
+
+fn work(run: &Run<'_>) -> Work {
+    let (values, planes) = (run.input().len() as f64, run.output().len() as f64);
+    Work { mult_adds: values, accesses: values + planes, bytes: 4.0 * (values + planes), ..Work::default() }
+}
+
+fn recipe(name: String, run: &Run<'_>, pass: Pass, work: Work) -> Recipe {
+    Recipe {
+        name,
+        passes: vec![pass],
+        weights: Vec::new(),
+        workspace: Vec::new(),
+        work,
+        // Sums of a few dozen terms in order, and WGSL lets a division be off by two and a half units.
+        tolerance: 8.0,
+        // A mean of whole numbers is exact if it is a sum of them over a power of two.
+        exact: run.input().pixels().is_power_of_two(),
+    }
+}

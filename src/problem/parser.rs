@@ -1,0 +1,272 @@
+//! The parser of problem lines.
+
+use std::ops::Range;
+
+use super::{Operation, Problem};
+use crate::chain::Separable;
+use crate::conv::{Activation, Conv2d, Residual};
+use crate::error::{Error, ParseError};
+use crate::shape::{Layout, Shape};
+
+const OPERATIONS: &str = "conv, depthwise, pointwise, separable or pool";
+
+/// Reads a line word by word and remembers where each option stood, so that an error can point at it.
+pub struct Parser<'a> {
+    line: &'a str,
+    words: Vec<(Range<usize>, &'a str)>,
+    next: usize,
+    seen: Vec<(&'static str, Range<usize>)>,
+}
+
+pub type Parsed<T> = std::result::Result<T, ParseError>;
+
+/// What the options say; what they leave out is PyTorch's default.
+struct Options {
+    conv: Conv2d,
+    layout: Layout,
+}
+
+impl<'a> Parser<'a> {
+    pub fn new(line: &'a str) -> Self {
+        let offset = |word: &str| word.as_ptr() as usize - line.as_ptr() as usize;
+        let words = line.split_ascii_whitespace().map(|word| (offset(word)..offset(word) + word.len(), word)).collect();
+        Self { line, words, next: 0, seen: Vec::new() }
+    }
+
+    fn error<T>(&self, span: Range<usize>, message: impl Into<String>) -> Parsed<T> {
+        Err(ParseError { message: message.into(), line: self.line.into(), start: span.start, end: span.end })
+    }
+
+    fn word(&mut self, what: &str) -> Parsed<(Range<usize>, &'a str)> {
+        match self.words.get(self.next) {
+            Some((span, word)) => {
+                self.next += 1;
+                Ok((span.clone(), word))
+            }
+            None => self.error(self.line.len()..self.line.len(), format!("{what} is missing")),
+        }
+    }
+
+    fn number(&self, span: &Range<usize>, text: &str, name: &str, range: Range<u64>) -> Parsed<u32> {
+        let number = text.parse::<u64>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
+        match number.filter(|number| range.contains(number)) {
+            Some(number) => Ok(number as u32),
+            None => self.error(
+                span.clone(),
+                format!("{name} must be a whole number from {} to {}, not `{text}`", range.start, range.end - 1),
+            ),
+        }
+    }
+
+    /// `K` or `HxW`.
+    fn pair(&self, span: &Range<usize>, text: &str, name: &str) -> Parsed<[u32; 2]> {
+        let (rows, columns) = text.split_once('x').unwrap_or((text, text));
+        let number = |text| self.number(span, text, name, 1..(1 << 16) + 1);
+        Ok([number(rows)?, number(columns)?])
+    }
+
+    /// `P` or `T,L,B,R`.
+    fn padding(&self, span: &Range<usize>, text: &str) -> Parsed<[u32; 4]> {
+        let sides: Vec<_> = text.split(',').collect();
+        let number = |text: &str| self.number(span, text, "the padding", 0..(1 << 16) + 1);
+        match sides[..] {
+            [all] => Ok([number(all)?; 4]),
+            [top, left, bottom, right] => Ok([number(top)?, number(left)?, number(bottom)?, number(right)?]),
+            _ => self.error(span.clone(), "the padding is pP or pTOP,LEFT,BOTTOM,RIGHT"),
+        }
+    }
+
+    fn clamp(&self, span: &Range<usize>, text: &str) -> Parsed<Activation> {
+        let bounds = text.split_once(',').and_then(|(low, high)| Some((low.parse().ok()?, high.parse().ok()?)));
+        match bounds {
+            Some((low, high)) if !f32::is_nan(low) && !f32::is_nan(high) => Ok(Activation::Clamp(low, high)),
+            _ => self.error(span.clone(), "a clamp is clamp:LOW,HIGH with two numbers"),
+        }
+    }
+
+    /// Notes that an option was given; an error if it was before.
+    fn once(&mut self, span: &Range<usize>, option: &'static str) -> Parsed<()> {
+        if self.seen.iter().any(|(seen, _)| *seen == option) {
+            return self.error(span.clone(), format!("{option} is given twice"));
+        }
+        self.seen.push((option, span.clone()));
+        Ok(())
+    }
+
+    fn span_of(&self, option: &str) -> Range<usize> {
+        let seen = self.seen.iter().find(|(seen, _)| *seen == option);
+        seen.map_or(0..self.line.len(), |(_, span)| span.clone())
+    }
+
+    pub fn problem(mut self) -> Parsed<Problem> {
+        let (span, word) = self.word(&format!("the operation ({OPERATIONS})"))?;
+        let (input, layout, operation) = match word {
+            "conv" | "depthwise" | "pointwise" | "separable" => self.convolution(word)?,
+            "pool" => self.pool()?,
+            _ => return self.error(span, format!("`{word}` is no operation: {OPERATIONS} is")),
+        };
+        let problem = Problem { input, layout, operation };
+        match problem.output() {
+            Ok(_) => Ok(problem),
+            Err(error) => {
+                let span = match error {
+                    Error::Groups { .. } => self.span_of("the groups"),
+                    Error::KernelTooLarge { .. } => self.span_of("the kernel"),
+                    Error::TooLarge { .. } => self.span_of("the shape"),
+                    _ => 0..self.line.len(),
+                };
+                self.error(span, error.to_string())
+            }
+        }
+    }
+
+    fn convolution(&mut self, operation: &str) -> Parsed<(Shape, Layout, Operation)> {
+        let input = self.shape()?;
+        let out_channels = self.out_channels(operation, input)?;
+        let Options { conv, layout } = self.options(operation, Conv2d::new(input.channels, out_channels))?;
+        let operation = match operation {
+            "conv" => Operation::Conv(conv),
+            "pointwise" => Operation::Pointwise(conv),
+            "depthwise" => Operation::Depthwise(conv.groups(input.channels)),
+            _ => Operation::Separable(Separable {
+                pointwise: Conv2d {
+                    kernel_size: [1; 2],
+                    stride: [1; 2],
+                    padding: [0; 4],
+                    dilation: [1; 2],
+                    ..conv.clone()
+                },
+                depthwise: Conv2d { out_channels: input.channels, groups: input.channels, residual: None, ..conv },
+            }),
+        };
+        Ok((input, layout, operation))
+    }
+
+    fn pool(&mut self) -> Parsed<(Shape, Layout, Operation)> {
+        let (input, mut layout) = (self.shape()?, Layout::Nchw);
+        while self.next < self.words.len() {
+            let (span, word) = self.word("an option")?;
+            if word != "nhwc" {
+                return self.error(span, format!("`{word}` is no option of pool: nhwc is"));
+            }
+            layout = Layout::Nhwc;
+            self.once(&span, "nhwc")?;
+        }
+        Ok((input, layout, Operation::Pool))
+    }
+
+    fn shape(&mut self) -> Parsed<Shape> {
+        let (span, word) = self.word("the input's shape NxCxHxW")?;
+        self.once(&span, "the shape")?;
+        let extents: Vec<_> = word.split('x').collect();
+        let &[batch, channels, height, width] = &extents[..] else {
+            return self.error(span, format!("the input's shape is NxCxHxW, not `{word}`"));
+        };
+        let number = |text, name, least| self.number(&span, text, name, least..1 << 32);
+        Ok(Shape {
+            batch: number(batch, "the batch", 0)?,
+            channels: number(channels, "the channels", 1)?,
+            height: number(height, "the height", 1)?,
+            width: number(width, "the width", 1)?,
+        })
+    }
+
+    fn out_channels(&mut self, operation: &str, input: Shape) -> Parsed<u32> {
+        let arrow = self.words.get(self.next).is_some_and(|(_, word)| *word == "->");
+        if !arrow && operation == "depthwise" {
+            return Ok(input.channels);
+        }
+        let (span, word) = self.word("`-> OC`, the output channels,")?;
+        if word != "->" {
+            return self.error(span, format!("`-> OC`, the output channels, must come here, not `{word}`"));
+        }
+        let (span, word) = self.word("the number of output channels")?;
+        let channels = self.number(&span, word, "the number of output channels", 1..1 << 32)?;
+        if operation == "depthwise" && channels % input.channels != 0 {
+            let message = format!("{channels} output channels are not a multiple of {} channels", input.channels);
+            return self.error(span, message);
+        }
+        Ok(channels)
+    }
+
+    fn options(&mut self, operation: &str, conv: Conv2d) -> Parsed<Options> {
+        let mut options = Options { conv, layout: Layout::Nchw };
+        while self.next < self.words.len() {
+            let (span, word) = self.word("an option")?;
+            self.option(operation, &mut options, &span, word)?;
+        }
+        if operation != "pointwise" && !self.seen.iter().any(|(seen, _)| *seen == "the kernel") {
+            return self.error(self.line.len()..self.line.len(), "the kernel size, kK or kHxW, is missing");
+        }
+        Ok(options)
+    }
+
+    fn option(&mut self, operation: &str, options: &mut Options, span: &Range<usize>, word: &str) -> Parsed<()> {
+        let conv = &mut options.conv;
+        let activation = match word {
+            "relu" => Some(Activation::Relu),
+            "relu6" => Some(Activation::Relu6),
+            "silu" => Some(Activation::Silu),
+            "hardswish" => Some(Activation::HardSwish),
+            _ => word.strip_prefix("clamp:").map(|bounds| self.clamp(span, bounds)).transpose()?,
+        };
+        if let Some(activation) = activation {
+            conv.activation = activation;
+            return self.once(span, "the activation");
+        }
+        match word {
+            "residual" | "residual:after" => {
+                let after = word.ends_with("after");
+                conv.residual = Some(if after { Residual::AfterActivation } else { Residual::BeforeActivation });
+                return self.once(span, "the residual");
+            }
+            "nobias" => {
+                conv.bias = false;
+                return self.once(span, "nobias");
+            }
+            "nhwc" => {
+                options.layout = Layout::Nhwc;
+                return self.once(span, "nhwc");
+            }
+            _ => {}
+        }
+        let mut characters = word.chars();
+        let (letter, value) = (characters.next(), characters.as_str());
+        match letter {
+            Some('k') if operation != "pointwise" && starts_with_digit(value) => {
+                conv.kernel_size = self.pair(span, value, "the kernel size")?;
+                self.once(span, "the kernel")
+            }
+            Some('s') if starts_with_digit(value) => {
+                conv.stride = self.pair(span, value, "the stride")?;
+                self.once(span, "the stride")
+            }
+            Some('p') if starts_with_digit(value) => {
+                conv.padding = self.padding(span, value)?;
+                self.once(span, "the padding")
+            }
+            Some('d') if starts_with_digit(value) => {
+                conv.dilation = self.pair(span, value, "the dilation")?;
+                self.once(span, "the dilation")
+            }
+            Some('g') if matches!(operation, "conv" | "pointwise") && starts_with_digit(value) => {
+                conv.groups = self.number(span, value, "the number of groups", 1..1 << 32)?;
+                self.once(span, "the groups")
+            }
+            _ => self
+                .error(span.clone(), format!("`{word}` is no option of {operation}: {} are", known_options(operation))),
+        }
+    }
+}
+
+fn starts_with_digit(text: &str) -> bool {
+    text.starts_with(|character: char| character.is_ascii_digit())
+}
+
+fn known_options(operation: &str) -> &'static str {
+    match operation {
+        "conv" => "kK, sS, pP, dD, gG, relu, relu6, silu, hardswish, clamp:A,B, residual, nobias, nhwc",
+        "pointwise" => "sS, pP, dD, gG, relu, relu6, silu, hardswish, clamp:A,B, residual, nobias, nhwc",
+        _ => "kK, sS, pP, dD, relu, relu6, silu, hardswish, clamp:A,B, residual, nobias, nhwc",
+    }
+}
