@@ -66,7 +66,7 @@ pub use conv::{Activation, Conv2d, Residual};
 pub use error::{Error, ParseError, Result};
 pub use gpu::GpuConv;
 pub use layer::{BoundLayer, Layer};
-pub use planner::Choice;
+pub use planner::{Choice, Fusion};
 pub use problem::{Operation, Problem};
 pub use readback::Readback;
 pub use reference::Weights;

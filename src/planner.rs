@@ -12,10 +12,24 @@ pub enum Choice {
     /// The cheapest.
     #[default]
     Auto,
+    /// The cheapest of those that fuse links, or of those that do not.
+    Fusion(Fusion),
     /// The cheapest with these names: a kernel's (`pointwise`) or a recipe's (`pointwise/64x64x16`) for every
     /// step, or one for each step, separated by `+` (`depthwise/8x4+pointwise`). A single name of a kernel for
     /// convolutions leaves pools as they are.
     Named(String),
+}
+
+/// Whether several links are computed in one go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Fusion {
+    /// Where that is cheaper.
+    #[default]
+    Auto,
+    /// Never: every link is a step of its own.
+    Never,
+    /// Wherever a kernel can: as few steps as possible.
+    Always,
 }
 
 /// How a chain is computed on one device: a step for each run.
@@ -177,7 +191,7 @@ pub fn schedule(chain: &Chain, input: Shape, layout: Layout, caps: &Caps, choice
     let shapes = chain.shapes(input)?;
     let considered = consider(chain, &shapes, layout, caps);
     let wanted: Vec<&str> = match choice {
-        Choice::Auto => Vec::new(),
+        Choice::Auto | Choice::Fusion(_) => Vec::new(),
         Choice::Named(names) => names.split('+').collect(),
     };
     check_names(&considered, &wanted)?;
@@ -211,8 +225,13 @@ pub fn schedule(chain: &Chain, input: Shape, layout: Layout, caps: &Caps, choice
         }
     }
     let complete = best.pop().into_iter().flatten().flatten();
-    let complete = complete.filter(|way| wanted.len() < 2 || way.steps.len() == wanted.len());
-    match complete.min_by(|a, b| a.seconds.total_cmp(&b.seconds)) {
+    let complete = complete.filter(|way| match choice {
+        Choice::Fusion(Fusion::Never) => way.steps.len() == count,
+        _ => wanted.len() < 2 || way.steps.len() == wanted.len(),
+    });
+    let fewest_steps = *choice == Choice::Fusion(Fusion::Always);
+    let steps = |way: &Way| if fewest_steps { way.steps.len() } else { 0 };
+    match complete.min_by(|a, b| steps(a).cmp(&steps(b)).then(a.seconds.total_cmp(&b.seconds))) {
         Some(way) => {
             let step = |(index, recipe): (usize, usize)| considered[index].step(recipe);
             let steps = way.steps.into_iter().filter_map(step).collect();

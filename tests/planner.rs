@@ -5,7 +5,7 @@ use std::path::Path;
 
 use gpuconv::kernels::Unsupported;
 use gpuconv::planner::{self, Schedule};
-use gpuconv::{Activation, Caps, Chain, Choice, Conv2d, Error, Layout, Problem, Residual, Shape};
+use gpuconv::{Activation, Caps, Chain, Choice, Conv2d, Error, Fusion, Layout, Problem, Residual, Shape};
 
 /// A desktop GPU with subgroups of 32.
 fn gpu() -> Caps {
@@ -203,6 +203,24 @@ fn a_name_restricts_the_choice() {
         // A recipe's full name asks for itself.
         let again = plan(line, &gpu(), named(&schedule.name())).unwrap();
         assert_eq!(again.name(), schedule.name());
+    }
+}
+
+#[test]
+fn fusion_is_forced_and_forbidden() {
+    // Expand, depthwise, project: the last two are a separable pair.
+    let chain = Chain::inverted_residual(64, 64, 6, 1);
+    for (device, caps) in devices() {
+        let steps = |fusion| {
+            let choice = Choice::Fusion(fusion);
+            let schedule = planner::schedule(&chain, [1, 64, 14, 14].into(), Layout::Nchw, &caps, &choice).unwrap();
+            let taken: Vec<_> = schedule.steps.iter().map(|step| step.links).collect();
+            (taken, schedule.name())
+        };
+        assert_eq!(steps(Fusion::Never).0, [1, 1, 1], "{device}");
+        assert_eq!(steps(Fusion::Always).0, [1, 2], "{device}");
+        let auto = planner::schedule(&chain, [1, 64, 14, 14].into(), Layout::Nchw, &caps, &Choice::Auto).unwrap();
+        assert_eq!(steps(Fusion::Auto).1, auto.name(), "{device}");
     }
 }
 
