@@ -59,6 +59,7 @@ mod shader;
 pub mod shape;
 pub mod tensor;
 pub mod verify;
+pub mod workspace;
 
 pub use caps::Caps;
 pub use chain::{Chain, Link, Separable};

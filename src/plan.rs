@@ -12,6 +12,7 @@ use crate::planner::Schedule;
 use crate::reference::Weights;
 use crate::shape::{Layout, Shape};
 use crate::tensor::Tensor;
+use crate::workspace::{Part, Span};
 
 /// Packed weight buffers, by the run's first link and the sections: layers of all image sizes share them.
 pub type PackedWeights = Mutex<HashMap<(usize, Vec<Section>), wgpu::Buffer>>;
@@ -23,6 +24,7 @@ pub struct Plan {
     pub layout: Layout,
     passes: Vec<PlannedPass>,
     params: wgpu::Buffer,
+    workspace: Vec<wgpu::Buffer>,
 }
 
 struct PlannedPass {
@@ -40,7 +42,8 @@ enum Slot {
     Input,
     Output,
     Residual,
-    Kept(wgpu::Buffer),
+    Weights(wgpu::Buffer),
+    Workspace(Span),
 }
 
 /// A plan bound to its tensors: to encode it allocates nothing.
@@ -61,40 +64,31 @@ impl Plan {
         schedule: Schedule,
     ) -> Result<Self> {
         let storage = wgpu::BufferUsages::STORAGE;
+        let buffers = schedule.workspace.buffers().iter();
+        let workspace = buffers.map(|&bytes| device.buffer("workspace", bytes, storage)).collect::<Result<_>>()?;
         let last = shapes.len() - 1;
-        // A tensor between two runs needs a buffer; one inside a run is never in memory.
-        let mut between = HashMap::new();
-        for step in &schedule.steps {
-            let tensor = step.first + step.links;
-            if tensor != last {
-                between.insert(tensor, device.buffer("intermediate", shapes[tensor].bytes(), storage)?);
-            }
-        }
-        let tensor = |index: usize| match between.get(&index) {
-            Some(buffer) => Slot::Kept(buffer.clone()),
+        let part = |part| schedule.workspace.span(part).map(Slot::Workspace);
+        let tensor = |index: usize| match part(Part::Tensor(index)) {
+            Some(slot) => slot,
             None if index == last => Slot::Output,
             None => Slot::Input,
         };
 
         let alignment = u64::from(device.device.limits().min_uniform_buffer_offset_alignment);
         let (mut passes, mut params) = (Vec::new(), Vec::new());
-        for step in &schedule.steps {
+        for (index, step) in schedule.steps.iter().enumerate() {
             let recipe = &step.recipe;
             let range = step.first..step.first + step.links;
             let weights = packed_weights(device, chain, weights, packed, step.first, range.clone(), &recipe.weights)?;
-            let workspace: Vec<_> = recipe
-                .workspace
-                .iter()
-                .map(|&bytes| device.buffer("workspace", bytes, storage))
-                .collect::<Result<_>>()?;
             for pass in &recipe.passes {
                 let slot = |operand: Operand| match operand {
                     Operand::Input => tensor(range.start),
                     Operand::Output => tensor(range.end),
                     Operand::Residual => chain.source(range.end - 1).map_or(Slot::Residual, tensor),
-                    Operand::Weights => Slot::Kept(weights.clone()),
-                    Operand::ReadWorkspace(index) | Operand::WriteWorkspace(index) => {
-                        Slot::Kept(workspace[index].clone())
+                    Operand::Weights => Slot::Weights(weights.clone()),
+                    Operand::ReadWorkspace(which) | Operand::WriteWorkspace(which) => {
+                        // Whatever a pass binds has a part; an empty one would be refused by the device.
+                        part(Part::Scratch(index, which)).unwrap_or(Slot::Input)
                     }
                 };
                 let grid = fold(pass.workgroups, device.caps.max_workgroups).ok_or_else(|| Error::TooLarge {
@@ -116,7 +110,7 @@ impl Plan {
             }
         }
         let params = device.buffer_with("parameters", &params, wgpu::BufferUsages::UNIFORM)?;
-        Ok(Self { schedule, shapes, layout, passes, params })
+        Ok(Self { schedule, shapes, layout, passes, params, workspace })
     }
 
     pub fn input(&self) -> Shape {
@@ -223,7 +217,12 @@ fn bind(
             Slot::Output => output.binding(),
             // `Layer` has checked that there is one where one is read.
             Slot::Residual => residual.unwrap_or(input).binding(),
-            Slot::Kept(buffer) => buffer.as_entire_binding(),
+            Slot::Weights(buffer) => buffer.as_entire_binding(),
+            Slot::Workspace(span) => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer: &plan.workspace[span.buffer],
+                offset: span.offset,
+                size: std::num::NonZeroU64::new(span.bytes),
+            }),
         };
         entries.push(wgpu::BindGroupEntry { binding: *binding as u32, resource });
     }

@@ -5,6 +5,7 @@ use crate::chain::Chain;
 use crate::error::{Error, Result};
 use crate::kernels::{KERNELS, POOL, Recipe, Run, Unsupported, Work};
 use crate::shape::{Layout, Shape};
+use crate::workspace::Workspace;
 
 /// What the caller says about the choice of kernels.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -39,6 +40,8 @@ pub struct Schedule {
     pub steps: Vec<Step>,
     /// The candidates for every possible run, the taken ones among them.
     pub considered: Vec<Considered>,
+    /// The memory that the steps need between them.
+    pub workspace: Workspace,
 }
 
 /// One run and the recipe for it.
@@ -234,8 +237,9 @@ pub fn schedule(chain: &Chain, input: Shape, layout: Layout, caps: &Caps, choice
     match complete.min_by(|a, b| steps(a).cmp(&steps(b)).then(a.seconds.total_cmp(&b.seconds))) {
         Some(way) => {
             let step = |(index, recipe): (usize, usize)| considered[index].step(recipe);
-            let steps = way.steps.into_iter().filter_map(step).collect();
-            Ok(Schedule { steps, considered })
+            let steps: Vec<_> = way.steps.into_iter().filter_map(step).collect();
+            let workspace = Workspace::new(chain, &shapes, &steps, caps);
+            Ok(Schedule { steps, considered, workspace })
         }
         None => Err(no_schedule(chain, input, considered)),
     }
@@ -292,6 +296,7 @@ fn no_schedule(chain: &Chain, input: Shape, considered: Vec<Considered>) -> Erro
 /// As [`schedule`].
 pub fn alternatives(chain: &Chain, input: Shape, layout: Layout, caps: &Caps) -> Result<Vec<Schedule>> {
     let auto = schedule(chain, input, layout, caps, &Choice::Auto)?;
+    let shapes = chain.shapes(input)?;
     let count = chain.links().len();
     let mut schedules = vec![auto.clone()];
     for answer in &auto.considered {
@@ -302,7 +307,8 @@ pub fn alternatives(chain: &Chain, input: Shape, layout: Layout, caps: &Caps) ->
             let (Some(mut steps), Some(after)) = (before, after) else { continue };
             steps.push(step);
             steps.extend(after);
-            let schedule = Schedule { steps, considered: auto.considered.clone() };
+            let workspace = Workspace::new(chain, &shapes, &steps, caps);
+            let schedule = Schedule { steps, considered: auto.considered.clone(), workspace };
             if schedules.iter().all(|known| known.name() != schedule.name()) {
                 schedules.push(schedule);
             }

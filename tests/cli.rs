@@ -267,6 +267,10 @@ fn plan_for_people_and_by_name() {
     assert!(text.contains("by the model") && text.contains("turned down"), "{text}");
     let plan = json(&["plan", "--json", "--kernel", "direct", "pointwise 1x4x6x6 -> 8"]);
     assert!(plan["schedule"].as_str().unwrap().starts_with("direct"), "{plan}");
+    let plan = json(&["plan", "--json", "--kernel", "direct", "separable 1x4x6x6 -> 8 k3 p1"]);
+    let between = 4 * 6 * 6 * 4;
+    let workspace = serde_json::json!({"bytes": between, "bytes_without_reuse": between, "buffers": [between]});
+    assert_eq!(plan["workspace"], workspace);
     for command in ["plan", "bench"] {
         let message = one_line(&[command, "--kernel", "fastest", "pointwise 1x4x6x6 -> 8"], 2);
         assert!(message.contains("`fastest`") && message.contains("direct"), "{message}");

@@ -85,6 +85,31 @@ fn an_inverted_residual_adds_its_input() {
 }
 
 #[test]
+fn tensors_that_share_memory_do_not_meet() {
+    let gpu = gpu();
+    // Two inverted residuals: what the first one gives is needed until the last link.
+    let blocks = [Chain::inverted_residual(4, 4, 3, 1), Chain::inverted_residual(4, 4, 2, 1)];
+    let mut chain = Chain::new(blocks.iter().flat_map(|block| block.links().to_vec()));
+    for (source, link) in [(0, 2), (3, 5)] {
+        chain = chain.edge(source, link, Residual::AfterActivation).unwrap();
+    }
+    let weights = draw(&chain);
+    let weights = borrow(&weights);
+    let input = random::integers("input", 4 * 30, 2);
+    let x = gpu.upload(&input, [1, 4, 5, 6]).unwrap();
+    let answer = expected(&chain, &input, x.shape(), &weights, None);
+    for choice in [Choice::Auto, Choice::Named("direct".into())] {
+        let layer = gpu.chain_with(&chain, &weights, choice).unwrap();
+        let workspace = layer.schedule(x.shape(), x.layout()).unwrap().workspace;
+        assert!(workspace.bytes() < workspace.bytes_without_reuse(), "{workspace:?}");
+        // Twice, for the second time nothing in the workspace is zero.
+        for _ in 0..2 {
+            assert_eq!(gpu.download(&layer.forward(&x).unwrap()).unwrap(), answer);
+        }
+    }
+}
+
+#[test]
 fn a_residual_from_outside_is_asked_for() {
     let gpu = gpu();
     let conv = Conv2d::pointwise(2, 2).bias(false).residual(Residual::BeforeActivation);

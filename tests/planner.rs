@@ -190,6 +190,32 @@ fn a_tensor_that_an_edge_needs_is_not_fused_away() {
 }
 
 #[test]
+fn memory_is_used_again_when_its_tensor_is_done() {
+    // Seventeen inverted residuals of one size: never more than three tensors are alive at once.
+    let block = Chain::inverted_residual(16, 16, 6, 1);
+    let mut chain = Chain::new((0..17).flat_map(|_| block.links().to_vec()));
+    for first in (0..17).map(|block| 3 * block) {
+        chain = chain.edge(first, first + 2, Residual::AfterActivation).unwrap();
+    }
+    let input = Shape::from([1, 16, 28, 28]);
+    for name in ["direct", "pointwise+separable"] {
+        let wanted = vec![name; if name == "direct" { 1 } else { 17 }].join("+");
+        let schedule = planner::schedule(&chain, input, Layout::Nchw, &gpu(), &named(&wanted)).unwrap();
+        let workspace = &schedule.workspace;
+        let (narrow, wide) = (input.bytes(), 6 * input.bytes());
+        let (least, without) = match name {
+            "direct" => (narrow + 2 * wide, 34 * wide + 16 * narrow),
+            _ => (2 * narrow + wide, 17 * wide + 16 * narrow),
+        };
+        assert_eq!(workspace.bytes_without_reuse(), without, "{name}");
+        assert!((least..least + 2 * narrow).contains(&workspace.bytes()), "{name}: {} of {least}", workspace.bytes());
+        assert_eq!(workspace.buffers().iter().sum::<u64>(), workspace.bytes());
+    }
+    // One step needs nothing between.
+    assert_eq!(plan("pointwise 1x8x4x4 -> 8", &gpu(), Choice::Auto).unwrap().workspace.bytes(), 0);
+}
+
+#[test]
 fn a_name_restricts_the_choice() {
     let line = "separable 1x64x28x28 -> 64 k3 p1";
     for (choice, expected) in [

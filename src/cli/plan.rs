@@ -64,6 +64,7 @@ struct Planned {
     ms: f64,
     why: String,
     steps: Vec<Step>,
+    workspace: Workspace,
     /// The other ways to compute the whole chain, the fastest first.
     runners_up: Vec<RunnerUp>,
     /// Every recipe of every kernel, and every kernel that has none.
@@ -89,6 +90,14 @@ struct Pass {
     workgroups: u64,
     /// Bytes.
     workgroup_memory: u32,
+}
+
+/// Memory beside input, output and weights, in bytes.
+#[derive(Serialize)]
+struct Workspace {
+    bytes: u64,
+    bytes_without_reuse: u64,
+    buffers: Vec<u64>,
 }
 
 #[derive(Serialize)]
@@ -144,6 +153,11 @@ impl Plan {
             ms,
             why: self.why(ms, runners_up.first()),
             steps: schedule.steps.iter().map(Step::new).collect(),
+            workspace: Workspace {
+                bytes: schedule.workspace.bytes(),
+                bytes_without_reuse: schedule.workspace.bytes_without_reuse(),
+                buffers: schedule.workspace.buffers().to_vec(),
+            },
             runners_up,
             candidates: schedule.considered.iter().flat_map(|run| self.candidates(run, schedule)).collect(),
         }
@@ -288,6 +302,11 @@ fn text(planned: &Planned) -> String {
     if let Some(why) = candidates.column_mut(3) {
         why.set_cell_alignment(comfy_table::CellAlignment::Left);
     }
-    let Planned { problem, adapter, schedule, why, .. } = planned;
-    format!("{problem}\non {adapter}: {schedule}\n{why}\n\n{steps}\n\n{candidates}\n")
+    let Planned { problem, adapter, schedule, why, workspace, .. } = planned;
+    let memory = format!(
+        "workspace: {} bytes, {} without reuse",
+        table::count(workspace.bytes),
+        table::count(workspace.bytes_without_reuse)
+    );
+    format!("{problem}\non {adapter}: {schedule}\n{why}\n\n{steps}\n{memory}\n\n{candidates}\n")
 }

@@ -1,0 +1,236 @@
+//! Places values in buffers so that values with a common moment do not overlap.
+//!
+//! Greedy by size, after Pisarchyk and Lee (arXiv 2001.03288), with a rule of wgpu's besides: no dispatch may read
+//! and write the same buffer, not even disjoint ranges of it. So a value is placed in one of several buffers, and
+//! never in one that holds a value which some dispatch writes while it reads this one, or the reverse.
+
+use std::cmp::Reverse;
+use std::ops::Range;
+
+/// The values, by number, that a dispatch reads and writes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Uses {
+    pub reads: Vec<usize>,
+    pub writes: Vec<usize>,
+}
+
+/// What a device asks of buffers.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Multiple of which each offset must be, bytes.
+    pub alignment: u64,
+    /// The largest buffer, bytes.
+    pub buffer: u64,
+}
+
+/// Where a value lies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    pub buffer: usize,
+    /// Bytes from the buffer's start.
+    pub offset: u64,
+}
+
+/// Where all values lie.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Arrangement {
+    pub places: Vec<Place>,
+    /// The sizes of the buffers, bytes.
+    pub buffers: Vec<u64>,
+}
+
+/// The smallest arrangement that a few greedy ways find for values of `sizes` bytes, used by dispatches in this order.
+///
+/// A value larger than a buffer may be gets a buffer of its own, and making that fails.
+pub fn arrange(sizes: &[u64], dispatches: &[Uses], limits: Limits) -> Arrangement {
+    let values = Values::new(sizes, dispatches);
+    let mut by_size: Vec<_> = (0..sizes.len()).collect();
+    by_size.sort_by_key(|&value| Reverse(sizes[value]));
+    let mut by_time: Vec<_> = (0..sizes.len()).collect();
+    by_time.sort_by_key(|&value| values.lives[value].start);
+    let ways = [&by_size, &by_time].into_iter().flat_map(|order| [true, false].map(|spread| (order, spread)));
+    let arrangements = ways.map(|(order, spread)| values.place(order, spread, limits));
+    arrangements.min_by_key(|found| (found.buffers.iter().sum::<u64>(), found.buffers.len())).unwrap_or_default()
+}
+
+struct Values<'a> {
+    sizes: &'a [u64],
+    /// From the first dispatch that uses a value to the last.
+    lives: Vec<Range<usize>>,
+    /// Values that may not be in one buffer with a value.
+    apart: Vec<Vec<usize>>,
+}
+
+impl<'a> Values<'a> {
+    fn new(sizes: &'a [u64], dispatches: &[Uses]) -> Self {
+        let mut lives = vec![0..0; sizes.len()];
+        let mut apart = vec![Vec::new(); sizes.len()];
+        for (now, uses) in dispatches.iter().enumerate() {
+            for &value in uses.reads.iter().chain(&uses.writes) {
+                let start = if lives[value].is_empty() { now } else { lives[value].start };
+                lives[value] = start..now + 1;
+            }
+            for (&read, &written) in uses.reads.iter().flat_map(|read| uses.writes.iter().map(move |w| (read, w))) {
+                apart[read].push(written);
+                apart[written].push(read);
+            }
+        }
+        Self { sizes, lives, apart }
+    }
+
+    /// Places the values in an order, each where the buffers grow the least. `spread`: rather in a buffer of its own
+    /// than in one that would grow as much.
+    fn place(&self, order: &[usize], spread: bool, limits: Limits) -> Arrangement {
+        let mut found = Arrangement { places: vec![Place::default(); self.sizes.len()], buffers: Vec::new() };
+        let mut inside: Vec<Vec<usize>> = Vec::new();
+        for &value in order {
+            let allowed = |buffer: &usize| inside[*buffer].iter().all(|other| !self.apart[value].contains(other));
+            let options = (0..inside.len()).filter(allowed).filter_map(|buffer| {
+                let offset = self.lowest_gap(value, &inside[buffer], &found.places, limits.alignment);
+                let end = offset.checked_add(self.sizes[value])?;
+                let growth = end.saturating_sub(found.buffers[buffer]);
+                (end <= limits.buffer).then_some((growth, Place { buffer, offset }))
+            });
+            let best = options.min_by_key(|&(growth, _)| growth);
+            let own = Place { buffer: inside.len(), offset: 0 };
+            let place = match best {
+                Some((growth, place)) if growth < self.sizes[value] || growth == self.sizes[value] && !spread => place,
+                _ => own,
+            };
+            if place == own {
+                inside.push(Vec::new());
+                found.buffers.push(0);
+            }
+            inside[place.buffer].push(value);
+            let size = &mut found.buffers[place.buffer];
+            *size = (*size).max(place.offset + self.sizes[value]);
+            found.places[value] = place;
+        }
+        found
+    }
+
+    /// The lowest offset at which a value overlaps none of a buffer's values that live at the same time.
+    fn lowest_gap(&self, value: usize, inside: &[usize], places: &[Place], alignment: u64) -> u64 {
+        let life = &self.lives[value];
+        let meets = |other: &Range<usize>| life.start < other.end && other.start < life.end;
+        let mut taken: Vec<_> = inside.iter().filter(|&&other| meets(&self.lives[other])).collect();
+        taken.sort_by_key(|&&other| places[other].offset);
+        let mut offset = 0;
+        for &other in taken {
+            if places[other].offset >= offset + self.sizes[value] {
+                break;
+            }
+            let end = places[other].offset + self.sizes[other];
+            offset = offset.max(end.next_multiple_of(alignment.max(1)));
+        }
+        offset
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { alignment: 256, buffer: 1 << 30 };
+
+    fn dispatch(reads: &[usize], writes: &[usize]) -> Uses {
+        Uses { reads: reads.to_vec(), writes: writes.to_vec() }
+    }
+
+    /// What must hold of every arrangement, found out anew from the dispatches.
+    fn check(sizes: &[u64], dispatches: &[Uses], limits: Limits) -> Arrangement {
+        let found = arrange(sizes, dispatches, limits);
+        let life = |value: usize| {
+            let uses = |uses: &Uses| uses.reads.contains(&value) || uses.writes.contains(&value);
+            (dispatches.iter().position(uses), dispatches.iter().rposition(uses))
+        };
+        let together = |a, b| life(a).0 <= life(b).1 && life(b).0 <= life(a).1;
+        let clash = |a, b| dispatches.iter().any(|uses| uses.reads.contains(&a) && uses.writes.contains(&b));
+        let range = |value: usize| found.places[value].offset..found.places[value].offset + sizes[value];
+        for a in 0..sizes.len() {
+            assert!(found.places[a].offset.is_multiple_of(limits.alignment), "{a} is misaligned in {found:?}");
+            assert!(range(a).end <= found.buffers[found.places[a].buffer], "{a} leaves its buffer in {found:?}");
+            for b in (0..a).filter(|&b| found.places[a].buffer == found.places[b].buffer) {
+                assert!(!clash(a, b) && !clash(b, a), "{a} and {b} share a buffer in {found:?}");
+                let overlap = range(a).start < range(b).end && range(b).start < range(a).end;
+                assert!(!together(a, b) || !overlap, "{a} and {b} overlap in {found:?}");
+            }
+        }
+        found
+    }
+
+    /// Dispatch `i` reads value `i - 1` and writes value `i`; the caller has input and output.
+    fn line(count: usize) -> Vec<Uses> {
+        let read = |now: usize| if now > 0 { vec![now - 1] } else { Vec::new() };
+        let write = |now: usize| if now < count { vec![now] } else { Vec::new() };
+        (0..=count).map(|now| Uses { reads: read(now), writes: write(now) }).collect()
+    }
+
+    #[test]
+    fn a_line_takes_turns_between_two_buffers() {
+        let found = check(&[1024, 512, 2048, 4096, 256], &line(5), LIMITS);
+        let mut buffers = found.buffers;
+        buffers.sort();
+        assert_eq!(buffers, [2048, 4096]);
+        assert_eq!(check(&[1024], &line(1), LIMITS).buffers, [1024]);
+        assert_eq!(check(&[], &line(0), LIMITS).buffers, []);
+    }
+
+    #[test]
+    fn a_value_that_an_edge_keeps_is_not_overwritten() {
+        // 0 is read by the first dispatch and, over an edge, by the third; 1 and 2 lie between.
+        let dispatches = [
+            dispatch(&[], &[0]),
+            dispatch(&[0], &[1]),
+            dispatch(&[1], &[2]),
+            dispatch(&[2, 0], &[3]),
+            dispatch(&[3], &[]),
+        ];
+        let found = check(&[100, 600, 600, 100], &dispatches, LIMITS);
+        // 0, 1 and 2 live at once; 3 lies where 1 was.
+        assert_eq!(found.buffers.iter().sum::<u64>(), 1300);
+        assert_eq!(found.places[3].buffer, found.places[1].buffer);
+    }
+
+    #[test]
+    fn values_that_are_only_read_together_may_share_a_buffer() {
+        // 0 and 1 are two outputs of one dispatch, and read together by the next.
+        let found =
+            check(&[256, 256, 512], &[dispatch(&[], &[0, 1]), dispatch(&[0, 1], &[2]), dispatch(&[2], &[])], LIMITS);
+        assert_eq!(found.buffers.iter().sum::<u64>(), 1024);
+    }
+
+    #[test]
+    fn no_buffer_is_larger_than_the_device_has() {
+        // Three values that live together fit into no buffer of two.
+        let dispatches = [dispatch(&[], &[0, 1, 2]), dispatch(&[0, 1, 2], &[])];
+        let found = check(&[512, 512, 512], &dispatches, Limits { alignment: 256, buffer: 1024 });
+        assert!(found.buffers.iter().all(|&bytes| bytes <= 1024), "{found:?}");
+    }
+
+    /// Numbers that are the same in every run.
+    fn draw(seed: &mut u64, below: u64) -> u64 {
+        *seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (*seed >> 33) % below
+    }
+
+    #[test]
+    fn any_chain_with_edges_is_arranged_soundly() {
+        let (mut seed, mut saved, mut whole) = (1, 0, 0);
+        for _ in 0..500 {
+            let count = 1 + draw(&mut seed, 24) as usize;
+            let sizes: Vec<_> = (0..count).map(|_| 4 * (1 + draw(&mut seed, 1000))).collect();
+            let mut dispatches = line(count);
+            for now in 2..count {
+                if draw(&mut seed, 3) == 0 {
+                    dispatches[now].reads.push(draw(&mut seed, now as u64 - 1) as usize);
+                }
+            }
+            let limits = Limits { alignment: [4, 32, 256][draw(&mut seed, 3) as usize], buffer: 1 << 20 };
+            let total: u64 = check(&sizes, &dispatches, limits).buffers.iter().sum();
+            assert!(total <= sizes.iter().sum(), "{total} bytes are more than without reuse: {sizes:?}");
+            (saved, whole) = (saved + total, whole + sizes.iter().sum::<u64>());
+        }
+        assert!(saved * 2 < whole, "only {saved} of {whole} bytes");
+    }
+}
