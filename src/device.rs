@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::kernels::{Operand, Pass};
+use crate::profile::Profile;
 
 /// A device with its caches.
 pub struct Device {
@@ -15,6 +16,8 @@ pub struct Device {
     pub caps: Caps,
     /// A number of its own, for its tensors to carry.
     pub id: u64,
+    /// What was measured on it; plans made from now on go by it.
+    profile: Mutex<Arc<Profile>>,
     lost: Arc<OnceLock<String>>,
     /// A lock for each shader, so that threads compile different ones at the same time, but each once.
     pipelines: Mutex<HashMap<String, Arc<PipelineSlot>>>,
@@ -35,7 +38,16 @@ impl Device {
     pub fn new(device: wgpu::Device, queue: wgpu::Queue) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let (caps, id) = (Caps::of(&device), NEXT.fetch_add(1, Ordering::Relaxed));
-        Self { device, queue, caps, id, lost: Arc::default(), pipelines: Mutex::default(), readback: Mutex::default() }
+        Self {
+            device,
+            queue,
+            caps,
+            id,
+            profile: Mutex::default(),
+            lost: Arc::default(),
+            pipelines: Mutex::default(),
+            readback: Mutex::default(),
+        }
     }
 
     /// Notes a loss of the device, and logs errors that no call waits for, in place of wgpu's panic. Only for a
@@ -112,6 +124,16 @@ impl Device {
             buffer.unmap();
             buffer
         })
+    }
+
+    /// What was measured on the device.
+    pub fn profile(&self) -> Arc<Profile> {
+        lock(&self.profile).clone()
+    }
+
+    /// Replaces what was measured on the device.
+    pub fn set_profile(&self, profile: Profile) {
+        *lock(&self.profile) = Arc::new(profile);
     }
 
     fn check_size(&self, label: &str, bytes: u64) -> Result<()> {

@@ -8,7 +8,8 @@ use crate::conv::Conv2d;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::layer::Layer;
-use crate::planner::Choice;
+use crate::planner::{Choice, Planner, Schedule};
+use crate::profile::Profile;
 use crate::readback::Readback;
 use crate::reference::{Weights, length};
 use crate::shape::{Layout, Shape};
@@ -121,6 +122,32 @@ impl GpuConv {
 
     pub(crate) fn shared(&self) -> &Device {
         &self.shared
+    }
+
+    /// What was measured on this device: empty until [`GpuConv::set_profile`].
+    pub fn profile(&self) -> Arc<Profile> {
+        self.shared.profile()
+    }
+
+    /// What plans made from now on go by. Plans that layers have made already stay as they are.
+    pub fn set_profile(&self, profile: Profile) {
+        self.shared.set_profile(profile);
+    }
+
+    /// How a chain would be computed here, by what is known of the device.
+    ///
+    /// # Errors
+    /// As [`Planner::schedule`].
+    pub fn schedule(&self, chain: &Chain, input: Shape, layout: Layout, choice: &Choice) -> Result<Schedule> {
+        Planner { caps: self.caps(), profile: &self.profile() }.schedule(chain, input, layout, choice)
+    }
+
+    /// Every schedule worth comparing here.
+    ///
+    /// # Errors
+    /// As [`Planner::schedule`].
+    pub fn alternatives(&self, chain: &Chain, input: Shape, layout: Layout) -> Result<Vec<Schedule>> {
+        Planner { caps: self.caps(), profile: &self.profile() }.alternatives(chain, input, layout)
     }
 
     /// Waits until all submitted work is done.

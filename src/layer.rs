@@ -8,7 +8,7 @@ use crate::device::{Device, lock};
 use crate::error::{Error, Result};
 use crate::gpu::GpuConv;
 use crate::plan::{Bound, PackedWeights, Plan};
-use crate::planner::{self, Choice, Schedule};
+use crate::planner::{Choice, Schedule};
 use crate::reference::{Weights, check_weights};
 use crate::shape::{Layout, Shape};
 use crate::tensor::Tensor;
@@ -64,6 +64,18 @@ impl Layer {
             plans: Mutex::default(),
             bindings: Mutex::default(),
         })
+    }
+
+    /// Fixes how inputs of a size are computed, whatever the planner would choose.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub(crate) fn fix(&self, input: Shape, layout: Layout, schedule: Schedule) -> Result<()> {
+        let plan = Arc::new(self.compile(input, layout, schedule)?);
+        let mut plans = lock(&self.plans);
+        plans.retain(|plan| plan.input() != input || plan.layout != layout);
+        plans.push_back(plan);
+        Ok(())
     }
 
     /// What the layer computes.
@@ -186,17 +198,19 @@ impl Layer {
         if let Some(plan) = plans.iter().find(|plan| plan.input() == input && plan.layout == layout) {
             return Ok(plan.clone());
         }
-        let device = self.gpu.shared();
-        let shapes = self.chain.shapes(input)?;
-        let schedule = planner::schedule(&self.chain, input, layout, &device.caps, &self.choice)?;
-        let weights: Vec<_> =
-            self.weights.iter().map(|(weight, bias)| Weights { weight, bias: bias.as_deref() }).collect();
-        let plan = Plan::new(device, &self.chain, &weights, &self.packed, shapes, layout, schedule)?;
-        let plan = Arc::new(plan);
+        let schedule = self.gpu.schedule(&self.chain, input, layout, &self.choice)?;
+        let plan = Arc::new(self.compile(input, layout, schedule)?);
         if plans.len() == MOST_PLANS {
             plans.pop_front();
         }
         plans.push_back(plan.clone());
         Ok(plan)
+    }
+
+    fn compile(&self, input: Shape, layout: Layout, schedule: Schedule) -> Result<Plan> {
+        let shapes = self.chain.shapes(input)?;
+        let weights: Vec<_> =
+            self.weights.iter().map(|(weight, bias)| Weights { weight, bias: bias.as_deref() }).collect();
+        Plan::new(self.gpu.shared(), &self.chain, &weights, &self.packed, shapes, layout, schedule)
     }
 }

@@ -51,6 +51,7 @@ pub mod pack;
 mod plan;
 pub mod planner;
 pub mod problem;
+pub mod profile;
 #[doc(hidden)]
 pub mod random;
 mod readback;

@@ -4,9 +4,9 @@
 use crate::caps::Caps;
 use crate::chain::Chain;
 use crate::conv::Activation;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gpu::GpuConv;
-use crate::planner::{self, Choice, Schedule};
+use crate::planner::{self, Schedule};
 use crate::problem::Problem;
 use crate::random;
 use crate::reference::{self, Answer, Weights};
@@ -36,8 +36,8 @@ pub fn schedules(problem: &Problem, caps: &Caps, turn: usize) -> Result<Vec<Sche
     let unfused = all.iter().find(|schedule| schedule.steps.len() == links);
     let whole = all[0].considered.iter().filter(|answer| answer.links == links).filter_map(|answer| {
         let recipes = answer.answer.as_ref().ok().filter(|recipes| !recipes.is_empty())?;
-        let (recipe, _) = &recipes[turn % recipes.len()];
-        all.iter().find(|schedule| schedule.takes(0, links, &recipe.name))
+        let candidate = &recipes[turn % recipes.len()];
+        all.iter().find(|schedule| schedule.takes(0, links, &candidate.recipe.name))
     });
     for schedule in whole.chain(unfused) {
         if !names(&chosen).contains(&schedule.name()) {
@@ -195,7 +195,8 @@ impl Oracle {
     fn run(&self, gpu: &GpuConv, schedule: &Schedule, data: &Data, report: &mut Report) -> Result<Vec<f32>> {
         let layout = self.problem.layout;
         let output_shape = self.problem.output()?;
-        let layer = gpu.chain_with(&self.chain, &data.weights(), Choice::Named(schedule.name()))?;
+        let layer = gpu.chain(&self.chain, &data.weights())?;
+        layer.fix(self.problem.input, layout, schedule.clone())?;
         let input = guarded(gpu, &from_nchw(&data.input, self.problem.input, layout), self.problem.input, layout)?;
         let residual = match &data.residual {
             Some(values) => Some(guarded(gpu, &from_nchw(values, output_shape, layout), output_shape, layout)?),
@@ -209,11 +210,6 @@ impl Oracle {
             None => layer.encode(&mut encoder, &input, &output)?,
         }
         gpu.queue().submit([encoder.finish()]);
-        let taken = layer.schedule(self.problem.input, layout)?.name();
-        if taken != schedule.name() {
-            return Err(Error::UnknownKernel { name: schedule.name(), known: vec![taken] });
-        }
-
         let whole: Shape = [1, 1, 1, (output.buffer().size() / 4) as u32].into();
         let all = gpu.download(&Tensor::from_buffer(output.buffer().clone(), 0, whole, Layout::Nchw)?)?;
         let (start, len) = ((output.offset() / 4) as usize, output_shape.len() as usize);

@@ -176,7 +176,7 @@ fn a_tensor_that_an_edge_needs_is_not_fused_away() {
     let fusions = |chain: &Chain| {
         let considered = planner::schedule(chain, [1, 64, 56, 56].into(), Layout::Nchw, &gpu(), &Choice::Auto);
         let considered = considered.unwrap().considered;
-        considered.into_iter().any(|one| one.first == 0 && one.links == 2 && one.answer.is_ok())
+        considered.iter().any(|one| one.first == 0 && one.links == 2 && one.answer.is_ok())
     };
     assert!(fusions(&Chain::new(links())), "without an edge the first two links can be one run");
     // Tensor 1 lies between them; the last link adds it.

@@ -42,7 +42,8 @@ fn shaders() -> Vec<Shader> {
             let chain = problem.chain();
             let schedule = planner::schedule(&chain, problem.input, problem.layout, &caps, &Choice::Auto);
             let considered = schedule.unwrap_or_else(|error| panic!("{problem}: {error}")).considered;
-            for (recipe, _) in considered.into_iter().filter_map(|considered| considered.answer.ok()).flatten() {
+            let candidates = considered.iter().filter_map(|considered| considered.answer.as_ref().ok()).flatten();
+            for recipe in candidates.map(|candidate| candidate.recipe.clone()) {
                 for pass in recipe.passes {
                     let origin = format!("{} of {problem}", recipe.name);
                     if let Some(known) = shaders.get(&pass.wgsl) {

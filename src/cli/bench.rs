@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use gpuconv::planner::{self, Schedule};
+use gpuconv::planner::Schedule;
 use gpuconv::shape::{from_nchw, to_nchw};
 use gpuconv::verify::Data;
 use gpuconv::{BoundLayer, Choice, GpuConv, Layout, Problem, Shape, Tensor, cost};
@@ -100,8 +100,8 @@ impl Bench {
     fn schedules(&self, gpu: &GpuConv, problem: &Problem) -> Outcome<Vec<Schedule>> {
         let (chain, input, layout) = (problem.chain(), problem.input, problem.layout);
         Ok(match self.kernel.as_deref() {
-            Some("all") => planner::alternatives(&chain, input, layout, gpu.caps())?,
-            kernel => vec![planner::schedule(&chain, input, layout, gpu.caps(), &choice(kernel))?],
+            Some("all") => gpu.alternatives(&chain, input, layout)?,
+            kernel => vec![gpu.schedule(&chain, input, layout, &choice(kernel))?],
         })
     }
 }

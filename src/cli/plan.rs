@@ -192,7 +192,8 @@ impl Plan {
         let links = schedule.steps.iter().map(|step| step.links).sum();
         let others =
             cheapest(&schedule.considered, 0, run.first) + cheapest(&schedule.considered, run.first + run.links, links);
-        let candidates = recipes.iter().map(|(recipe, seconds)| {
+        let candidates = recipes.iter().map(|planner::Candidate { recipe, parts, .. }| {
+            let seconds = parts.seconds();
             let taken = schedule.takes(run.first, run.links, &recipe.name);
             let reason = if taken {
                 None
@@ -239,7 +240,7 @@ fn cheapest(considered: &[Considered], from: usize, to: usize) -> f64 {
     let runs = considered.iter().filter(|run| run.first == from && from + run.links <= to);
     let times = runs.flat_map(|run| {
         let recipes = run.answer.iter().flatten();
-        recipes.map(|(_, seconds)| seconds + cheapest(considered, from + run.links, to))
+        recipes.map(|candidate| candidate.seconds() + cheapest(considered, from + run.links, to))
     });
     times.fold(f64::INFINITY, f64::min)
 }
@@ -254,8 +255,9 @@ fn compared(time: f64, other: f64) -> String {
 fn write_shaders(folder: &Path, considered: &[Considered]) -> Outcome {
     let unwritable = |path: &Path, error| Failure::Call(format!("cannot write {}: {error}", path.display()));
     fs::create_dir_all(folder).map_err(|error| unwritable(folder, error))?;
-    let recipes =
-        || considered.iter().flat_map(|run| run.answer.iter().flatten().map(|(recipe, _)| (run.first, recipe)));
+    let recipes = || {
+        considered.iter().flat_map(|run| run.answer.iter().flatten().map(|candidate| (run.first, &candidate.recipe)))
+    };
     for (first, recipe) in recipes() {
         let mut stem = recipe.name.replace('/', "-");
         // Two links may take recipes of one name, with different constants.

@@ -1,0 +1,77 @@
+//! The cost model: what a recipe's work takes on a device, in seconds. `docs/cost-model.md` has the formulas.
+
+use crate::caps::Caps;
+use crate::kernels::{Recipe, Work};
+
+/// The rates at which a device works, from a probe or guessed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// Multiply-adds a second.
+    pub mult_adds: f64,
+    /// Loads from and stores to storage a second, of data that a cache has.
+    pub accesses: f64,
+    /// Loads from workgroup memory a second.
+    pub shared: f64,
+    /// Bytes from and to memory a second.
+    pub bytes: f64,
+    /// Seconds that a dispatch takes if it does nothing.
+    pub dispatch: f64,
+    /// Invocations that keep the device busy.
+    pub busy: f64,
+}
+
+/// A desktop GPU of 10 Tflop/s.
+const GPU: Rates =
+    Rates { mult_adds: 5e12, accesses: 1.2e12, shared: 2.4e12, bytes: 4e11, dispatch: 3e-6, busy: 32768.0 };
+
+/// Two cores of lavapipe, from the kernels' own timings.
+const CPU: Rates = Rates { mult_adds: 7.8e10, accesses: 1.8e9, shared: 1.8e9, bytes: 1e10, dispatch: 3e-5, busy: 16.0 };
+
+impl Rates {
+    /// The rates of a device that nobody has measured.
+    pub fn guess(caps: &Caps) -> Self {
+        if caps.is_cpu { CPU } else { GPU }
+    }
+}
+
+/// What each part of a recipe's work takes, seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Parts {
+    /// Arithmetic.
+    pub mult_adds: f64,
+    /// Loads and stores.
+    pub accesses: f64,
+    /// Workgroup memory.
+    pub shared: f64,
+    /// Memory traffic.
+    pub bytes: f64,
+    /// Dispatches.
+    pub dispatch: f64,
+    /// Whether the parts but the dispatches overlap.
+    overlap: bool,
+}
+
+impl Parts {
+    /// The parts of a recipe's work.
+    pub fn new(recipe: &Recipe, rates: &Rates, caps: &Caps) -> Self {
+        let Work { mult_adds, accesses, shared, bytes, invocations } = recipe.work;
+        let occupancy = (invocations / rates.busy).clamp(1e-3, 1.0);
+        Self {
+            mult_adds: mult_adds / rates.mult_adds / occupancy,
+            accesses: accesses / rates.accesses / occupancy,
+            shared: shared / rates.shared / occupancy,
+            bytes: bytes / rates.bytes,
+            dispatch: rates.dispatch * recipe.passes.len() as f64,
+            overlap: !caps.is_cpu,
+        }
+    }
+
+    /// The whole. A GPU overlaps arithmetic, workgroup memory, loads and memory traffic, so the slowest of them counts
+    /// (the roofline of Williams, Waterman and Patterson, CACM 52(4), 2009). A software device does one after the
+    /// other.
+    pub fn seconds(&self) -> f64 {
+        let parts = [self.mult_adds, self.accesses, self.shared, self.bytes];
+        let busy = if self.overlap { parts.into_iter().fold(0.0, f64::max) } else { parts.iter().sum() };
+        busy + self.dispatch
+    }
+}
