@@ -7,14 +7,15 @@ mod npy;
 mod plan;
 mod run;
 mod table;
-mod timer;
+mod tune;
 mod verify;
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, error::ErrorKind};
-use gpuconv::{Choice, Error, GpuConv, Problem};
+use gpuconv::{Choice, Error, GpuConv, Problem, Tuning};
 use serde::Serialize;
 
 /// How problems are written, at the end of every command's help.
@@ -34,11 +35,37 @@ Exit codes: 0 fine, 1 a check failed, 2 the call or its files are wrong, 3 no us
 #[derive(Parser)]
 #[command(name = "gpuconv", version, arg_required_else_help = true)]
 struct Cli {
+    #[command(flatten)]
+    target: Target,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What the commands run on.
+#[derive(clap::Args)]
+struct Target {
     /// Take the best adapter whose name or driver contains NAME, as WGPU_ADAPTER_NAME does
     #[arg(long, global = true, value_name = "NAME")]
     adapter: Option<String>,
-    #[command(subcommand)]
-    command: Command,
+    /// Go by the times in this file, in place of those that `tune` has put into the user's; `none` for no times
+    #[arg(long, global = true, value_name = "FILE")]
+    tuning: Option<PathBuf>,
+}
+
+impl Target {
+    /// The device, and what is known of it.
+    fn open(&self) -> Outcome<GpuConv> {
+        let gpu = open(self.adapter.as_deref())?;
+        let file = match &self.tuning {
+            Some(none) if none.as_os_str() == "none" => None,
+            Some(file) => Some(file.clone()),
+            None => Tuning::user_file().filter(|file| file.exists()),
+        };
+        if let Some(file) = file {
+            gpu.use_tuning(&tune::load(&file)?);
+        }
+        Ok(gpu)
+    }
 }
 
 #[derive(Subcommand)]
@@ -57,6 +84,9 @@ enum Command {
     /// Measure
     #[command(after_help = PROBLEMS)]
     Bench(bench::Bench),
+    /// Measure the kernels for problems on this device, and keep the times for later plans
+    #[command(after_help = PROBLEMS)]
+    Tune(tune::Tune),
     /// Check every kernel on this device against the CPU
     #[command(after_help = PROBLEMS)]
     Verify(verify::Verify),
@@ -100,7 +130,7 @@ impl From<Error> for Failure {
 pub fn main() -> ExitCode {
     // No backtrace reaches a user, not even from a driver's glue; the line says where to look.
     std::panic::set_hook(Box::new(|panic| complain(&format!("internal error: {}", one_line(&panic.to_string())))));
-    let filter = env_logger::Env::default().default_filter_or("gpuconv=error");
+    let filter = env_logger::Env::default().default_filter_or("gpuconv=warn");
     env_logger::Builder::from_env(filter).init();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -116,13 +146,14 @@ pub fn main() -> ExitCode {
 }
 
 fn execute(cli: &Cli) -> Outcome {
-    let adapter = cli.adapter.as_deref();
+    let adapter = cli.target.adapter.as_deref();
     match &cli.command {
         Command::Devices(devices) => devices.execute(adapter),
         Command::Cost(cost) => cost.execute(),
-        Command::Plan(plan) => plan.execute(adapter),
-        Command::Run(run) => run.execute(adapter),
-        Command::Bench(bench) => bench.execute(adapter),
+        Command::Plan(plan) => plan.execute(&cli.target),
+        Command::Run(run) => run.execute(&cli.target),
+        Command::Bench(bench) => bench.execute(&cli.target),
+        Command::Tune(tune) => tune.execute(adapter),
         Command::Verify(verify) => verify.execute(adapter),
     }
 }

@@ -14,6 +14,7 @@ use crate::readback::Readback;
 use crate::reference::{Weights, length};
 use crate::shape::{Layout, Shape};
 use crate::tensor::Tensor;
+use crate::tuner;
 
 /// A GPU to convolve on: a device, its queue, and the caches that its layers share.
 ///
@@ -148,6 +149,20 @@ impl GpuConv {
     /// As [`Planner::schedule`].
     pub fn alternatives(&self, chain: &Chain, input: Shape, layout: Layout) -> Result<Vec<Schedule>> {
         Planner { caps: self.caps(), profile: &self.profile() }.alternatives(chain, input, layout)
+    }
+
+    /// Measures what could compute a chain or a part of it on inputs of one size, for as long as `time`, checks it
+    /// against the oracle, and goes by what it found from now on. It takes the device for itself: other work on it
+    /// makes the times wrong.
+    ///
+    /// # Errors
+    /// As [`tuner::tune`].
+    pub fn tune(&self, chain: &Chain, input: Shape, layout: Layout, options: &tuner::Options) -> Result<tuner::Report> {
+        let report = tuner::tune(self, chain, input, layout, options, &mut |_| {})?;
+        let mut profile = (*self.profile()).clone();
+        profile.merge(report.profile.clone());
+        self.set_profile(profile);
+        Ok(report)
     }
 
     /// Waits until all submitted work is done.

@@ -50,6 +50,7 @@ mod layer;
 pub mod pack;
 mod plan;
 pub mod planner;
+pub mod probe;
 pub mod problem;
 pub mod profile;
 #[doc(hidden)]
@@ -59,6 +60,11 @@ pub mod reference;
 mod shader;
 pub mod shape;
 pub mod tensor;
+#[doc(hidden)]
+pub mod timer;
+pub mod tuner;
+#[cfg(feature = "tuning")]
+pub mod tuning;
 pub mod verify;
 pub mod workspace;
 
@@ -74,6 +80,8 @@ pub use readback::Readback;
 pub use reference::Weights;
 pub use shape::{Layout, Shape};
 pub use tensor::Tensor;
+#[cfg(feature = "tuning")]
+pub use tuning::Tuning;
 
 /// The README's example is compiled and run as a documentation test.
 #[cfg(doctest)]

@@ -118,6 +118,24 @@ impl Schedule {
         self.steps.iter().map(|step| step.seconds).sum()
     }
 
+    /// The schedule that computes a chain, a single run, by a recipe; nobody asks for its time.
+    pub(crate) fn of_one(chain: &Chain, shapes: &[Shape], recipe: &Recipe, caps: &Caps) -> Self {
+        let steps = vec![Step { first: 0, links: chain.links().len(), recipe: recipe.clone(), seconds: 0.0 }];
+        let workspace = Workspace::new(chain, shapes, &steps, caps);
+        Self { steps, considered: Arc::default(), workspace }
+    }
+
+    /// What the links before each tensor take at the least, and what those after it, seconds: with them anyone can
+    /// tell what the whole would take by another recipe for a run.
+    pub fn around(&self) -> [Vec<f64>; 2] {
+        cut::around(&self.considered, self.steps.iter().map(|step| step.links).sum())
+    }
+
+    /// The answers, run by run.
+    pub fn runs(&self) -> impl Iterator<Item = &[Considered]> {
+        cut::runs(&self.considered)
+    }
+
     /// Whether a recipe of a run was taken.
     pub fn takes(&self, first: usize, links: usize, name: &str) -> bool {
         self.steps.iter().any(|step| (step.first, step.links) == (first, links) && step.recipe.name == name)

@@ -63,8 +63,9 @@ pub struct Data {
 
 /// A problem with its data and the oracle's answers, to check any number of kernels against.
 pub struct Oracle {
-    problem: Problem,
     chain: Chain,
+    input: Shape,
+    layout: Layout,
     /// Whole numbers so small that f32 adds them without rounding; none where the activation rounds.
     exact: Option<(Data, Answer)>,
     random: (Data, Answer),
@@ -144,20 +145,27 @@ impl Oracle {
     /// # Errors
     /// What [`Chain::shapes`] says.
     pub fn new(problem: &Problem) -> Result<Self> {
-        let (chain, name) = (problem.chain(), problem.to_string());
+        Self::of_chain(&problem.to_string(), problem.chain(), problem.input, problem.layout)
+    }
+
+    /// As [`Oracle::new`] for a chain, its data drawn from a name.
+    ///
+    /// # Errors
+    /// What [`Chain::shapes`] says.
+    pub fn of_chain(name: &str, chain: Chain, input: Shape, layout: Layout) -> Result<Self> {
         let rounds = |activation| matches!(activation, Activation::Silu | Activation::HardSwish);
         let exact = if chain.convolutions().any(|(_, conv)| rounds(conv.activation)) {
             None
         } else {
-            let data = Data::integers(&name, &chain, problem.input)?;
-            let answer = data.answer(&chain, problem.input)?;
+            let data = Data::integers(name, &chain, input)?;
+            let answer = data.answer(&chain, input)?;
             // What is not below 2^24 could round, and proves nothing.
             let small = answer.magnitudes.iter().all(|&magnitude| magnitude < (1 << 24) as f64);
             small.then_some((data, answer))
         };
-        let data = Data::random(&name, &chain, problem.input)?;
-        let answer = data.answer(&chain, problem.input)?;
-        Ok(Self { problem: problem.clone(), chain, exact, random: (data, answer) })
+        let data = Data::random(name, &chain, input)?;
+        let answer = data.answer(&chain, input)?;
+        Ok(Self { chain, input, layout, exact, random: (data, answer) })
     }
 
     /// Runs a schedule on the device and compares.
@@ -193,11 +201,11 @@ impl Oracle {
     /// Runs the schedule between guards: input and output lie inside of larger buffers filled with NaNs, the
     /// output as well. Counts what was not written and what was written besides.
     fn run(&self, gpu: &GpuConv, schedule: &Schedule, data: &Data, report: &mut Report) -> Result<Vec<f32>> {
-        let layout = self.problem.layout;
-        let output_shape = self.problem.output()?;
+        let layout = self.layout;
+        let output_shape = *self.chain.shapes(self.input)?.last().unwrap_or(&self.input);
         let layer = gpu.chain(&self.chain, &data.weights())?;
-        layer.fix(self.problem.input, layout, schedule.clone())?;
-        let input = guarded(gpu, &from_nchw(&data.input, self.problem.input, layout), self.problem.input, layout)?;
+        layer.fix(self.input, layout, schedule.clone())?;
+        let input = guarded(gpu, &from_nchw(&data.input, self.input, layout), self.input, layout)?;
         let residual = match &data.residual {
             Some(values) => Some(guarded(gpu, &from_nchw(values, output_shape, layout), output_shape, layout)?),
             None => None,

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use gpuconv::planner::Schedule;
 use gpuconv::shape::{from_nchw, to_nchw};
+use gpuconv::timer::Timer;
 use gpuconv::verify::Data;
 use gpuconv::{BoundLayer, Choice, GpuConv, Layout, Problem, Shape, Tensor, cost};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::timer::{Timer, scoped};
-use super::{Case, Failure, Outcome, adapter_name, choice, open, print, table};
+use super::{Case, Failure, Outcome, Target, adapter_name, choice, print, table};
 
 /// Above so many floating-point operations the oracle takes too long.
 const MOST_CHECKED: u64 = 2_000_000_000;
@@ -33,7 +33,8 @@ pub struct Bench {
     problems: Vec<String>,
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+/// A time on the command line.
+pub fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number")?;
     if !(0.0..=3600.0).contains(&seconds) {
         return Err("must be from 0 to 3600".into());
@@ -67,9 +68,9 @@ struct Spread {
 }
 
 impl Bench {
-    pub fn execute(&self, adapter: Option<&str>) -> Outcome {
+    pub fn execute(&self, target: &Target) -> Outcome {
         let cases = self.problems.iter().map(|words| Case::parse(words)).collect::<Outcome<Vec<_>>>()?;
-        let gpu = open(adapter)?;
+        let gpu = target.open()?;
         // Schedules before data: a problem that the device cannot hold ends here.
         let plans = cases.iter().map(|case| self.schedules(&gpu, &case.problem)).collect::<Outcome<Vec<_>>>()?;
         let total = plans.iter().map(Vec::len).sum::<usize>() as u64;
@@ -170,7 +171,8 @@ impl<'a> Subject<'a> {
         let e2e_ms = repeat(time, || timed(|| self.end_to_end().map(drop)))?;
         let wall_ms = repeat(time, || self.submit_to_done())?;
         let timer = Timer::new(self.gpu)?;
-        let gpu_ms = timer.map(|timer| repeat(time, || timer.milliseconds(self.gpu, &self.layer))).transpose()?;
+        let pass = || Ok(timer.layer(&self.layer, 1)? * 1e3);
+        let gpu_ms = timer.has_clock().then(|| repeat(time, pass)).transpose()?;
 
         let case = self.host.case;
         let cost = cost::chain(&case.problem.chain(), case.problem.input)?;
@@ -230,6 +232,19 @@ impl<'a> Subject<'a> {
             self.gpu.queue().submit([commands]);
             Ok(self.gpu.wait()?)
         })
+    }
+}
+
+/// Runs calls to the device and turns the errors that they raise into a failure.
+fn scoped<T>(gpu: &GpuConv, calls: impl FnOnce() -> T) -> Outcome<T> {
+    let filters = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation];
+    let scopes = filters.map(|filter| gpu.device().push_error_scope(filter));
+    let value = calls();
+    // Scopes end in the reverse order.
+    let errors = scopes.into_iter().rev().filter_map(|scope| pollster::block_on(scope.pop()));
+    match errors.last() {
+        None => Ok(value),
+        Some(error) => Err(Failure::Device(super::one_line(&error.to_string()))),
     }
 }
 

@@ -6,7 +6,7 @@ use clap::Args;
 use gpuconv::shape::{from_nchw, to_nchw};
 use gpuconv::{Conv2d, Layer, Operation, Problem, Residual, Shape, Weights};
 
-use super::{Case, Failure, Outcome, choice, npy, open};
+use super::{Case, Failure, Outcome, Target, choice, npy};
 
 #[derive(Args)]
 pub struct Run {
@@ -46,7 +46,7 @@ struct Files {
 }
 
 impl Run {
-    pub fn execute(&self, adapter: Option<&str>) -> Outcome {
+    pub fn execute(&self, target: &Target) -> Outcome {
         let mut problem = Case::parse(&self.problem)?.problem;
         let adds_residual = problem.chain().outside_residual().is_some();
         match &self.residual {
@@ -60,7 +60,7 @@ impl Run {
         }
         // The files first: what is wrong with them needs no device to be found.
         let files = self.read(&problem)?;
-        let output = self.compute(adapter, &problem, &files)?;
+        let output = self.compute(target, &problem, &files)?;
         npy::write(&self.output, problem.output()?, &output)
     }
 
@@ -91,8 +91,8 @@ impl Run {
         Ok(Files { input: tensor(&self.input, "input", problem.input)?, weights, residual })
     }
 
-    fn compute(&self, adapter: Option<&str>, problem: &Problem, files: &Files) -> Outcome<Vec<f32>> {
-        let gpu = open(adapter)?;
+    fn compute(&self, target: &Target, problem: &Problem, files: &Files) -> Outcome<Vec<f32>> {
+        let gpu = target.open()?;
         let weights: Vec<_> =
             files.weights.iter().map(|(weight, bias)| Weights { weight, bias: bias.as_deref() }).collect();
         let layer: Layer = gpu.chain_with(&problem.chain(), &weights, choice(self.kernel.as_deref()))?;

@@ -82,6 +82,22 @@ pub fn cheapest_singles(considered: &[Considered], from: usize, to: usize) -> Op
     singles.map(|answers| pick(answers, |_| true).and_then(|pick| answers[pick.answer].step(pick.recipe))).collect()
 }
 
+/// What the links before each tensor take at the least, and what those after it, seconds.
+pub fn around(considered: &[Considered], count: usize) -> [Vec<f64>; 2] {
+    let spans: Vec<_> = runs(considered)
+        .filter_map(|answers| Some((answers[0].first, answers[0].first + answers[0].links, pick(answers, |_| true)?)))
+        .collect();
+    let (mut before, mut after) = (vec![f64::INFINITY; count + 1], vec![f64::INFINITY; count + 1]);
+    (before[0], after[count]) = (0.0, 0.0);
+    for (first, end, pick) in &spans {
+        before[*end] = before[*end].min(before[*first] + pick.seconds);
+    }
+    for (first, end, pick) in spans.iter().rev() {
+        after[*first] = after[*first].min(after[*end] + pick.seconds);
+    }
+    [before, after]
+}
+
 /// The answers for each run; they are neighbours.
 pub fn runs(considered: &[Considered]) -> impl Iterator<Item = &[Considered]> {
     considered.chunk_by(|a, b| (a.first, a.links) == (b.first, b.links))

@@ -5,6 +5,8 @@ use crate::kernels::{Recipe, Work};
 
 /// The rates at which a device works, from a probe or guessed.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "tuning", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "tuning", serde(deny_unknown_fields))]
 pub struct Rates {
     /// Multiply-adds a second.
     pub mult_adds: f64,
@@ -16,18 +18,25 @@ pub struct Rates {
     pub bytes: f64,
     /// Seconds that a dispatch takes if it does nothing.
     pub dispatch: f64,
-    /// Invocations that keep the device busy.
-    pub busy: f64,
+    /// Workgroups of 64 invocations that keep the device busy; on a software device its cores.
+    pub parallel: f64,
 }
 
 /// A desktop GPU of 10 Tflop/s.
 const GPU: Rates =
-    Rates { mult_adds: 5e12, accesses: 1.2e12, shared: 2.4e12, bytes: 4e11, dispatch: 3e-6, busy: 32768.0 };
+    Rates { mult_adds: 5e12, accesses: 1.2e12, shared: 2.4e12, bytes: 4e11, dispatch: 3e-6, parallel: 512.0 };
 
 /// Two cores of lavapipe, from the kernels' own timings.
-const CPU: Rates = Rates { mult_adds: 7.8e10, accesses: 1.8e9, shared: 1.8e9, bytes: 1e10, dispatch: 3e-5, busy: 16.0 };
+const CPU: Rates =
+    Rates { mult_adds: 7.8e10, accesses: 1.8e9, shared: 1.8e9, bytes: 1e10, dispatch: 3e-5, parallel: 2.0 };
 
 impl Rates {
+    /// Whether all are numbers that the model can divide by.
+    pub fn are_sound(&self) -> bool {
+        let Self { mult_adds, accesses, shared, bytes, dispatch, parallel } = *self;
+        [mult_adds, accesses, shared, bytes, dispatch, parallel].iter().all(|rate| rate.is_normal() && *rate > 0.0)
+    }
+
     /// The rates of a device that nobody has measured.
     pub fn guess(caps: &Caps) -> Self {
         if caps.is_cpu { CPU } else { GPU }
@@ -48,14 +57,14 @@ pub struct Parts {
     /// Dispatches.
     pub dispatch: f64,
     /// Whether the parts but the dispatches overlap.
-    overlap: bool,
+    pub overlap: bool,
 }
 
 impl Parts {
     /// The parts of a recipe's work.
     pub fn new(recipe: &Recipe, rates: &Rates, caps: &Caps) -> Self {
         let Work { mult_adds, accesses, shared, bytes, invocations } = recipe.work;
-        let occupancy = (invocations / rates.busy).clamp(1e-3, 1.0);
+        let occupancy = (invocations / (if caps.is_cpu { 8.0 } else { 64.0 } * rates.parallel)).clamp(1e-3, 1.0);
         Self {
             mult_adds: mult_adds / rates.mult_adds / occupancy,
             accesses: accesses / rates.accesses / occupancy,

@@ -173,7 +173,7 @@ mod tests {
         buffers.sort();
         assert_eq!(buffers, [2048, 4096]);
         assert_eq!(check(&[1024], &line(1), LIMITS).buffers, [1024]);
-        assert_eq!(check(&[], &line(0), LIMITS).buffers, []);
+        assert!(check(&[], &line(0), LIMITS).buffers.is_empty());
     }
 
     #[test]

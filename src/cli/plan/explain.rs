@@ -1,0 +1,303 @@
+//! A plan in numbers and reasons, as `--json` writes it.
+
+use gpuconv::planner::model::Parts;
+use gpuconv::planner::{Considered, Planner, Schedule};
+use gpuconv::{Chain, Layout, Shape, cost, planner};
+use serde::Serialize;
+
+use crate::cli::{Outcome, table};
+
+/// What is planned, and by whom.
+pub struct Subject<'a> {
+    pub chain: &'a Chain,
+    pub input: Shape,
+    pub layout: Layout,
+    pub planner: Planner<'a>,
+    pub schedule: &'a Schedule,
+}
+
+/// Times are in milliseconds: `ms` those that the planner went by, `model_ms` the model's.
+#[derive(Serialize)]
+pub struct Planned {
+    pub problem: String,
+    pub adapter: String,
+    pub schedule: String,
+    pub ms: f64,
+    pub why: String,
+    pub steps: Vec<Step>,
+    pub workspace: Workspace,
+    pub traffic: Traffic,
+    /// The other ways to compute the whole chain, the fastest first, if it is short.
+    pub runners_up: Vec<RunnerUp>,
+    /// Every recipe of every kernel, and every kernel that has none.
+    pub candidates: Vec<Candidate>,
+}
+
+#[derive(Serialize)]
+pub struct Step {
+    /// The first link, from 0.
+    pub first: usize,
+    pub links: usize,
+    pub recipe: String,
+    pub passes: Vec<Pass>,
+    /// Bytes of scratch memory.
+    pub workspace: u64,
+    /// Floating-point operations that the result takes, two a multiply-add.
+    pub flops: u64,
+    /// Those that the recipe does, idle and recomputed ones included.
+    pub flops_done: u64,
+    /// Bytes from and to memory.
+    pub bytes: u64,
+    /// Floating-point operations a byte.
+    pub intensity: f64,
+    pub ms: f64,
+    pub model_ms: f64,
+    /// With `--measure`.
+    pub measured_ms: Option<f64>,
+    /// The time that the roofline allows over the one that it takes, measured if it was.
+    pub share_of_roofline: f64,
+    /// What the model takes for the bound: `arithmetic`, `loads`, `workgroup memory`, `memory` or `dispatches`.
+    pub bound: &'static str,
+    /// Why this recipe.
+    pub why: String,
+}
+
+#[derive(Serialize)]
+pub struct Pass {
+    /// Invocations in a workgroup.
+    pub workgroup: u32,
+    pub workgroups: u64,
+    /// Bytes.
+    pub workgroup_memory: u32,
+}
+
+/// Memory beside input, output and weights, in bytes.
+#[derive(Serialize)]
+pub struct Workspace {
+    pub bytes: u64,
+    pub bytes_without_reuse: u64,
+    pub buffers: Vec<u64>,
+}
+
+/// Bytes from and to memory.
+#[derive(Serialize)]
+pub struct Traffic {
+    /// As it is planned.
+    pub planned: u64,
+    /// If each link ran alone.
+    pub unfused: u64,
+    /// If no tensor between two links went to memory.
+    pub fused: u64,
+}
+
+#[derive(Serialize)]
+pub struct RunnerUp {
+    pub schedule: String,
+    pub ms: f64,
+}
+
+#[derive(Serialize)]
+pub struct Candidate {
+    pub first: usize,
+    pub links: usize,
+    pub kernel: &'static str,
+    pub recipe: Option<String>,
+    /// By the model.
+    pub ms: Option<f64>,
+    /// By tuning.
+    pub measured_ms: Option<f64>,
+    pub taken: bool,
+    /// Why it was turned down.
+    pub reason: Option<String>,
+}
+
+/// Chains of more links have too many ways to list them all.
+const MOST_LISTED: usize = 3;
+
+impl Planned {
+    pub fn new(
+        problem: String,
+        adapter: String,
+        subject: &Subject<'_>,
+        named: Option<&str>,
+        measured: Option<&[f64]>,
+    ) -> Outcome<Self> {
+        let Subject { chain, input, layout, planner, schedule } = subject;
+        let cost = cost::chain(chain, *input)?;
+        let mut runners_up = Vec::new();
+        if chain.links().len() <= MOST_LISTED {
+            let others = planner.alternatives(chain, *input, *layout)?.into_iter();
+            let others = others.filter(|other| other.name() != schedule.name());
+            runners_up.extend(others.map(|other| RunnerUp { schedule: other.name(), ms: other.seconds() * 1e3 }));
+            runners_up.sort_by(|a, b| a.ms.total_cmp(&b.ms));
+        }
+        let ms = schedule.seconds() * 1e3;
+        let steps = schedule.steps.iter().enumerate().map(|(index, step)| {
+            let flops = cost.links[step.first..step.first + step.links].iter().map(|link| 2 * link.mult_adds).sum();
+            Step::new(subject, step, flops, measured.map(|measured| measured[index]), named.is_some())
+        });
+        let around = schedule.around();
+        Ok(Self {
+            problem,
+            adapter,
+            schedule: schedule.name(),
+            ms,
+            why: why(schedule, ms, runners_up.first(), named),
+            steps: steps.collect(),
+            workspace: Workspace {
+                bytes: schedule.workspace.bytes(),
+                bytes_without_reuse: schedule.workspace.bytes_without_reuse(),
+                buffers: schedule.workspace.buffers().to_vec(),
+            },
+            traffic: Traffic {
+                planned: schedule.steps.iter().map(|step| step.recipe.work.bytes as u64).sum(),
+                unfused: cost.bytes_unfused,
+                fused: cost.bytes_fused,
+            },
+            runners_up,
+            candidates: schedule.considered.iter().flat_map(|run| candidates(run, schedule, named, &around)).collect(),
+        })
+    }
+}
+
+fn why(schedule: &Schedule, ms: f64, next: Option<&RunnerUp>, named: Option<&str>) -> String {
+    let measured = |step: &planner::Step| candidate_of(schedule, step).is_some_and(|one| one.measured.is_some());
+    let by = match schedule.steps.iter().filter(|step| measured(step)).count() {
+        0 => "by the model",
+        count if count == schedule.steps.len() => "as measured",
+        _ => "by measurements and the model",
+    };
+    let time = format!("{} ms {by}", table::figure(ms));
+    match (named, next) {
+        (Some(_), _) => format!("asked for by --kernel; {time}"),
+        (None, None) => time,
+        (None, Some(next)) => {
+            let other = table::figure(next.ms);
+            format!("{time}; next is {} with {other} ms, {}", next.schedule, compared(next.ms, ms))
+        }
+    }
+}
+
+/// The candidate that a step was made of.
+fn candidate_of<'a>(schedule: &'a Schedule, step: &planner::Step) -> Option<&'a planner::Candidate> {
+    let answers = schedule.considered.iter().filter(|answer| (answer.first, answer.links) == (step.first, step.links));
+    let mut candidates = answers.flat_map(|answer| answer.answer.iter().flatten());
+    candidates.find(|candidate| candidate.recipe.name == step.recipe.name)
+}
+
+/// A kernel's recipes for a run, or that it has none.
+fn candidates(
+    run: &Considered,
+    schedule: &Schedule,
+    named: Option<&str>,
+    [before, after]: &[Vec<f64>; 2],
+) -> Vec<Candidate> {
+    let Considered { first, links, kernel, .. } = *run;
+    let (recipe, ms, measured_ms, taken) = (None, None, None, false);
+    let none = Candidate { first, links, kernel, recipe, ms, measured_ms, taken, reason: None };
+    let candidates = match &run.answer {
+        Err(reason) => return vec![Candidate { reason: Some(reason.to_string()), ..none }],
+        Ok(candidates) => candidates,
+    };
+    let mut siblings = schedule.considered.iter().filter(|other| (other.first, other.links) == (first, links));
+    let tuned = siblings.any(|other| other.answer.iter().flatten().any(|candidate| candidate.measured.is_some()));
+    let list = candidates.iter().map(|candidate| {
+        let name = &candidate.recipe.name;
+        let taken = schedule.takes(first, links, name);
+        let whole = before[first] + candidate.seconds() + after[first + links];
+        let reason = match taken {
+            true => None,
+            false if named.is_some_and(|names| !asks_for(names, name)) => Some("not asked for".into()),
+            false if tuned && candidate.measured.is_none() => Some("no time of it was kept by tuning".into()),
+            false => {
+                let times = compared(whole, schedule.seconds());
+                Some(format!("the whole would take {} ms, {times}", table::figure(whole * 1e3)))
+            }
+        };
+        Candidate {
+            first,
+            links,
+            kernel,
+            recipe: Some(name.clone()),
+            ms: Some(candidate.parts.seconds() * 1e3),
+            measured_ms: candidate.measured.map(|seconds| seconds * 1e3),
+            taken,
+            reason,
+        }
+    });
+    list.collect()
+}
+
+impl Step {
+    fn new(subject: &Subject<'_>, step: &planner::Step, flops: u64, measured: Option<f64>, named: bool) -> Self {
+        let Planner { caps, profile } = subject.planner;
+        let rates = profile.rates(caps);
+        let (work, parts) = (step.recipe.work, Parts::new(&step.recipe, &rates, caps));
+        let roofline = (flops as f64 / 2.0 / rates.mult_adds).max(work.bytes / rates.bytes);
+        let passes = step.recipe.passes.iter().map(|pass| Pass {
+            workgroup: pass.workgroup,
+            workgroups: pass.workgroups,
+            workgroup_memory: pass.workgroup_memory,
+        });
+        Self {
+            first: step.first,
+            links: step.links,
+            recipe: step.recipe.name.clone(),
+            passes: passes.collect(),
+            workspace: step.recipe.workspace.iter().sum(),
+            flops,
+            flops_done: (2.0 * work.mult_adds) as u64,
+            bytes: work.bytes as u64,
+            intensity: flops as f64 / work.bytes.max(1.0),
+            ms: step.seconds * 1e3,
+            model_ms: parts.seconds() * 1e3,
+            measured_ms: measured.map(|seconds| seconds * 1e3),
+            share_of_roofline: roofline / measured.unwrap_or(step.seconds),
+            bound: bound(&parts),
+            why: if named { "asked for".into() } else { why_step(subject.schedule, step) },
+        }
+    }
+}
+
+/// The largest part of a time.
+fn bound(parts: &Parts) -> &'static str {
+    let parts = [
+        (parts.mult_adds, "arithmetic"),
+        (parts.accesses, "loads"),
+        (parts.shared, "workgroup memory"),
+        (parts.bytes, "memory"),
+        (parts.dispatch, "dispatches"),
+    ];
+    parts.into_iter().max_by(|a, b| a.0.total_cmp(&b.0)).map_or("", |(_, name)| name)
+}
+
+/// The next best recipe for the step's links, and for several links what they would take one by one.
+fn why_step(schedule: &Schedule, step: &planner::Step) -> String {
+    let best = |first: usize, links: usize, except: Option<&str>| {
+        let answers = schedule.considered.iter().filter(move |answer| (answer.first, answer.links) == (first, links));
+        let candidates = answers.flat_map(|answer| answer.answer.iter().flatten());
+        let others = candidates.filter(move |candidate| Some(candidate.recipe.name.as_str()) != except);
+        others.min_by(|a, b| a.seconds().total_cmp(&b.seconds()))
+    };
+    let mut reasons = Vec::new();
+    let singles = (step.first..step.first + step.links).map(|link| best(link, 1, None));
+    if let (true, Some(singles)) = (step.links > 1, singles.collect::<Option<Vec<_>>>()) {
+        let seconds: f64 = singles.iter().map(|candidate| candidate.seconds()).sum();
+        reasons.push(format!("one by one {}", compared(seconds, step.seconds)));
+    }
+    if let Some(next) = best(step.first, step.links, Some(&step.recipe.name)) {
+        reasons.push(format!("{} {}", next.recipe.name, compared(next.seconds(), step.seconds)));
+    }
+    if reasons.is_empty() { "there is no other".into() } else { reasons.join("; ") }
+}
+
+/// Whether `--kernel` means a recipe, by its own name or its kernel's.
+fn asks_for(names: &str, recipe: &str) -> bool {
+    names.split('+').any(|name| recipe == name || recipe.split('/').next() == Some(name))
+}
+
+/// A time in words, against another.
+fn compared(time: f64, other: f64) -> String {
+    let times = time / other;
+    if (0.995..1.005).contains(&times) { "just as long".into() } else { format!("{times:.2} times as long") }
+}

@@ -1,0 +1,207 @@
+//! `tune`: measures the kernels for problems on this device, and keeps what it finds.
+
+mod report;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use gpuconv::tuner::{self, Options, Outcome as Found, Tried, TunedRun};
+use gpuconv::{GpuConv, Tuning, probe, profile::Profile};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::{Case, Failure, Outcome, adapter_name, open, print, table};
+
+#[derive(Args)]
+pub struct Tune {
+    /// Write an object a run
+    #[arg(long)]
+    json: bool,
+    /// Tune for the problems of a file, one a line; lines that begin with # are none
+    #[arg(long, value_name = "FILE")]
+    cases: Option<PathBuf>,
+    /// The most that a problem may take, in seconds
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = super::bench::seconds)]
+    time: Duration,
+    /// Add what is found to this file, in place of the user's own
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Measure nothing: join tuning files to one, in the user's file or the --output
+    #[arg(long, value_name = "FILE", num_args = 2.., conflicts_with_all = ["cases", "problems", "report"])]
+    merge: Vec<PathBuf>,
+    /// Test the cost model: measure every candidate twice, of the problems or of a table of layers, and keep nothing
+    #[arg(long, conflicts_with = "output")]
+    report: bool,
+    /// What to tune for
+    problems: Vec<String>,
+}
+
+/// A run in JSON. Times in milliseconds.
+#[derive(Serialize)]
+struct Run<'a> {
+    run: &'a str,
+    candidates: Vec<Candidate<'a>>,
+}
+
+#[derive(Serialize)]
+struct Candidate<'a> {
+    recipe: &'a str,
+    predicted_ms: f64,
+    measured_ms: Option<f64>,
+    /// `right`, `hopeless`, `wrong`, `failed` or `out of time`.
+    outcome: &'static str,
+}
+
+impl Tune {
+    pub fn execute(&self, adapter: Option<&str>) -> Outcome {
+        if !self.merge.is_empty() {
+            return self.merge_files();
+        }
+        let cases = self.case_list()?;
+        let gpu = open(adapter)?;
+        if self.report {
+            return report::execute(&gpu, &cases, self.json);
+        }
+        let file = self.file()?;
+        let mut profile = Profile { rates: Some(probe::probe(&gpu)?), ..Profile::default() };
+        let mut wrong = Vec::new();
+        for case in &cases {
+            let runs = tune_case(&gpu, case, &Options { time: self.time, thorough: false }, self.json)?;
+            for run in &runs.runs {
+                let is_wrong = |tried: &&Tried| matches!(tried.outcome, Found::Wrong(_));
+                let names = run.candidates.iter().filter(is_wrong);
+                wrong.extend(names.map(|tried| format!("{} on {}", tried.candidate.recipe.name, run.name)));
+            }
+            profile.merge(runs.profile.clone());
+            // After each, so that what was measured is kept if the next ends early.
+            Tuning::new(&gpu, profile.clone()).add_to(&file)?;
+            if self.json {
+                for run in &runs.runs {
+                    let line = serde_json::to_string(&Run::new(run)).map_err(|e| Failure::Call(e.to_string()))?;
+                    print(&(line + "\n"))?;
+                }
+            } else {
+                print(&text(&case.text, &runs.runs))?;
+            }
+        }
+        if !self.json {
+            print(&format!("{}: {} runs, in {}\n", adapter_name(&gpu), profile.runs.len(), file.display()))?;
+        }
+        match wrong.is_empty() {
+            true => Ok(()),
+            false => Err(Failure::Check(format!("wrong, which is a bug: {}", wrong.join("; ")))),
+        }
+    }
+
+    fn case_list(&self) -> Outcome<Vec<Case>> {
+        let file = match &self.cases {
+            Some(path) => fs::read_to_string(path).map_err(|error| unreadable(path, &error))?,
+            None => String::new(),
+        };
+        let lines = file.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let given = self.problems.iter().map(String::as_str).chain(lines);
+        let cases = given.map(Case::parse).collect::<Outcome<Vec<_>>>()?;
+        match cases.is_empty() {
+            false => Ok(cases),
+            true if self.report => tuner::cases().map(Case::parse).collect(),
+            true => {
+                Err(Failure::Call("nothing to tune for; name a problem, or a file of problems with --cases".into()))
+            }
+        }
+    }
+
+    fn file(&self) -> Outcome<PathBuf> {
+        let file = self.output.clone().or_else(Tuning::user_file);
+        file.ok_or_else(|| Failure::Call("there is no folder for caches here; name a file with --output".into()))
+    }
+
+    fn merge_files(&self) -> Outcome {
+        let mut all = Tuning::default();
+        for path in &self.merge {
+            all.merge(load(path)?);
+        }
+        let file = self.file()?;
+        all.add_to(&file)?;
+        let (runs, devices) = all.counts();
+        print(&format!("{runs} runs on {devices} devices, in {}\n", file.display()))
+    }
+}
+
+/// A tuning file, and its name if it is wrong.
+pub fn load(path: &Path) -> Outcome<Tuning> {
+    Tuning::load(path).map_err(|error| match error {
+        gpuconv::Error::File { .. } => error.into(),
+        other => Failure::Call(format!("{}: {other}", path.display())),
+    })
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::Call(format!("cannot read {}: {error}", path.display()))
+}
+
+/// Tunes for a problem, with a progress bar where somebody could see it.
+fn tune_case(gpu: &GpuConv, case: &Case, options: &Options, quiet: bool) -> Outcome<tuner::Report> {
+    let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::no_length() };
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {msg}");
+    bar.set_style(style.unwrap_or(ProgressStyle::default_bar()));
+    let problem = &case.problem;
+    let report = tuner::tune(gpu, &problem.chain(), problem.input, problem.layout, options, &mut |progress| {
+        bar.set_length(progress.total as u64);
+        bar.set_position(progress.done as u64);
+        bar.set_message(format!("{}: {}", progress.run, progress.recipe));
+    });
+    bar.finish_and_clear();
+    Ok(report?)
+}
+
+impl<'a> Run<'a> {
+    fn new(run: &'a TunedRun) -> Self {
+        let candidate = |tried: &'a Tried| Candidate {
+            recipe: &tried.candidate.recipe.name,
+            predicted_ms: tried.candidate.parts.seconds() * 1e3,
+            measured_ms: measured(&tried.outcome).map(|seconds| seconds * 1e3),
+            outcome: word(&tried.outcome),
+        };
+        Self { run: &run.name, candidates: run.candidates.iter().map(candidate).collect() }
+    }
+}
+
+fn measured(outcome: &Found) -> Option<f64> {
+    match outcome {
+        Found::Right(seconds) => Some(*seconds),
+        Found::Hopeless(seconds) => *seconds,
+        _ => None,
+    }
+}
+
+fn word(outcome: &Found) -> &'static str {
+    match outcome {
+        Found::Right(_) => "right",
+        Found::Hopeless(_) => "hopeless",
+        Found::Wrong(_) => "wrong",
+        Found::Failed(_) => "failed",
+        Found::OutOfTime => "out of time",
+    }
+}
+
+fn text(problem: &str, runs: &[TunedRun]) -> String {
+    let mut table = table::new(["run", "recipe", "measured ms", "model ms", ""], 2);
+    for run in runs {
+        let mut candidates: Vec<_> = run.candidates.iter().collect();
+        let seconds = |tried: &&Tried| measured(&tried.outcome).unwrap_or(f64::INFINITY);
+        candidates.sort_by(|a, b| seconds(a).total_cmp(&seconds(b)));
+        for (index, tried) in candidates.into_iter().enumerate() {
+            let outcome = word(&tried.outcome);
+            table.add_row([
+                if index == 0 { run.name.clone() } else { String::new() },
+                tried.candidate.recipe.name.clone(),
+                measured(&tried.outcome).map_or("-".into(), |seconds| table::figure(seconds * 1e3)),
+                table::figure(tried.candidate.parts.seconds() * 1e3),
+                if outcome == "right" { String::new() } else { outcome.into() },
+            ]);
+        }
+    }
+    format!("{problem}\n{table}\n\n")
+}

@@ -1,0 +1,173 @@
+//! Tuning: a wrong candidate never wins, times decide, and files survive what happens to files.
+
+use std::time::Duration;
+
+use gpuconv::planner::{Candidate, Planner};
+use gpuconv::profile::Profile;
+use gpuconv::tuner::{self, Options, Outcome};
+use gpuconv::{Chain, Choice, Error, GpuConv, Layout, Problem, Residual, Tuning};
+
+fn gpu() -> GpuConv {
+    GpuConv::new().unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn parse(line: &str) -> Problem {
+    line.parse().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The candidates for a problem of one link.
+fn candidates(gpu: &GpuConv, problem: &Problem) -> Vec<Candidate> {
+    let schedule = gpu.schedule(&problem.chain(), problem.input, problem.layout, &Choice::Auto).unwrap();
+    schedule.considered.iter().flat_map(|answer| answer.answer.iter().flatten().cloned()).collect()
+}
+
+fn quickly() -> Options {
+    Options { time: Duration::from_secs(60), thorough: false }
+}
+
+#[test]
+fn a_wrong_candidate_never_wins() {
+    let gpu = gpu();
+    let problem = parse("pointwise 1x32x24x24 -> 64 relu6");
+    let planted = candidates(&gpu, &problem).into_iter().map(|mut candidate| {
+        // One that does a part of the work, in a part of the time, and that the model takes for the best.
+        if candidate.recipe.name == "direct/4x4" {
+            candidate.recipe.passes[0].params.work /= 4;
+            candidate.parts = gpuconv::planner::model::Parts { accesses: 1e-9, mult_adds: 1e-9, ..candidate.parts };
+        }
+        candidate
+    });
+    let at = (problem.input, problem.layout);
+    let tried = tuner::tune_candidates(&gpu, "planted", &problem.chain(), at, planted.collect(), &quickly()).unwrap();
+    let wrong: Vec<_> = tried.iter().filter(|tried| matches!(tried.outcome, Outcome::Wrong(_))).collect();
+    assert_eq!(wrong.len(), 1, "{wrong:?}");
+    assert_eq!(wrong[0].candidate.recipe.name, "direct/4x4");
+    let Outcome::Wrong(report) = &wrong[0].outcome else { unreachable!() };
+    assert!(report.unwritten > 0 && !report.passes(), "{report:?}");
+    assert!(tried.iter().any(|tried| matches!(tried.outcome, Outcome::Right(_))), "{tried:?}");
+}
+
+#[test]
+fn a_chain_is_tuned_run_by_run_and_planned_by_what_was_found() {
+    let gpu = gpu();
+    let block = Chain::inverted_residual(8, 8, 2, 1);
+    let two = Chain::new([block.links(), block.links()].concat());
+    let two = two.edge(0, 2, Residual::AfterActivation).unwrap().edge(3, 5, Residual::AfterActivation).unwrap();
+    let report = gpu.tune(&two, [1, 8, 9, 9].into(), Layout::Nchw, &quickly()).unwrap();
+    let names: Vec<_> = report.runs.iter().map(|run| run.name.as_str()).collect();
+    // Each kind of run once, though the chain has two of most.
+    assert!(names.contains(&"depthwise 1x16x9x9 k3 p1 relu6"), "{names:?}");
+    assert!(names.contains(&"pointwise 1x16x9x9 -> 8 residual:after"), "{names:?}");
+    let mut unique = names.clone();
+    unique.sort();
+    unique.dedup();
+    assert_eq!(unique.len(), names.len());
+    assert!(report.runs.iter().flat_map(|run| &run.candidates).all(|tried| match tried.outcome {
+        Outcome::Right(seconds) => seconds > 0.0 && seconds.is_finite(),
+        Outcome::Hopeless(_) => true,
+        _ => false,
+    }));
+    assert_eq!(*gpu.profile(), report.profile);
+    let schedule = gpu.schedule(&two, [1, 8, 9, 9].into(), Layout::Nchw, &Choice::Auto).unwrap();
+    for step in &schedule.steps {
+        let candidates = schedule.considered.iter().flat_map(|answer| answer.answer.iter().flatten());
+        let taken = candidates.filter(|candidate| candidate.recipe.name == step.recipe.name);
+        assert!(taken.into_iter().any(|candidate| candidate.measured == Some(step.seconds)), "{}", step.recipe.name);
+    }
+}
+
+/// A profile in which only one recipe of a problem of one link has a time.
+fn profile(problem: &str, recipe: &str, seconds: f64) -> Profile {
+    let mut profile = Profile::default();
+    profile.runs.entry(problem.into()).or_default().insert(recipe.into(), seconds);
+    profile
+}
+
+#[test]
+fn measured_times_go_before_modelled_ones() {
+    let gpu = gpu();
+    let line = "pointwise 1x32x24x24 -> 64 relu6";
+    let problem = parse(line);
+    let planned = |profile: &Profile| {
+        let planner = Planner { caps: gpu.caps(), profile };
+        planner.schedule(&problem.chain(), problem.input, problem.layout, &Choice::Auto).unwrap().name()
+    };
+    assert_ne!(planned(&Profile::default()), "direct/4x1");
+    // Measured as slow as it may be, it is all that is known.
+    let mut known = profile(line, "direct/4x1", 1.0);
+    assert_eq!(planned(&known), "direct/4x1");
+    known.merge(profile(line, "direct/4x4", 0.5));
+    assert_eq!(planned(&known), "direct/4x4");
+    // Another size was not measured.
+    assert_ne!(planned(&profile("pointwise 1x32x24x25 -> 64 relu6", "direct/4x1", 1e-9)), "direct/4x1");
+}
+
+#[test]
+fn of_two_times_the_lower_one_stays() {
+    let gpu = gpu();
+    let line = "pointwise 1x8x4x4 -> 8";
+    let mut all = Tuning::new(&gpu, profile(line, "direct/4x4", 0.5));
+    all.merge(Tuning::new(&gpu, profile(line, "direct/4x4", 0.25)));
+    all.merge(Tuning::new(&gpu, profile(line, "direct/4x4", 0.75)));
+    all.merge(Tuning::new(&gpu, profile("pointwise 1x8x5x5 -> 8", "direct/4x1", 0.125)));
+    assert_eq!(all.counts(), (2, 1));
+    let runs = all.profile(&gpu).unwrap().runs;
+    assert_eq!((runs[line]["direct/4x4"], runs["pointwise 1x8x5x5 -> 8"]["direct/4x1"]), (0.25, 0.125));
+}
+
+#[test]
+fn a_damaged_file_is_an_error_and_one_of_another_version_is_ignored() {
+    let gpu = gpu();
+    let whole = Tuning::new(&gpu, profile("pointwise 1x8x4x4 -> 8", "direct/4x4", 0.5)).to_json();
+    let read = |text: &str| Tuning::from_json(text.as_bytes());
+    assert!(read(&whole).unwrap().profile(&gpu).is_some());
+    // Cut anywhere, even within a character, but for the line's end.
+    for end in 0..whole.len() - 2 {
+        let cut = Tuning::from_json(&whole.as_bytes()[..end]);
+        assert!(matches!(cut, Err(Error::DamagedTuning(_))), "cut at {end}: {cut:?}");
+    }
+    for (from, to) in [("0.5", "-0.5"), ("0.5", "0.0"), ("0.5", "1e999"), ("0.5", "\"fast\""), ("\"runs\"", "\"rns\"")]
+    {
+        let damaged = read(&whole.replacen(from, to, 1));
+        assert!(matches!(damaged, Err(Error::DamagedTuning(_))), "{to}: {damaged:?}");
+    }
+    // Of a form to come, whatever that looks like; of another version; of another driver.
+    assert_eq!(read(r#"{"format": 2, "tables": []}"#), Ok(Tuning::default()));
+    let version = format!("\"version\": \"{}\"", env!("CARGO_PKG_VERSION"));
+    let older = read(&whole.replace(&version, "\"version\": \"0.0.1\"")).unwrap();
+    assert_eq!((older.counts(), older.profile(&gpu)), ((1, 1), None));
+    let driver = read(&whole.replace("\"driver\": \"", "\"driver\": \"new ")).unwrap();
+    assert_eq!(driver.profile(&gpu), None);
+    assert!(!gpu.use_tuning(&driver) && gpu.profile().runs.is_empty());
+    assert!(gpu.use_tuning(&read(&whole).unwrap()) && gpu.profile().runs.len() == 1);
+}
+
+#[test]
+fn writers_at_the_same_time_undo_nothing_of_each_other() {
+    let gpu = gpu();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("new/tuning.json");
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            let (gpu, path) = (gpu.clone(), path.clone());
+            scope.spawn(move || {
+                for size in 1..20 {
+                    let line = format!("pointwise {writer}x8x{size}x{size} -> 8");
+                    Tuning::new(&gpu, profile(&line, "direct/4x4", 0.5)).add_to(&path).unwrap();
+                    // Whoever reads meanwhile reads a whole one.
+                    assert!(Tuning::load(&path).unwrap().profile(&gpu).unwrap().runs.contains_key(&line));
+                }
+            });
+        }
+    });
+    assert_eq!(Tuning::load(&path).unwrap().counts(), (4 * 19, 1));
+    let left: Vec<_> =
+        std::fs::read_dir(path.parent().unwrap()).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+
+    // A damaged file is left to be looked at.
+    std::fs::write(&path, "{").unwrap();
+    assert!(matches!(Tuning::default().add_to(&path), Err(Error::DamagedTuning(_))));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "{");
+    assert!(matches!(Tuning::load(&folder.path().join("none")), Err(Error::File { .. })));
+}
