@@ -22,7 +22,7 @@ fn candidates(gpu: &GpuConv, problem: &Problem) -> Vec<Candidate> {
 }
 
 fn quickly() -> Options {
-    Options { time: Duration::from_secs(60), thorough: false }
+    Options { time: Duration::from_secs(8), thorough: false }
 }
 
 #[test]
@@ -50,23 +50,24 @@ fn a_wrong_candidate_never_wins() {
 #[test]
 fn a_chain_is_tuned_run_by_run_and_planned_by_what_was_found() {
     let gpu = gpu();
-    let block = Chain::inverted_residual(8, 8, 2, 1);
+    let block = Chain::inverted_residual(8, 8, 1, 1);
     let two = Chain::new([block.links(), block.links()].concat());
-    let two = two.edge(0, 2, Residual::AfterActivation).unwrap().edge(3, 5, Residual::AfterActivation).unwrap();
+    let two = two.edge(0, 1, Residual::AfterActivation).unwrap().edge(2, 3, Residual::AfterActivation).unwrap();
     let report = gpu.tune(&two, [1, 8, 9, 9].into(), Layout::Nchw, &quickly()).unwrap();
     let names: Vec<_> = report.runs.iter().map(|run| run.name.as_str()).collect();
     // Each kind of run once, though the chain has two of most.
-    assert!(names.contains(&"depthwise 1x16x9x9 k3 p1 relu6"), "{names:?}");
-    assert!(names.contains(&"pointwise 1x16x9x9 -> 8 residual:after"), "{names:?}");
+    assert!(names.contains(&"depthwise 1x8x9x9 k3 p1 relu6"), "{names:?}");
+    assert!(names.contains(&"pointwise 1x8x9x9 -> 8 residual:after"), "{names:?}");
     let mut unique = names.clone();
     unique.sort();
     unique.dedup();
     assert_eq!(unique.len(), names.len());
-    assert!(report.runs.iter().flat_map(|run| &run.candidates).all(|tried| match tried.outcome {
-        Outcome::Right(seconds) => seconds > 0.0 && seconds.is_finite(),
-        Outcome::Hopeless(_) => true,
-        _ => false,
-    }));
+    for run in &report.runs {
+        let right = |outcome: &Outcome| matches!(outcome, Outcome::Right(seconds) if *seconds > 0.0);
+        assert!(run.candidates.iter().any(|tried| right(&tried.outcome)), "{run:?}");
+        let known = |outcome: &Outcome| matches!(outcome, Outcome::Hopeless(_) | Outcome::OutOfTime) || right(outcome);
+        assert!(run.candidates.iter().all(|tried| known(&tried.outcome)), "{run:?}");
+    }
     assert_eq!(*gpu.profile(), report.profile);
     let schedule = gpu.schedule(&two, [1, 8, 9, 9].into(), Layout::Nchw, &Choice::Auto).unwrap();
     for step in &schedule.steps {
