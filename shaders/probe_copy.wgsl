@@ -1,7 +1,7 @@
 // How fast memory is: every invocation copies four elements.
 
 @group(0) @binding(1) var<storage, read> input: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> output: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> output: array<vec4<f32>>;
 
 @compute @workgroup_size(64)
 fn main(

@@ -1,7 +1,7 @@
 // How fast workgroup memory is: eight loads a step, neighbours for neighbouring invocations.
 
 @group(0) @binding(1) var<storage, read> input: array<f32>;
-@group(0) @binding(3) var<storage, read_write> output: array<f32>;
+@group(0) @binding(2) var<storage, read_write> output: array<f32>;
 
 var<workgroup> tile: array<f32, ELEMENTS>;
 

@@ -9,8 +9,11 @@ fn store_pixel(pixel: u32, group: u32, channel: u32, sum: vec4<f32>) {
     if pixel < pixel_count() && channel < GROUP_OUT {
         let channels = vec4<u32>(channel) + vec4<u32>(0u, 1u, 2u, 3u);
         let clamped = min(channels, vec4<u32>(GROUP_OUT - 1u));
-        let bias = bias4_of(group * PANELS * TILE_CHANNELS + channel);
+        var biased = sum;
+        if HAS_BIAS {
+            biased += bias4_of(group * PANELS * TILE_CHANNELS + channel);
+        }
         let at = vec4<u32>(pixel * OUT_CHANNELS + group * GROUP_OUT) + clamped;
-        store4(at, channels < vec4<u32>(GROUP_OUT), sum + bias);
+        store4(at, channels < vec4<u32>(GROUP_OUT), biased);
     }
 }

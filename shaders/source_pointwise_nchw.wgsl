@@ -1,13 +1,13 @@
 // The source of a pointwise product, NCHW: the input itself, k being the channel.
 
 struct Place {
-    // Of channel 0, for each of four pixels.
+    // Of the group's first channel, for each of four pixels.
     at: vec4<u32>,
 }
 
 fn place(pixel: u32, group: u32) -> Place {
     let pixels = min(vec4<u32>(pixel) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(pixel_count() - 1u));
-    let image = pixels / in_pixels() * IN_CHANNELS;
+    let image = pixels / in_pixels() * IN_CHANNELS + group * GROUP_IN;
     return Place(image * in_pixels() + pixels % in_pixels());
 }
 

@@ -1,12 +1,12 @@
 // The source of a pointwise product, NHWC: four neighbouring channels of a pixel, k being the first.
 
 struct Place {
-    // Of channel 0.
+    // Of the group's first channel.
     at: u32,
 }
 
 fn place(pixel: u32, group: u32) -> Place {
-    return Place(min(pixel, pixel_count() - 1u) * IN_CHANNELS);
+    return Place(min(pixel, pixel_count() - 1u) * IN_CHANNELS + group * GROUP_IN);
 }
 
 fn fetch(k: u32, place: Place) -> vec4<f32> {

@@ -21,12 +21,6 @@ fn place(pixel: u32, group: u32) -> Place {
     );
 }
 
-// A row of the input: where its first element is, and whether it is a row at all or padding.
-struct InputRow {
-    at: u32,
-    inside: bool,
-}
-
 fn input_row(row: u32, place: Place) -> InputRow {
     let y = place.top + i32(row % KERNEL_HEIGHT * DILATION_Y);
     let inside = inside(y, params.in_height) & (row < GROUP_IN * KERNEL_HEIGHT);

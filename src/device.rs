@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::caps::Caps;
 use crate::error::{Error, Result};
-use crate::kernels::{Operand, Pass};
+use crate::kernels::Pass;
 use crate::profile::Profile;
 
 /// A device with its caches.
@@ -164,9 +164,8 @@ impl Device {
             count: None,
         };
         let mut entries = vec![entry(0, wgpu::BufferBindingType::Uniform)];
-        for &operand in &pass.operands {
-            let read_only = !operand.is_written();
-            entries.push(entry(binding_of(&pass.operands, operand), wgpu::BufferBindingType::Storage { read_only }));
+        for (index, operand) in pass.operands.iter().enumerate() {
+            entries.push(entry(index + 1, wgpu::BufferBindingType::Storage { read_only: !operand.is_written() }));
         }
         let layout = self
             .device
@@ -227,21 +226,6 @@ impl Device {
     /// Keeps a read-back buffer, unmapped, for the next time.
     pub fn keep_readback(&self, buffer: wgpu::Buffer) {
         lock(&self.readback).replace(buffer);
-    }
-}
-
-/// The binding of an operand: its role decides, so that shaders agree on it; workspaces follow in order.
-pub fn binding_of(operands: &[Operand], operand: Operand) -> usize {
-    match operand {
-        Operand::Input => 1,
-        Operand::Weights => 2,
-        Operand::Output => 3,
-        Operand::Residual => 4,
-        Operand::ReadWorkspace(_) | Operand::WriteWorkspace(_) => {
-            let workspaces =
-                operands.iter().filter(|o| matches!(o, Operand::ReadWorkspace(_) | Operand::WriteWorkspace(_)));
-            5 + workspaces.take_while(|&&other| other != operand).count()
-        }
     }
 }
 

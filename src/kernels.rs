@@ -7,6 +7,7 @@ mod implicit_gemm;
 mod pointwise;
 mod pool;
 mod separable;
+mod winograd;
 
 use std::fmt;
 
@@ -33,6 +34,7 @@ pub const KERNELS: &[Kernel] = &[
     pointwise::POINTWISE_UNIFORM,
     pointwise::POINTWISE,
     depthwise::DEPTHWISE,
+    winograd::WINOGRAD,
     implicit_gemm::IMPLICIT_GEMM_SUBGROUP,
     implicit_gemm::IMPLICIT_GEMM_UNIFORM,
     implicit_gemm::IMPLICIT_GEMM,

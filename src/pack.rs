@@ -1,5 +1,7 @@
 //! Weights laid out once, in the order in which a kernel reads them.
 
+pub mod winograd;
+
 use crate::conv::Conv2d;
 use crate::reference::Weights;
 
@@ -21,6 +23,8 @@ pub enum Packing {
     /// `k` (an input channel's tap) the panel's weights side by side. `k` is padded with zeros to a
     /// multiple of `k_align`, the last panel to `block`.
     Panels { block: u32, k_align: u32, order: Order },
+    /// [`Packing::Panels`] of the transformed weights of Winograd's F(m x m, 3x3), so many outputs a side.
+    Winograd { outputs: u32, block: u32, k_align: u32 },
     /// The bias of each output channel in the order of [`Packing::Panels`]; zeros where there is none.
     Bias { block: u32 },
     /// `[tap][channel]`: for each kernel position the weights of all channels of a depthwise link.
@@ -50,6 +54,10 @@ impl Packing {
         let padded = |block: u32| u64::from(conv.group_out_channels().div_ceil(block)) * u64::from(block);
         match self {
             Self::Panels { block, k_align, .. } => groups * padded(block) * padded_k(conv, k_align),
+            Self::Winograd { outputs, block, k_align } => {
+                let panels = Self::Panels { block, k_align, order: Order::ChannelFirst };
+                panels.len(&winograd::product(conv, outputs))
+            }
             Self::Bias { block } => groups * padded(block),
             Self::Taps => u64::from(conv.out_channels) * conv.fan_in(),
         }
@@ -59,6 +67,10 @@ impl Packing {
     pub fn pack(self, conv: &Conv2d, weights: Weights<'_>) -> Vec<f32> {
         match self {
             Self::Panels { block, k_align, order } => panels(conv, weights.weight, block, k_align, order),
+            Self::Winograd { outputs, block, k_align } => {
+                let weight = winograd::transform(conv, weights.weight, outputs);
+                panels(&winograd::product(conv, outputs), &weight, block, k_align, Order::ChannelFirst)
+            }
             Self::Bias { block } => biases(conv, weights.bias, block),
             Self::Taps => {
                 let taps = conv.fan_in() as usize;

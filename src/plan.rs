@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use crate::chain::Chain;
-use crate::device::{Device, Pipeline, binding_of, lock};
+use crate::device::{Device, Pipeline, lock};
 use crate::error::{Error, Result};
 use crate::kernels::{Operand, fold};
 use crate::pack::{self, Section};
@@ -33,8 +33,8 @@ struct PlannedPass {
     /// Where its parameter block is in the plan's.
     params_at: u64,
     params_size: u64,
-    /// The buffer of each binding.
-    bindings: Vec<(usize, Slot)>,
+    /// The buffers of bindings 1, 2, ….
+    slots: Vec<Slot>,
 }
 
 /// Where a binding's buffer comes from.
@@ -105,7 +105,7 @@ impl Plan {
                     grid,
                     params_at,
                     params_size,
-                    bindings: pass.operands.iter().map(|&o| (binding_of(&pass.operands, o), slot(o))).collect(),
+                    slots: pass.operands.iter().map(|&operand| slot(operand)).collect(),
                 });
             }
         }
@@ -211,7 +211,7 @@ fn bind(
         size: std::num::NonZeroU64::new(pass.params_size),
     };
     let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(params) }];
-    for (binding, slot) in &pass.bindings {
+    for (index, slot) in pass.slots.iter().enumerate() {
         let resource = match slot {
             Slot::Input => input.binding(),
             Slot::Output => output.binding(),
@@ -224,7 +224,7 @@ fn bind(
                 size: std::num::NonZeroU64::new(span.bytes),
             }),
         };
-        entries.push(wgpu::BindGroupEntry { binding: *binding as u32, resource });
+        entries.push(wgpu::BindGroupEntry { binding: index as u32 + 1, resource });
     }
     device.device.create_bind_group(&wgpu::BindGroupDescriptor {
         label: Some("gpuconv"),

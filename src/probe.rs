@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 
-use crate::device::binding_of;
 use crate::error::{Error, Result};
 use crate::gpu::GpuConv;
 use crate::kernels::{Operand, Params, Pass, fold};
@@ -154,11 +153,7 @@ impl<'a> Probe<'a> {
             device.device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some("probe"),
                 layout: &pipeline.layout,
-                entries: &[
-                    entry(0, &params),
-                    entry(binding_of(&pass.operands, Operand::Input), &self.input),
-                    entry(binding_of(&pass.operands, Operand::Output), &self.output),
-                ],
+                entries: &[entry(0, &params), entry(1, &self.input), entry(2, &self.output)],
             })
         })?;
         self.timer.pass(|pass| {

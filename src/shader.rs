@@ -16,9 +16,9 @@ pub const INPUT_VEC4: &str = include_str!("../shaders/input_vec4.wgsl");
 /// Input read as aligned quads, by 64-bit integers.
 pub const INPUT_PAIRS: &str = include_str!("../shaders/input_pairs.wgsl");
 /// Rows of the input read one element at a time.
-pub const ROW_SCALAR: &str = include_str!("../shaders/row_scalar.wgsl");
+pub const ROW_SCALAR: &str = concat!(include_str!("../shaders/row.wgsl"), include_str!("../shaders/row_scalar.wgsl"));
 /// Rows of the input read by 64-bit integers.
-pub const ROW_PAIRS: &str = include_str!("../shaders/row_pairs.wgsl");
+pub const ROW_PAIRS: &str = concat!(include_str!("../shaders/row.wgsl"), include_str!("../shaders/row_pairs.wgsl"));
 /// Weights of a product, read four at a time.
 pub const WEIGHTS_VEC4: &str = include_str!("../shaders/weights_vec4.wgsl");
 /// Weights of a product, read one element at a time.
@@ -68,7 +68,12 @@ impl Shader {
 
     /// Appends what all kernels share, and the epilogue of a run's last link.
     pub fn finish(self, run: &Run<'_>) -> String {
-        self.add(CONV).add(EPILOGUE).add(&epilogue(run.last())).text()
+        self.add(EPILOGUE).add(&epilogue(run.last())).finish_without_epilogue()
+    }
+
+    /// Appends what all kernels share.
+    pub fn finish_without_epilogue(self) -> String {
+        self.add(CONV).text()
     }
 }
 

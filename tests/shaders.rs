@@ -148,21 +148,7 @@ fn workgroup_memory(module: &Module) -> u32 {
 
 /// The storage bindings that the host makes for operands, and whether each is written.
 fn bindings_of(operands: &[Operand]) -> BTreeSet<(u32, bool)> {
-    let mut next_workspace = 5;
-    let bindings = operands.iter().map(|&operand| {
-        let binding = match operand {
-            Operand::Input => 1,
-            Operand::Weights => 2,
-            Operand::Output => 3,
-            Operand::Residual => 4,
-            Operand::ReadWorkspace(_) | Operand::WriteWorkspace(_) => {
-                next_workspace += 1;
-                next_workspace - 1
-            }
-        };
-        (binding, operand.is_written())
-    });
-    bindings.collect()
+    (1..).zip(operands).map(|(binding, operand)| (binding, operand.is_written())).collect()
 }
 
 /// The storage bindings that the entry point reaches, and whether each can be written.

@@ -9,6 +9,9 @@ use crate::pack::{Order, Packing, Section, padded_k, sections};
 use crate::shader::{self, Shader};
 use crate::shape::Layout;
 
+/// Below this many output channels in a group, most of a tile would be idle.
+pub const FEWEST_CHANNELS: u32 = 4;
+
 /// Where the product's pixels come from.
 pub struct Source {
     /// The kernel's name.
@@ -55,8 +58,11 @@ fn product<'a>(run: &Run<'a>, source: &Source, block: u32, k_align: u32) -> Prod
     let link = &run.links[source.link];
     let mut packings: Vec<_> = source.before.iter().map(|&(link, packing, _)| (link, packing)).collect();
     packings.push((source.link, Packing::Panels { block, k_align, order: source.order }));
-    packings.push((source.link, Packing::Bias { block }));
+    if link.bias {
+        packings.push((source.link, Packing::Bias { block }));
+    }
     let (weights, offsets) = sections(run.links, &packings);
+    let panels_at = source.before.len();
 
     let panels = u64::from(link.group_out_channels().div_ceil(block));
     let padded_depth = padded_k(link, k_align);
@@ -68,8 +74,8 @@ fn product<'a>(run: &Run<'a>, source: &Source, block: u32, k_align: u32) -> Prod
         ("DEPTH", link.fan_in()),
         ("PADDED_DEPTH", padded_depth),
         ("TILE_CHANNELS", block.into()),
-        ("WEIGHTS_AT", offsets[offsets.len() - 2]),
-        ("BIAS_AT", offsets[offsets.len() - 1]),
+        ("WEIGHTS_AT", offsets[panels_at]),
+        ("BIAS_AT", offsets.get(panels_at + 1).copied().unwrap_or(0)),
     ]);
     Product { link, weights, constants, panels, padded_depth }
 }
@@ -97,5 +103,6 @@ fn access(run: &Run<'_>, source: &Source, pairs: bool) -> String {
         Fetch::Rows { .. } => "",
     };
     let output = if aligned_output { shader::OUTPUT_VEC4 } else { shader::OUTPUT_SCALAR };
-    Shader::new(product).add(pixels).add(input).add(output).text()
+    let has_bias = format!("const HAS_BIAS: bool = {};\n", run.last().bias);
+    Shader::new(product).add(pixels).add(input).add(output).add(&has_bias).text()
 }

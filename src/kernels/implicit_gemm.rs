@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use super::gemm::registers::{self, Block};
 use super::gemm::tiled::{self, TILES};
-use super::gemm::{Fetch, Source};
+use super::gemm::{FEWEST_CHANNELS, Fetch, Source};
 use super::{Kernel, Recipe, Run, Unsupported, fitting};
 use crate::caps::Caps;
 use crate::conv::Conv2d;
@@ -25,8 +25,6 @@ pub const IMPLICIT_GEMM_SUBGROUP: Kernel =
 /// eight pixels loads less for each than one of four.
 const UNIFORM_BLOCKS: &[[u32; 2]] = &[[16, 8]];
 const SUBGROUP_BLOCKS: &[[u32; 2]] = &[[32, 8], [32, 4], [8, 8]];
-/// Below this many output channels in a group, most of a tile would be idle.
-const FEWEST_CHANNELS: u32 = 4;
 /// Beyond this many kernel columns, a row of them written out takes drivers too long to compile.
 const MOST_COLUMNS: u32 = 7;
 /// AMD's compiler spills with the weights of seven columns, 16 channels each; with those of five it does not.
@@ -113,6 +111,7 @@ fn rows(run: &Run<'_>, kernel: &'static str, block: Block) -> Source {
             .add(access)
             .add(&text)
             .constants(&shader::geometry(link))
+            .constants(&[("IN_PIXEL_STRIDE", 1)])
             .text(),
         fetch: Fetch::Rows { columns: link.kernel_size[1] },
         order: Order::ChannelFirst,

@@ -1,6 +1,7 @@
-//! `pointwise`, `pointwise_uniform` and `pointwise_subgroup`: 1x1 convolutions as a matrix product over the channels.
+//! `pointwise`, `pointwise_uniform` and `pointwise_subgroup`: 1x1 convolutions, grouped ones too, as a matrix product
+//! over the channels.
 
-use super::gemm::{Fetch, Source, registers, tiled};
+use super::gemm::{FEWEST_CHANNELS, Fetch, Source, registers, tiled};
 use super::{Kernel, Recipe, Run, Unsupported, fitting};
 use crate::caps::Caps;
 use crate::pack::Order;
@@ -29,14 +30,17 @@ fn by_broadcasts(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported>
 }
 
 /// Channels and pixels of blocks in registers: of a GPU's, and of a software device's, which are memory.
-const UNIFORM_BLOCKS: &[[u32; 2]] = &[[16, 4]];
-const SUBGROUP_BLOCKS: &[[u32; 2]] = &[[32, 4], [8, 4]];
+pub const UNIFORM_BLOCKS: &[[u32; 2]] = &[[16, 4]];
+pub const SUBGROUP_BLOCKS: &[[u32; 2]] = &[[32, 4], [8, 4]];
 
-fn source(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported> {
+/// The source of a product whose pixels are the input itself.
+pub fn source(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported> {
     let link = run.only()?;
     match () {
         () if link.kernel_size != [1, 1] => return Err(Unsupported::KernelSize(link.kernel_size)),
-        () if link.groups != 1 => return Err(Unsupported::Groups(link.groups)),
+        () if link.groups > 1 && link.group_out_channels() < FEWEST_CHANNELS => {
+            return Err(Unsupported::Groups(link.groups));
+        }
         () if link.stride != [1, 1] => return Err(Unsupported::Stride(link.stride)),
         () if link.padding != [0; 4] => return Err(Unsupported::Padding(link.padding)),
         () => {}
@@ -45,7 +49,7 @@ fn source(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported> {
         Layout::Nchw => {
             (include_str!("../../shaders/source_pointwise_nchw.wgsl"), run.input().pixels().is_multiple_of(4))
         }
-        Layout::Nhwc => (include_str!("../../shaders/source_pointwise_nhwc.wgsl"), link.in_channels % 4 == 0),
+        Layout::Nhwc => (include_str!("../../shaders/source_pointwise_nhwc.wgsl"), link.group_in_channels() % 4 == 0),
     };
     Ok(Source {
         kernel,

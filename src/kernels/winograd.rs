@@ -1,0 +1,301 @@
+//! `winograd`: dense 3x3 convolutions of stride 1 with fewer multiplications. A tile of 2x2 or 4x4 outputs takes 16
+//! products in place of 36, or 36 in place of 144; what is saved is paid for in additions and in memory.
+//!
+//! Three passes: the input's tiles are transformed, multiplied point by point, which is a grouped pointwise
+//! convolution, and transformed back (Lavin and Gray, arXiv 1509.09308, whose matrices these are).
+
+use std::fmt::Write as _;
+
+use super::gemm::{FEWEST_CHANNELS, registers, tiled};
+use super::{Kernel, Operand, Params, Pass, Recipe, Run, Unsupported, Work, fitting, pointwise};
+use crate::caps::Caps;
+use crate::conv::Conv2d;
+use crate::pack::{Packing, Section, winograd};
+use crate::shader::{self, Shader};
+use crate::shape::{Layout, Shape};
+
+pub const WINOGRAD: Kernel = Kernel { name: "winograd", links: 1, candidates };
+
+/// Outputs a side of a tile.
+const OUTPUTS: &[u32] = &[4, 2];
+const WORKGROUP: u32 = 64;
+const WORKGROUP_CPU: u32 = 16;
+
+fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
+    let link = run.only()?;
+    match () {
+        () if link.kernel_size != [3, 3] => return Err(Unsupported::KernelSize(link.kernel_size)),
+        () if link.stride != [1, 1] => return Err(Unsupported::Stride(link.stride)),
+        () if link.dilation != [1, 1] => return Err(Unsupported::Dilation(link.dilation)),
+        () if link.groups != 1 || link.out_channels < FEWEST_CHANNELS => {
+            return Err(Unsupported::Groups(link.groups));
+        }
+        () => {}
+    }
+    let mut recipes = Vec::new();
+    for &outputs in OUTPUTS {
+        let tiles = Tiles::new(run, caps, outputs);
+        let run = Run { links: std::slice::from_ref(&tiles.product), shapes: &tiles.shapes, layout: run.layout };
+        recipes.extend(products(&run, caps)?.into_iter().map(|product| tiles.recipe(product)));
+    }
+    fitting(run, caps, recipes)
+}
+
+/// The ways to compute the product of the transformed tensors.
+fn products(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
+    let source = pointwise::source(run, WINOGRAD.name)?;
+    if let Ok(blocks) = registers::subgroup_blocks(caps, pointwise::SUBGROUP_BLOCKS) {
+        return Ok(blocks.into_iter().map(|block| registers::recipe(run, &source, block)).collect());
+    }
+    let blocks = registers::uniform_blocks(caps, pointwise::UNIFORM_BLOCKS).unwrap_or_default();
+    let by_registers = blocks.into_iter().map(|block| registers::recipe(run, &source, block));
+    let by_tiles = tiled::TILES.iter().map(|&tile| tiled::recipe(run, &source, tile, caps));
+    Ok(by_tiles.chain(by_registers).collect())
+}
+
+/// A run cut into tiles.
+struct Tiles<'a> {
+    run: &'a Run<'a>,
+    outputs: u32,
+    /// Tiles of an image, down and right.
+    count: [u32; 2],
+    /// The convolution of the transformed tensors, and their shapes.
+    product: Conv2d,
+    shapes: [Shape; 2],
+    workgroup: u32,
+    is_cpu: bool,
+    /// Whether two neighbouring inputs are one load, for software devices: they pay by the load.
+    pairs: bool,
+}
+
+impl<'a> Tiles<'a> {
+    fn new(run: &'a Run<'a>, caps: &Caps, outputs: u32) -> Self {
+        let output = run.output();
+        let count = [output.height.div_ceil(outputs), output.width.div_ceil(outputs)];
+        let tiles = u64::from(output.batch) * u64::from(count[0]) * u64::from(count[1]);
+        let tiles = match run.layout {
+            // Whole quads, so that all channels start at one.
+            Layout::Nchw => tiles.next_multiple_of(4),
+            Layout::Nhwc => tiles,
+        };
+        let product = winograd::product(run.last(), outputs);
+        // More tiles than a u32 counts do not fit into any binding.
+        let width = u32::try_from(tiles).unwrap_or(u32::MAX);
+        let shape = |channels| Shape { batch: 1, channels, height: 1, width };
+        Self {
+            run,
+            outputs,
+            count,
+            shapes: [shape(product.in_channels), shape(product.out_channels)],
+            product,
+            workgroup: if caps.is_cpu { WORKGROUP_CPU } else { WORKGROUP },
+            is_cpu: caps.is_cpu,
+            pairs: caps.is_cpu && caps.int64 && run.layout == Layout::Nchw && run.input().width.is_multiple_of(2),
+        }
+    }
+
+    /// Inputs a side of a tile.
+    fn line(&self) -> u32 {
+        self.outputs + 2
+    }
+
+    fn recipe(&self, product: Recipe) -> Recipe {
+        let link = self.run.last();
+        let weights: Vec<_> = product
+            .weights
+            .iter()
+            .map(|section| match section.packing {
+                Packing::Panels { block, k_align, .. } => {
+                    Section { packing: Packing::Winograd { outputs: self.outputs, block, k_align }, ..*section }
+                }
+                _ => *section,
+            })
+            .collect();
+        let bias_at = weights.iter().map(|section| section.len).sum();
+        let bias = Packing::Bias { block: 1 };
+        let bias = link.bias.then(|| Section { link: 0, packing: bias, len: bias.len(link).next_multiple_of(4) });
+
+        let mut passes = vec![self.input_pass()];
+        passes.extend(product.passes.into_iter().map(|pass| Pass {
+            operands: vec![Operand::ReadWorkspace(0), Operand::Weights, Operand::WriteWorkspace(1)],
+            ..pass
+        }));
+        passes.push(self.output_pass(bias_at));
+
+        let workspace: Vec<_> = self.shapes.iter().map(Shape::bytes).collect();
+        let points = f64::from(winograd::points(self.outputs));
+        let [items_in, items_out] = self.items().map(|items| items as f64);
+        let loads = f64::from(self.line() * self.row_loads().count() as u32);
+        let tensors = self.run.input().bytes() + self.run.output().bytes();
+        let variant = product.name.split_once('/').map_or("", |(_, variant)| variant);
+        Recipe {
+            name: format!("{}/{}x{}-{variant}", WINOGRAD.name, self.outputs, self.outputs),
+            passes,
+            weights: weights.into_iter().chain(bias).collect(),
+            work: Work {
+                // An addition counts as half, and the lines of F(4x4) have a dozen.
+                mult_adds: product.work.mult_adds + (items_in + items_out) * points * 2.0,
+                accesses: product.work.accesses
+                    + items_in * (loads + points)
+                    + items_out * (points + f64::from(self.outputs * self.outputs)),
+                // The transformed weights are 16/9 or 4 times the weights.
+                bytes: product.work.bytes + workspace.iter().sum::<u64>() as f64 + tensors as f64,
+                ..product.work
+            },
+            workspace,
+            // The transforms add what cancels in exact arithmetic, with factors of up to 8 in each direction for
+            // F(4x4), so that an output's error has a part from its whole tile.
+            tolerance: if self.outputs == 2 { 16.0 } else { 96.0 },
+            // The transforms of F(2x2) are sums and halves; F(4x4) divides by 6 and 24.
+            exact: self.outputs == 2,
+        }
+    }
+
+    /// Invocations of the two transforms.
+    fn items(&self) -> [u64; 2] {
+        let tiles = u64::from(self.run.output().batch) * u64::from(self.count[0]) * u64::from(self.count[1]);
+        [self.run.input(), self.run.output()].map(|shape| tiles * u64::from(shape.channels))
+    }
+
+    fn pass(&self, wgsl: String, operands: Vec<Operand>, items: u64) -> Pass {
+        Pass {
+            wgsl,
+            operands,
+            params: Params {
+                tiles_y: self.count[0],
+                tiles_x: self.count[1],
+                work: items as u32,
+                ..Params::of(self.run)
+            },
+            workgroup: self.workgroup,
+            workgroups: items.div_ceil(self.workgroup.into()),
+            workgroup_memory: 0,
+        }
+    }
+
+    fn shader(&self, file: &str, tile: &str) -> Shader {
+        let link = self.run.last();
+        Shader::new(file)
+            .add(tile)
+            .add(match self.outputs {
+                2 => include_str!("../../shaders/winograd_2x2.wgsl"),
+                _ => include_str!("../../shaders/winograd_4x4.wgsl"),
+            })
+            .add(match self.run.layout {
+                Layout::Nchw => include_str!("../../shaders/winograd_nchw.wgsl"),
+                Layout::Nhwc => include_str!("../../shaders/winograd_nhwc.wgsl"),
+            })
+            .add(shader::strides(self.run.layout))
+            .constants(&shader::geometry(link))
+            .constants(&[
+                ("IN_CHANNELS", link.in_channels.into()),
+                ("OUT_CHANNELS", link.out_channels.into()),
+                ("OUTPUTS", self.outputs.into()),
+                ("LINE", self.line().into()),
+                ("WORKGROUP", self.workgroup.into()),
+            ])
+    }
+
+    fn input_pass(&self) -> Pass {
+        let row = if self.pairs { shader::ROW_PAIRS } else { shader::ROW_SCALAR };
+        let wgsl = self
+            .shader(include_str!("../../shaders/winograd_input.wgsl"), &self.input_tile())
+            .add(row)
+            .add(if self.pairs { shader::PAIRS } else { "" })
+            .finish_without_epilogue();
+        self.pass(wgsl, vec![Operand::Input, Operand::WriteWorkspace(0)], self.items()[0])
+    }
+
+    fn output_pass(&self, bias_at: u64) -> Pass {
+        let (store, quads) = match self.outputs {
+            2 => (include_str!("../../shaders/winograd_store_2x2.wgsl"), false),
+            _ => (include_str!("../../shaders/winograd_store_4x4.wgsl"), self.run.layout == Layout::Nchw),
+        };
+        let aligned = quads && self.run.output().width.is_multiple_of(4);
+        let wgsl = self
+            .shader(include_str!("../../shaders/winograd_output.wgsl"), &self.output_tile())
+            .add(store)
+            .add(if aligned { shader::OUTPUT_VEC4 } else { shader::OUTPUT_SCALAR })
+            .add(&format!("const HAS_BIAS: bool = {};\n", self.run.last().bias))
+            .constants(&[("BIAS_AT", bias_at)])
+            .finish(self.run);
+        let mut operands = vec![Operand::ReadWorkspace(1), Operand::Weights, Operand::Output];
+        operands.extend(self.run.has_residual().then_some(Operand::Residual));
+        self.pass(wgsl, operands, self.items()[1])
+    }
+
+    /// How many columns before a tile's first the loads start: pairs start at even ones.
+    fn shift(&self) -> u32 {
+        if self.pairs { self.run.last().padding[1] % 2 } else { 0 }
+    }
+
+    /// The columns at which the loads of a row start.
+    fn row_loads(&self) -> impl Iterator<Item = u32> + use<> {
+        (0..self.line() + self.shift()).step_by(if self.pairs { 2 } else { 1 })
+    }
+
+    /// `transform_tile` of the input, written out.
+    fn input_tile(&self) -> String {
+        let (line, shift) = (self.line(), self.shift());
+        let mut text = String::from("fn transform_tile(tile: Tile) {\n");
+        let load = if self.pairs { "load_padded2" } else { "load_padded" };
+        for y in 0..line {
+            let _ = writeln!(text, "    let row{y} = input_row(tile, {y});");
+            for x in self.row_loads() {
+                let _ = writeln!(text, "    let d{y}_{x} = {load}(row{y}, tile.left + {x} - {shift});");
+            }
+            let value = |x: u32| match (self.pairs, x % 2) {
+                (true, 0) => format!("d{y}_{x}.x"),
+                (true, _) => format!("d{y}_{}.y", x - 1),
+                (false, _) => format!("d{y}_{x}"),
+            };
+            let values: Vec<_> = (0..line).map(|x| value(x + shift)).collect();
+            let _ = writeln!(text, "    let h{y} = input_line(array<f32, LINE>({}));", values.join(", "));
+        }
+        for x in 0..line {
+            let values: Vec<_> = (0..line).map(|y| format!("h{y}[{x}]")).collect();
+            let _ = writeln!(text, "    let v{x} = input_line(array<f32, LINE>({}));", values.join(", "));
+        }
+        let at = |point: &str| format!("point_at({point}, tile.channel, IN_CHANNELS, tile.number)");
+        let points = (0..line).flat_map(|y| (0..line).map(move |x| format!("v{x}[{y}]")));
+        if self.is_cpu {
+            // A store in a loop compiles faster than one for each point.
+            let points: Vec<_> = points.collect();
+            let _ = writeln!(text, "    var points = array<f32, LINE * LINE>({});", points.join(", "));
+            let _ = writeln!(text, "    for (var point = 0u; point < opaque(LINE * LINE); point++) {{");
+            let _ = writeln!(text, "        transformed[{}] = points[point];\n    }}", at("point"));
+        } else {
+            for (number, point) in points.enumerate() {
+                let _ = writeln!(text, "    transformed[{}] = {point};", at(&format!("{number}u")));
+            }
+        }
+        text.push_str("}\n");
+        text
+    }
+
+    /// `transform_tile` of the products, written out.
+    fn output_tile(&self) -> String {
+        let line = self.line();
+        let mut text = String::from("fn transform_tile(tile: Tile) {\n    let bias = bias_of(tile.channel);\n");
+        for x in 0..line {
+            let point = |y| format!("products[point_at({}u, tile.channel, OUT_CHANNELS, tile.number)]", y * line + x);
+            let values: Vec<_> = (0..line).map(point).collect();
+            let _ = writeln!(
+                text,
+                "    let v{x} = output_line(array<f32, LINE>(\n        {},\n    ));",
+                values.join(",\n        ")
+            );
+        }
+        let rows = (0..self.outputs).map(|y| {
+            let values: Vec<_> = (0..line).map(|x| format!("v{x}[{y}]")).collect();
+            format!("output_line(array<f32, LINE>({}))", values.join(", "))
+        });
+        let rows: Vec<_> = rows.collect();
+        let _ = writeln!(
+            text,
+            "    store_tile(tile, array<array<f32, OUTPUTS>, OUTPUTS>(\n        {},\n    ), bias);\n}}",
+            rows.join(",\n        ")
+        );
+        text
+    }
+}
