@@ -3,11 +3,12 @@
 // A workgroup computes TILE_CHANNELS x TILE_PIXELS outputs of one group of channels. TILE_DEPTH rows of both
 // matrices at a time go into workgroup memory; then each invocation multiplies its micro-tile, in registers.
 // What the source is (the input itself, windows of it, or a depthwise convolution's results) a source_*.wgsl
-// file says: `place` finds a pixel's inputs once, `fetch` reads or computes its values.
+// file says: `place` finds a pixel's inputs once, `locate` those of a segment of k, `fetch` reads or computes its
+// values.
 //
 // weights  [group][panel][k][TILE_CHANNELS], then the biases
 // host     channels, GROUPS, PANELS, DEPTH and PADDED_DEPTH (of k), TILE_*, STEP_DEPTH, THREADS, WEIGHTS_AT,
-//          BIAS_AT, `tile_steps`, `MicroTile`, `accumulate`, `finish`, and a source, a tile_*.wgsl, an input_*,
+//          BIAS_AT, SEGMENT_DEPTH, `segments`, `tile_steps`, `MicroTile`, `accumulate`, `finish`, and a source, a tile_*.wgsl, an input_*,
 //          an output_* and a weights_* file
 //
 // The micro-tile over workgroup memory follows Volkov and Demmel, "Benchmarking GPUs to Tune Dense Linear
@@ -41,17 +42,21 @@ fn main(
     let row = local / MICRO_COLUMNS;
     let column = local % MICRO_COLUMNS;
     var sums: MicroTile;
-    for (var k0 = 0u; k0 < opaque(PADDED_DEPTH); k0 += TILE_DEPTH) {
-        stage_pixels(k0, staged, local);
-        for (var quad = local; quad < TILE_DEPTH * CHANNEL_QUADS; quad += THREADS) {
-            channel_tile[quad] = weights[panel_at + k0 * CHANNEL_QUADS + quad];
+    for (var segment = 0u; segment < segments(); segment++) {
+        let located = locate(staged, segment);
+        let end = (segment + 1u) * SEGMENT_DEPTH;
+        for (var k0 = segment * SEGMENT_DEPTH; k0 < opaque(end); k0 += TILE_DEPTH) {
+            stage_pixels(k0, located, local);
+            for (var quad = local; quad < TILE_DEPTH * CHANNEL_QUADS; quad += THREADS) {
+                channel_tile[quad] = weights[panel_at + k0 * CHANNEL_QUADS + quad];
+            }
+            workgroupBarrier();
+            // WGSL has no way to ask for unrolling, so `accumulate` takes STEP_DEPTH values of k.
+            for (var step = 0u; step < tile_steps(); step++) {
+                accumulate(&sums, step * STEP_DEPTH, row, column);
+            }
+            workgroupBarrier();
         }
-        workgroupBarrier();
-        // WGSL has no way to ask for unrolling, so `accumulate` takes STEP_DEPTH values of k.
-        for (var step = 0u; step < tile_steps(); step++) {
-            accumulate(&sums, step * STEP_DEPTH, row, column);
-        }
-        workgroupBarrier();
     }
     finish(&sums, first_pixel, group, panel % PANELS * TILE_CHANNELS, row, column);
 }

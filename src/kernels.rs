@@ -198,9 +198,13 @@ pub struct Work {
     pub shared: f64,
     /// Bytes that must come from memory or go there: inputs, weights, outputs, workspace.
     pub bytes: f64,
-    /// Invocations that run at the same time at the most.
+    /// Invocations that run at the same time at the most. One with many sums, which a GPU overlaps as it does
+    /// invocations, counts once for each 16.
     pub invocations: f64,
 }
+
+/// Sums of an invocation that hide a GPU's latencies as well as another invocation would.
+const SUMS_OVERLAPPED: u32 = 16;
 
 /// Why a kernel does not take a run.
 #[derive(Clone, Debug, PartialEq)]

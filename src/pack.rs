@@ -38,6 +38,8 @@ pub enum Order {
     ChannelFirst,
     /// Kernel row, kernel column, input channel: neighbours in k are neighbours in an NHWC input.
     ChannelLast,
+    /// The same with the channels of each kernel position padded by themselves.
+    ByTap,
 }
 
 impl Section {
@@ -53,7 +55,7 @@ impl Packing {
         let groups = u64::from(conv.groups);
         let padded = |block: u32| u64::from(conv.group_out_channels().div_ceil(block)) * u64::from(block);
         match self {
-            Self::Panels { block, k_align, .. } => groups * padded(block) * padded_k(conv, k_align),
+            Self::Panels { block, k_align, order } => groups * padded(block) * padded_k(conv, order, k_align),
             Self::Winograd { outputs, block, k_align } => {
                 let panels = Self::Panels { block, k_align, order: Order::ChannelFirst };
                 panels.len(&winograd::product(conv, outputs))
@@ -105,26 +107,40 @@ pub fn buffer(links: &[Conv2d], weights: &[Weights<'_>], sections: &[Section]) -
 }
 
 /// `k` of a link, padded.
-pub fn padded_k(conv: &Conv2d, k_align: u32) -> u64 {
-    conv.fan_in().next_multiple_of(k_align.into())
+pub fn padded_k(conv: &Conv2d, order: Order, k_align: u32) -> u64 {
+    let segments = segments(conv, order);
+    segments * (conv.fan_in() / segments).next_multiple_of(k_align.into())
+}
+
+/// The stretches of `k` that are padded by themselves.
+pub fn segments(conv: &Conv2d, order: Order) -> u64 {
+    match order {
+        Order::ChannelFirst | Order::ChannelLast => 1,
+        Order::ByTap => u64::from(conv.kernel_size[0]) * u64::from(conv.kernel_size[1]),
+    }
 }
 
 fn panels(conv: &Conv2d, weight: &[f32], block: u32, k_align: u32, order: Order) -> Vec<f32> {
-    let (depth, padded_depth) = (conv.fan_in() as usize, padded_k(conv, k_align) as usize);
+    let (depth, padded_depth) = (conv.fan_in() as usize, padded_k(conv, order, k_align) as usize);
     let (out_channels, block) = (conv.group_out_channels() as usize, block as usize);
     let taps = (conv.kernel_size[0] * conv.kernel_size[1]) as usize;
     let channels = conv.group_in_channels() as usize;
-    let source_k = |k: usize| match order {
-        Order::ChannelFirst => k,
-        Order::ChannelLast => k % channels * taps + k / channels,
+    // Where PyTorch's `k` goes.
+    let place_of = |k: usize| {
+        let (channel, tap) = (k / taps, k % taps);
+        match order {
+            Order::ChannelFirst => k,
+            Order::ChannelLast => tap * channels + channel,
+            Order::ByTap => tap * (padded_depth / taps) + channel,
+        }
     };
     let panels = out_channels.div_ceil(block);
     let mut packed = vec![0.0; conv.groups as usize * panels * padded_depth * block];
     for (row, values) in weight.chunks_exact(depth.max(1)).enumerate() {
         let (group, channel) = (row / out_channels, row % out_channels);
         let panel = group * panels + channel / block;
-        for k in 0..depth {
-            packed[(panel * padded_depth + k) * block + channel % block] = values[source_k(k)];
+        for (k, &value) in values.iter().enumerate() {
+            packed[(panel * padded_depth + place_of(k)) * block + channel % block] = value;
         }
     }
     packed
@@ -156,6 +172,11 @@ mod tests {
         assert_eq!(packed[12..24], [9., 0., 10., 0., 11., 0., 12., 0., 0., 0., 0., 0.]);
         let last = Packing::Panels { block: 2, k_align: 1, order: Order::ChannelLast };
         assert_eq!(last.pack(&conv, Weights::without_bias(&weight))[..8], [1., 5., 3., 7., 2., 6., 4., 8.]);
+        // Two channels a tap, padded to three.
+        let by_tap = Packing::Panels { block: 2, k_align: 3, order: Order::ByTap };
+        let packed = by_tap.pack(&conv, Weights::without_bias(&weight));
+        assert_eq!(packed.len() as u64, by_tap.len(&conv));
+        assert_eq!(packed[..12], [1., 5., 3., 7., 0., 0., 2., 6., 4., 8., 0., 0.]);
     }
 
     #[test]

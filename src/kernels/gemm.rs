@@ -5,7 +5,7 @@ pub mod tiled;
 
 use super::Run;
 use crate::conv::Conv2d;
-use crate::pack::{Order, Packing, Section, padded_k, sections};
+use crate::pack::{self, Order, Packing, Section, sections};
 use crate::shader::{self, Shader};
 use crate::shape::Layout;
 
@@ -52,6 +52,8 @@ struct Product<'a> {
     constants: Vec<(&'static str, u64)>,
     panels: u64,
     padded_depth: u64,
+    /// Stretches of k in which addresses advance evenly.
+    segments: u64,
 }
 
 fn product<'a>(run: &Run<'a>, source: &Source, block: u32, k_align: u32) -> Product<'a> {
@@ -65,7 +67,8 @@ fn product<'a>(run: &Run<'a>, source: &Source, block: u32, k_align: u32) -> Prod
     let panels_at = source.before.len();
 
     let panels = u64::from(link.group_out_channels().div_ceil(block));
-    let padded_depth = padded_k(link, k_align);
+    let padded_depth = pack::padded_k(link, source.order, k_align);
+    let segments = pack::segments(link, source.order);
     let mut constants = shader::channels(link);
     constants.extend(source.before.iter().zip(&offsets).map(|(&(_, _, name), &offset)| (name, offset / 4)));
     constants.extend([
@@ -73,11 +76,12 @@ fn product<'a>(run: &Run<'a>, source: &Source, block: u32, k_align: u32) -> Prod
         ("PANELS", panels),
         ("DEPTH", link.fan_in()),
         ("PADDED_DEPTH", padded_depth),
+        ("SEGMENT_DEPTH", padded_depth / segments),
         ("TILE_CHANNELS", block.into()),
         ("WEIGHTS_AT", offsets[panels_at]),
         ("BIAS_AT", offsets.get(panels_at + 1).copied().unwrap_or(0)),
     ]);
-    Product { link, weights, constants, panels, padded_depth }
+    Product { link, weights, constants, panels, padded_depth, segments }
 }
 
 /// The files that read the input and write the output, as their alignment allows.

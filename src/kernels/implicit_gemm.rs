@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::gemm::registers::{self, Block};
-use super::gemm::tiled::{self, TILES};
+use super::gemm::tiled::{self, TILES, Tile};
 use super::gemm::{FEWEST_CHANNELS, Fetch, Source};
 use super::{Kernel, Recipe, Run, Unsupported, fitting};
 use crate::caps::Caps;
@@ -32,8 +32,8 @@ const MOST_UNIFORM_COLUMNS: u32 = 5;
 
 fn by_tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     check(run)?;
-    let source = windows(run, IMPLICIT_GEMM.name);
-    fitting(run, caps, TILES.iter().map(|&tile| tiled::recipe(run, &source, tile, caps)).collect())
+    let recipe = |&tile: &Tile| tiled::recipe(run, &gathered(run, IMPLICIT_GEMM.name, tile), tile, caps);
+    fitting(run, caps, TILES.iter().map(recipe).collect())
 }
 
 fn by_uniform_loads(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
@@ -74,6 +74,30 @@ fn has_rows(run: &Run<'_>) -> bool {
     let output = run.output();
     let most_pixels = u64::from(output.batch) * u64::from(output.height) * (u64::from(output.width) + 8);
     run.layout == Layout::Nchw && run.last().kernel_size[1] <= MOST_COLUMNS && most_pixels < 1 << 32
+}
+
+/// The source that gathers each value by itself, tap by tap where padding the channels of each to whole tiles adds
+/// little.
+fn gathered(run: &Run<'_>, kernel: &'static str, tile: Tile) -> Source {
+    let link = run.last();
+    let channels = link.group_in_channels();
+    if u64::from(channels).next_multiple_of(tile.depth.into()) * 4 > u64::from(channels) * 5 {
+        return windows(run, kernel);
+    }
+    let (file, aligned) = match run.layout {
+        Layout::Nchw => (include_str!("../../shaders/source_taps_nchw.wgsl"), false),
+        Layout::Nhwc => (include_str!("../../shaders/source_taps_nhwc.wgsl"), channels.is_multiple_of(4)),
+    };
+    Source {
+        kernel,
+        wgsl: Shader::new(file).constants(&shader::geometry(link)).text(),
+        fetch: Fetch::Quads { aligned },
+        order: Order::ByTap,
+        link: 0,
+        before: Vec::new(),
+        loads: 1.0,
+        mult_adds: 0.0,
+    }
 }
 
 /// The source that gathers each value by itself, for any four pixels.

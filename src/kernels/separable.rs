@@ -4,6 +4,7 @@
 //! Each tile of output channels computes its depthwise results anew, so wide tiles are better here than in a
 //! plain product; whether the fusion pays the planner decides.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::gemm::tiled::{self, TILES, Tile};
@@ -19,8 +20,8 @@ pub const SEPARABLE: Kernel = Kernel { name: "separable", links: 2, candidates }
 
 /// Wide in channels, so that the depthwise results are computed once.
 const WIDE_TILES: &[Tile] = &[
-    Tile { channels: 256, pixels: 32, depth: 8, micro_channels: 8, micro_pixels: 4 },
-    Tile { channels: 128, pixels: 32, depth: 16, micro_channels: 4, micro_pixels: 4 },
+    Tile { channels: 256, pixels: 32, depth: 8, micro_channels: 8, micro_pixels: 8 },
+    Tile { channels: 128, pixels: 32, depth: 16, micro_channels: 8, micro_pixels: 4 },
 ];
 
 /// Beyond this the taps of a quad no longer fit into registers beside the sums.
@@ -46,24 +47,29 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 
 fn source(run: &Run<'_>, depthwise: &Conv2d) -> Result<Source, Unsupported> {
     let taps = depthwise.fan_in();
-    let mut shader = Shader::new(match run.layout {
+    let outputs = match run.layout {
         Layout::Nhwc if !depthwise.in_channels.is_multiple_of(4) => return Err(Unsupported::Layout(run.layout)),
-        Layout::Nhwc => include_str!("../../shaders/source_depthwise_nhwc.wgsl"),
-        Layout::Nchw if run.output().width.is_multiple_of(4) => {
-            include_str!("../../shaders/source_depthwise_rows.wgsl")
-        }
-        Layout::Nchw => include_str!("../../shaders/source_depthwise_nchw.wgsl"),
+        Layout::Nhwc => Outputs::Channels,
+        Layout::Nchw if run.output().width.is_multiple_of(4) => Outputs::Neighbours,
+        Layout::Nchw => Outputs::Pixels,
+    };
+    let shader = Shader::new(match outputs {
+        Outputs::Channels => include_str!("../../shaders/source_depthwise_nhwc.wgsl"),
+        Outputs::Neighbours => include_str!("../../shaders/source_depthwise_rows.wgsl"),
+        Outputs::Pixels => include_str!("../../shaders/source_depthwise_nchw.wgsl"),
     });
-    let mut loads = taps as f64;
+    let (shader, loads) = match outputs {
+        Outputs::Pixels => (shader, taps as f64),
+        _ => {
+            let window = Window::new(depthwise, outputs);
+            let shader = shader.add(include_str!("../../shaders/source_depthwise_lines.wgsl"));
+            (shader.add(&window.place()).add(&window.fetch()), window.loads())
+        }
+    };
     let packing = match run.layout {
         Layout::Nhwc => Packing::Taps,
         Layout::Nchw => Packing::Panels { block: 1, k_align: 4, order: Order::ChannelFirst },
     };
-    if run.layout == Layout::Nchw && run.output().width.is_multiple_of(4) {
-        let (text, columns) = fetch_row(depthwise);
-        shader = shader.add(&text);
-        loads = f64::from(depthwise.kernel_size[0]) * columns as f64 / 4.0;
-    }
     Ok(Source {
         kernel: SEPARABLE.name,
         wgsl: shader
@@ -71,7 +77,7 @@ fn source(run: &Run<'_>, depthwise: &Conv2d) -> Result<Source, Unsupported> {
             .constants(&shader::geometry(depthwise))
             .constants(&[("TAP_QUADS", taps.div_ceil(4))])
             .text(),
-        fetch: Fetch::Quads { aligned: run.layout == Layout::Nhwc },
+        fetch: Fetch::Quads { aligned: outputs == Outputs::Channels },
         order: Order::ChannelFirst,
         link: 1,
         before: vec![(0, packing, "DEPTHWISE_AT"), (0, Packing::Bias { block: 1 }, "DEPTHWISE_BIAS_AT")],
@@ -81,35 +87,144 @@ fn source(run: &Run<'_>, depthwise: &Conv2d) -> Result<Source, Unsupported> {
     })
 }
 
-/// `fetch` of four neighbouring outputs of a row, written out, and how many inputs of a row they read.
-fn fetch_row(depthwise: &Conv2d) -> (String, usize) {
-    let [kernel_height, kernel_width] = depthwise.kernel_size;
-    let column_of = |output: u32, kx: u32| output * depthwise.stride[1] + kx * depthwise.dilation[1];
-    let columns: std::collections::BTreeSet<_> =
-        (0..4).flat_map(|output| (0..kernel_width).map(move |kx| column_of(output, kx))).collect();
-    let mut text = String::from(
-        "fn fetch(k: u32, place: Place) -> vec4<f32> {\n\
-         \x20   if PADDED_DEPTH != DEPTH && k >= DEPTH { return vec4<f32>(0.0); }\n\
-         \x20   let plane = place.image + k * in_pixels();\n\
-         \x20   var sum = vec4<f32>(weights[DEPTHWISE_BIAS_AT + k / 4u][k % 4u]);\n",
-    );
-    for quad in 0..depthwise.fan_in().div_ceil(4) {
-        let _ = writeln!(text, "    let w{quad} = weights[DEPTHWISE_AT + k * TAP_QUADS + {quad}u];");
+/// Which four outputs of the depthwise convolution are made at a time.
+#[derive(Clone, Copy, PartialEq)]
+enum Outputs {
+    /// Four channels of a pixel.
+    Channels,
+    /// Four neighbours in a row.
+    Neighbours,
+    /// Any four pixels.
+    Pixels,
+}
+
+/// The inputs under the kernel for four outputs. Rows and columns are found once; of those that can never lie in the
+/// padding none is checked, and their addresses differ by constants.
+struct Window<'a> {
+    depthwise: &'a Conv2d,
+    outputs: Outputs,
+    /// From the corner.
+    rows: BTreeSet<u32>,
+    columns: BTreeSet<u32>,
+    /// Those that can lie in the padding.
+    padded_rows: BTreeSet<u32>,
+    padded_columns: BTreeSet<u32>,
+}
+
+impl<'a> Window<'a> {
+    fn new(depthwise: &'a Conv2d, outputs: Outputs) -> Self {
+        let [kernel_height, kernel_width] = depthwise.kernel_size;
+        let [pad_top, pad_left, pad_bottom, pad_right] = depthwise.padding;
+        let neighbours = if outputs == Outputs::Neighbours { 4 } else { 1 };
+        let columns = (0..neighbours).flat_map(|output| {
+            (0..kernel_width).map(move |kx| output * depthwise.stride[1] + kx * depthwise.dilation[1])
+        });
+        let columns: BTreeSet<_> = columns.collect();
+        let rows: BTreeSet<_> = (0..kernel_height).map(|ky| ky * depthwise.dilation[0]).collect();
+        // Only the first taps reach into the padding before the image, and only the last ones into that behind.
+        let padded = |lines: &BTreeSet<u32>, before: u32, behind: u32| {
+            let last = lines.last().copied().unwrap_or(0);
+            lines.iter().copied().filter(|line| *line < before || last - line < behind).collect()
+        };
+        let padded_rows = padded(&rows, pad_top, pad_bottom);
+        let padded_columns = padded(&columns, pad_left, pad_right);
+        Self { depthwise, outputs, rows, columns, padded_rows, padded_columns }
     }
-    for ky in 0..kernel_height {
-        let _ = writeln!(text, "    let y{ky} = place.top + {};", ky * depthwise.dilation[0]);
-        let _ = writeln!(text, "    let inside{ky} = inside(y{ky}, params.in_height);");
-        let _ = writeln!(text, "    let row{ky} = plane + u32(y{ky}) * params.in_width;");
-        for column in &columns {
-            let _ = writeln!(text, "    let v{ky}_{column} = load_padded(row{ky}, inside{ky}, place.left + {column});");
+
+    /// Loads of the input for each output.
+    fn loads(&self) -> f64 {
+        let loads = (self.rows.len() * self.columns.len()) as f64;
+        if self.outputs == Outputs::Neighbours { loads / 4.0 } else { loads }
+    }
+
+    /// `Place` and `place`.
+    fn place(&self) -> String {
+        let mut text = String::from("struct Place {\n    image: u32,\n");
+        let columns = self.padded_columns.iter().map(|column| format!("column{column}"));
+        for line in self.rows.iter().map(|row| format!("row{row}")).chain(columns) {
+            let _ = writeln!(text, "    {line}: Line,");
         }
-        for kx in 0..kernel_width {
-            let values: Vec<_> = (0..4).map(|output| format!("v{ky}_{}", column_of(output, kx))).collect();
-            let tap = ky * kernel_width + kx;
-            let weight = format!("w{}.{}", tap / 4, ["x", "y", "z", "w"][tap as usize % 4]);
-            let _ = writeln!(text, "    sum = fma(vec4<f32>({}), vec4<f32>({weight}), sum);", values.join(", "));
+        text.push_str("}\nfn place(pixel: u32, group: u32) -> Place {\n    let corner = corner(pixel);\n");
+        text.push_str("    return Place(\n        corner.image,\n");
+        for row in &self.rows {
+            let _ = writeln!(text, "        row(corner, {row}),");
+        }
+        for column in &self.padded_columns {
+            let _ = writeln!(text, "        column(corner, {column}),");
+        }
+        text.push_str("    );\n}\n");
+        text
+    }
+
+    /// `fetch`, with the taps written out.
+    fn fetch(&self) -> String {
+        let taps = self.depthwise.fan_in();
+        let channels = self.outputs == Outputs::Channels;
+        let mut text = String::from(
+            "fn fetch(k: u32, place: Place) -> vec4<f32> {\n\
+             \x20   if PADDED_DEPTH != DEPTH && k >= DEPTH { return vec4<f32>(0.0); }\n",
+        );
+        text.push_str(match channels {
+            true => {
+                "    let plane = place.image + k / 4u;\n\
+                 \x20   var sum = weights[DEPTHWISE_BIAS_AT + k / 4u];\n"
+            }
+            false => {
+                "    let plane = place.image + k * in_pixels();\n\
+                 \x20   var sum = vec4<f32>(weights[DEPTHWISE_BIAS_AT + k / 4u][k % 4u]);\n"
+            }
+        });
+        if !channels {
+            for quad in 0..taps.div_ceil(4) {
+                let _ = writeln!(text, "    let w{quad} = weights[DEPTHWISE_AT + k * TAP_QUADS + {quad}u];");
+            }
+        }
+        for (ky, row) in self.rows.iter().enumerate() {
+            let _ = writeln!(text, "    let at{row} = plane + place.row{row}.at;");
+            for column in &self.columns {
+                let _ = writeln!(text, "    let v{row}_{column} = {};", self.load(*row, *column));
+            }
+            for kx in 0..self.depthwise.kernel_size[1] {
+                let tap = ky as u32 * self.depthwise.kernel_size[1] + kx;
+                let [value, weight] = self.tap(*row, kx, tap);
+                let _ = writeln!(text, "    sum = fma({value}, {weight}, sum);");
+            }
+        }
+        text.push_str("    return activate_depthwise4(sum);\n}\n");
+        text
+    }
+
+    /// An input, zero in the padding.
+    fn load(&self, row: u32, column: u32) -> String {
+        let offset = match self.padded_columns.contains(&column) {
+            true => format!("place.column{column}.at"),
+            false => format!("{}u * COLUMN_STRIDE", column - self.depthwise.padding[1]),
+        };
+        let value = format!("input[at{row} + {offset}]");
+        let mut inside = Vec::new();
+        if self.padded_rows.contains(&row) {
+            inside.push(format!("place.row{row}.inside"));
+        }
+        if self.padded_columns.contains(&column) {
+            inside.push(format!("place.column{column}.inside"));
+        }
+        let zero = if self.outputs == Outputs::Channels { "vec4<f32>(0.0)" } else { "0.0" };
+        match inside.is_empty() {
+            true => value,
+            // `&` and not `&&`, which is a branch.
+            false => format!("select({zero}, {value}, {})", inside.join(" & ")),
         }
     }
-    text.push_str("    return activate_depthwise4(sum);\n}\n");
-    (text, columns.len())
+
+    /// What a tap multiplies.
+    fn tap(&self, row: u32, kx: u32, tap: u32) -> [String; 2] {
+        let column = |output: u32| output * self.depthwise.stride[1] + kx * self.depthwise.dilation[1];
+        if self.outputs == Outputs::Channels {
+            let weight = format!("weights[DEPTHWISE_AT + {tap}u * COLUMN_STRIDE + k / 4u]");
+            return [format!("v{row}_{}", column(0)), weight];
+        }
+        let values: Vec<_> = (0..4).map(|output| format!("v{row}_{}", column(output))).collect();
+        let component = ["x", "y", "z", "w"][tap as usize % 4];
+        [format!("vec4<f32>({})", values.join(", ")), format!("vec4<f32>(w{}.{component})", tap / 4)]
+    }
 }

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use super::{Product, Source, access, product};
 use crate::caps::Caps;
-use crate::kernels::{Params, Pass, Recipe, Run, Work, compulsory_bytes, single_pass_operands};
+use crate::kernels::{Params, Pass, Recipe, Run, SUMS_OVERLAPPED, Work, compulsory_bytes, single_pass_operands};
+use crate::pack::Order;
 use crate::shader::{self, Shader};
 use crate::shape::Layout;
 
@@ -36,17 +37,22 @@ impl Tile {
 /// Tiles of products through workgroup memory. Large ones do more for each value staged, small ones fill a
 /// device on small layers.
 pub const TILES: &[Tile] = &[
-    Tile { channels: 64, pixels: 64, depth: 16, micro_channels: 4, micro_pixels: 4 },
+    Tile { channels: 64, pixels: 64, depth: 16, micro_channels: 8, micro_pixels: 4 },
     Tile { channels: 128, pixels: 64, depth: 16, micro_channels: 8, micro_pixels: 4 },
     Tile { channels: 128, pixels: 128, depth: 8, micro_channels: 8, micro_pixels: 8 },
-    Tile { channels: 64, pixels: 32, depth: 16, micro_channels: 4, micro_pixels: 4 },
-    Tile { channels: 32, pixels: 32, depth: 16, micro_channels: 4, micro_pixels: 4 },
-    Tile { channels: 16, pixels: 128, depth: 16, micro_channels: 4, micro_pixels: 4 },
+    Tile { channels: 64, pixels: 32, depth: 16, micro_channels: 8, micro_pixels: 4 },
+    Tile { channels: 32, pixels: 64, depth: 16, micro_channels: 8, micro_pixels: 4 },
 ];
+
+/// What a source with a single segment of k leaves out.
+const ONE_SEGMENT: &str = "alias Located = Place;\n\
+    fn locate(place: Place, segment: u32) -> Located { return place; }\n\
+    fn segments() -> u32 { return 1u; }\n";
 
 /// The product through workgroup memory.
 pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe {
-    let Product { link, weights, constants, panels, padded_depth } = product(run, source, tile.channels, tile.depth);
+    let Product { link, weights, constants, panels, padded_depth, segments } =
+        product(run, source, tile.channels, tile.depth);
     let output = run.output();
     let pixels = u64::from(output.batch) * output.pixels();
     let workgroups = pixels.div_ceil(tile.pixels.into()) * panels * u64::from(link.groups);
@@ -67,6 +73,10 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
         .add(&access)
         .add(&micro_tile(tile, step_depth, run.layout))
         .add(&format!("fn tile_steps() -> u32 {{ return {steps}; }}\n"))
+        .add(&match source.order {
+            Order::ByTap => format!("fn segments() -> u32 {{ return opaque({segments}u); }}\n"),
+            Order::ChannelFirst | Order::ChannelLast => ONE_SEGMENT.into(),
+        })
         .constants(&constants)
         .constants(&[
             ("TILE_PIXELS", tile.pixels.into()),
@@ -97,7 +107,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
             accesses: staged * source.loads + tiles * f64::from(tile.channels) * padded_depth as f64 + outputs,
             shared: mult_adds * (1.0 / f64::from(tile.micro_channels) + 1.0 / f64::from(tile.micro_pixels)),
             bytes: compulsory_bytes(run),
-            invocations: tiles * f64::from(tile.threads()),
+            invocations: outputs / f64::from(SUMS_OVERLAPPED),
         },
         // One sum in order of k.
         tolerance: 4.0,

@@ -1,0 +1,42 @@
+// The source of an implicit matrix product, NCHW, tap by tap: k counts kernel row, kernel column and input channel, and
+// all channels of a tap are a segment. Where the kernel's tap meets the input is worked out once for a segment; inside
+// it an address only moves on by whole planes.
+
+struct Place {
+    // Of the group's first channel, for each of four outputs.
+    image: vec4<u32>,
+    top: vec4<i32>,
+    left: vec4<i32>,
+}
+
+// What a tap sees at the four outputs, and the k at which its channels begin.
+struct Located {
+    at: vec4<u32>,
+    inside: vec4<bool>,
+    first: u32,
+}
+
+fn place(pixel: u32, group: u32) -> Place {
+    let pixels = min(vec4<u32>(pixel) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(pixel_count() - 1u));
+    let image = (pixels / out_pixels() * IN_CHANNELS + group * GROUP_IN) * in_pixels();
+    let rest = pixels % out_pixels();
+    let top = vec4<i32>(rest / params.out_width * STRIDE_Y) - i32(PAD_TOP);
+    let left = vec4<i32>(rest % params.out_width * STRIDE_X) - i32(PAD_LEFT);
+    return Place(image, top, left);
+}
+
+fn locate(place: Place, tap: u32) -> Located {
+    let y = vec4<u32>(place.top + i32(tap / KERNEL_WIDTH * DILATION_Y));
+    let x = vec4<u32>(place.left + i32(tap % KERNEL_WIDTH * DILATION_X));
+    // A negative coordinate wraps to a large one.
+    let inside = (y < vec4<u32>(params.in_height)) & (x < vec4<u32>(params.in_width));
+    return Located(place.image + select(vec4<u32>(0u), y * params.in_width + x, inside), inside, tap * SEGMENT_DEPTH);
+}
+
+fn fetch(k: u32, located: Located) -> vec4<f32> {
+    let channel = k - located.first;
+    if SEGMENT_DEPTH != GROUP_IN && channel >= GROUP_IN {
+        return vec4<f32>(0.0);
+    }
+    return select(vec4<f32>(0.0), load_input4(located.at + channel * in_pixels()), located.inside);
+}
