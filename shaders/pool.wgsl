@@ -10,7 +10,7 @@
 //          `plane_start`, PIXEL_STRIDE
 
 @group(0) @binding(1) var<storage, read> input: array<f32>;
-@group(0) @binding(3) var<storage, read_write> output: array<f32>;
+@group(0) @binding(2) var<storage, read_write> output: array<f32>;
 
 var<workgroup> sums: array<f32, WORKGROUP>;
 

@@ -6,7 +6,7 @@
 // host     `plane_start`, PIXEL_STRIDE, WORKGROUP
 
 @group(0) @binding(1) var<storage, read> input: array<f32>;
-@group(0) @binding(3) var<storage, read_write> output: array<f32>;
+@group(0) @binding(2) var<storage, read_write> output: array<f32>;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(

@@ -77,18 +77,15 @@ impl GpuConv {
         Self { shared: Arc::new(Device::new(device, queue)) }
     }
 
-    /// A device of its own, planned for as if it had other caps: to run on a software device what a GPU would be
-    /// given. What the device lacks shows when a layer is used.
-    ///
-    /// # Errors
-    /// As [`GpuConv::new`].
+    /// The same device, planned for as if it had other caps: to run on a software device what a GPU would be given.
+    /// What the device lacks shows when a layer is used.
     #[doc(hidden)]
-    pub fn with_caps(change: impl FnOnce(Caps) -> Caps) -> Result<Self> {
-        let device = Self::new()?.shared;
-        let mut shared = Device::new(device.device.clone(), device.queue.clone());
+    pub fn with_caps(&self, change: impl FnOnce(Caps) -> Caps) -> Self {
+        let Device { device, queue, .. } = self.shared();
+        let mut shared = Device::new(device.clone(), queue.clone());
         shared.caps = change(shared.caps);
         shared.watch();
-        Ok(Self { shared: Arc::new(shared) })
+        Self { shared: Arc::new(shared) }
     }
 
     /// The features that kernels use where an adapter has them; none is needed.

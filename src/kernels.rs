@@ -7,6 +7,7 @@ mod implicit_gemm;
 mod pointwise;
 mod pool;
 mod separable;
+mod split;
 mod winograd;
 
 use std::fmt;
@@ -33,6 +34,7 @@ pub const KERNELS: &[Kernel] = &[
     pointwise::POINTWISE_SUBGROUP,
     pointwise::POINTWISE_UNIFORM,
     pointwise::POINTWISE,
+    split::SPLIT,
     depthwise::DEPTHWISE,
     winograd::WINOGRAD,
     implicit_gemm::IMPLICIT_GEMM_SUBGROUP,
@@ -236,6 +238,10 @@ pub enum Unsupported {
     NeedsSoftwareDevice,
     /// It is made for GPUs.
     SoftwareDevice,
+    /// It has so many outputs that it fills a device without.
+    Outputs { count: u64, most: u64 },
+    /// Its input channels do not come in slices.
+    InChannels(u32),
     /// Too many registers would be taken.
     Registers(u64),
     /// The workgroup is larger than the device's.
@@ -264,6 +270,8 @@ impl fmt::Display for Unsupported {
             Self::NeedsSoftwareDevice => f.write_str("made for software devices"),
             Self::SoftwareDevice => f.write_str("not for software devices"),
             Self::NeedsSubgroups => f.write_str("the device has no subgroup operations"),
+            Self::Outputs { count, most } => write!(f, "for {most} outputs at the most, not {count}"),
+            Self::InChannels(count) => write!(f, "not for {count} input channels"),
             Self::Registers(count) => write!(f, "would take {count} registers"),
             Self::Invocations { needed, limit } => write!(f, "needs workgroups of {needed}, the device has {limit}"),
             Self::WorkgroupMemory { needed, limit } => {

@@ -1,5 +1,6 @@
 //! Weights laid out once, in the order in which a kernel reads them.
 
+pub mod slices;
 pub mod winograd;
 
 use crate::conv::Conv2d;
@@ -25,6 +26,8 @@ pub enum Packing {
     Panels { block: u32, k_align: u32, order: Order },
     /// [`Packing::Panels`] of the transformed weights of Winograd's F(m x m, 3x3), so many outputs a side.
     Winograd { outputs: u32, block: u32, k_align: u32 },
+    /// [`Packing::Panels`] of the weights cut along their input channels.
+    Slices { slices: u32, block: u32, k_align: u32, order: Order },
     /// The bias of each output channel in the order of [`Packing::Panels`]; zeros where there is none.
     Bias { block: u32 },
     /// `[tap][channel]`: for each kernel position the weights of all channels of a depthwise link.
@@ -60,6 +63,9 @@ impl Packing {
                 let panels = Self::Panels { block, k_align, order: Order::ChannelFirst };
                 panels.len(&winograd::product(conv, outputs))
             }
+            Self::Slices { slices, block, k_align, order } => {
+                Self::Panels { block, k_align, order }.len(&slices::product(conv, slices))
+            }
             Self::Bias { block } => groups * padded(block),
             Self::Taps => u64::from(conv.out_channels) * conv.fan_in(),
         }
@@ -72,6 +78,10 @@ impl Packing {
             Self::Winograd { outputs, block, k_align } => {
                 let weight = winograd::transform(conv, weights.weight, outputs);
                 panels(&winograd::product(conv, outputs), &weight, block, k_align, Order::ChannelFirst)
+            }
+            Self::Slices { slices, block, k_align, order } => {
+                let weight = slices::weights(conv, weights.weight, slices);
+                panels(&slices::product(conv, slices), &weight, block, k_align, order)
             }
             Self::Bias { block } => biases(conv, weights.bias, block),
             Self::Taps => {

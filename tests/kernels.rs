@@ -31,23 +31,24 @@ fn every_kernel_agrees_with_the_oracle() {
 /// only a GPU is given on every case, the others on a few, for a software device compiles them slowly.
 #[test]
 fn the_variants_for_gpus_agree_with_the_oracle() {
-    let gpu = || GpuConv::with_caps(|caps| Caps { is_cpu: false, ..caps }).unwrap();
-    let uniform = AtomicUsize::new(0);
+    let gpu = || gpu().with_caps(|caps| Caps { is_cpu: false, ..caps });
+    let for_gpus = AtomicUsize::new(0);
     check(gpu, |problem, caps, turn| {
         let mut schedules = verify::schedules(problem, caps, turn)?;
-        let is_uniform = |schedule: &Schedule| schedule.name().contains("_uniform");
-        schedules.retain(|schedule| turn.is_multiple_of(7) || is_uniform(schedule));
-        uniform.fetch_add(schedules.iter().filter(|schedule| is_uniform(schedule)).count(), Ordering::Relaxed);
+        let is_for_gpus =
+            |schedule: &Schedule| schedule.name().contains("_uniform") || schedule.name().starts_with("split");
+        schedules.retain(|schedule| turn.is_multiple_of(7) || is_for_gpus(schedule));
+        for_gpus.fetch_add(schedules.iter().filter(|schedule| is_for_gpus(schedule)).count(), Ordering::Relaxed);
         Ok(schedules)
     });
-    let uniform = uniform.into_inner();
-    assert!(uniform > 40, "only {uniform} checks of uniform kernels");
+    let for_gpus = for_gpus.into_inner();
+    assert!(for_gpus > 45, "only {for_gpus} checks of kernels for GPUs");
 }
 
 /// A software device without 64-bit integers, as there are, on a part of the cases.
 #[test]
 fn the_variants_without_64_bit_integers_agree_with_the_oracle() {
-    let gpu = || GpuConv::with_caps(|caps| Caps { int64: false, ..caps }).unwrap();
+    let gpu = || gpu().with_caps(|caps| Caps { int64: false, ..caps });
     let checks = check(gpu, |problem, caps, turn| match turn % 7 {
         3 => verify::schedules(problem, caps, turn),
         _ => Ok(Vec::new()),

@@ -119,8 +119,8 @@ fn the_planner_picks_what_the_table_says() {
 fn each_kind_of_link_gets_a_kernel_of_its_kind() {
     for (device, caps) in devices() {
         for (line, prefixes) in [
-            ("pointwise 1x512x14x14 -> 512 relu6", &["pointwise"][..]),
-            ("pointwise 1x512x14x14 -> 512 relu6 nhwc", &["pointwise"]),
+            ("pointwise 1x512x14x14 -> 512 relu6", &["pointwise", "split"][..]),
+            ("pointwise 1x512x14x14 -> 512 relu6 nhwc", &["pointwise", "split"]),
             ("depthwise 1x512x14x14 k3 p1 relu6", &["depthwise"]),
             ("depthwise 1x32x112x112 k3 s2 p1 nhwc", &["depthwise"]),
             // Three channels a group are too few for any product's tile.

@@ -7,7 +7,7 @@ use gpuconv::{
 
 /// A device that is given what a GPU is, or what a software device is.
 fn device(is_cpu: bool) -> GpuConv {
-    GpuConv::with_caps(|caps| Caps { is_cpu, ..caps }).unwrap_or_else(|error| panic!("{error}"))
+    GpuConv::new().unwrap_or_else(|error| panic!("{error}")).with_caps(|caps| Caps { is_cpu, ..caps })
 }
 
 #[test]

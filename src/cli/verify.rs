@@ -9,7 +9,7 @@ use clap::Args;
 use gpuconv::kernels::{KERNELS, POOL};
 use gpuconv::planner::{self, Schedule};
 use gpuconv::verify::{self, Oracle, Report};
-use gpuconv::{Error, GpuConv, Problem};
+use gpuconv::{Caps, Error, GpuConv, Problem};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Case, Failure, Outcome, adapter_name, open, print, table};
@@ -22,6 +22,12 @@ pub struct Verify {
     /// Check every recipe of every kernel on every case; else one, another from case to case
     #[arg(long)]
     all_variants: bool,
+    /// On a software device, check what a GPU would be given
+    #[arg(long)]
+    as_gpu: bool,
+    /// Check this kernel only
+    #[arg(long, value_name = "NAME")]
+    kernel: Option<String>,
     /// What to check on, in place of the table of cases
     problems: Vec<String>,
 }
@@ -41,6 +47,10 @@ impl Verify {
             [] => verify::cases(),
             lines => lines.iter().map(|line| Ok(Case::parse(line)?.problem)).collect::<Outcome<_>>()?,
         };
+        if let Some(name) = self.kernel.as_deref().filter(|name| KERNELS.iter().all(|kernel| kernel.name != *name)) {
+            let known: Vec<_> = KERNELS.iter().map(|kernel| kernel.name).collect();
+            return Err(Failure::Call(format!("no kernel is called {name}; there are {}", known.join(", "))));
+        }
         let gpu = open(adapter)?;
         let start = Instant::now();
         let checks = self.check_all(adapter, &problems)?;
@@ -66,7 +76,10 @@ impl Verify {
         bar.set_style(style.unwrap_or(ProgressStyle::default_bar()));
         let next = AtomicUsize::new(0);
         let work = || {
-            let (gpu, mut checks) = (open(adapter)?, Vec::new());
+            let (mut gpu, mut checks) = (open(adapter)?, Vec::new());
+            if self.as_gpu {
+                gpu = gpu.with_caps(|caps| Caps { is_cpu: false, ..caps });
+            }
             loop {
                 let case = next.fetch_add(1, Ordering::Relaxed);
                 let Some(problem) = problems.get(case) else { return Ok(checks) };
@@ -107,10 +120,14 @@ impl Verify {
 
     /// Every schedule of a problem, or one for each kernel.
     fn schedules(&self, gpu: &GpuConv, problem: &Problem, case: usize) -> Outcome<Vec<Schedule>> {
-        if self.all_variants {
-            return Ok(planner::alternatives(&problem.chain(), problem.input, problem.layout, gpu.caps())?);
+        let mut schedules = match self.all_variants {
+            true => planner::alternatives(&problem.chain(), problem.input, problem.layout, gpu.caps())?,
+            false => verify::schedules(problem, gpu.caps(), case)?,
+        };
+        if let Some(kernel) = &self.kernel {
+            schedules.retain(|schedule| schedule.steps.iter().any(|step| kernel_of(&step.recipe.name) == kernel));
         }
-        Ok(verify::schedules(problem, gpu.caps(), case)?)
+        Ok(schedules)
     }
 }
 

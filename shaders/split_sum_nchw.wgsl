@@ -1,0 +1,13 @@
+// Where the slices' sums for an output are, NCHW.
+
+struct PartialPlace {
+    first: u32,
+    step: u32,
+    channel: u32,
+}
+
+fn partial_place(at: u32) -> PartialPlace {
+    let step = OUT_CHANNELS * out_pixels();
+    let image = at / step;
+    return PartialPlace(image * SLICES * step + at % step, step, at % step / out_pixels());
+}

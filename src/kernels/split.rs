@@ -1,0 +1,119 @@
+//! `split`: a product cut along its input channels (split-K), for layers with too few outputs to fill a GPU, such as
+//! classifiers and the last layers of a network.
+//!
+//! Two passes: each slice of the input channels is a group of a grouped convolution, whose outputs are the slices'
+//! sums; then these are added up.
+
+use super::gemm::FEWEST_CHANNELS;
+use super::{Kernel, Operand, Params, Pass, Recipe, Run, Unsupported, Work, fitting, implicit_gemm, pointwise};
+use crate::caps::Caps;
+use crate::pack::{Packing, Section, slices};
+use crate::shader::{self, Shader};
+use crate::shape::{Layout, Shape};
+
+pub const SPLIT: Kernel = Kernel { name: "split", links: 1, candidates };
+
+/// Slices to cut into.
+const SLICES: &[u32] = &[4, 16];
+/// Input channels that a slice has at the least; with fewer, adding up would take as long as multiplying.
+const FEWEST_IN_SLICE: u32 = 32;
+/// Outputs beyond which every GPU is full without.
+const MOST_OUTPUTS: u64 = 1 << 18;
+const WORKGROUP: u32 = 64;
+
+fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
+    let link = run.only()?;
+    // Each core of a software device computes a whole product as fast as a slice.
+    if caps.is_cpu {
+        return Err(Unsupported::SoftwareDevice);
+    }
+    if link.groups != 1 || link.out_channels < FEWEST_CHANNELS {
+        return Err(Unsupported::Groups(link.groups));
+    }
+    if run.output().len() > MOST_OUTPUTS {
+        return Err(Unsupported::Outputs { count: run.output().len(), most: MOST_OUTPUTS });
+    }
+    let cut = |slices: u32| link.in_channels.is_multiple_of(slices) && link.in_channels / slices >= FEWEST_IN_SLICE;
+    let mut recipes = Vec::new();
+    for &slices in SLICES.iter().filter(|&&slices| cut(slices)) {
+        let product = slices::product(link, slices);
+        let partial = Shape { channels: product.out_channels, ..run.output() };
+        let shapes = [run.input(), partial];
+        let sliced = Run { links: std::slice::from_ref(&product), shapes: &shapes, layout: run.layout };
+        let products = match link.is_pointwise() {
+            true => (pointwise::POINTWISE.candidates)(&sliced, caps)?,
+            false => (implicit_gemm::IMPLICIT_GEMM.candidates)(&sliced, caps)?,
+        };
+        recipes.extend(products.into_iter().map(|product| recipe(run, slices, partial, product)));
+    }
+    if recipes.is_empty() {
+        return Err(Unsupported::InChannels(link.in_channels));
+    }
+    fitting(run, caps, recipes)
+}
+
+fn recipe(run: &Run<'_>, slices: u32, partial: Shape, product: Recipe) -> Recipe {
+    let link = run.last();
+    let sliced = |section: &Section| match section.packing {
+        Packing::Panels { block, k_align, order } => {
+            Section { packing: Packing::Slices { slices, block, k_align, order }, ..*section }
+        }
+        _ => *section,
+    };
+    let mut weights: Vec<_> = product.weights.iter().map(sliced).collect();
+    let bias_at = weights.iter().map(|section| section.len).sum();
+    let bias = Packing::Bias { block: 1 };
+    weights.extend(link.bias.then(|| Section { link: 0, packing: bias, len: bias.len(link).next_multiple_of(4) }));
+
+    let outputs = run.output().len();
+    let work = product.work;
+    let mut passes: Vec<_> = product.passes;
+    for pass in &mut passes {
+        pass.operands = vec![Operand::Input, Operand::Weights, Operand::WriteWorkspace(0)];
+    }
+    passes.push(sum_pass(run, slices, bias_at));
+    let variant = product.name.split_once('/').map_or("", |(_, variant)| variant);
+    Recipe {
+        name: format!("{}/{slices}-{variant}", SPLIT.name),
+        passes,
+        weights,
+        workspace: vec![partial.bytes()],
+        work: Work {
+            accesses: work.accesses + (outputs * (u64::from(slices) + 1)) as f64,
+            // The product has counted the sums once, and they are read once more.
+            bytes: work.bytes + (partial.bytes() + run.output().bytes()) as f64,
+            ..work
+        },
+        tolerance: product.tolerance,
+        exact: product.exact,
+    }
+}
+
+fn sum_pass(run: &Run<'_>, slices: u32, bias_at: u64) -> Pass {
+    let link = run.last();
+    let outputs = run.output().len();
+    let wgsl = Shader::new(include_str!("../../shaders/split_sum.wgsl"))
+        .add(match run.layout {
+            Layout::Nchw => include_str!("../../shaders/split_sum_nchw.wgsl"),
+            Layout::Nhwc => include_str!("../../shaders/split_sum_nhwc.wgsl"),
+        })
+        .add(shader::OUTPUT_SCALAR)
+        .add(&format!("const HAS_BIAS: bool = {};\n", link.bias))
+        .constants(&[
+            ("SLICES", slices.into()),
+            ("OUT_CHANNELS", link.out_channels.into()),
+            ("BIAS_AT", bias_at),
+            ("WORKGROUP", WORKGROUP.into()),
+        ])
+        .finish(run);
+    let mut operands = vec![Operand::ReadWorkspace(0), Operand::Weights, Operand::Output];
+    operands.extend(run.has_residual().then_some(Operand::Residual));
+    Pass {
+        wgsl,
+        operands,
+        params: Params { work: outputs as u32, ..Params::of(run) },
+        workgroup: WORKGROUP,
+        workgroups: outputs.div_ceil(WORKGROUP.into()),
+        workgroup_memory: 0,
+    }
+}
