@@ -4,6 +4,7 @@ mod depthwise;
 mod direct;
 mod gemm;
 mod implicit_gemm;
+mod inverted_residual;
 mod pointwise;
 mod pool;
 mod separable;
@@ -30,6 +31,7 @@ pub struct Kernel {
 
 /// All kernels for convolutions. `direct` is the last and takes every single link there is.
 pub const KERNELS: &[Kernel] = &[
+    inverted_residual::INVERTED_RESIDUAL,
     separable::SEPARABLE,
     pointwise::POINTWISE_SUBGROUP,
     pointwise::POINTWISE_UNIFORM,
@@ -230,6 +232,8 @@ pub enum Unsupported {
     InnerResidual,
     /// The first link is not depthwise or the second not pointwise.
     NotSeparable,
+    /// The links are not a pointwise, a depthwise and a pointwise one.
+    NotInverted,
     /// It is a plain matrix product, which `pointwise` computes with less ado.
     Pointwise,
     /// The device has no subgroup operations.
@@ -266,6 +270,7 @@ impl fmt::Display for Unsupported {
             Self::Layout(layout) => write!(f, "not for {layout}"),
             Self::InnerResidual => f.write_str("a residual inside the run"),
             Self::NotSeparable => f.write_str("not a depthwise and a pointwise link"),
+            Self::NotInverted => f.write_str("not a pointwise, a depthwise and a pointwise link"),
             Self::Pointwise => f.write_str("a plain product, `pointwise` is for that"),
             Self::NeedsSoftwareDevice => f.write_str("made for software devices"),
             Self::SoftwareDevice => f.write_str("not for software devices"),

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gpuconv::kernels::{Operand, Params, Pass};
-use gpuconv::{Caps, Choice, planner, verify};
+use gpuconv::{Caps, Chain, Choice, Layout, Shape, planner, verify};
 use naga::valid::{Capabilities, GlobalUse, ModuleInfo, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, TypeInner, back};
 
@@ -34,13 +34,24 @@ struct Shader {
     capabilities: Capabilities,
 }
 
+/// The cases of the table, and chains with a kernel of their own.
+fn problems() -> Vec<(String, Chain, Shape, Layout)> {
+    let table = verify::cases();
+    let table = table.iter().map(|problem| (problem.to_string(), problem.chain(), problem.input, problem.layout));
+    let blocks = [1, 2].into_iter().flat_map(|stride| {
+        let name = format!("inverted residual of stride {stride}");
+        let chain = Chain::inverted_residual(8, 8, 6, stride);
+        [7, 8].map(|width| (name.clone(), chain.clone(), [2, 8, 9, width].into(), Layout::Nchw))
+    });
+    table.chain(blocks).collect()
+}
+
 /// Each distinct shader once. Two passes with the same text must agree on all that the text decides.
 fn shaders() -> Vec<Shader> {
     let mut shaders: HashMap<String, Shader> = HashMap::new();
     for caps in devices() {
-        for problem in verify::cases() {
-            let chain = problem.chain();
-            let schedule = planner::schedule(&chain, problem.input, problem.layout, &caps, &Choice::Auto);
+        for (problem, chain, input, layout) in problems() {
+            let schedule = planner::schedule(&chain, input, layout, &caps, &Choice::Auto);
             let considered = schedule.unwrap_or_else(|error| panic!("{problem}: {error}")).considered;
             let candidates = considered.iter().filter_map(|considered| considered.answer.as_ref().ok()).flatten();
             for recipe in candidates.map(|candidate| candidate.recipe.clone()) {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Product, Source, access, product};
+use super::{Fetch, Product, Source, access, product};
 use crate::caps::Caps;
 use crate::kernels::{Params, Pass, Recipe, Run, SUMS_OVERLAPPED, Work, compulsory_bytes, single_pass_operands};
 use crate::pack::Order;
@@ -29,7 +29,7 @@ impl Tile {
         (self.channels / self.micro_channels) * (self.pixels / self.micro_pixels)
     }
 
-    fn workgroup_memory(self) -> u32 {
+    pub fn workgroup_memory(self) -> u32 {
         (self.channels + self.pixels) * self.depth * 4
     }
 }
@@ -54,12 +54,23 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
     let Product { link, weights, constants, panels, padded_depth, segments } =
         product(run, source, tile.channels, tile.depth);
     let output = run.output();
-    let pixels = u64::from(output.batch) * output.pixels();
-    let workgroups = pixels.div_ceil(tile.pixels.into()) * panels * u64::from(link.groups);
-    let staging = match run.layout {
-        Layout::Nchw => include_str!("../../../shaders/tile_nchw.wgsl"),
-        Layout::Nhwc => include_str!("../../../shaders/tile_nhwc.wgsl"),
+    let (blocks, memory) = match source.fetch {
+        Fetch::Blocks { height, width, memory } => {
+            ([output.height.div_ceil(height), output.width.div_ceil(width)], memory)
+        }
+        Fetch::Quads { .. } | Fetch::Rows { .. } => ([0; 2], 0),
     };
+    let (tiles, staging) = match (source.fetch, run.layout) {
+        (Fetch::Blocks { .. }, _) => (u64::from(output.batch) * u64::from(blocks[0]) * u64::from(blocks[1]), ""),
+        (_, layout) => {
+            let staging = match layout {
+                Layout::Nchw => include_str!("../../../shaders/tile_nchw.wgsl"),
+                Layout::Nhwc => include_str!("../../../shaders/tile_nhwc.wgsl"),
+            };
+            ((u64::from(output.batch) * output.pixels()).div_ceil(tile.pixels.into()), staging)
+        }
+    };
+    let workgroups = tiles * panels * u64::from(link.groups);
     let access = access(run, source, false);
     // A software device takes long to compile each load that is written out.
     let (step_depth, steps) = match caps.is_cpu {
@@ -95,10 +106,10 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
         passes: vec![Pass {
             wgsl,
             operands: single_pass_operands(run),
-            params: Params { work: workgroups as u32, ..Params::of(run) },
+            params: Params { tiles_y: blocks[0], tiles_x: blocks[1], work: workgroups as u32, ..Params::of(run) },
             workgroup: tile.threads(),
             workgroups,
-            workgroup_memory: tile.workgroup_memory(),
+            workgroup_memory: tile.workgroup_memory() + memory,
         }],
         weights,
         workspace: Vec::new(),

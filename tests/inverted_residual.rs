@@ -1,0 +1,42 @@
+//! The fused inverted residual, a kernel for GPUs, on the device of this machine against the oracle.
+
+use gpuconv::verify::Oracle;
+use gpuconv::{Activation, Caps, Chain, Conv2d, GpuConv, Layout, Residual, Shape, planner};
+
+/// MobileNetV2's block with a depthwise link of another shape.
+fn block(in_channels: u32, hidden: u32, out_channels: u32, depthwise: Conv2d) -> Chain {
+    Chain::new([
+        Conv2d::pointwise(in_channels, hidden).activation(Activation::HardSwish).bias(false),
+        depthwise.activation(Activation::Relu),
+        Conv2d::pointwise(hidden, out_channels).activation(Activation::Relu6),
+    ])
+}
+
+#[test]
+fn every_recipe_agrees_with_the_oracle() {
+    let gpu = GpuConv::new().unwrap_or_else(|error| panic!("{error}")).with_caps(|caps| Caps { is_cpu: false, ..caps });
+    let mut checks = 0;
+    // (chain, input, recipes): blocks of 8x8 and 4x8 outputs, a part of one, one more, and several images; expanded
+    // channels that are no multiple of those made at a time; padding on any side.
+    let cases: [(Chain, Shape, usize); 5] = [
+        (Chain::inverted_residual(8, 8, 6, 1), [2, 8, 9, 16].into(), 5),
+        (Chain::inverted_residual(5, 37, 3, 2), [1, 5, 17, 15].into(), 4),
+        (block(6, 20, 129, Conv2d::depthwise(20).kernel_size(3).padding([2, 0, 1, 3])), [1, 6, 7, 8].into(), 5),
+        (block(3, 9, 33, Conv2d::depthwise(9).kernel_size(5).dilation(2).padding(4)), [1, 3, 6, 5].into(), 5),
+        (Chain::inverted_residual(4, 4, 3, 1).edge(0, 2, Residual::BeforeActivation).unwrap(), [1, 4, 3, 12].into(), 5),
+    ];
+    for (index, (chain, input, expected)) in cases.into_iter().enumerate() {
+        let oracle = Oracle::of_chain(&format!("block {index}"), chain.clone(), input, Layout::Nchw).unwrap();
+        let schedules = planner::alternatives(&chain, input, Layout::Nchw, gpu.caps()).unwrap();
+        let fused: Vec<_> = schedules.iter().filter(|schedule| schedule.steps.len() == 1).collect();
+        assert_eq!(fused.len(), expected, "case {index}");
+        // Each is compiled anew, and software devices are slow at that: all of the first case, one of the others.
+        let turn = if index == 0 { &fused[..] } else { &fused[index % expected..][..1] };
+        for schedule in turn {
+            let report = oracle.check(&gpu, schedule).unwrap();
+            assert!(report.passes(), "case {index}: {}: {report:?}", schedule.name());
+            checks += 1;
+        }
+    }
+    assert_eq!(checks, 9);
+}
