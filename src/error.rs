@@ -47,6 +47,10 @@ pub enum Error {
     #[error("the {what} must have {expected} values, but has {actual}")]
     Length { what: String, expected: u64, actual: u64 },
 
+    /// A batch norm whose variance has no inverse root.
+    #[error("channel {channel} of a batch norm has the variance {variance} with eps {eps}; their sum must be above 0")]
+    Variance { channel: usize, variance: f32, eps: f64 },
+
     /// A chain that cannot be: no links, or an edge that leads nowhere.
     #[error("not a chain: {0}")]
     Chain(String),

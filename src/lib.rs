@@ -38,6 +38,7 @@
 //!
 //! Everything before the [`Layer`] works without a GPU.
 
+mod batch_norm;
 pub mod caps;
 pub mod chain;
 pub mod conv;
@@ -68,6 +69,7 @@ pub mod tuning;
 pub mod verify;
 pub mod workspace;
 
+pub use batch_norm::{BatchNorm, OwnedWeights};
 pub use caps::Caps;
 pub use chain::{Chain, Link, Separable};
 pub use conv::{Activation, Conv2d, Residual};
