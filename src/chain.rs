@@ -113,6 +113,14 @@ impl Chain {
         chain
     }
 
+    /// This chain, then another one on its output; tensor 0 of the other is that output.
+    pub fn then(mut self, next: impl Into<Self>) -> Self {
+        let (next, tensors) = (next.into(), self.links.len());
+        self.links.extend(next.links);
+        self.sources.extend(next.sources.into_iter().map(|source| source.map(|tensor| tensor + tensors)));
+        self
+    }
+
     /// The links, first to last.
     pub fn links(&self) -> &[Link] {
         &self.links
@@ -171,6 +179,12 @@ impl Chain {
             shapes.push(output);
         }
         Ok(shapes)
+    }
+}
+
+impl From<Link> for Chain {
+    fn from(link: Link) -> Self {
+        Self::new([link])
     }
 }
 

@@ -47,9 +47,33 @@ pub enum Error {
     #[error("the {what} must have {expected} values, but has {actual}")]
     Length { what: String, expected: u64, actual: u64 },
 
+    /// A width multiplier that leaves no network, or too large a one.
+    #[error("a width multiplier must be above 0 and at most {limit}, but is {width}")]
+    Width { width: f64, limit: f64 },
+
     /// A batch norm whose variance has no inverse root.
     #[error("channel {channel} of a batch norm has the variance {variance} with eps {eps}; their sum must be above 0")]
     Variance { channel: usize, variance: f32, eps: f64 },
+
+    /// Bytes that are not what safetensors writes.
+    #[error("not a safetensors file: {0}")]
+    NotSafetensors(String),
+
+    /// A file lacks a tensor.
+    #[error("the file has no tensor `{name}`, which must be {expected:?}")]
+    MissingTensor { name: String, expected: Vec<usize> },
+
+    /// A tensor of a file has another shape than it must have.
+    #[error("the tensor `{name}` must be {expected:?}, but is {actual:?}")]
+    TensorShape { name: String, expected: Vec<usize>, actual: Vec<usize> },
+
+    /// A tensor of a file has another element type than f32.
+    #[error("the tensor `{name}` must be F32, but is {actual}")]
+    TensorType { name: String, actual: String },
+
+    /// A file has a tensor that the network does not.
+    #[error("the file has a tensor `{name}` of {actual:?}, and the network none of that name")]
+    SurplusTensor { name: String, actual: Vec<usize> },
 
     /// A chain that cannot be: no links, or an edge that leads nowhere.
     #[error("not a chain: {0}")]

@@ -33,6 +33,7 @@
 //! - [`kernels`] answer with recipes: shaders, grids and weight layouts as plain data, or the reason why not.
 //! - The [`planner`] cuts a chain into runs, each with the recipe that is cheapest.
 //! - A [`Layer`] holds a chain's weights on the device, and for each input size the compiled plan.
+//! - [`nets`] has whole networks as chains, and reads their weights from files.
 //! - [`reference`](mod@reference) is the oracle that every kernel is checked against, on the CPU in f64;
 //!   [`verify`] does it on the device at hand.
 //!
@@ -48,6 +49,7 @@ pub mod error;
 pub mod gpu;
 pub mod kernels;
 mod layer;
+pub mod nets;
 pub mod pack;
 mod plan;
 pub mod planner;

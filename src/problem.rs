@@ -8,6 +8,7 @@ use std::str::FromStr;
 use crate::chain::{Chain, Link, Separable};
 use crate::conv::{Activation, Conv2d, Residual};
 use crate::error::{Error, Result};
+use crate::nets::Network;
 use crate::shape::{Layout, Shape};
 use parser::Parser;
 
@@ -19,11 +20,12 @@ use parser::Parser;
 /// pointwise  NxCxHxW -> OC ...
 /// separable  NxCxHxW -> OC kK ...        the activation follows both halves
 /// pool       NxCxHxW [nhwc]              the mean of each channel
+/// mobilenet_v1|mobilenet_v2 N|Nx3xHxW [-> CLASSES] [wWIDTH] [nhwc]
 /// ```
 ///
 /// `ACTIVATION` is `relu`, `relu6`, `silu`, `hardswish` or `clamp:LOW,HIGH`; `RESIDUAL` is `residual`
 /// (added before the activation) or `residual:after`. What is left out is stride 1, padding 0,
-/// dilation 1, one group, a bias, no activation, NCHW.
+/// dilation 1, one group, a bias, no activation, NCHW; for networks images of 224x224, 1000 classes, width 1.
 ///
 /// ```
 /// let problem: gpuconv::Problem = "separable 1x512x128x128 -> 1024 k3 s2 p1".parse()?;
@@ -54,6 +56,8 @@ pub enum Operation {
     Separable(Separable),
     /// A global average pool.
     Pool,
+    /// A whole network.
+    Network(Network),
 }
 
 impl Problem {
@@ -62,7 +66,8 @@ impl Problem {
         match &self.operation {
             Operation::Conv(conv) | Operation::Depthwise(conv) | Operation::Pointwise(conv) => conv.into(),
             Operation::Separable(separable) => separable.into(),
-            Operation::Pool => Chain::new([Link::GlobalAveragePool]),
+            Operation::Pool => Link::GlobalAveragePool.into(),
+            Operation::Network(network) => network.chain.clone(),
         }
     }
 
@@ -74,39 +79,61 @@ impl Problem {
         Ok(self.chain().shapes(self.input)?.last().copied().unwrap_or(self.input))
     }
 
-    /// The same problem with a residual added to its last link, if that is a convolution.
+    /// The same problem with a residual added to its last link; pools and networks take none.
     pub fn with_residual(mut self, residual: Residual) -> Self {
         match &mut self.operation {
             Operation::Conv(conv) | Operation::Depthwise(conv) | Operation::Pointwise(conv) => {
                 conv.residual = Some(residual);
             }
             Operation::Separable(separable) => separable.pointwise.residual = Some(residual),
-            Operation::Pool => {}
+            Operation::Pool | Operation::Network(_) => {}
         }
         self
     }
 
     /// The word that names the operation.
     fn word(&self) -> &'static str {
-        match self.operation {
+        match &self.operation {
             Operation::Conv(_) => "conv",
             Operation::Depthwise(_) => "depthwise",
             Operation::Pointwise(_) => "pointwise",
             Operation::Separable(_) => "separable",
             Operation::Pool => "pool",
+            Operation::Network(network) => network.name,
         }
     }
 }
 
+/// The classes of ImageNet, which the published networks tell apart.
+const CLASSES: u32 = 1000;
+
+/// A batch of images of the size that the published networks are trained on.
+fn image(batch: u32) -> Shape {
+    [batch, 3, 224, 224].into()
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.word(), self.input)?;
+        match self.operation {
+            Operation::Network(_) if self.input == image(self.input.batch) => {
+                write!(f, "{} {}", self.word(), self.input.batch)?;
+            }
+            _ => write!(f, "{} {}", self.word(), self.input)?,
+        }
         match &self.operation {
             Operation::Conv(conv) | Operation::Depthwise(conv) | Operation::Pointwise(conv) => {
                 self.write_options(f, conv, conv)?;
             }
             Operation::Separable(separable) => self.write_options(f, &separable.depthwise, &separable.pointwise)?,
             Operation::Pool => {}
+            Operation::Network(network) => {
+                if network.classes != CLASSES {
+                    write!(f, " -> {}", network.classes)?;
+                }
+                if network.width != 1.0 {
+                    write!(f, " w{}", network.width)?;
+                }
+            }
         }
         if self.layout == Layout::Nhwc {
             f.write_str(" nhwc")?;
@@ -177,12 +204,16 @@ mod tests {
             "separable 1x8x9x9 -> 16 k5 s2 p2 d1x2 relu residual nhwc",
             "pool 3x20x7x5",
             "pool 0x8x1x1 nhwc",
+            "mobilenet_v1 8",
+            "mobilenet_v2 2x3x96x65 -> 10 w0.35 nhwc",
         ] {
             let problem: Problem = line.parse().unwrap();
             assert_eq!(problem.to_string().parse::<Problem>().unwrap(), problem);
         }
         let spelled_out: Problem = "conv 1x3x8x8 -> 4 k3x3 s1 p1,1,1,1 d1 g1".parse().unwrap();
         assert_eq!(spelled_out.to_string(), "conv 1x3x8x8 -> 4 k3 p1");
+        let spelled_out: Problem = "mobilenet_v2 1x3x224x224 -> 1000 w1.0".parse().unwrap();
+        assert_eq!(spelled_out.to_string(), "mobilenet_v2 1");
     }
 
     #[test]
@@ -217,6 +248,16 @@ mod tests {
             ("pool 1x3x8x8 k3", "k3"),
             ("pool 1x3x8x8 nhwc nhwc", "nhwc"),
             ("pool 60000x60000x9x9", "60000x60000x9x9"),
+            ("mobilenet_v1", ""),
+            ("mobilenet_v1 1.5", "1.5"),
+            ("mobilenet_v1 1x4x8x8", "1x4x8x8"),
+            ("mobilenet_v1 1 -> 0", "0"),
+            ("mobilenet_v2 1 w0", "w0"),
+            ("mobilenet_v2 1 w17", "w17"),
+            ("mobilenet_v2 1 wide", "wide"),
+            ("mobilenet_v2 1 relu", "relu"),
+            ("mobilenet_v2 1 w0.5 w0.5", "w0.5"),
+            ("mobilenet_v2 4000000", "4000000"),
         ] {
             let Err(Error::Parse(error)) = line.parse::<Problem>() else { panic!("`{line}` was taken") };
             assert_eq!(&line[error.start..error.end], word, "{line}: {error}");

@@ -6,8 +6,8 @@ use crate::chain::Chain;
 use crate::conv::Activation;
 use crate::error::Result;
 use crate::gpu::GpuConv;
-use crate::planner::{self, Schedule};
-use crate::problem::Problem;
+use crate::planner::{self, Choice, Fusion, Schedule};
+use crate::problem::{Operation, Problem};
 use crate::random;
 use crate::reference::{self, Answer, Weights};
 use crate::shape::{Layout, Shape, from_nchw, to_nchw};
@@ -25,11 +25,20 @@ pub fn lines() -> impl Iterator<Item = &'static str> {
 
 /// The schedules by which a problem is checked: the planner's own, and one for every kernel that takes the whole
 /// problem; of a chain of several links also the best without fusion. Which of a kernel's recipes is taken rotates
-/// with `turn`, so that over a table of problems all have theirs.
+/// with `turn`, so that over a table of problems all have theirs. Of a network: with fusion as the planner likes it,
+/// without, and with as much as there can be.
 ///
 /// # Errors
 /// As [`planner::schedule`].
 pub fn schedules(problem: &Problem, caps: &Caps, turn: usize) -> Result<Vec<Schedule>> {
+    if let Operation::Network(network) = &problem.operation {
+        let by =
+            |fusion| planner::schedule(&network.chain, problem.input, problem.layout, caps, &Choice::Fusion(fusion));
+        let mut schedules =
+            [Fusion::Auto, Fusion::Never, Fusion::Always].map(by).into_iter().collect::<Result<Vec<_>>>()?;
+        schedules.dedup_by_key(|schedule| schedule.name());
+        return Ok(schedules);
+    }
     let all = planner::alternatives(&problem.chain(), problem.input, problem.layout, caps)?;
     let links = problem.chain().links().len();
     let mut chosen = vec![all[0].clone()];

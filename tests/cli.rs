@@ -493,3 +493,26 @@ fn tuning_files_are_joined_and_damaged_ones_named() {
     assert!(one_line(&["plan", "--tuning", &path("none.json"), "pointwise 1x8x4x4 -> 8"], 2).contains("none.json"));
     assert!(one_line(&["tune"], 2).contains("nothing to tune for"));
 }
+
+#[test]
+fn networks_are_problems() {
+    let cost = json(&["cost", "--json", "mobilenet_v2 8"]);
+    // torchvision's 3,504,872 with batch norms folded, which have two parameters a channel; of those one is left.
+    assert_eq!((&cost["params"], cost["links"].as_array().unwrap().len()), (&3_487_816.into(), 54));
+    let link = |index: usize| (cost["links"][index]["op"].as_str().unwrap(), cost["links"][index]["output"].clone());
+    assert_eq!(link(0), ("conv", serde_json::json!([8, 32, 112, 112])));
+    assert_eq!(link(4), ("depthwise", serde_json::json!([8, 96, 56, 56])));
+    assert_eq!(link(52), ("pool", serde_json::json!([8, 1280, 1, 1])));
+    assert_eq!(link(53), ("pointwise", serde_json::json!([8, 1000, 1, 1])));
+
+    // Of a fixture's size, so that what the tests of networks compile may serve.
+    let small = "mobilenet_v2 1x3x64x64 -> 20 w0.1";
+    let plan = json(&["plan", "--json", small]);
+    let links = plan["steps"].as_array().unwrap().iter().map(|step| step["links"].as_u64().unwrap());
+    assert_eq!((links.sum::<u64>(), plan["runners_up"].as_array().unwrap().is_empty()), (54, false));
+    let bench = json(&["bench", "--json", "--time=0", small]);
+    assert!(bench["kernel"].as_str().unwrap().contains(" + pool/"), "{bench}");
+    assert!(bench["rel_err"].as_f64().unwrap() < 1e-5, "{bench}");
+    one_line(&["bench", "--kernel=all", small], 2);
+    one_line(&["run", small, "--input=x.npy", "--weight=w.npy", "--output=y.npy"], 2);
+}

@@ -8,11 +8,11 @@ use gpuconv::planner::Schedule;
 use gpuconv::shape::{from_nchw, to_nchw};
 use gpuconv::timer::Timer;
 use gpuconv::verify::Data;
-use gpuconv::{BoundLayer, Choice, GpuConv, Layout, Problem, Shape, Tensor, cost};
+use gpuconv::{BoundLayer, Choice, GpuConv, Layout, Operation, Problem, Shape, Tensor, cost};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{Case, Failure, Outcome, Target, adapter_name, choice, print, table};
+use super::{Case, Failure, Outcome, Target, adapter_name, choice, kernels, print, table};
 
 /// Above so many floating-point operations the oracle takes too long.
 const MOST_CHECKED: u64 = 2_000_000_000;
@@ -83,7 +83,7 @@ impl Bench {
         for (case, schedules) in cases.iter().zip(plans) {
             let host = Host::new(case)?;
             for schedule in schedules {
-                bar.set_message(format!("{}: {}", case.text, schedule.name()));
+                bar.set_message(format!("{}: {}", case.text, kernels(&schedule)));
                 let result = Subject::new(&gpu, &host, &schedule)?.measure(self.time)?;
                 bar.inc(1);
                 if self.json {
@@ -101,6 +101,10 @@ impl Bench {
     fn schedules(&self, gpu: &GpuConv, problem: &Problem) -> Outcome<Vec<Schedule>> {
         let (chain, input, layout) = (problem.chain(), problem.input, problem.layout);
         Ok(match self.kernel.as_deref() {
+            Some("all") if matches!(problem.operation, Operation::Network(_)) => {
+                let message = "--kernel all is for single layers; a network has more schedules than can be measured";
+                return Err(Failure::Call(message.into()));
+            }
             Some("all") => gpu.alternatives(&chain, input, layout)?,
             kernel => vec![gpu.schedule(&chain, input, layout, &choice(kernel))?],
         })
@@ -176,14 +180,15 @@ impl<'a> Subject<'a> {
 
         let case = self.host.case;
         let cost = cost::chain(&case.problem.chain(), case.problem.input)?;
-        // A problem has two links at the most, so a schedule of one step keeps nothing between links in memory.
-        let bytes = if self.schedule.steps.len() == 1 { cost.bytes_fused } else { cost.bytes_unfused };
+        // A tensor inside a step is neither written nor read.
+        let inside = self.schedule.steps.iter().flat_map(|step| step.first..step.first + step.links - 1);
+        let bytes = cost.bytes_unfused - inside.map(|link| 2 * cost.links[link].output.bytes()).sum::<u64>();
         // A clock too coarse for the pass gives no rate.
         let device_ms = gpu_ms.as_ref().map(|gpu| gpu.median).filter(|&ms| ms > 0.0).unwrap_or(wall_ms.median);
         let giga = |amount: u64| amount as f64 / (device_ms * 1e6);
         Ok(Measured {
             problem: case.text.clone(),
-            kernel: self.schedule.name(),
+            kernel: kernels(&self.schedule),
             adapter: adapter_name(self.gpu),
             gflops: giga(2 * cost.mult_adds),
             gbps: giga(bytes),

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use gpuconv::cost::{self, ChainCost};
-use gpuconv::{Chain, Operation};
+use gpuconv::{Chain, Link, Operation, Problem};
 use serde::Serialize;
 
 use super::{Case, Outcome, print, print_json, table};
@@ -19,7 +19,7 @@ pub struct Cost {
 #[derive(Serialize)]
 struct Counted {
     problem: String,
-    links: Vec<Link>,
+    links: Vec<Counts>,
     params: u64,
     mult_adds: u64,
     bytes_unfused: u64,
@@ -29,7 +29,7 @@ struct Counted {
 }
 
 #[derive(Serialize)]
-struct Link {
+struct Counts {
     op: &'static str,
     output: [u32; 4],
     params: u64,
@@ -65,13 +65,22 @@ impl Cost {
 }
 
 /// The operation of each link.
-fn ops(operation: &Operation) -> &'static [&'static str] {
-    match operation {
-        Operation::Conv(_) => &["conv"],
-        Operation::Depthwise(_) => &["depthwise"],
-        Operation::Pointwise(_) => &["pointwise"],
-        Operation::Separable(_) => &["depthwise", "pointwise"],
-        Operation::Pool => &["pool"],
+fn ops(problem: &Problem) -> Vec<&'static str> {
+    match &problem.operation {
+        Operation::Conv(_) => vec!["conv"],
+        Operation::Depthwise(_) => vec!["depthwise"],
+        Operation::Pointwise(_) => vec!["pointwise"],
+        Operation::Separable(_) => vec!["depthwise", "pointwise"],
+        Operation::Pool | Operation::Network(_) => problem.chain().links().iter().map(op).collect(),
+    }
+}
+
+fn op(link: &Link) -> &'static str {
+    match link {
+        Link::GlobalAveragePool => "pool",
+        Link::Conv(conv) if conv.is_pointwise() => "pointwise",
+        Link::Conv(conv) if conv.is_depthwise() => "depthwise",
+        Link::Conv(_) => "conv",
     }
 }
 
@@ -81,7 +90,7 @@ fn ratio(part: u64, whole: u64) -> f64 {
 
 impl Counted {
     fn new(case: Case, cost: &ChainCost, standard: Option<&ChainCost>) -> Self {
-        let links = ops(&case.problem.operation).iter().zip(&cost.links).map(|(&op, link)| Link {
+        let links = ops(&case.problem).into_iter().zip(&cost.links).map(|(op, link)| Counts {
             op,
             output: link.output.into(),
             params: link.params,
@@ -112,7 +121,7 @@ fn text(case: &Case, cost: &ChainCost, standard: Option<&ChainCost>) -> String {
         let cells = [name.into(), output].into_iter().chain(counts).chain([table::figure(intensity)]);
         table.add_row(cells.collect::<Vec<_>>());
     };
-    for (op, link) in ops(&case.problem.operation).iter().zip(&cost.links) {
+    for (op, link) in ops(&case.problem).into_iter().zip(&cost.links) {
         row(op, link.output.to_string(), [link.params, link.mult_adds, link.bytes], link.intensity());
     }
     let output = cost.links.last().map(|link| link.output.to_string()).unwrap_or_default();

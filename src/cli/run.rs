@@ -84,7 +84,7 @@ impl Run {
                 }
                 vec![parameters(conv, "", first)?]
             }
-            Operation::Pool => return Err(Failure::Call("`run` is for convolutions".into())),
+            Operation::Pool | Operation::Network(_) => return Err(Failure::Call("`run` is for convolutions".into())),
         };
         let output = problem.output()?;
         let residual = self.residual.as_deref().map(|path| tensor(path, "residual", output)).transpose()?;

@@ -5,10 +5,11 @@ use std::ops::Range;
 use super::{Operation, Problem};
 use crate::chain::Separable;
 use crate::conv::{Activation, Conv2d, Residual};
-use crate::error::{Error, ParseError};
+use crate::error::{Error, ParseError, Result};
+use crate::nets::{self, Network};
 use crate::shape::{Layout, Shape};
 
-const OPERATIONS: &str = "conv, depthwise, pointwise, separable or pool";
+const OPERATIONS: &str = "conv, depthwise, pointwise, separable, pool, mobilenet_v1 or mobilenet_v2";
 
 /// Reads a line word by word and remembers where each option stood, so that an error can point at it.
 pub struct Parser<'a> {
@@ -103,6 +104,8 @@ impl<'a> Parser<'a> {
         let (input, layout, operation) = match word {
             "conv" | "depthwise" | "pointwise" | "separable" => self.convolution(word)?,
             "pool" => self.pool()?,
+            "mobilenet_v1" => self.network(nets::mobilenet_v1)?,
+            "mobilenet_v2" => self.network(nets::mobilenet_v2)?,
             _ => return self.error(span, format!("`{word}` is no operation: {OPERATIONS} is")),
         };
         let problem = Problem { input, layout, operation };
@@ -153,6 +156,48 @@ impl<'a> Parser<'a> {
             self.once(&span, "nhwc")?;
         }
         Ok((input, layout, Operation::Pool))
+    }
+
+    fn network(&mut self, network: fn(f64, u32) -> Result<Network>) -> Parsed<(Shape, Layout, Operation)> {
+        let input = self.images()?;
+        let (mut classes, mut width, mut layout) = (super::CLASSES, 1.0, Layout::Nchw);
+        if self.words.get(self.next).is_some_and(|(_, word)| *word == "->") {
+            self.next += 1;
+            let (span, word) = self.word("the number of classes")?;
+            classes = self.number(&span, word, "the number of classes", 1..1 << 32)?;
+        }
+        while self.next < self.words.len() {
+            let (span, word) = self.word("an option")?;
+            if word == "nhwc" {
+                self.once(&span, "nhwc")?;
+                layout = Layout::Nhwc;
+            } else if let Some(Ok(multiplier)) = word.strip_prefix('w').map(str::parse::<f64>) {
+                self.once(&span, "the width")?;
+                width = multiplier;
+            } else {
+                return self.error(span, format!("`{word}` is no option of a network: wWIDTH, nhwc are"));
+            }
+        }
+        match network(width, classes) {
+            Ok(network) => Ok((input, layout, Operation::Network(network))),
+            Err(error) => self.error(self.span_of("the width"), error.to_string()),
+        }
+    }
+
+    /// `N` or `Nx3xHxW`.
+    fn images(&mut self) -> Parsed<Shape> {
+        if let Some((span, word)) = self.words.get(self.next).cloned()
+            && !word.contains('x')
+        {
+            self.next += 1;
+            self.once(&span, "the shape")?;
+            return Ok(super::image(self.number(&span, word, "the number of images", 0..1 << 32)?));
+        }
+        let shape = self.shape()?;
+        match shape.channels {
+            3 => Ok(shape),
+            other => self.error(self.span_of("the shape"), format!("an image has 3 channels, not {other}")),
+        }
     }
 
     fn shape(&mut self) -> Parsed<Shape> {

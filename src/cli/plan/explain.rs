@@ -2,10 +2,10 @@
 
 use gpuconv::planner::model::Parts;
 use gpuconv::planner::{Considered, Planner, Schedule};
-use gpuconv::{Chain, Layout, Shape, cost, planner};
+use gpuconv::{Chain, Choice, Fusion, Layout, Shape, cost, planner};
 use serde::Serialize;
 
-use crate::cli::{Outcome, table};
+use crate::cli::{Outcome, kernels, table};
 
 /// What is planned, and by whom.
 pub struct Subject<'a> {
@@ -27,7 +27,7 @@ pub struct Planned {
     pub steps: Vec<Step>,
     pub workspace: Workspace,
     pub traffic: Traffic,
-    /// The other ways to compute the whole chain, the fastest first, if it is short.
+    /// The other ways to compute the whole chain, the fastest first; of a long one with fusion forced and forbidden.
     pub runners_up: Vec<RunnerUp>,
     /// Every recipe of every kernel, and every kernel that has none.
     pub candidates: Vec<Candidate>,
@@ -112,7 +112,7 @@ pub struct Candidate {
 }
 
 /// Chains of more links have too many ways to list them all.
-const MOST_LISTED: usize = 3;
+pub const MOST_LISTED: usize = 3;
 
 impl Planned {
     pub fn new(
@@ -124,13 +124,16 @@ impl Planned {
     ) -> Outcome<Self> {
         let Subject { chain, input, layout, planner, schedule } = subject;
         let cost = cost::chain(chain, *input)?;
-        let mut runners_up = Vec::new();
-        if chain.links().len() <= MOST_LISTED {
-            let others = planner.alternatives(chain, *input, *layout)?.into_iter();
-            let others = others.filter(|other| other.name() != schedule.name());
-            runners_up.extend(others.map(|other| RunnerUp { schedule: other.name(), ms: other.seconds() * 1e3 }));
-            runners_up.sort_by(|a, b| a.ms.total_cmp(&b.ms));
-        }
+        let others = if chain.links().len() <= MOST_LISTED {
+            planner.alternatives(chain, *input, *layout)?
+        } else {
+            let forced = |fusion| planner.schedule(chain, *input, *layout, &Choice::Fusion(fusion));
+            vec![forced(Fusion::Never)?, forced(Fusion::Always)?]
+        };
+        let others = others.iter().filter(|other| other.name() != schedule.name());
+        let mut runners_up: Vec<_> =
+            others.map(|other| RunnerUp { schedule: kernels(other), ms: other.seconds() * 1e3 }).collect();
+        runners_up.sort_by(|a, b| a.ms.total_cmp(&b.ms));
         let ms = schedule.seconds() * 1e3;
         let steps = schedule.steps.iter().enumerate().map(|(index, step)| {
             let flops = cost.links[step.first..step.first + step.links].iter().map(|link| 2 * link.mult_adds).sum();
@@ -140,7 +143,7 @@ impl Planned {
         Ok(Self {
             problem,
             adapter,
-            schedule: schedule.name(),
+            schedule: kernels(schedule),
             ms,
             why: why(schedule, ms, runners_up.first(), named),
             steps: steps.collect(),

@@ -2,7 +2,7 @@
 
 use comfy_table::CellAlignment;
 
-use super::explain::{Planned, Step};
+use super::explain::{MOST_LISTED, Planned, Step};
 use crate::cli::table::{self, count, figure};
 
 /// The steps, what they move and need, and what was turned down.
@@ -18,7 +18,11 @@ pub fn text(planned: &Planned) -> String {
         count(workspace.bytes),
         count(workspace.bytes_without_reuse),
     );
-    text + &format!("\n{}\n", turned_down(planned))
+    // Of a network there are hundreds; --json has them.
+    if planned.steps.len() <= MOST_LISTED {
+        text += &format!("\n{}\n", turned_down(planned));
+    }
+    text
 }
 
 fn steps(steps: &[Step]) -> String {

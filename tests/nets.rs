@@ -1,0 +1,248 @@
+//! Whole networks against ONNX Runtime, whose logits `scripts/reference_networks` wrote down, and the files that their
+//! weights come from.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use gpuconv::nets::{self, Network, mobilenet_v1, mobilenet_v2};
+use gpuconv::verify::{self, Oracle};
+use gpuconv::{
+    Choice, Error, Fusion, GpuConv, Layer, Layout, OwnedWeights, Problem, Result, Tensor, Weights, random, shape,
+};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+
+/// One device for all tests, so that what is compiled for one is there for the others.
+static GPU: LazyLock<GpuConv> = LazyLock::new(|| GpuConv::new().unwrap_or_else(|error| panic!("{error}")));
+
+/// Images whose logits are known.
+const BATCH: u32 = 3;
+
+const FILES: [(&str, &str); 3] = [("mobilenet_v1", "timm"), ("mobilenet_v2", "timm"), ("mobilenet_v2", "torchvision")];
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+fn build(name: &str, width: f64, classes: u32) -> Result<Network> {
+    if name == "mobilenet_v1" { mobilenet_v1(width, classes) } else { mobilenet_v2(width, classes) }
+}
+
+fn read(folder: &Path, name: &str) -> Vec<u8> {
+    let path = folder.join(format!("{name}.safetensors"));
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn floats(tensor: &TensorView<'_>) -> Vec<f32> {
+    tensor.data().chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
+}
+
+/// A network with what ONNX Runtime said of it.
+struct Reference {
+    network: Network,
+    /// Rows and columns of the images.
+    size: u32,
+    images: Vec<f32>,
+    /// Image by image.
+    logits: Vec<f32>,
+}
+
+impl Reference {
+    fn new(folder: &Path, name: &str) -> Self {
+        let file = read(folder, &format!("{name}.answer"));
+        let answer = SafeTensors::deserialize(&file).unwrap();
+        let number = |name| <[u8; 8]>::try_from(answer.tensor(name).unwrap().data()).unwrap();
+        let (width, size) = (f64::from_le_bytes(number("width")), i64::from_le_bytes(number("size")) as u32);
+        let logits = answer.tensor("logits").unwrap();
+        let network = build(name, width, logits.shape()[1] as u32).unwrap();
+        let images = random::uniform(&format!("{name}/x"), u64::from(BATCH * 3 * size * size), 2.0);
+        Self { network, size, images, logits: floats(&logits) }
+    }
+
+    fn layer(&self, weights: &[OwnedWeights], fusion: Fusion) -> Layer {
+        GPU.chain_with(&self.network.chain, &borrow(weights), Choice::Fusion(fusion)).unwrap()
+    }
+
+    fn upload(&self, batch: u32, layout: Layout) -> Tensor {
+        let shape = [batch, 3, self.size, self.size].into();
+        let images = &self.images[..(batch * 3 * self.size * self.size) as usize];
+        GPU.upload_as(&shape::from_nchw(images, shape, layout), shape, layout).unwrap()
+    }
+
+    /// Asserts that a layer's logits are the reference's, and gives the largest relative error of an image.
+    fn check(&self, layer: &Layer, batch: u32, layout: Layout) -> f64 {
+        let what = format!("{} {layout}, batch {batch}", self.network.name);
+        let logits = GPU.download(&layer.forward(&self.upload(batch, layout)).unwrap()).unwrap();
+        let classes = self.network.classes as usize;
+        assert_eq!(logits.len(), batch as usize * classes, "{what}");
+        let images = logits.chunks_exact(classes).zip(self.logits.chunks_exact(classes));
+        let errors = images.map(|(logits, expected)| {
+            let places = |logits| nets::top(logits, 5).into_iter().map(|(class, _)| class).collect::<Vec<_>>();
+            assert_eq!(places(logits), places(expected), "{what}");
+            relative_error(logits, expected)
+        });
+        let error = errors.fold(0.0, f64::max);
+        assert!(error <= 1e-4, "{what}: {error:e}");
+        error
+    }
+}
+
+fn borrow(weights: &[OwnedWeights]) -> Vec<Weights<'_>> {
+    weights.iter().map(OwnedWeights::borrow).collect()
+}
+
+fn relative_error(values: &[f32], expected: &[f32]) -> f64 {
+    let norm = |terms: &mut dyn Iterator<Item = f64>| terms.map(|term| term * term).sum::<f64>().sqrt();
+    let error = norm(&mut values.iter().zip(expected).map(|(&a, &b)| f64::from(a) - f64::from(b)));
+    let error = error / norm(&mut expected.iter().map(|&value| value.into()));
+    // A NaN would be smaller than any bound to `max`.
+    if error.is_nan() { f64::INFINITY } else { error }
+}
+
+/// Every file of a folder with every fusion, layout and batch; a line for each network and fusion.
+fn agree_with_onnx_runtime(folder: &Path) {
+    for (name, publisher) in FILES {
+        let reference = Reference::new(folder, name);
+        let weights = reference.network.weights(&read(folder, &format!("{name}.{publisher}"))).unwrap();
+        for fusion in [Fusion::Auto, Fusion::Never, Fusion::Always] {
+            let layer = reference.layer(&weights, fusion);
+            let images = reference.upload(1, Layout::Nchw).shape();
+            let (steps, links) =
+                (layer.schedule(images, Layout::Nchw).unwrap().steps.len(), layer.chain().links().len());
+            match fusion {
+                Fusion::Auto => {}
+                Fusion::Never => assert_eq!(steps, links),
+                Fusion::Always => assert!(steps < links - 12, "{steps} steps for {links} links"),
+            }
+            let mut errors = Vec::new();
+            for (batch, layout) in [(1, Layout::Nchw), (BATCH, Layout::Nchw), (1, Layout::Nhwc), (BATCH, Layout::Nhwc)]
+            {
+                errors.push(format!("{:.1e}", reference.check(&layer, batch, layout)));
+            }
+            println!(
+                "{name} {publisher} {fusion:?}: NCHW {} {}, NHWC {} {}",
+                errors[0], errors[1], errors[2], errors[3]
+            );
+        }
+    }
+}
+
+#[test]
+fn logits_are_those_of_onnx_runtime() {
+    agree_with_onnx_runtime(&fixtures());
+}
+
+/// `scripts/reference_networks check` writes the networks and runs this.
+#[test]
+#[ignore = "needs the folder that GPUCONV_NETWORKS names"]
+fn full_width_logits_are_those_of_onnx_runtime() {
+    let folder = std::env::var_os("GPUCONV_NETWORKS").expect("GPUCONV_NETWORKS is not set");
+    agree_with_onnx_runtime(Path::new(&folder));
+}
+
+#[test]
+fn every_fusion_agrees_with_the_oracle() {
+    // Of the fixtures' sizes, so that their shaders serve.
+    for line in ["mobilenet_v1 1x3x64x64 -> 20 w0.05", "mobilenet_v2 2x3x64x64 -> 20 w0.1 nhwc"] {
+        let problem: Problem = line.parse().unwrap();
+        let oracle = Oracle::new(&problem).unwrap();
+        for schedule in verify::schedules(&problem, GPU.caps(), 0).unwrap() {
+            let report = oracle.check(&GPU, &schedule).unwrap();
+            assert!(report.passes() && report.relative_error < 1e-5, "{line}: {report:?}");
+        }
+    }
+}
+
+/// What timm 1.0 and torchvision 0.29 count, batch norms with two parameters a channel.
+#[test]
+fn parameters_are_as_many_as_published() {
+    for (name, width, expected) in [
+        ("mobilenet_v1", 1.0, 4_231_976),
+        ("mobilenet_v1", 1.25, 6_270_840),
+        ("mobilenet_v2", 0.1, 1_367_080),
+        ("mobilenet_v2", 0.35, 1_677_128),
+        ("mobilenet_v2", 0.5, 1_968_680),
+        ("mobilenet_v2", 0.75, 2_636_424),
+        ("mobilenet_v2", 1.0, 3_504_872),
+        ("mobilenet_v2", 1.4, 6_108_776),
+    ] {
+        let network = build(name, width, 1000).unwrap();
+        let params = |conv: &gpuconv::Conv2d| conv.weight_shape().len() + 2 * u64::from(conv.out_channels);
+        let all: u64 = network.chain.convolutions().map(|(_, conv)| params(conv)).sum();
+        // The classifier has a bias and no norm.
+        assert_eq!(all - 1000, expected, "{name} {width}");
+        assert_eq!(network.timm.len(), network.chain.convolutions().count());
+    }
+    for width in [0.0, -1.0, f64::NAN, f64::INFINITY, 17.0] {
+        assert!(matches!(mobilenet_v1(width, 10), Err(Error::Width { .. })), "{width}");
+        assert!(matches!(mobilenet_v2(width, 10), Err(Error::Width { .. })), "{width}");
+    }
+}
+
+#[test]
+fn both_publishers_names_mean_the_same_weights() {
+    let network = Reference::new(&fixtures(), "mobilenet_v2").network;
+    let weights = |publisher| network.weights(&read(&fixtures(), &format!("mobilenet_v2.{publisher}"))).unwrap();
+    assert_eq!(weights("timm"), weights("torchvision"));
+}
+
+/// A file after a change, as the network reads it.
+fn changed(change: impl FnOnce(&mut HashMap<String, TensorView<'_>>)) -> Error {
+    let network = Reference::new(&fixtures(), "mobilenet_v1").network;
+    let file = read(&fixtures(), "mobilenet_v1.timm");
+    let mut tensors: HashMap<_, _> = SafeTensors::deserialize(&file).unwrap().tensors().into_iter().collect();
+    change(&mut tensors);
+    network.weights(&safetensors::serialize(tensors, None).unwrap()).unwrap_err()
+}
+
+#[test]
+fn a_tensor_that_does_not_fit_is_named() {
+    let name = || String::from("blocks.0.0.bn1.running_var");
+    let view = |dtype, shape: &[usize], data: &'static [u8]| TensorView::new(dtype, shape.into(), data).unwrap();
+    let missing = changed(|tensors| drop(tensors.remove(&name())));
+    assert_eq!(missing, Error::MissingTensor { name: name(), expected: vec![8] });
+    let surplus = changed(|tensors| drop(tensors.insert("ema".into(), view(Dtype::F32, &[1], &[0; 4]))));
+    assert_eq!(surplus, Error::SurplusTensor { name: "ema".into(), actual: vec![1] });
+    let misshapen = changed(|tensors| drop(tensors.insert(name(), view(Dtype::F32, &[2, 4], &[0; 32]))));
+    assert_eq!(misshapen, Error::TensorShape { name: name(), expected: vec![8], actual: vec![2, 4] });
+    let half = changed(|tensors| drop(tensors.insert(name(), view(Dtype::F16, &[8], &[0; 16]))));
+    assert_eq!(half, Error::TensorType { name: name(), actual: "F16".into() });
+    let negative = changed(|tensors| drop(tensors.insert(name(), view(Dtype::F32, &[8], &[0xBF; 32]))));
+    assert!(matches!(negative, Error::Variance { channel: 0, .. }), "{negative}");
+
+    let network = mobilenet_v1(0.05, 20).unwrap();
+    assert!(matches!(network.weights(b"PK\x03\x04 no"), Err(Error::NotSafetensors(_))));
+    let wider = mobilenet_v1(0.25, 20).unwrap().weights(&read(&fixtures(), "mobilenet_v1.timm"));
+    assert!(matches!(wider, Err(Error::TensorShape { .. })), "{wider:?}");
+    let other = network.weights(&read(&fixtures(), "mobilenet_v2.timm"));
+    assert!(matches!(other, Err(Error::MissingTensor { .. } | Error::TensorShape { .. })), "{other:?}");
+}
+
+/// The same logits every time, from four threads that share a device and a layer.
+fn inferences_are_steady(count: usize) {
+    let reference = Reference::new(&fixtures(), "mobilenet_v2");
+    let weights = reference.network.weights(&read(&fixtures(), "mobilenet_v2.timm")).unwrap();
+    let layer = reference.layer(&weights, Fusion::Auto);
+    let infer = || {
+        let logits = GPU.download(&layer.forward(&reference.upload(1, Layout::Nchw)).unwrap()).unwrap();
+        logits.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+    };
+    let first = infer();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..count / 4).for_each(|_| assert_eq!(infer(), first)));
+        }
+    });
+}
+
+#[test]
+fn forty_inferences_are_the_same() {
+    inferences_are_steady(40);
+}
+
+#[test]
+#[ignore = "takes a minute"]
+fn a_thousand_inferences_are_the_same() {
+    inferences_are_steady(1000);
+}
