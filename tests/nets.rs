@@ -219,8 +219,16 @@ fn a_tensor_that_does_not_fit_is_named() {
     assert!(matches!(other, Err(Error::MissingTensor { .. } | Error::TensorShape { .. })), "{other:?}");
 }
 
-/// The same logits every time, from four threads that share a device and a layer.
-fn inferences_are_steady(count: usize) {
+/// Bytes of memory that this process holds, where the system says so.
+fn resident() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+}
+
+/// The same logits every time, from four threads that share a device and a layer. Gives the bytes by which memory
+/// grew after the first tenth.
+fn inferences_are_steady(count: usize) -> u64 {
     let reference = Reference::new(&fixtures(), "mobilenet_v2");
     let weights = reference.network.weights(&read(&fixtures(), "mobilenet_v2.timm")).unwrap();
     let layer = reference.layer(&weights, Fusion::Auto);
@@ -229,20 +237,29 @@ fn inferences_are_steady(count: usize) {
         logits.into_iter().map(f32::to_bits).collect::<Vec<_>>()
     };
     let first = infer();
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| (0..count / 4).for_each(|_| assert_eq!(infer(), first)));
-        }
-    });
+    let from_four_threads = |count: usize| {
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..count / 4).for_each(|_| assert_eq!(infer(), first)));
+            }
+        });
+    };
+    from_four_threads(count / 10);
+    let before = resident();
+    from_four_threads(count - count / 10);
+    before.zip(resident()).map_or(0, |(before, after)| after.saturating_sub(before))
 }
 
 #[test]
 fn forty_inferences_are_the_same() {
+    // Other tests run beside this one, so its memory says nothing.
     inferences_are_steady(40);
 }
 
 #[test]
-#[ignore = "takes a minute"]
-fn a_thousand_inferences_are_the_same() {
-    inferences_are_steady(1000);
+#[ignore = "must run alone, for its memory to be its own"]
+fn a_thousand_inferences_are_the_same_and_take_no_memory() {
+    let grown = inferences_are_steady(1000);
+    println!("memory grew by {grown} bytes");
+    assert!(grown < 4 << 20, "memory grew by {grown} bytes");
 }

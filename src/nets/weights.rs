@@ -25,7 +25,7 @@ impl Network {
     /// [`Weights::fold_batch_norm`] says.
     pub fn weights(&self, file: &[u8]) -> Result<Vec<OwnedWeights>> {
         let mut file = File::read(file)?;
-        let is_torchvision = self.torchvision.first().is_some_and(|names| file.has(&format!("{}.weight", names.conv)));
+        let is_torchvision = self.torchvision.iter().any(|names| file.has(&format!("{}.weight", names.conv)));
         let names = if is_torchvision { &self.torchvision } else { &self.timm };
         let convolutions = names.iter().zip(self.chain.convolutions());
         let weights = convolutions.map(|(names, (_, conv))| file.convolution(names, conv)).collect::<Result<_>>()?;
