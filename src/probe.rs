@@ -1,6 +1,7 @@
 //! Measures the rates of a device, the ceilings of the cost model, in about a second.
 
 use std::fmt::Write as _;
+use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::gpu::GpuConv;
@@ -15,9 +16,11 @@ const WORKGROUP: u32 = 64;
 const COPIED: [u64; 2] = [256 << 20, 64 << 20];
 /// Workgroups that fill a device, a GPU and a software device.
 const FULL: [u64; 2] = [16384, 64];
-/// Sums and multiply-adds of each of four lanes in a step of the arithmetic.
-const SUMS: u32 = 8;
-const MULTIPLIES: u32 = 8;
+/// Sums of four lanes, as many as a CPU's registers hold, and multiply-adds of each in a step of the arithmetic.
+const SUMS: u32 = 3;
+const MULTIPLIES: u32 = 32;
+/// Copies measured at once.
+const COPIES: u32 = 8;
 /// Elements that the loads walk over: what any first-level cache and any workgroup memory holds.
 const ELEMENTS: u32 = 2048;
 /// Loads in a step.
@@ -39,14 +42,10 @@ pub fn probe(gpu: &GpuConv) -> Result<Rates> {
     let elements = [("ELEMENTS", u64::from(ELEMENTS))];
     let shader = |text: &str| Shader::new(text).add(CONV).constants(&elements).text();
 
-    let quads = copied / 16;
-    let copy = pass(shader(include_str!("../shaders/probe_copy.wgsl")), quads.div_ceil(WORKGROUP.into()), 0);
-    let copy_seconds = probe.least(&copy, quads as u32, 1)?;
-    let empty = Pass { workgroups: 1, ..copy };
-    let dispatches = 64;
-    let dispatch = probe.least(&empty, 0, dispatches)? / f64::from(dispatches);
-
     let arithmetic = shader(include_str!("../shaders/probe_arithmetic.wgsl")) + &step_of();
+    let dispatches = 64;
+    let empty = pass(arithmetic.clone(), 1, 0);
+    let dispatch = probe.least(|| probe.seconds(&empty, 0, dispatches))? / f64::from(dispatches);
     let mult_adds = f64::from(4 * SUMS * MULTIPLIES);
     let full = probe.rate(&pass(arithmetic.clone(), FULL[software], 0), mult_adds)?;
     let parallel = match caps.is_cpu {
@@ -60,7 +59,7 @@ pub fn probe(gpu: &GpuConv) -> Result<Rates> {
         mult_adds: full,
         accesses: probe.rate(&loads, LOADS)?,
         shared: probe.rate(&shared, LOADS)?,
-        bytes: 2.0 * copied as f64 / copy_seconds,
+        bytes: 2.0 * copied as f64 * f64::from(COPIES) / probe.least(|| probe.copy(copied))?,
         dispatch,
         parallel,
     })
@@ -108,7 +107,8 @@ struct Probe<'a> {
 
 impl<'a> Probe<'a> {
     fn new(gpu: &'a GpuConv, bytes: u64) -> Result<Self> {
-        let buffer = || gpu.shared().buffer("probe", bytes, wgpu::BufferUsages::STORAGE);
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        let buffer = || gpu.shared().buffer("probe", bytes, usage);
         Ok(Self { gpu, timer: Timer::new(gpu)?, input: buffer()?, output: buffer()? })
     }
 
@@ -119,18 +119,30 @@ impl<'a> Probe<'a> {
             steps *= 2;
         }
         let invocations = (pass.workgroups * u64::from(WORKGROUP)) as f64;
-        Ok(amount * f64::from(steps) * invocations / self.least(pass, steps, 1)?)
+        Ok(amount * f64::from(steps) * invocations / self.least(|| self.seconds(pass, steps, 1))?)
     }
 
-    fn least(&self, pass: &Pass, work: u32, dispatches: u32) -> Result<f64> {
-        let mut least = f64::INFINITY;
+    /// The least of some measurements.
+    fn least(&self, measure: impl Fn() -> Result<f64>) -> Result<f64> {
         // The first run compiles, and clears the buffers.
-        self.seconds(pass, work, dispatches)?;
-        for _ in 0..REPEATS {
-            least = least.min(self.seconds(pass, work, dispatches)?);
-        }
+        measure()?;
+        let times = (0..REPEATS).map(|_| measure()).collect::<Result<Vec<_>>>()?;
         // A clock too coarse for it gives no time, and a rate must be finite.
-        Ok(least.max(1e-9))
+        Ok(times.into_iter().fold(f64::INFINITY, f64::min).max(1e-9))
+    }
+
+    /// The seconds of copies from buffer to buffer, on the host's clock: no compute pass does them.
+    fn copy(&self, bytes: u64) -> Result<f64> {
+        let device = self.gpu.shared();
+        let commands = device.scoped(|| {
+            let mut encoder = device.device.create_command_encoder(&Default::default());
+            (0..COPIES).for_each(|_| encoder.copy_buffer_to_buffer(&self.input, 0, &self.output, 0, bytes));
+            encoder.finish()
+        })?;
+        let start = Instant::now();
+        device.scoped(|| device.queue.submit([commands]))?;
+        device.wait()?;
+        Ok(start.elapsed().as_secs_f64())
     }
 
     /// The seconds of so many dispatches, each of so much work.

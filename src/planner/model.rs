@@ -26,9 +26,9 @@ pub struct Rates {
 const GPU: Rates =
     Rates { mult_adds: 5e12, accesses: 1.2e12, shared: 2.4e12, bytes: 4e11, dispatch: 3e-6, parallel: 512.0 };
 
-/// Two cores of lavapipe, from the kernels' own timings.
+/// Two cores of lavapipe, fitted to the kernels' own times.
 const CPU: Rates =
-    Rates { mult_adds: 7.8e10, accesses: 1.8e9, shared: 1.8e9, bytes: 1e10, dispatch: 3e-5, parallel: 2.0 };
+    Rates { mult_adds: 8.8e10, accesses: 1.6e9, shared: 8.6e8, bytes: 2.6e10, dispatch: 4.8e-5, parallel: 2.0 };
 
 impl Rates {
     /// Whether all are numbers that the model can divide by.
@@ -64,7 +64,10 @@ impl Parts {
     /// The parts of a recipe's work.
     pub fn new(recipe: &Recipe, rates: &Rates, caps: &Caps) -> Self {
         let Work { mult_adds, accesses, shared, bytes, invocations } = recipe.work;
-        let occupancy = (invocations / (if caps.is_cpu { 8.0 } else { 64.0 } * rates.parallel)).clamp(1e-3, 1.0);
+        let occupancy = match caps.is_cpu {
+            true => whole_rounds(recipe, rates.parallel),
+            false => (invocations / (64.0 * rates.parallel)).clamp(1e-3, 1.0),
+        };
         Self {
             mult_adds: mult_adds / rates.mult_adds / occupancy,
             accesses: accesses / rates.accesses / occupancy,
@@ -83,4 +86,12 @@ impl Parts {
         let busy = if self.overlap { parts.into_iter().fold(0.0, f64::max) } else { parts.iter().sum() };
         busy + self.dispatch
     }
+}
+
+/// The share of a software device's cores that have work: each takes a workgroup at a time, so in the last round some
+/// may have none.
+fn whole_rounds(recipe: &Recipe, cores: f64) -> f64 {
+    let workgroups: f64 = recipe.passes.iter().map(|pass| pass.workgroups as f64).sum();
+    let rounds: f64 = recipe.passes.iter().map(|pass| (pass.workgroups as f64 / cores).ceil()).sum();
+    if rounds > 0.0 { workgroups / (rounds * cores) } else { 1.0 }
 }

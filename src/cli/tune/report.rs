@@ -1,23 +1,26 @@
 //! The test of the cost model: how well it orders the candidates, and how much slower its choice is than the best.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use gpuconv::tuner::{Options, Tried, TunedRun};
-use gpuconv::{GpuConv, probe};
+use gpuconv::planner::model::Rates;
+use gpuconv::planner::{Planner, Schedule};
+use gpuconv::profile::Profile;
+use gpuconv::tuner::{Options, Report, Tried, TunedRun};
+use gpuconv::{Choice, GpuConv, probe};
 use serde::Serialize;
 
 use super::{Case, measured, tune_case};
 use crate::cli::{Failure, Outcome, adapter_name, print, table};
 
-/// What one run says of the model.
+/// What one problem says of the model.
+#[derive(Serialize)]
 struct Judged {
-    name: String,
-    candidates: usize,
-    /// Spearman's rank correlation of predicted and measured times.
-    correlation: Option<f64>,
+    problem: String,
     /// The model's choice.
     choice: String,
+    candidates: usize,
+    /// Spearman's rank correlation of predicted and measured times, the mean over the problem's runs.
+    correlation: Option<f64>,
     /// The time of the model's choice over the best one's.
     untuned: f64,
     /// That of the choice by an earlier measurement.
@@ -44,32 +47,37 @@ struct Line<'a> {
 
 pub fn execute(gpu: &GpuConv, cases: &[Case], json: bool) -> Outcome {
     let rates = probe::probe(gpu)?;
-    let mut profile = (*gpu.profile()).clone();
-    profile.rates = Some(rates);
-    gpu.set_profile(profile);
+    gpu.set_profile(Profile { rates: Some(rates), ..Profile::default() });
+    if json {
+        line(&rates)?;
+    }
     // Time enough for everything: the test is of the model, not of patience.
     let options = Options { time: Duration::from_secs(3600), thorough: true };
-    let mut judged: Vec<Judged> = Vec::new();
+    let mut judged = Vec::new();
     for case in cases {
         let first = tune_case(gpu, case, &options, json)?;
         let second = tune_case(gpu, case, &options, json)?;
-        for (first, second) in first.runs.iter().zip(&second.runs) {
-            if json {
-                lines(first, second)?;
-            }
-            if judged.iter().all(|known| known.name != first.name) {
-                judged.extend(judge(first, second));
-            }
+        let problem = judge(gpu, case, &first, &second)?;
+        if json {
+            first.runs.iter().zip(&second.runs).try_for_each(|(first, second)| lines(first, second))?;
+            line(&problem)?;
         }
+        judged.push(problem);
     }
-    if json { Ok(()) } else { print(&text(&adapter_name(gpu), &format!("{rates:?}"), &judged)) }
+    if json { Ok(()) } else { print(&text(&adapter_name(gpu), &rates, &judged)) }
+}
+
+/// Writes an object, a line.
+fn line(value: &impl Serialize) -> Outcome {
+    let line = serde_json::to_string(value).map_err(|error| Failure::Call(error.to_string()))?;
+    print(&(line + "\n"))
 }
 
 fn lines(first: &TunedRun, second: &TunedRun) -> Outcome {
     for (tried, again) in first.candidates.iter().zip(&second.candidates) {
         let recipe = &tried.candidate.recipe;
         let work = recipe.work;
-        let line = Line {
+        line(&Line {
             run: &first.name,
             recipe: &recipe.name,
             mult_adds: work.mult_adds,
@@ -83,39 +91,35 @@ fn lines(first: &TunedRun, second: &TunedRun) -> Outcome {
             predicted_ms: tried.candidate.parts.seconds() * 1e3,
             measured_ms: measured(&tried.outcome).map(|seconds| seconds * 1e3),
             again_ms: measured(&again.outcome).map(|seconds| seconds * 1e3),
-        };
-        let line = serde_json::to_string(&line).map_err(|error| Failure::Call(error.to_string()))?;
-        print(&(line + "\n"))?;
+        })?;
     }
     Ok(())
 }
 
 /// Judges the model's choice, and a choice by the first measurement, by the second one.
-fn judge(first: &TunedRun, second: &TunedRun) -> Option<Judged> {
-    let times = |run: &TunedRun| -> BTreeMap<String, f64> {
-        let time = |tried: &Tried| Some((tried.candidate.recipe.name.clone(), measured(&tried.outcome)?));
-        run.candidates.iter().filter_map(time).collect()
+fn judge(gpu: &GpuConv, case: &Case, first: &Report, second: &Report) -> Outcome<Judged> {
+    let (chain, input, layout) = (case.problem.chain(), case.problem.input, case.problem.layout);
+    let plan = |profile: &Profile, choice: Choice| {
+        Planner { caps: gpu.caps(), profile }.schedule(&chain, input, layout, &choice)
     };
-    let (known, truth) = (times(first), times(second));
-    let predicted: BTreeMap<_, _> = second
-        .candidates
-        .iter()
-        .filter(|tried| truth.contains_key(&tried.candidate.recipe.name))
-        .map(|tried| (tried.candidate.recipe.name.clone(), tried.candidate.parts.seconds()))
-        .collect();
-    let least =
-        |times: &BTreeMap<String, f64>| times.iter().min_by(|a, b| a.1.total_cmp(b.1)).map(|(name, _)| name.clone());
-    let (best, choice, tuned) =
-        (truth.values().copied().fold(f64::INFINITY, f64::min), least(&predicted)?, least(&known)?);
-    let pairs: Vec<_> = predicted.iter().map(|(name, &seconds)| (seconds, truth[name])).collect();
-    Some(Judged {
-        name: first.name.clone(),
-        candidates: pairs.len(),
-        correlation: rank_correlation(&pairs),
-        untuned: truth[&choice] / best,
-        tuned: truth.get(&tuned)? / best,
-        choice,
+    let [guessed, known, best] = [&*gpu.profile(), &first.profile, &second.profile].map(|p| plan(p, Choice::Auto));
+    let (guessed, known, best) = (guessed?, known?, best?.seconds());
+    let truth = |choice: &Schedule| plan(&second.profile, Choice::Named(choice.name())).map(|plan| plan.seconds());
+    let correlations: Vec<_> = second.runs.iter().filter_map(correlation).collect();
+    Ok(Judged {
+        problem: case.text.clone(),
+        candidates: second.runs.iter().map(|run| run.candidates.len()).sum(),
+        correlation: (!correlations.is_empty()).then(|| correlations.iter().sum::<f64>() / correlations.len() as f64),
+        untuned: truth(&guessed)? / best,
+        tuned: truth(&known)? / best,
+        choice: guessed.name(),
     })
+}
+
+/// Of a run's candidates that were measured.
+fn correlation(run: &TunedRun) -> Option<f64> {
+    let pair = |tried: &Tried| Some((tried.candidate.parts.seconds(), measured(&tried.outcome)?));
+    rank_correlation(&run.candidates.iter().filter_map(pair).collect::<Vec<_>>())
 }
 
 /// Spearman's rank correlation; none of fewer than three pairs.
@@ -141,26 +145,36 @@ fn summary(ratios: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
     ((logs / count).exp(), ratios.fold(1.0, f64::max))
 }
 
-fn text(adapter: &str, rates: &str, judged: &[Judged]) -> String {
-    let mut table = table::new(["run", "the model's choice", "candidates", "rank corr.", "untuned", "tuned"], 2);
-    for run in judged {
+fn text(adapter: &str, rates: &Rates, judged: &[Judged]) -> String {
+    let mut table = table::new(["problem", "the model's choice", "candidates", "rank corr.", "untuned", "tuned"], 2);
+    for problem in judged {
         table.add_row([
-            run.name.clone(),
-            run.choice.clone(),
-            run.candidates.to_string(),
-            run.correlation.map_or("-".into(), |correlation| format!("{correlation:.2}")),
-            format!("{:.2}", run.untuned),
-            format!("{:.2}", run.tuned),
+            problem.problem.clone(),
+            problem.choice.clone(),
+            problem.candidates.to_string(),
+            problem.correlation.map_or("-".into(), |correlation| format!("{correlation:.2}")),
+            format!("{:.2}", problem.untuned),
+            format!("{:.2}", problem.tuned),
         ]);
     }
-    let correlations: Vec<_> = judged.iter().filter_map(|run| run.correlation).collect();
+    let correlations: Vec<_> = judged.iter().filter_map(|problem| problem.correlation).collect();
     let mean = correlations.iter().sum::<f64>() / correlations.len().max(1) as f64;
-    let (untuned, worst_untuned) = summary(judged.iter().map(|run| run.untuned));
-    let (tuned, worst_tuned) = summary(judged.iter().map(|run| run.tuned));
+    let (untuned, worst_untuned) = summary(judged.iter().map(|problem| problem.untuned));
+    let (tuned, worst_tuned) = summary(judged.iter().map(|problem| problem.tuned));
+    let giga = |rate: f64| table::figure(rate / 1e9);
     format!(
-        "{adapter}\n{rates}\n{table}\n\nThe time of the choice over the best one's, of {} runs: untuned {untuned:.3} in the \
-         geometric mean, {worst_untuned:.2} at the worst; tuned {tuned:.3} and {worst_tuned:.2}. Rank correlation of \
-         predicted and measured times, mean: {mean:.2}.\n",
+        "{adapter}\n\
+         probed: {} G multiply-adds/s, {} G loads/s, {} G loads of workgroup memory/s, {} GB/s, {} us a dispatch, \
+         {} workgroups at a time\n{table}\n\n\
+         The time of the choice over the best one's, of {} problems: untuned {untuned:.3} in the geometric mean, \
+         {worst_untuned:.2} at the worst; tuned {tuned:.3} and {worst_tuned:.2}. Rank correlation of predicted and \
+         measured times, mean: {mean:.2}.\n",
+        giga(rates.mult_adds),
+        giga(rates.accesses),
+        giga(rates.shared),
+        giga(rates.bytes),
+        table::figure(rates.dispatch * 1e6),
+        table::figure(rates.parallel),
         judged.len()
     )
 }
