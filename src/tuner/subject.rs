@@ -12,6 +12,9 @@ use crate::shape::{Layout, Shape};
 use crate::tensor::Tensor;
 use crate::verify::{Data, Oracle, Report};
 
+/// Multiply-adds of a link for the oracle: it takes about a second for them, four times over.
+const MOST_CHECKED: u64 = 300_000_000;
+
 /// The links of a range as a chain. What its last link adds stays within the chain if it is the chain's input.
 pub fn part(chain: &Chain, links: Range<usize>) -> Result<Chain> {
     let last = links.end - 1;
@@ -71,7 +74,7 @@ impl Subject {
     pub fn check(&mut self, schedule: &Schedule) -> Result<Report> {
         let oracle = match self.oracle.take() {
             Some(oracle) => oracle,
-            None => Oracle::of_chain(&self.name, self.chain.clone(), self.shapes[0], self.layout)?,
+            None => Oracle::of_chain(&self.name, self.chain.clone(), self.shapes[0], self.layout, MOST_CHECKED)?,
         };
         self.oracle.insert(oracle).check(&self.gpu, schedule)
     }

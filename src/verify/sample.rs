@@ -1,0 +1,92 @@
+//! A part of a large problem's outputs, for an oracle that has not all day: some channels of the last convolution,
+//! in all their pixels.
+
+use crate::chain::{Chain, Link};
+use crate::error::Result;
+use crate::reference::{self, Answer, Weights};
+use crate::shape::Shape;
+
+use super::Data;
+
+/// Channels of an output that are checked.
+pub struct Sample {
+    channels: Vec<usize>,
+    /// The whole output's.
+    shape: Shape,
+}
+
+impl Sample {
+    /// Channels that take about `most` multiply-adds, spread over all, the first and the last among them; none if all
+    /// take no more, or if channels cannot be told apart because they are in groups.
+    pub fn new(chain: &Chain, shapes: &[Shape], most: u64) -> Option<Self> {
+        let (conv, &shape) = (chain.links().last()?.conv()?, shapes.last()?);
+        let one = shape.len() / u64::from(shape.channels.max(1)) * conv.fan_in();
+        let count = (most / one.max(1)).max(2);
+        if conv.groups != 1 || count >= u64::from(shape.channels) {
+            return None;
+        }
+        let (count, last) = (count as usize, shape.channels as usize - 1);
+        let channel = |index: usize| index * last / (count - 1);
+        Some(Self { channels: (0..count).map(channel).collect(), shape })
+    }
+
+    /// The oracle's answer for these channels.
+    pub fn answer(&self, chain: &Chain, input: Shape, data: &Data) -> Result<Answer> {
+        let mut links = chain.links().to_vec();
+        let last = links.len() - 1;
+        let mut weights = data.weights();
+        let (mut weight, mut bias) = (Vec::new(), Vec::new());
+        if let (Link::Conv(conv), Some(whole)) = (&mut links[last], weights.last_mut()) {
+            conv.out_channels = self.channels.len() as u32;
+            for &channel in &self.channels {
+                let len = conv.fan_in() as usize;
+                weight.extend_from_slice(&whole.weight[channel * len..channel * len + len]);
+                bias.extend(whole.bias.map(|bias| bias[channel]));
+            }
+            *whole = Weights { weight: &weight, bias: whole.bias.map(|_| &bias[..]) };
+        }
+        // Of a run's edges only one from its input to its last link is possible: what is added then is the input.
+        let added = chain.source(last).map(|_| &data.input).or(data.residual.as_ref());
+        let added = added.filter(|_| chain.links()[last].residual().is_some()).map(|values| self.select(values));
+        reference::run(&Chain::new(links), &data.input, input, &weights, added.as_deref())
+    }
+
+    /// These channels of a tensor of the output's shape, NCHW.
+    pub fn select(&self, values: &[f32]) -> Vec<f32> {
+        let (pixels, channels) = (self.shape.pixels() as usize, self.shape.channels as usize);
+        let plane = |image: usize, channel: usize| (image * channels + channel) * pixels;
+        let images = 0..self.shape.batch as usize;
+        let starts = images.flat_map(|image| self.channels.iter().map(move |&channel| plane(image, channel)));
+        starts.flat_map(|start| values[start..start + pixels].iter().copied()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conv::{Activation, Conv2d, Residual};
+
+    /// The channels of a sample have the answers that they have in the whole.
+    #[test]
+    fn a_sample_is_a_part_of_the_whole() {
+        let convs = [Conv2d::new(3, 16).kernel_size(3).padding(1), Conv2d::pointwise(16, 24)];
+        let outside = Chain::new([convs[0].clone(), convs[1].clone().residual(Residual::AfterActivation)]);
+        let square = Conv2d::new(16, 16).kernel_size(3).padding(1).activation(Activation::Relu);
+        let edge = Chain::from(square).edge(0, 0, Residual::BeforeActivation).unwrap();
+        for (chain, input) in [(outside, [2, 3, 5, 4]), (edge, [2, 16, 5, 4])] {
+            let input = Shape::from(input);
+            let shapes = chain.shapes(input).unwrap();
+            let fan_in = chain.links().last().unwrap().conv().unwrap().fan_in();
+            let sample = Sample::new(&chain, &shapes, 5 * 40 * fan_in).unwrap();
+            assert_eq!((sample.channels.len(), sample.channels[0]), (5, 0));
+            assert_eq!(sample.channels[4], shapes.last().unwrap().channels as usize - 1);
+            assert!(sample.channels.is_sorted_by(|a, b| a < b), "{:?}", sample.channels);
+            let data = Data::random("sample", &chain, input).unwrap();
+            let (part, whole) = (sample.answer(&chain, input, &data).unwrap(), data.answer(&chain, input).unwrap());
+            let narrow = |values: &[f64]| values.iter().map(|&value| value as f32).collect::<Vec<_>>();
+            assert_eq!(narrow(&part.values), sample.select(&narrow(&whole.values)));
+            assert_eq!(narrow(&part.magnitudes), sample.select(&narrow(&whole.magnitudes)));
+            assert!(Sample::new(&chain, &shapes, u64::MAX).is_none());
+        }
+    }
+}
