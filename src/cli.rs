@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, error::ErrorKind};
 use gpuconv::planner::Schedule;
-use gpuconv::{Choice, Error, GpuConv, Problem, Tuning};
+use gpuconv::{Choice, Error, Fusion, GpuConv, Problem, Tuning};
 use serde::Serialize;
 
 /// How problems are written, at the end of every command's help.
@@ -235,9 +235,39 @@ fn kernels(schedule: &Schedule) -> String {
     counted.collect::<Vec<_>>().join(" + ")
 }
 
-/// What `--kernel` says; the planner chooses where it says nothing.
-fn choice(kernel: Option<&str>) -> Choice {
-    kernel.map_or(Choice::Auto, |name| Choice::Named(name.into()))
+/// What the caller says about fusion and memory.
+#[derive(clap::Args)]
+struct Wishes {
+    /// Fuse links where that is cheaper, never, or wherever a kernel can
+    #[arg(long, value_name = "WHEN", conflicts_with = "kernel")]
+    fusion: Option<FusionWish>,
+    /// Take no recipe that needs more scratch memory
+    #[arg(long, value_name = "BYTES")]
+    max_workspace: Option<u64>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum FusionWish {
+    Auto,
+    Never,
+    Always,
+}
+
+impl Wishes {
+    /// With what `--kernel` says.
+    fn choice(&self, kernel: Option<&str>) -> Choice {
+        let choice = match (kernel, self.fusion) {
+            (Some(name), _) => Choice::Named(name.into()),
+            (None, None) => Choice::Auto,
+            (None, Some(FusionWish::Auto)) => Choice::Fusion(Fusion::Auto),
+            (None, Some(FusionWish::Never)) => Choice::Fusion(Fusion::Never),
+            (None, Some(FusionWish::Always)) => Choice::Fusion(Fusion::Always),
+        };
+        match self.max_workspace {
+            Some(bytes) => choice.within(bytes),
+            None => choice,
+        }
+    }
 }
 
 /// A problem and the words it was typed as.

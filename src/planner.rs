@@ -28,6 +28,16 @@ pub enum Choice {
     /// step, or one for each step, separated by `+` (`depthwise/8x4+pointwise`). A single name of a kernel for
     /// convolutions leaves pools as they are.
     Named(String),
+    /// One of these, of the recipes that need no more scratch memory; made by [`Choice::within`].
+    Within(Box<Choice>, u64),
+}
+
+impl Choice {
+    /// The same, but no step may need more scratch memory of its own than so many bytes. (Tensors between steps are
+    /// not counted: they are there whatever the recipes.)
+    pub fn within(self, workspace: u64) -> Self {
+        Self::Within(Box::new(self), workspace)
+    }
 }
 
 /// Whether several links are computed in one go.
@@ -211,7 +221,7 @@ impl Planner<'_> {
         let shapes = chain.shapes(input)?;
         let considered = self.consider(chain, &shapes, layout);
         let wanted = Wanted::new(choice);
-        check_names(&considered, &wanted.names)?;
+        check_names(&considered, wanted.names())?;
         match cut::cheapest(&considered, chain.links().len(), &wanted) {
             Some(steps) => {
                 let workspace = Workspace::new(chain, &shapes, &steps, self.caps);

@@ -20,8 +20,11 @@ use crate::verify;
 
 use subject::Subject;
 
-/// Rounds in which candidates are measured in turn, so that what disturbs one disturbs all.
-const ROUNDS: usize = 7;
+/// Rounds in which candidates are measured in turn, so that what disturbs one disturbs all: as many at least and at
+/// the most. On a busy machine it takes many until each has had a quiet moment.
+const ROUNDS: [usize; 2] = [7, 50];
+/// After the least number of rounds a race of so many seconds is over.
+const RACE: Duration = Duration::from_secs(2);
 /// A batch of runs lasts so many seconds at least, or the clock's step would count: by the device's clock, by the host's.
 const BATCH: [f64; 2] = [2e-3, 2e-2];
 /// Candidates whose first run takes so many times the best one's are not run again.
@@ -203,7 +206,7 @@ pub fn measure(gpu: &GpuConv, chain: &Chain, input: Shape, layout: Layout, sched
         timer.layer(&bound, 1)?;
         let first = timer.layer(&bound, 1)?;
         let mut runner = Runner::new(0, bound, first, batch);
-        for _ in 0..ROUNDS {
+        for _ in 0..ROUNDS[0] {
             runner.run(&timer)?;
         }
         Ok(runner.least)
@@ -307,8 +310,11 @@ fn qualify(subject: &mut Subject, candidate: &Candidate, timer: &Timer, limit: f
 
 /// Measures in turn, round after round; those that fall behind keep their time and drop out.
 fn race(timer: &Timer, runners: &mut [Runner], deadline: Instant, thorough: bool) -> Result<()> {
-    let mut best = f64::INFINITY;
-    for round in 0..ROUNDS {
+    let (start, mut best) = (Instant::now(), f64::INFINITY);
+    for round in 0..ROUNDS[1] {
+        if round >= ROUNDS[0] && start.elapsed() > RACE {
+            return Ok(());
+        }
         let limit = if thorough && round < 3 { f64::INFINITY } else { CLOSE * best };
         for runner in runners.iter_mut().filter(|runner| round == 0 || runner.least <= limit) {
             if Instant::now() > deadline && round > 0 {

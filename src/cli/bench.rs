@@ -12,7 +12,7 @@ use gpuconv::{BoundLayer, Choice, GpuConv, Layout, Operation, Problem, Shape, Te
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{Case, Failure, Outcome, Target, adapter_name, choice, kernels, print, table};
+use super::{Case, Failure, Outcome, Target, Wishes, adapter_name, kernels, print, table};
 
 /// Above so many floating-point operations the oracle takes too long.
 const MOST_CHECKED: u64 = 2_000_000_000;
@@ -25,6 +25,8 @@ pub struct Bench {
     /// Measure this kernel or recipe, or all of them
     #[arg(long, value_name = "NAME|all")]
     kernel: Option<String>,
+    #[command(flatten)]
+    wishes: Wishes,
     /// How long each of the three times is measured, at least three times
     #[arg(long, value_name = "SECONDS", default_value = "1.0", value_parser = seconds)]
     time: Duration,
@@ -106,7 +108,7 @@ impl Bench {
                 return Err(Failure::Call(message.into()));
             }
             Some("all") => gpu.alternatives(&chain, input, layout)?,
-            kernel => vec![gpu.schedule(&chain, input, layout, &choice(kernel))?],
+            kernel => vec![gpu.schedule(&chain, input, layout, &self.wishes.choice(kernel))?],
         })
     }
 }

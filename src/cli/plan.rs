@@ -11,7 +11,7 @@ use clap::Args;
 use gpuconv::planner::{Considered, Planner};
 use gpuconv::{Caps, tuner};
 
-use super::{Case, Failure, Outcome, Target, adapter_name, choice, print, print_json};
+use super::{Case, Failure, Outcome, Target, Wishes, adapter_name, print, print_json};
 use explain::{Planned, Subject};
 
 #[derive(Args)]
@@ -25,6 +25,8 @@ pub struct Plan {
     /// Plan with this kernel or recipe; two, joined by `+`, for the two halves of a separable convolution
     #[arg(long, value_name = "NAME")]
     kernel: Option<String>,
+    #[command(flatten)]
+    wishes: Wishes,
     /// Plan for a device that is not here, in place of the adapter
     #[arg(long, value_name = "DEVICE", conflicts_with = "adapter")]
     device: Option<Device>,
@@ -75,7 +77,8 @@ impl Plan {
         };
         let planner = Planner { caps: &caps, profile: &profile };
         let (chain, input, layout) = (case.problem.chain(), case.problem.input, case.problem.layout);
-        let schedule = planner.schedule(&chain, input, layout, &choice(self.kernel.as_deref()))?;
+        let choice = self.wishes.choice(self.kernel.as_deref());
+        let schedule = planner.schedule(&chain, input, layout, &choice)?;
         if let Some(folder) = &self.wgsl {
             write_shaders(folder, &schedule.considered)?;
         }
@@ -83,8 +86,8 @@ impl Plan {
             Some(gpu) if self.measure => Some(tuner::measure(gpu, &chain, input, layout, &schedule)?),
             _ => None,
         };
-        let subject = Subject { chain: &chain, input, layout, planner, schedule: &schedule };
-        let planned = Planned::new(case.text, adapter, &subject, self.kernel.as_deref(), measured.as_deref())?;
+        let subject = Subject { chain: &chain, input, layout, planner, choice: &choice, schedule: &schedule };
+        let planned = Planned::new(case.text, adapter, &subject, measured.as_deref())?;
         if self.json { print_json(&planned) } else { print(&text::text(&planned)) }
     }
 }

@@ -6,7 +6,7 @@ use clap::Args;
 use gpuconv::shape::{from_nchw, to_nchw};
 use gpuconv::{Conv2d, Layer, Operation, Problem, Residual, Shape, Weights};
 
-use super::{Case, Failure, Outcome, Target, choice, npy};
+use super::{Case, Failure, Outcome, Target, Wishes, npy};
 
 #[derive(Args)]
 pub struct Run {
@@ -36,6 +36,8 @@ pub struct Run {
     /// Use this kernel or recipe; two, joined by `+`, for the two halves of a separable convolution
     #[arg(long, value_name = "NAME")]
     kernel: Option<String>,
+    #[command(flatten)]
+    wishes: Wishes,
 }
 
 /// What the files hold.
@@ -95,7 +97,7 @@ impl Run {
         let gpu = target.open()?;
         let weights: Vec<_> =
             files.weights.iter().map(|(weight, bias)| Weights { weight, bias: bias.as_deref() }).collect();
-        let layer: Layer = gpu.chain_with(&problem.chain(), &weights, choice(self.kernel.as_deref()))?;
+        let layer: Layer = gpu.chain_with(&problem.chain(), &weights, self.wishes.choice(self.kernel.as_deref()))?;
         let upload =
             |values: &[f32], shape| gpu.upload_as(&from_nchw(values, shape, problem.layout), shape, problem.layout);
         let input = upload(&files.input, problem.input)?;

@@ -1,25 +1,43 @@
 //! Where runs end: the cheapest way through a chain, by dynamic programming.
 
 use super::{Choice, Considered, Fusion, Step, is_pool};
+use crate::kernels::Recipe;
 
 /// What the caller wants, taken apart.
 pub struct Wanted<'a> {
     /// A name for every step, or one for each; none if any will do.
-    pub names: Vec<&'a str>,
+    names: Vec<&'a str>,
     fusion: Fusion,
+    /// Scratch memory that a step may need of its own, bytes.
+    workspace: u64,
 }
 
 impl<'a> Wanted<'a> {
     pub fn new(choice: &'a Choice) -> Self {
+        let any = Self { names: Vec::new(), fusion: Fusion::Auto, workspace: u64::MAX };
         match choice {
-            Choice::Auto => Self { names: Vec::new(), fusion: Fusion::Auto },
-            Choice::Fusion(fusion) => Self { names: Vec::new(), fusion: *fusion },
-            Choice::Named(names) => Self { names: names.split('+').collect(), fusion: Fusion::Auto },
+            Choice::Auto => any,
+            Choice::Fusion(fusion) => Self { fusion: *fusion, ..any },
+            Choice::Named(names) => Self { names: names.split('+').collect(), ..any },
+            Choice::Within(choice, workspace) => {
+                let wanted = Self::new(choice);
+                Self { workspace: wanted.workspace.min(*workspace), ..wanted }
+            }
         }
     }
 
+    /// The names of kernels and recipes.
+    pub fn names(&self) -> &[&'a str] {
+        &self.names
+    }
+
     /// Whether a recipe may be the step at a place.
-    fn allows(&self, place: usize, recipe: &str) -> bool {
+    fn allows(&self, place: usize, recipe: &Recipe) -> bool {
+        recipe.workspace.iter().sum::<u64>() <= self.workspace && self.means(place, &recipe.name)
+    }
+
+    /// Whether a recipe is called as the step at a place is to be.
+    fn means(&self, place: usize, recipe: &str) -> bool {
         match self.names[..] {
             [] => true,
             // A single name of a kernel for convolutions leaves pools as they are.
@@ -61,7 +79,7 @@ pub fn cheapest(considered: &[Considered], count: usize, wanted: &Wanted<'_>) ->
         let places_here = if wanted.fusion == Fusion::Never && links > 1 { 0..0 } else { 0..places.max(1) };
         for place in places_here {
             let Some(before) = &best[first][place] else { continue };
-            let Some(pick) = pick(answers, |name| wanted.allows(place, name)) else { continue };
+            let Some(pick) = pick(answers, |recipe| wanted.allows(place, recipe)) else { continue };
             let taken = (begin + pick.answer, pick.recipe);
             let steps = before.steps.iter().copied().chain([taken]).collect();
             let way = Way { seconds: before.seconds + pick.seconds, steps };
@@ -111,16 +129,77 @@ struct Pick {
 }
 
 /// The cheapest recipe for a run, of those allowed: if some were measured, of these.
-fn pick(answers: &[Considered], allowed: impl Fn(&str) -> bool) -> Option<Pick> {
+fn pick(answers: &[Considered], allowed: impl Fn(&Recipe) -> bool) -> Option<Pick> {
     let mut best: Option<(bool, Pick)> = None;
     for (answer, considered) in answers.iter().enumerate() {
         for (recipe, candidate) in considered.answer.iter().flatten().enumerate() {
             let (guessed, seconds) = (candidate.measured.is_none(), candidate.seconds());
             let better = |(other, pick): &(bool, Pick)| (guessed, seconds) < (*other, pick.seconds);
-            if allowed(&candidate.recipe.name) && best.as_ref().is_none_or(better) {
+            if allowed(&candidate.recipe) && best.as_ref().is_none_or(better) {
                 best = Some((guessed, Pick { answer, recipe, seconds }));
             }
         }
     }
     best.map(|(_, pick)| pick)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Candidate, model::Parts};
+    use super::*;
+
+    /// A candidate for links from `first` on that takes so many seconds and bytes of scratch memory.
+    fn answer(first: usize, links: usize, name: &str, seconds: f64, workspace: u64) -> Considered {
+        let recipe = Recipe {
+            name: name.into(),
+            passes: Vec::new(),
+            weights: Vec::new(),
+            workspace: vec![workspace / 2, workspace - workspace / 2],
+            work: Default::default(),
+            tolerance: 1.0,
+            exact: true,
+        };
+        let parts = Parts { mult_adds: seconds, accesses: 0.0, shared: 0.0, bytes: 0.0, dispatch: 0.0, overlap: true };
+        Considered { first, links, kernel: "any", answer: Ok(vec![Candidate { recipe, parts, measured: None }]) }
+    }
+
+    fn taken(considered: &[Considered], choice: &Choice) -> Option<String> {
+        let steps = cheapest(considered, 3, &Wanted::new(choice))?;
+        Some(steps.into_iter().map(|step| step.recipe.name).collect::<Vec<_>>().join("+"))
+    }
+
+    /// Three links; all three together are the cheapest and need the most scratch memory.
+    fn considered() -> Vec<Considered> {
+        vec![
+            answer(0, 1, "a", 1.0, 0),
+            answer(0, 1, "a_fast", 0.5, 100),
+            answer(0, 2, "ab", 4.0, 0),
+            answer(0, 3, "abc", 0.25, 1000),
+            answer(1, 1, "b", 1.0, 0),
+            answer(1, 2, "bc", 1.5, 0),
+            answer(2, 1, "c", 1.0, 0),
+        ]
+    }
+
+    #[test]
+    fn wishes_are_heeded() {
+        let considered = considered();
+        let taken = |choice: Choice| taken(&considered, &choice);
+        assert_eq!(taken(Choice::Auto).as_deref(), Some("abc"));
+        assert_eq!(taken(Choice::Fusion(Fusion::Always)).as_deref(), Some("abc"));
+        assert_eq!(taken(Choice::Fusion(Fusion::Never)).as_deref(), Some("a_fast+b+c"));
+        assert_eq!(taken(Choice::Auto.within(100)).as_deref(), Some("a_fast+bc"));
+        assert_eq!(taken(Choice::Auto.within(99)).as_deref(), Some("a+bc"));
+        assert_eq!(taken(Choice::Fusion(Fusion::Never).within(99)).as_deref(), Some("a+b+c"));
+        // Two steps either way; the cheaper one, though one by one is cheaper still for `ab`.
+        assert_eq!(taken(Choice::Fusion(Fusion::Always).within(99)).as_deref(), Some("a+bc"));
+        assert_eq!(taken(Choice::Named("ab+c".into())).as_deref(), Some("ab+c"));
+        assert_eq!(taken(Choice::Named("abc".into()).within(99)), None);
+        assert_eq!(taken(Choice::Auto.within(100).within(1000)).as_deref(), Some("a_fast+bc"));
+    }
+
+    #[test]
+    fn what_is_around_a_run_worked_out_by_hand() {
+        assert_eq!(around(&considered(), 3), [vec![0.0, 0.5, 1.5, 0.25], vec![0.25, 1.5, 1.0, 0.0]]);
+    }
 }

@@ -28,7 +28,7 @@ const GPU: Rates =
 
 /// Two cores of lavapipe, fitted to the kernels' own times.
 const CPU: Rates =
-    Rates { mult_adds: 8.8e10, accesses: 1.6e9, shared: 8.6e8, bytes: 2.6e10, dispatch: 4.8e-5, parallel: 2.0 };
+    Rates { mult_adds: 7.5e10, accesses: 2e9, shared: 2e9, bytes: 3e10, dispatch: 3.3e-5, parallel: 2.0 };
 
 impl Rates {
     /// Whether all are numbers that the model can divide by.
@@ -42,6 +42,10 @@ impl Rates {
         if caps.is_cpu { CPU } else { GPU }
     }
 }
+
+/// The share of its rate at which a software device reads workgroup memory in kernels: at each barrier everything that
+/// is alive moves to memory and back. (Fitted.)
+const SHARED_ON_CPU: f64 = 0.5;
 
 /// What each part of a recipe's work takes, seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -68,10 +72,11 @@ impl Parts {
             true => whole_rounds(recipe, rates.parallel),
             false => (invocations / (64.0 * rates.parallel)).clamp(1e-3, 1.0),
         };
+        let shared_rate = rates.shared * if caps.is_cpu { SHARED_ON_CPU } else { 1.0 };
         Self {
             mult_adds: mult_adds / rates.mult_adds / occupancy,
             accesses: accesses / rates.accesses / occupancy,
-            shared: shared / rates.shared / occupancy,
+            shared: shared / shared_rate / occupancy,
             bytes: bytes / rates.bytes,
             dispatch: rates.dispatch * recipe.passes.len() as f64,
             overlap: !caps.is_cpu,

@@ -1,5 +1,6 @@
 //! A plan in numbers and reasons, as `--json` writes it.
 
+use gpuconv::kernels::Recipe;
 use gpuconv::planner::model::Parts;
 use gpuconv::planner::{Considered, Planner, Schedule};
 use gpuconv::{Chain, Choice, Fusion, Layout, Shape, cost, planner};
@@ -13,6 +14,7 @@ pub struct Subject<'a> {
     pub input: Shape,
     pub layout: Layout,
     pub planner: Planner<'a>,
+    pub choice: &'a Choice,
     pub schedule: &'a Schedule,
 }
 
@@ -115,14 +117,8 @@ pub struct Candidate {
 pub const MOST_LISTED: usize = 3;
 
 impl Planned {
-    pub fn new(
-        problem: String,
-        adapter: String,
-        subject: &Subject<'_>,
-        named: Option<&str>,
-        measured: Option<&[f64]>,
-    ) -> Outcome<Self> {
-        let Subject { chain, input, layout, planner, schedule } = subject;
+    pub fn new(problem: String, adapter: String, subject: &Subject<'_>, measured: Option<&[f64]>) -> Outcome<Self> {
+        let Subject { chain, input, layout, planner, choice, schedule } = subject;
         let cost = cost::chain(chain, *input)?;
         let others = if chain.links().len() <= MOST_LISTED {
             planner.alternatives(chain, *input, *layout)?
@@ -137,7 +133,7 @@ impl Planned {
         let ms = schedule.seconds() * 1e3;
         let steps = schedule.steps.iter().enumerate().map(|(index, step)| {
             let flops = cost.links[step.first..step.first + step.links].iter().map(|link| 2 * link.mult_adds).sum();
-            Step::new(subject, step, flops, measured.map(|measured| measured[index]), named.is_some())
+            Step::new(subject, step, flops, measured.map(|measured| measured[index]))
         });
         let around = schedule.around();
         Ok(Self {
@@ -145,7 +141,7 @@ impl Planned {
             adapter,
             schedule: kernels(schedule),
             ms,
-            why: why(schedule, ms, runners_up.first(), named),
+            why: why(schedule, ms, runners_up.first(), choice),
             steps: steps.collect(),
             workspace: Workspace {
                 bytes: schedule.workspace.bytes(),
@@ -158,12 +154,12 @@ impl Planned {
                 fused: cost.bytes_fused,
             },
             runners_up,
-            candidates: schedule.considered.iter().flat_map(|run| candidates(run, schedule, named, &around)).collect(),
+            candidates: schedule.considered.iter().flat_map(|run| candidates(run, schedule, choice, &around)).collect(),
         })
     }
 }
 
-fn why(schedule: &Schedule, ms: f64, next: Option<&RunnerUp>, named: Option<&str>) -> String {
+fn why(schedule: &Schedule, ms: f64, next: Option<&RunnerUp>, choice: &Choice) -> String {
     let measured = |step: &planner::Step| candidate_of(schedule, step).is_some_and(|one| one.measured.is_some());
     let by = match schedule.steps.iter().filter(|step| measured(step)).count() {
         0 => "by the model",
@@ -171,13 +167,13 @@ fn why(schedule: &Schedule, ms: f64, next: Option<&RunnerUp>, named: Option<&str
         _ => "by measurements and the model",
     };
     let time = format!("{} ms {by}", table::figure(ms));
-    match (named, next) {
-        (Some(_), _) => format!("asked for by --kernel; {time}"),
-        (None, None) => time,
-        (None, Some(next)) => {
+    match (choice, next) {
+        (Choice::Auto, None) => time,
+        (Choice::Auto, Some(next)) => {
             let other = table::figure(next.ms);
             format!("{time}; next is {} with {other} ms, {}", next.schedule, compared(next.ms, ms))
         }
+        _ => format!("as asked for; {time}"),
     }
 }
 
@@ -192,7 +188,7 @@ fn candidate_of<'a>(schedule: &'a Schedule, step: &planner::Step) -> Option<&'a 
 fn candidates(
     run: &Considered,
     schedule: &Schedule,
-    named: Option<&str>,
+    choice: &Choice,
     [before, after]: &[Vec<f64>; 2],
 ) -> Vec<Candidate> {
     let Considered { first, links, kernel, .. } = *run;
@@ -210,7 +206,7 @@ fn candidates(
         let whole = before[first] + candidate.seconds() + after[first + links];
         let reason = match taken {
             true => None,
-            false if named.is_some_and(|names| !asks_for(names, name)) => Some("not asked for".into()),
+            false if barred(choice, links, &candidate.recipe).is_some() => barred(choice, links, &candidate.recipe),
             false if tuned && candidate.measured.is_none() => Some("no time of it was kept by tuning".into()),
             false => {
                 let times = compared(whole, schedule.seconds());
@@ -232,7 +228,7 @@ fn candidates(
 }
 
 impl Step {
-    fn new(subject: &Subject<'_>, step: &planner::Step, flops: u64, measured: Option<f64>, named: bool) -> Self {
+    fn new(subject: &Subject<'_>, step: &planner::Step, flops: u64, measured: Option<f64>) -> Self {
         let Planner { caps, profile } = subject.planner;
         let rates = profile.rates(caps);
         let (work, parts) = (step.recipe.work, Parts::new(&step.recipe, &rates, caps));
@@ -257,7 +253,7 @@ impl Step {
             measured_ms: measured.map(|seconds| seconds * 1e3),
             share_of_roofline: roofline / measured.unwrap_or(step.seconds),
             bound: bound(&parts),
-            why: if named { "asked for".into() } else { why_step(subject.schedule, step) },
+            why: why_step(subject.schedule, step),
         }
     }
 }
@@ -292,6 +288,20 @@ fn why_step(schedule: &Schedule, step: &planner::Step) -> String {
         reasons.push(format!("{} {}", next.recipe.name, compared(next.seconds(), step.seconds)));
     }
     if reasons.is_empty() { "there is no other".into() } else { reasons.join("; ") }
+}
+
+/// What a caller's wishes have against a recipe for so many links.
+fn barred(choice: &Choice, links: usize, recipe: &Recipe) -> Option<String> {
+    match choice {
+        Choice::Named(names) if !asks_for(names, &recipe.name) => Some("not asked for".into()),
+        Choice::Fusion(Fusion::Never) if links > 1 => Some("fusion is forbidden".into()),
+        Choice::Within(choice, most) => {
+            let needed: u64 = recipe.workspace.iter().sum();
+            let too_large = || format!("needs {} bytes of scratch memory", table::count(needed));
+            (needed > *most).then(too_large).or_else(|| barred(choice, links, recipe))
+        }
+        _ => None,
+    }
 }
 
 /// Whether `--kernel` means a recipe, by its own name or its kernel's.
