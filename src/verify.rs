@@ -39,7 +39,7 @@ pub fn schedules(problem: &Problem, caps: &Caps, turn: usize) -> Result<Vec<Sche
         let by =
             |fusion| planner::schedule(&network.chain, problem.input, problem.layout, caps, &Choice::Fusion(fusion));
         let mut schedules =
-            [Fusion::Auto, Fusion::Never, Fusion::Always].map(by).into_iter().collect::<Result<Vec<_>>>()?;
+            [Fusion::Never, Fusion::Auto, Fusion::Always].map(by).into_iter().collect::<Result<Vec<_>>>()?;
         schedules.dedup_by_key(|schedule| schedule.name());
         return Ok(schedules);
     }

@@ -506,7 +506,7 @@ fn networks_are_problems() {
     assert_eq!(link(53), ("pointwise", serde_json::json!([8, 1000, 1, 1])));
 
     // Of a fixture's size, so that what the tests of networks compile may serve.
-    let small = "mobilenet_v2 1x3x64x64 -> 20 w0.1";
+    let small = "mobilenet_v2 1x3x64x64 -> 20 w0.05";
     let plan = json(&["plan", "--json", small]);
     let links = plan["steps"].as_array().unwrap().iter().map(|step| step["links"].as_u64().unwrap());
     assert_eq!((links.sum::<u64>(), plan["runners_up"].as_array().unwrap().is_empty()), (54, false));
