@@ -48,6 +48,8 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
 struct Measured {
     problem: String,
     kernel: String,
+    #[serde(skip)]
+    steps: usize,
     adapter: String,
     /// Host array in to host array out.
     e2e_ms: Spread,
@@ -191,6 +193,7 @@ impl<'a> Subject<'a> {
         Ok(Measured {
             problem: case.text.clone(),
             kernel: kernels(&self.schedule),
+            steps: self.schedule.steps.len(),
             adapter: adapter_name(self.gpu),
             gflops: giga(2 * cost.mult_adds),
             gbps: giga(bytes),
@@ -296,7 +299,8 @@ fn text(gpu: &GpuConv, measured: &[Measured]) -> String {
         last = &result.problem;
         table.add_row([
             problem.into(),
-            result.kernel.clone(),
+            // A network's would be wider than any screen; --json has them, and `plan`.
+            if result.steps > 3 { format!("{} steps", result.steps) } else { result.kernel.clone() },
             result.gpu_ms.as_ref().map_or("-".into(), spread),
             spread(&result.wall_ms),
             spread(&result.e2e_ms),
