@@ -288,11 +288,23 @@ fn check_names(considered: &[Considered], wanted: &[&str]) -> Result<()> {
 }
 
 fn no_schedule(chain: &Chain, input: Shape, considered: Vec<Considered>) -> Error {
-    let rejected = considered
-        .into_iter()
-        .filter_map(|answer| answer.answer.err().map(|reason| (answer.kernel.to_string(), reason)))
-        .collect();
     let links = chain.links().len();
-    let problem = format!("{} on {input}", if links == 1 { "a link".into() } else { format!("a chain of {links}") });
-    Error::NoKernel { problem, rejected }
+    let covers = |answer: &Considered, link: usize| (answer.first..answer.first + answer.links).contains(&link);
+    // Of a chain the first link that nothing computes is what there is to say.
+    let missing =
+        (0..links).find(|&link| !considered.iter().any(|answer| covers(answer, link) && answer.answer.is_ok()));
+    let mut rejected: Vec<(String, Unsupported)> = Vec::new();
+    for answer in considered.into_iter().filter(|answer| missing.is_none_or(|link| covers(answer, link))) {
+        let Err(reason) = answer.answer else { continue };
+        // Where every link has a kernel, but not one that was asked for, each kernel has its say once.
+        if missing.is_some() || rejected.iter().all(|(kernel, _)| kernel != answer.kernel) {
+            rejected.push((answer.kernel.to_string(), reason));
+        }
+    }
+    let problem = match missing {
+        _ if links == 1 => "a link".into(),
+        Some(link) => format!("link {link} of a chain of {links}"),
+        None => format!("a chain of {links}"),
+    };
+    Error::NoKernel { problem: format!("{problem} on {input}"), rejected }
 }

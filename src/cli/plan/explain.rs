@@ -123,8 +123,9 @@ impl Planned {
         let others = if chain.links().len() <= MOST_LISTED {
             planner.alternatives(chain, *input, *layout)?
         } else {
-            let forced = |fusion| planner.schedule(chain, *input, *layout, &Choice::Fusion(fusion));
-            vec![forced(Fusion::Never)?, forced(Fusion::Always)?]
+            // Without fusion a tensor between two links may be too large for the device.
+            let forced = |fusion| planner.schedule(chain, *input, *layout, &Choice::Fusion(fusion)).ok();
+            [Fusion::Never, Fusion::Always].into_iter().filter_map(forced).collect()
         };
         let others = others.iter().filter(|other| other.name() != schedule.name());
         let mut runners_up: Vec<_> =
