@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::kernels::Pass;
+use crate::pipelines::PipelineCache;
 use crate::profile::Profile;
 
 /// A device with its caches.
@@ -18,6 +19,7 @@ pub struct Device {
     pub id: u64,
     /// What was measured on it; plans made from now on go by it.
     profile: Mutex<Arc<Profile>>,
+    cache: PipelineCache,
     lost: Arc<OnceLock<String>>,
     /// A lock for each shader, so that threads compile different ones at the same time, but each once.
     pipelines: Mutex<HashMap<String, Arc<PipelineSlot>>>,
@@ -44,6 +46,7 @@ impl Device {
             caps,
             id,
             profile: Mutex::default(),
+            cache: PipelineCache::default(),
             lost: Arc::default(),
             pipelines: Mutex::default(),
             readback: Mutex::default(),
@@ -126,6 +129,38 @@ impl Device {
         })
     }
 
+    /// The driver's cache of pipelines, made at its first use; none where the device has none.
+    pub fn pipeline_cache(&self) -> Option<Arc<wgpu::PipelineCache>> {
+        let mut cache = lock(&self.cache);
+        if cache.is_none() && self.device.features().contains(wgpu::Features::PIPELINE_CACHE) {
+            // SAFETY: there is no data that could be wrong.
+            *cache = unsafe { self.make_cache(None) }.ok();
+        }
+        cache.clone()
+    }
+
+    /// Replaces the cache of pipelines by one with data. Whether the device has one.
+    ///
+    /// # Safety
+    /// The data must be what [`wgpu::PipelineCache::get_data`] gave on such a device.
+    pub unsafe fn load_pipeline_cache(&self, data: &[u8]) -> Result<bool> {
+        if !self.device.features().contains(wgpu::Features::PIPELINE_CACHE) {
+            return Ok(false);
+        }
+        // SAFETY: as the caller says.
+        let loaded = unsafe { self.make_cache(Some(data)) }?;
+        *lock(&self.cache) = Some(loaded);
+        Ok(true)
+    }
+
+    /// # Safety
+    /// As [`Device::load_pipeline_cache`].
+    unsafe fn make_cache(&self, data: Option<&[u8]>) -> Result<Arc<wgpu::PipelineCache>> {
+        let descriptor = wgpu::PipelineCacheDescriptor { label: Some("gpuconv"), data, fallback: true };
+        // SAFETY: as the caller says; what the driver itself finds wrong it starts without.
+        self.scoped(|| Arc::new(unsafe { self.device.create_pipeline_cache(&descriptor) }))
+    }
+
     /// What was measured on the device.
     pub fn profile(&self) -> Arc<Profile> {
         lock(&self.profile).clone()
@@ -175,6 +210,7 @@ impl Device {
             bind_group_layouts: &[Some(&layout)],
             immediate_size: 0,
         });
+        let cache = self.pipeline_cache();
         let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(name),
             layout: Some(&pipeline_layout),
@@ -185,7 +221,7 @@ impl Device {
                 zero_initialize_workgroup_memory: false,
                 ..Default::default()
             },
-            cache: None,
+            cache: cache.as_deref(),
         });
         Pipeline { pipeline, layout }
     }

@@ -90,7 +90,10 @@ impl GpuConv {
 
     /// The features that kernels use where an adapter has them; none is needed.
     pub fn wanted_features() -> wgpu::Features {
-        wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SHADER_INT64
+        wgpu::Features::SUBGROUP
+            | wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::SHADER_INT64
+            | wgpu::Features::PIPELINE_CACHE
     }
 
     /// The adapters of this machine, the one that [`GpuConv::new`] takes first.

@@ -51,6 +51,7 @@ pub mod kernels;
 mod layer;
 pub mod nets;
 pub mod pack;
+mod pipelines;
 mod plan;
 pub mod planner;
 pub mod probe;

@@ -31,8 +31,9 @@ const BATCH: [f64; 2] = [2e-3, 2e-2];
 const HOPELESS: f64 = 3.0;
 /// Nor are those compiled whose modelled time is so many times the best measured one.
 const UNLIKELY: f64 = 10.0;
-/// After a round those go on whose least time is below so many times the least of all.
-const CLOSE: f64 = 1.3;
+/// After a round those go on whose least time is below so many times the least of all: in the first rounds, when one
+/// moment of other work may still count double, and later.
+const CLOSE: [f64; 2] = [2.5, 1.3];
 
 /// Layers of networks that people run, a problem a line: what the cost model is tested on.
 pub fn cases() -> impl Iterator<Item = &'static str> {
@@ -315,7 +316,7 @@ fn race(timer: &Timer, runners: &mut [Runner], deadline: Instant, thorough: bool
         if round >= ROUNDS[0] && start.elapsed() > RACE {
             return Ok(());
         }
-        let limit = if thorough && round < 3 { f64::INFINITY } else { CLOSE * best };
+        let limit = if thorough && round < 3 { f64::INFINITY } else { CLOSE[usize::from(round >= ROUNDS[0])] * best };
         for runner in runners.iter_mut().filter(|runner| round == 0 || runner.least <= limit) {
             if Instant::now() > deadline && round > 0 {
                 return Ok(());

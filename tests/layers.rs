@@ -245,3 +245,33 @@ fn caps_are_the_devices() {
     assert_eq!(caps.subgroup.is_some(), features.contains(wgpu::Features::SUBGROUP));
     assert_eq!(caps.max_storage_binding, gpu.device().limits().max_storage_buffer_binding_size);
 }
+
+#[test]
+fn pipelines_are_compiled_ahead_and_kept() {
+    let first = gpu();
+    let chain = Chain::inverted_residual(4, 4, 3, 1);
+    let (input, layout) = (Shape::from([1, 4, 5, 6]), Layout::Nchw);
+    let chains = [(chain.clone(), input, layout), (Conv2d::pointwise(4, 8).into(), input, layout)];
+    pollster::block_on(first.warm_up_async(chains.to_vec())).unwrap();
+    first.warm_up(&chains).unwrap();
+    let wrong = [(chain.clone(), Shape::from([1, 5, 5, 6]), layout)];
+    assert!(matches!(first.warm_up(&wrong), Err(Error::Channels { link: 0, expected: 4, actual: 5 })));
+
+    let Some(data) = first.pipeline_cache_data() else {
+        assert!(!first.device().features().contains(wgpu::Features::PIPELINE_CACHE));
+        return;
+    };
+    let second = gpu();
+    let mut damaged = data.clone();
+    damaged[40] ^= 1;
+    // SAFETY: of this process; the damage must be seen.
+    assert_eq!(unsafe { second.load_pipeline_cache(&damaged) }, Ok(false));
+    // SAFETY: of this process.
+    assert_eq!(unsafe { second.load_pipeline_cache(&data) }, Ok(true));
+    let weights = draw(&chain);
+    let weights = borrow(&weights);
+    let values = random::integers("input", input.len(), 2);
+    let x = second.upload(&values, input).unwrap();
+    let y = second.chain(&chain, &weights).unwrap().forward(&x).unwrap();
+    assert_eq!(second.download(&y).unwrap(), expected(&chain, &values, input, &weights, None));
+}

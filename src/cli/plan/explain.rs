@@ -1,5 +1,6 @@
 //! A plan in numbers and reasons, as `--json` writes it.
 
+use gpuconv::cost::ChainCost;
 use gpuconv::kernels::Recipe;
 use gpuconv::planner::model::Parts;
 use gpuconv::planner::{Considered, Planner, Schedule};
@@ -133,8 +134,7 @@ impl Planned {
         runners_up.sort_by(|a, b| a.ms.total_cmp(&b.ms));
         let ms = schedule.seconds() * 1e3;
         let steps = schedule.steps.iter().enumerate().map(|(index, step)| {
-            let flops = cost.links[step.first..step.first + step.links].iter().map(|link| 2 * link.mult_adds).sum();
-            Step::new(subject, step, flops, measured.map(|measured| measured[index]))
+            Step::new(subject, step, flops(chain, &cost, step), measured.map(|measured| measured[index]))
         });
         let around = schedule.around();
         Ok(Self {
@@ -176,6 +176,16 @@ fn why(schedule: &Schedule, ms: f64, next: Option<&RunnerUp>, choice: &Choice) -
         }
         _ => format!("as asked for; {time}"),
     }
+}
+
+/// The floating-point operations of a step's links, two a multiply-add. (The bias is where the sum starts, and free.)
+fn flops(chain: &Chain, cost: &ChainCost, step: &planner::Step) -> u64 {
+    let links = step.first..step.first + step.links;
+    let flops = |link: usize| match chain.links()[link].conv() {
+        Some(conv) => 2 * cost.links[link].output.len() * conv.fan_in(),
+        None => cost.links[link].mult_adds,
+    };
+    links.map(flops).sum()
 }
 
 /// The candidate that a step was made of.
