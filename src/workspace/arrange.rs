@@ -221,9 +221,9 @@ mod tests {
             let count = 1 + draw(&mut seed, 24) as usize;
             let sizes: Vec<_> = (0..count).map(|_| 4 * (1 + draw(&mut seed, 1000))).collect();
             let mut dispatches = line(count);
-            for (now, dispatch) in dispatches.iter_mut().enumerate().skip(2) {
+            for (now, uses) in dispatches.iter_mut().enumerate().take(count).skip(2) {
                 if draw(&mut seed, 3) == 0 {
-                    dispatch.reads.push(draw(&mut seed, now as u64 - 1) as usize);
+                    uses.reads.push(draw(&mut seed, now as u64 - 1) as usize);
                 }
             }
             let limits = Limits { alignment: [4, 32, 256][draw(&mut seed, 3) as usize], buffer: 1 << 20 };
