@@ -7,6 +7,19 @@ struct Params {
     in_width: u32,
     out_height: u32,
     out_width: u32,
+    in_channels: u32,
+    out_channels: u32,
+    groups: u32,
+    // Channels of a group.
+    group_in: u32,
+    group_out: u32,
+    // How products are laid out: panels of output channels in a group; k with its padding, and a segment of it; where
+    // weights and biases start, in elements.
+    panels: u32,
+    padded_depth: u32,
+    segment_depth: u32,
+    weights_at: u32,
+    bias_at: u32,
     // Tiles along a row and a column of the output, for kernels that count them.
     tiles_x: u32,
     tiles_y: u32,
@@ -36,7 +49,7 @@ fn inside(coordinate: i32, extent: u32) -> bool {
     return u32(coordinate) < extent;
 }
 
-// A loop's bound as drivers must not see it: Mesa unrolls loops of up to 32 steps whole, at many times the compile
+// A loop's bound as drivers must not see it, if it is a constant: Mesa unrolls loops of up to 32 steps whole, at many times the compile
 // time and for nothing where a step is long. (No grid is run for an empty batch.)
 fn opaque(bound: u32) -> u32 {
     return select(bound, 0u, params.batch == 0u);

@@ -7,7 +7,7 @@
 //
 // input    NCHW or NHWC, by the strides
 // weights  [channel][tap] for NCHW, [tap][channel] for NHWC, as `Value`s; then the biases
-// host     geometry and channels, CHANNELS (in `Value`s), MULTIPLIER, BIAS_AT, TILE_WIDTH, WORKGROUP,
+// host     geometry, TILE_WIDTH, WORKGROUP, channels and offsets in `Value`s,
 //          `Value`, `input`, `store_value`, `compute_strip`, and an output_* file
 
 @group(0) @binding(2) var<storage, read> weights: array<Value>;
@@ -34,18 +34,18 @@ fn main(
     if index >= params.work {
         return;
     }
-    let item = item(index, CHANNELS);
+    let item = item(index, params.out_channels);
     let y = item.y * params.strip_rows;
     let x = item.x * TILE_WIDTH;
     var strip: Strip;
     strip.top = i32(y * STRIDE_Y) - i32(PAD_TOP);
     strip.left = i32(x * STRIDE_X) - i32(PAD_LEFT);
-    strip.input = item.batch * IN_CHANNELS * in_pixels() + item.channel / MULTIPLIER * in_channel_stride();
+    strip.input = item.batch * params.in_channels * in_pixels() + item.channel / (params.out_channels / params.in_channels) * in_channel_stride();
     strip.channel = item.channel;
-    strip.output = item.batch * OUT_CHANNELS * out_pixels()
+    strip.output = item.batch * params.out_channels * out_pixels()
         + item.channel * out_channel_stride()
         + y * out_row_stride()
-        + x * OUT_PIXEL_STRIDE;
+        + x * out_pixel_stride();
     strip.rows = min(params.strip_rows, params.out_height - y);
     strip.columns = params.out_width - x;
     compute_strip(strip);

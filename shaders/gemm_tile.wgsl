@@ -33,19 +33,19 @@ fn main(
         return;
     }
     // Neighbours share their pixels, which are then still in cache.
-    let panel = index % (GROUPS * PANELS);
-    let first_pixel = index / (GROUPS * PANELS) * TILE_PIXELS;
-    let group = panel / PANELS;
+    let panel = index % (params.groups * params.panels);
+    let first_pixel = index / (params.groups * params.panels) * TILE_PIXELS;
+    let group = panel / params.panels;
 
     let staged = staged_place(first_pixel, group, local);
-    let panel_at = WEIGHTS_AT / 4u + panel * PADDED_DEPTH * CHANNEL_QUADS;
+    let panel_at = params.weights_at / 4u + panel * params.padded_depth * CHANNEL_QUADS;
     let row = local / MICRO_COLUMNS;
     let column = local % MICRO_COLUMNS;
     var sums: MicroTile;
     for (var segment = 0u; segment < segments(); segment++) {
         let located = locate(staged, segment);
-        let end = (segment + 1u) * SEGMENT_DEPTH;
-        for (var k0 = segment * SEGMENT_DEPTH; k0 < opaque(end); k0 += TILE_DEPTH) {
+        let end = (segment + 1u) * params.segment_depth;
+        for (var k0 = segment * params.segment_depth; k0 < end; k0 += TILE_DEPTH) {
             stage_pixels(k0, located, local);
             for (var quad = local; quad < TILE_DEPTH * CHANNEL_QUADS; quad += THREADS) {
                 channel_tile[quad] = weights[panel_at + k0 * CHANNEL_QUADS + quad];
@@ -58,5 +58,5 @@ fn main(
             workgroupBarrier();
         }
     }
-    finish(&sums, first_pixel, group, panel % PANELS * TILE_CHANNELS, row, column);
+    finish(&sums, first_pixel, group, panel % params.panels * TILE_CHANNELS, row, column);
 }

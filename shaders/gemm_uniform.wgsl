@@ -16,7 +16,7 @@ fn main(
     if index >= params.work {
         return;
     }
-    let panel = index % (GROUPS * PANELS);
-    let first_pixel = (index / (GROUPS * PANELS) * THREADS + local) * PIXELS;
-    compute(first_pixel, panel / PANELS, panel);
+    let panel = index % (params.groups * params.panels);
+    let first_pixel = (index / (params.groups * params.panels) * THREADS + local) * PIXELS;
+    compute(first_pixel, panel / params.panels, panel);
 }

@@ -7,6 +7,6 @@ fn pixel_count() -> u32 {
 fn output_quad(pixel: u32, group: u32) -> OutputQuad {
     let pixels = vec4<u32>(pixel) + vec4<u32>(0u, 1u, 2u, 3u);
     let clamped = min(pixels, vec4<u32>(pixel_count() - 1u));
-    let plane = clamped / out_pixels() * OUT_CHANNELS + group * GROUP_OUT;
+    let plane = clamped / out_pixels() * params.out_channels + group * params.group_out;
     return OutputQuad(plane * out_pixels() + clamped % out_pixels(), pixels < vec4<u32>(pixel_count()));
 }

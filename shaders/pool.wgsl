@@ -3,11 +3,11 @@
 // A workgroup computes PLANES planes with LANES invocations each: every invocation sums each LANES-th pixel, then a
 // tree in workgroup memory adds their sums.
 //
-// input    NCHW or NHWC, by `plane_start`, PIXEL_STRIDE and the order of the lanes
+// input    NCHW or NHWC, by the strides and the order of the lanes
 // output   a value a plane, one image after the other: in both layouts, for there is one pixel
 // host     PLANES, LANES (a power of two), STEPS (its logarithm), WORKGROUP (PLANES * LANES), PLANE_DISTANCE and
 //          LANE_DISTANCE (between invocations of two planes and of two lanes; neighbours read neighbours in memory),
-//          `plane_start`, PIXEL_STRIDE
+//          and pool_planes.wgsl
 
 @group(0) @binding(1) var<storage, read> input: array<f32>;
 @group(0) @binding(2) var<storage, read_write> output: array<f32>;
@@ -27,7 +27,7 @@ fn main(
     var sum = 0.0;
     for (var first = 0u; first < in_pixels(); first += LANES) {
         let pixel = first + lane;
-        let value = input[start + min(pixel, in_pixels() - 1u) * PIXEL_STRIDE];
+        let value = input[start + min(pixel, in_pixels() - 1u) * in_pixel_stride()];
         sum += select(0.0, value, pixel < in_pixels());
     }
 

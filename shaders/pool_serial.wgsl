@@ -1,9 +1,9 @@
 // Global average pooling where invocations that cooperate gain nothing: each sums a plane by itself, row by row, so
 // that the error grows with a row and a column and not with all pixels.
 //
-// input    NCHW or NHWC, by `plane_start` and PIXEL_STRIDE
+// input    NCHW or NHWC, by the strides
 // output   a value a plane, one image after the other: in both layouts, for there is one pixel
-// host     `plane_start`, PIXEL_STRIDE, WORKGROUP
+// host     WORKGROUP, and pool_planes.wgsl
 
 @group(0) @binding(1) var<storage, read> input: array<f32>;
 @group(0) @binding(2) var<storage, read_write> output: array<f32>;
@@ -21,10 +21,10 @@ fn main(
     let start = plane_start(plane);
     var sum = 0.0;
     for (var y = 0u; y < params.in_height; y++) {
-        let row = start + y * params.in_width * PIXEL_STRIDE;
+        let row = start + y * params.in_width * in_pixel_stride();
         var row_sum = 0.0;
         for (var x = 0u; x < params.in_width; x++) {
-            row_sum += input[row + x * PIXEL_STRIDE];
+            row_sum += input[row + x * in_pixel_stride()];
         }
         sum += row_sum;
     }

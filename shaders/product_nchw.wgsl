@@ -8,10 +8,10 @@ struct OutputQuad {
 
 // Stores four pixels of a channel of the quad's group.
 fn store_row(quad: OutputQuad, group: u32, channel: u32, sum: vec4<f32>) {
-    if channel < GROUP_OUT {
+    if channel < params.group_out {
         var biased = sum;
         if HAS_BIAS {
-            biased += bias_of(group * PANELS * TILE_CHANNELS + channel);
+            biased += bias_of(group * params.panels * TILE_CHANNELS + channel);
         }
         store4(quad.at + channel * out_pixels(), quad.valid, biased);
     }

@@ -6,14 +6,14 @@ fn pixel_count() -> u32 {
 
 // Stores four channels, the first of which is `channel` of the group, of a pixel.
 fn store_pixel(pixel: u32, group: u32, channel: u32, sum: vec4<f32>) {
-    if pixel < pixel_count() && channel < GROUP_OUT {
+    if pixel < pixel_count() && channel < params.group_out {
         let channels = vec4<u32>(channel) + vec4<u32>(0u, 1u, 2u, 3u);
-        let clamped = min(channels, vec4<u32>(GROUP_OUT - 1u));
+        let clamped = min(channels, vec4<u32>(params.group_out - 1u));
         var biased = sum;
         if HAS_BIAS {
-            biased += bias4_of(group * PANELS * TILE_CHANNELS + channel);
+            biased += bias4_of(group * params.panels * TILE_CHANNELS + channel);
         }
-        let at = vec4<u32>(pixel * OUT_CHANNELS + group * GROUP_OUT) + clamped;
-        store4(at, channels < vec4<u32>(GROUP_OUT), biased);
+        let at = vec4<u32>(pixel * params.out_channels + group * params.group_out) + clamped;
+        store4(at, channels < vec4<u32>(params.group_out), biased);
     }
 }

@@ -5,5 +5,5 @@
 // `&` and not `&&`: the latter is a branch, of which there would be one for each of dozens of loads.
 fn load_padded(row: InputRow, x: i32) -> f32 {
     let inside = row.inside & inside(x, params.in_width);
-    return select(0.0, input[row.at + select(0u, u32(x) * IN_PIXEL_STRIDE, inside)], inside);
+    return select(0.0, input[row.at + select(0u, u32(x) * in_pixel_stride(), inside)], inside);
 }

@@ -1,7 +1,7 @@
 // What a fused separable convolution's source knows of the input under the kernel: the rows and columns, found once
 // for all k. The host writes out `Place`, which keeps them, and the taps in `fetch`.
 //
-// A source_depthwise_* file says where the kernel's corner is, in `corner`, and COLUMN_STRIDE.
+// A source_depthwise_* file says where the kernel's corner is, in `corner`, and how far columns are apart, in `column_stride`.
 
 // The first input under the kernel, which may lie in the padding, and the nearest column that does not.
 struct Corner {
@@ -22,12 +22,12 @@ struct Line {
 fn row(corner: Corner, below: i32) -> Line {
     let y = corner.top + below;
     let inside = inside(y, params.in_height);
-    return Line((select(0u, u32(y), inside) * params.in_width + corner.column) * COLUMN_STRIDE, inside);
+    return Line((select(0u, u32(y), inside) * params.in_width + corner.column) * column_stride(), inside);
 }
 
 // How far a column is from the corner's.
 fn column(corner: Corner, right: i32) -> Line {
     let x = corner.left + right;
     let inside = inside(x, params.in_width);
-    return Line(select(0u, u32(x) - corner.column, inside) * COLUMN_STRIDE, inside);
+    return Line(select(0u, u32(x) - corner.column, inside) * column_stride(), inside);
 }

@@ -13,11 +13,11 @@ fn place(pixel: u32, group: u32) -> Place {
     let rest = pixels % out_pixels();
     let top = vec4<i32>(rest / params.out_width * STRIDE_Y) - i32(PAD_TOP);
     let left = vec4<i32>(rest % params.out_width * STRIDE_X) - i32(PAD_LEFT);
-    return Place(pixels / out_pixels() * IN_CHANNELS * in_pixels(), top, left);
+    return Place(pixels / out_pixels() * params.in_channels * in_pixels(), top, left);
 }
 
 fn fetch(k: u32, place: Place) -> vec4<f32> {
-    if PADDED_DEPTH != DEPTH && k >= DEPTH {
+    if DEPTH_IS_PADDED && k >= params.group_in {
         return vec4<f32>(0.0);
     }
     let plane = place.image + k * in_pixels();

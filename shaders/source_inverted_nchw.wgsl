@@ -42,7 +42,7 @@ fn stage_pixels(k0: u32, place: Place, local: u32) {
     workgroupBarrier();
     for (var item = local; item < TILE_DEPTH * PIXEL_QUADS; item += THREADS) {
         let k = item / PIXEL_QUADS;
-        pixel_tile[item] = depthwise(min(k0 + k, DEPTH - 1u), k * HALO_PIXELS, item % PIXEL_QUADS);
+        pixel_tile[item] = depthwise(min(k0 + k, params.group_in - 1u), k * HALO_PIXELS, item % PIXEL_QUADS);
     }
 }
 

@@ -6,14 +6,14 @@ struct Place {
 }
 
 fn place(pixel: u32, group: u32) -> Place {
-    return Place(min(pixel, pixel_count() - 1u) * IN_CHANNELS + group * GROUP_IN);
+    return Place(min(pixel, pixel_count() - 1u) * params.in_channels + group * params.group_in);
 }
 
 fn fetch(k: u32, place: Place) -> vec4<f32> {
     let channels = vec4<u32>(k) + vec4<u32>(0u, 1u, 2u, 3u);
-    let values = load_input4(place.at + min(channels, vec4<u32>(DEPTH - 1u)));
-    if PADDED_DEPTH != DEPTH {
-        return select(vec4<f32>(0.0), values, channels < vec4<u32>(DEPTH));
+    let values = load_input4(place.at + min(channels, vec4<u32>(params.group_in - 1u)));
+    if DEPTH_IS_PADDED {
+        return select(vec4<f32>(0.0), values, channels < vec4<u32>(params.group_in));
     }
     return values;
 }

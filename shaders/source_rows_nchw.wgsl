@@ -15,7 +15,7 @@ fn place(pixel: u32, group: u32) -> Place {
     let block = min(pixel, pixel_count() - 1u) / PIXELS;
     let row = block / params.tiles_x;
     return Place(
-        (row / params.out_height * IN_CHANNELS + group * GROUP_IN) * in_pixels(),
+        (row / params.out_height * params.in_channels + group * params.group_in) * in_pixels(),
         i32(row % params.out_height * STRIDE_Y) - i32(PAD_TOP),
         i32(block % params.tiles_x * PIXELS * STRIDE_X) - i32(PAD_LEFT),
     );
@@ -23,7 +23,7 @@ fn place(pixel: u32, group: u32) -> Place {
 
 fn input_row(row: u32, place: Place) -> InputRow {
     let y = place.top + i32(row % KERNEL_HEIGHT * DILATION_Y);
-    let inside = inside(y, params.in_height) & (row < GROUP_IN * KERNEL_HEIGHT);
+    let inside = inside(y, params.in_height) & (row < params.group_in * KERNEL_HEIGHT);
     let at = place.image + row / KERNEL_HEIGHT * in_pixels() + u32(y) * params.in_width;
     return InputRow(select(0u, at, inside), inside);
 }

@@ -18,7 +18,7 @@ struct Located {
 
 fn place(pixel: u32, group: u32) -> Place {
     let pixels = min(vec4<u32>(pixel) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(pixel_count() - 1u));
-    let image = (pixels / out_pixels() * IN_CHANNELS + group * GROUP_IN) * in_pixels();
+    let image = (pixels / out_pixels() * params.in_channels + group * params.group_in) * in_pixels();
     let rest = pixels % out_pixels();
     let top = vec4<i32>(rest / params.out_width * STRIDE_Y) - i32(PAD_TOP);
     let left = vec4<i32>(rest % params.out_width * STRIDE_X) - i32(PAD_LEFT);
@@ -30,12 +30,12 @@ fn locate(place: Place, tap: u32) -> Located {
     let x = vec4<u32>(place.left + i32(tap % KERNEL_WIDTH * DILATION_X));
     // A negative coordinate wraps to a large one.
     let inside = (y < vec4<u32>(params.in_height)) & (x < vec4<u32>(params.in_width));
-    return Located(place.image + select(vec4<u32>(0u), y * params.in_width + x, inside), inside, tap * SEGMENT_DEPTH);
+    return Located(place.image + select(vec4<u32>(0u), y * params.in_width + x, inside), inside, tap * params.segment_depth);
 }
 
 fn fetch(k: u32, located: Located) -> vec4<f32> {
     let channel = k - located.first;
-    if SEGMENT_DEPTH != GROUP_IN && channel >= GROUP_IN {
+    if DEPTH_IS_PADDED && channel >= params.group_in {
         return vec4<f32>(0.0);
     }
     return select(vec4<f32>(0.0), load_input4(located.at + channel * in_pixels()), located.inside);

@@ -19,7 +19,7 @@ fn place(pixel: u32, group: u32) -> Place {
     let clamped = min(pixel, pixel_count() - 1u);
     let rest = clamped % out_pixels();
     return Place(
-        clamped / out_pixels() * in_pixels() * IN_CHANNELS + group * GROUP_IN,
+        clamped / out_pixels() * in_pixels() * params.in_channels + group * params.group_in,
         i32(rest / params.out_width * STRIDE_Y) - i32(PAD_TOP),
         i32(rest % params.out_width * STRIDE_X) - i32(PAD_LEFT),
     );
@@ -30,15 +30,15 @@ fn locate(place: Place, tap: u32) -> Located {
     let x = u32(place.left + i32(tap % KERNEL_WIDTH * DILATION_X));
     // A negative coordinate wraps to a large one.
     let inside = (y < params.in_height) & (x < params.in_width);
-    let at = place.image + select(0u, (y * params.in_width + x) * IN_CHANNELS, inside);
-    return Located(at, inside, tap * SEGMENT_DEPTH);
+    let at = place.image + select(0u, (y * params.in_width + x) * params.in_channels, inside);
+    return Located(at, inside, tap * params.segment_depth);
 }
 
 fn fetch(k: u32, located: Located) -> vec4<f32> {
     let channels = vec4<u32>(k - located.first) + vec4<u32>(0u, 1u, 2u, 3u);
-    let values = load_input4(located.at + min(channels, vec4<u32>(GROUP_IN - 1u)));
-    if SEGMENT_DEPTH != GROUP_IN {
-        return select(vec4<f32>(0.0), values, (channels < vec4<u32>(GROUP_IN)) & vec4<bool>(located.inside));
+    let values = load_input4(located.at + min(channels, vec4<u32>(params.group_in - 1u)));
+    if DEPTH_IS_PADDED {
+        return select(vec4<f32>(0.0), values, (channels < vec4<u32>(params.group_in)) & vec4<bool>(located.inside));
     }
     return select(vec4<f32>(0.0), values, located.inside);
 }

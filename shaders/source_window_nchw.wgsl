@@ -12,7 +12,7 @@ const TAPS: u32 = KERNEL_HEIGHT * KERNEL_WIDTH;
 
 fn place(pixel: u32, group: u32) -> Place {
     let pixels = min(vec4<u32>(pixel) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(pixel_count() - 1u));
-    let image = (pixels / out_pixels() * IN_CHANNELS + group * GROUP_IN) * in_pixels();
+    let image = (pixels / out_pixels() * params.in_channels + group * GROUP_IN) * in_pixels();
     let rest = pixels % out_pixels();
     let top = vec4<i32>(rest / params.out_width * STRIDE_Y) - i32(PAD_TOP);
     let left = vec4<i32>(rest % params.out_width * STRIDE_X) - i32(PAD_LEFT);
@@ -25,7 +25,7 @@ fn fetch(k: u32, place: Place) -> vec4<f32> {
     let x = vec4<u32>(place.left + i32(tap % KERNEL_WIDTH * DILATION_X));
     // A negative coordinate wraps to a large one.
     let inside = (y < vec4<u32>(params.in_height)) & (x < vec4<u32>(params.in_width))
-        & vec4<bool>(PADDED_DEPTH == DEPTH || k < DEPTH);
+        & vec4<bool>(!DEPTH_IS_PADDED || k < DEPTH);
     let at = place.image + k / TAPS * in_pixels() + y * params.in_width + x;
     return select(vec4<f32>(0.0), load_input4(select(vec4<u32>(0u), at, inside)), inside);
 }

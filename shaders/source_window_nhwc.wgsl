@@ -12,7 +12,7 @@ fn place(pixel: u32, group: u32) -> Place {
     let clamped = min(pixel, pixel_count() - 1u);
     let rest = clamped % out_pixels();
     return Place(
-        clamped / out_pixels() * in_pixels() * IN_CHANNELS + group * GROUP_IN,
+        clamped / out_pixels() * in_pixels() * params.in_channels + group * GROUP_IN,
         i32(rest / params.out_width * STRIDE_Y) - i32(PAD_TOP),
         i32(rest % params.out_width * STRIDE_X) - i32(PAD_LEFT),
     );
@@ -24,6 +24,6 @@ fn fetch(k: u32, place: Place) -> vec4<f32> {
     let y = vec4<u32>(place.top + vec4<i32>(tap / KERNEL_WIDTH * DILATION_Y));
     let x = vec4<u32>(place.left + vec4<i32>(tap % KERNEL_WIDTH * DILATION_X));
     let inside = (y < vec4<u32>(params.in_height)) & (x < vec4<u32>(params.in_width)) & (all < vec4<u32>(DEPTH));
-    let at = place.image + (y * params.in_width + x) * IN_CHANNELS + all % GROUP_IN;
+    let at = place.image + (y * params.in_width + x) * params.in_channels + all % GROUP_IN;
     return select(vec4<f32>(0.0), load_input4(select(vec4<u32>(0u), at, inside)), inside);
 }

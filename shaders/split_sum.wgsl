@@ -2,14 +2,14 @@
 //
 // partial  NCHW [image][slice][channel][pixel] or NHWC [image][pixel][slice][channel]
 // weights  the biases
-// host     SLICES, OUT_CHANNELS, HAS_BIAS, BIAS_AT, WORKGROUP, a split_sum_* file for the layout, and an output_* file
+// host     SLICES, HAS_BIAS, WORKGROUP, a split_sum_* file for the layout, and an output_* file
 
 @group(0) @binding(1) var<storage, read> partial: array<f32>;
 @group(0) @binding(2) var<storage, read> weights: array<f32>;
 
 fn bias_of(channel: u32) -> f32 {
     if HAS_BIAS {
-        return weights[BIAS_AT + channel];
+        return weights[params.bias_at + channel];
     }
     return 0.0;
 }

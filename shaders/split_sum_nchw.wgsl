@@ -7,7 +7,7 @@ struct PartialPlace {
 }
 
 fn partial_place(at: u32) -> PartialPlace {
-    let step = OUT_CHANNELS * out_pixels();
+    let step = params.out_channels * out_pixels();
     let image = at / step;
     return PartialPlace(image * SLICES * step + at % step, step, at % step / out_pixels());
 }

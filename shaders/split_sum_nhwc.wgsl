@@ -7,6 +7,6 @@ struct PartialPlace {
 }
 
 fn partial_place(at: u32) -> PartialPlace {
-    let channel = at % OUT_CHANNELS;
-    return PartialPlace(at / OUT_CHANNELS * SLICES * OUT_CHANNELS + channel, OUT_CHANNELS, channel);
+    let channel = at % params.out_channels;
+    return PartialPlace(at / params.out_channels * SLICES * params.out_channels + channel, params.out_channels, channel);
 }

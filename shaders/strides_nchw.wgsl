@@ -4,8 +4,8 @@ fn in_channel_stride() -> u32 { return in_pixels(); }
 fn in_row_stride() -> u32 { return params.in_width; }
 fn out_channel_stride() -> u32 { return out_pixels(); }
 fn out_row_stride() -> u32 { return params.out_width; }
-const IN_PIXEL_STRIDE: u32 = 1u;
-const OUT_PIXEL_STRIDE: u32 = 1u;
+fn in_pixel_stride() -> u32 { return 1u; }
+fn out_pixel_stride() -> u32 { return 1u; }
 
 // What an invocation of a two-dimensional tiling computes; neighbours are neighbours along a row.
 struct Item {

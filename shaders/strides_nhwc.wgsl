@@ -1,11 +1,11 @@
 // Strides of NHWC tensors, in elements.
 
 fn in_channel_stride() -> u32 { return 1u; }
-fn in_row_stride() -> u32 { return params.in_width * IN_CHANNELS; }
+fn in_row_stride() -> u32 { return params.in_width * params.in_channels; }
 fn out_channel_stride() -> u32 { return 1u; }
-fn out_row_stride() -> u32 { return params.out_width * OUT_CHANNELS; }
-const IN_PIXEL_STRIDE: u32 = IN_CHANNELS;
-const OUT_PIXEL_STRIDE: u32 = OUT_CHANNELS;
+fn out_row_stride() -> u32 { return params.out_width * params.out_channels; }
+fn in_pixel_stride() -> u32 { return params.in_channels; }
+fn out_pixel_stride() -> u32 { return params.out_channels; }
 
 // What an invocation of a two-dimensional tiling computes; neighbours are neighbouring channels.
 struct Item {

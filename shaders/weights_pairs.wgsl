@@ -7,11 +7,11 @@ fn load_weight(at: u32) -> vec2<f32> {
 }
 
 fn bias_of(index: u32) -> f32 {
-    let pair = unpack_pair(weights[(BIAS_AT + index) / 2u]);
+    let pair = unpack_pair(weights[(params.bias_at + index) / 2u]);
     return select(pair.x, pair.y, index % 2u == 1u);
 }
 
 fn bias4_of(index: u32) -> vec4<f32> {
-    let at = (BIAS_AT + index) / 2u;
+    let at = (params.bias_at + index) / 2u;
     return vec4<f32>(unpack_pair(weights[at]), unpack_pair(weights[at + 1u]));
 }

@@ -7,10 +7,10 @@ fn load_weight(at: u32) -> f32 {
 }
 
 fn bias_of(index: u32) -> f32 {
-    return weights[BIAS_AT + index];
+    return weights[params.bias_at + index];
 }
 
 fn bias4_of(index: u32) -> vec4<f32> {
-    let at = BIAS_AT + index;
+    let at = params.bias_at + index;
     return vec4<f32>(weights[at], weights[at + 1u], weights[at + 2u], weights[at + 3u]);
 }

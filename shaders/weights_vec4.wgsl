@@ -7,10 +7,10 @@ fn load_weight(at: u32) -> vec4<f32> {
 }
 
 fn bias_of(index: u32) -> f32 {
-    let at = BIAS_AT + index;
+    let at = params.bias_at + index;
     return weights[at / 4u][at % 4u];
 }
 
 fn bias4_of(index: u32) -> vec4<f32> {
-    return weights[(BIAS_AT + index) / 4u];
+    return weights[(params.bias_at + index) / 4u];
 }

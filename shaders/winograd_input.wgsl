@@ -5,7 +5,7 @@
 // pointwise convolution.
 //
 // input    NCHW or NHWC, by the strides
-// host     OUTPUTS (a side of the tile's outputs), LINE, IN_CHANNELS, PAD_TOP, PAD_LEFT, WORKGROUP, `transform_tile`,
+// host     OUTPUTS (a side of the tile's outputs), LINE, PAD_TOP, PAD_LEFT, WORKGROUP, `transform_tile`,
 //          a winograd_* file with the layout and one with the matrices, and a row_* file
 //
 // Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016).
@@ -36,11 +36,11 @@ fn main(
     if index >= params.work {
         return;
     }
-    let item = item(index, IN_CHANNELS);
+    let item = item(index, params.in_channels);
     transform_tile(Tile(
         i32(item.y * OUTPUTS) - i32(PAD_TOP),
         i32(item.x * OUTPUTS) - i32(PAD_LEFT),
-        item.batch * IN_CHANNELS * in_pixels() + item.channel * in_channel_stride(),
+        item.batch * params.in_channels * in_pixels() + item.channel * in_channel_stride(),
         item.channel,
         (item.batch * params.tiles_y + item.y) * params.tiles_x + item.x,
     ));

@@ -4,7 +4,7 @@
 //
 // products the second pass's output, laid out as the first pass's
 // weights  the biases
-// host     OUTPUTS, LINE, OUT_CHANNELS, HAS_BIAS, WORKGROUP, `transform_tile`, a winograd_* file with the layout and one
+// host     OUTPUTS, LINE, HAS_BIAS, WORKGROUP, `transform_tile`, a winograd_* file with the layout and one
 //          with the matrices, and an output_* file
 
 @group(0) @binding(1) var<storage, read> products: array<f32>;
@@ -21,7 +21,7 @@ struct Tile {
 
 fn bias_of(channel: u32) -> f32 {
     if HAS_BIAS {
-        return weights[BIAS_AT + channel];
+        return weights[params.bias_at + channel];
     }
     return 0.0;
 }
@@ -36,14 +36,14 @@ fn main(
     if index >= params.work {
         return;
     }
-    let item = item(index, OUT_CHANNELS);
+    let item = item(index, params.out_channels);
     let y = item.y * OUTPUTS;
     let x = item.x * OUTPUTS;
     transform_tile(Tile(
         y,
         x,
-        item.batch * OUT_CHANNELS * out_pixels() + item.channel * out_channel_stride()
-            + y * out_row_stride() + x * OUT_PIXEL_STRIDE,
+        item.batch * params.out_channels * out_pixels() + item.channel * out_channel_stride()
+            + y * out_row_stride() + x * out_pixel_stride(),
         item.channel,
         (item.batch * params.tiles_y + item.y) * params.tiles_x + item.x,
     ));

@@ -7,5 +7,5 @@ fn store_tile(tile: Tile, sums: array<array<f32, 2>, 2>, bias: f32) {
     let columns = min(x, vec4<u32>(params.out_width - 1u)) - tile.x;
     let valid = (y < vec4<u32>(params.out_height)) & (x < vec4<u32>(params.out_width));
     let values = vec4<f32>(sums[0][0], sums[0][1], sums[1][0], sums[1][1]);
-    store4(tile.output + rows * out_row_stride() + columns * OUT_PIXEL_STRIDE, valid, values + bias);
+    store4(tile.output + rows * out_row_stride() + columns * out_pixel_stride(), valid, values + bias);
 }

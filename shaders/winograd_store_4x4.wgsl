@@ -12,7 +12,7 @@ fn store_row(tile: Tile, row: u32, sums: array<f32, 4>, bias: f32) {
         let x = tile.x + vec4<u32>(0u, 1u, 2u, 3u);
         let columns = min(x, vec4<u32>(params.out_width - 1u)) - tile.x;
         let values = vec4<f32>(sums[0], sums[1], sums[2], sums[3]);
-        let at = tile.output + row * out_row_stride() + columns * OUT_PIXEL_STRIDE;
+        let at = tile.output + row * out_row_stride() + columns * out_pixel_stride();
         store4(at, x < vec4<u32>(params.out_width), values + bias);
     }
 }

@@ -151,7 +151,8 @@ impl Operand {
     }
 }
 
-/// The parameter block: `Params` of `conv.wgsl`, number for number.
+/// The parameter block: `Params` of `conv.wgsl`, number for number. Sizes are here and not constants of the shader, so
+/// that layers share shaders: a network has a few kinds of layers in many sizes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Params {
@@ -165,6 +166,26 @@ pub struct Params {
     pub out_height: u32,
     /// Columns of the output.
     pub out_width: u32,
+    /// Channels of the input.
+    pub in_channels: u32,
+    /// Channels of the output.
+    pub out_channels: u32,
+    /// Groups of channels.
+    pub groups: u32,
+    /// Input channels of a group.
+    pub group_in: u32,
+    /// Output channels of a group.
+    pub group_out: u32,
+    /// Panels of output channels in a group, for products.
+    pub panels: u32,
+    /// Length of a product's `k`, padded.
+    pub padded_depth: u32,
+    /// Length of a segment of `k`.
+    pub segment_depth: u32,
+    /// Where a product's weights start, in elements.
+    pub weights_at: u32,
+    /// Where the biases start, in elements.
+    pub bias_at: u32,
     /// Tiles along a row of the output, for kernels that count them.
     pub tiles_x: u32,
     /// Tiles along a column of the output.
@@ -185,8 +206,16 @@ impl Params {
             in_width: input.width,
             out_height: output.height,
             out_width: output.width,
+            in_channels: input.channels,
+            out_channels: output.channels,
             ..Self::default()
         }
+    }
+
+    /// The groups of a link, whose panels of weights have so many output channels.
+    fn grouped(self, link: &Conv2d, block: u32) -> Self {
+        let [group_in, group_out] = [link.group_in_channels(), link.group_out_channels()];
+        Self { groups: link.groups, group_in, group_out, panels: group_out.div_ceil(block), ..self }
     }
 }
 

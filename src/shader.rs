@@ -95,16 +95,6 @@ pub fn geometry(conv: &Conv2d) -> Vec<(&'static str, u64)> {
     ]
 }
 
-/// The channels of a link, as constants.
-pub fn channels(conv: &Conv2d) -> Vec<(&'static str, u64)> {
-    vec![
-        ("IN_CHANNELS", conv.in_channels.into()),
-        ("OUT_CHANNELS", conv.out_channels.into()),
-        ("GROUP_IN", conv.group_in_channels().into()),
-        ("GROUP_OUT", conv.group_out_channels().into()),
-    ]
-}
-
 /// Strides of the input and the output of a run in elements, as expressions of the parameters, for kernels
 /// that read either layout one element at a time.
 pub fn strides(layout: Layout) -> &'static str {

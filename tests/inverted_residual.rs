@@ -26,7 +26,7 @@ fn every_recipe_agrees_with_the_oracle() {
         (Chain::inverted_residual(4, 4, 3, 1).edge(0, 2, Residual::BeforeActivation).unwrap(), [1, 4, 3, 12].into(), 5),
     ];
     for (index, (chain, input, expected)) in cases.into_iter().enumerate() {
-        let oracle = Oracle::of_chain(&format!("block {index}"), chain.clone(), input, Layout::Nchw).unwrap();
+        let oracle = Oracle::of_chain(&format!("block {index}"), chain.clone(), input, Layout::Nchw, u64::MAX).unwrap();
         let schedules = planner::alternatives(&chain, input, Layout::Nchw, gpu.caps()).unwrap();
         let fused: Vec<_> = schedules.iter().filter(|schedule| schedule.steps.len() == 1).collect();
         assert_eq!(fused.len(), expected, "case {index}");

@@ -138,10 +138,10 @@ impl<'a> Strip<'a> {
         let _ = writeln!(text, "    let last_column = i32(params.in_width) - 1;");
         for column in self.loads() {
             let _ = writeln!(text, "    let x{column} = strip.left + {column} - {};", self.shift);
-            let _ = writeln!(text, "    let at{column} = u32(clamp(x{column}, 0, last_column)) * IN_PIXEL_STRIDE;");
+            let _ = writeln!(text, "    let at{column} = u32(clamp(x{column}, 0, last_column)) * in_pixel_stride();");
             let _ = writeln!(text, "    let in{column} = inside(x{column}, params.in_width);");
         }
-        let _ = writeln!(text, "    let bias = weights[BIAS_AT + strip.channel];");
+        let _ = writeln!(text, "    let bias = weights[params.bias_at + strip.channel];");
         if self.keeps_rows() {
             for tap in 0..self.link.fan_in() {
                 let _ = writeln!(text, "    let w{tap} = {};", weight(self.link, tap, layout));
@@ -220,7 +220,7 @@ impl<'a> Strip<'a> {
         for x in (0..self.width).step_by(if self.output_pairs { 2 } else { 1 }) {
             let store = match self.output_pairs {
                 true => format!("store_pair(out + {x}u, s{x}, s{});", x + 1),
-                false => format!("store_value(out + {x}u * OUT_PIXEL_STRIDE, s{x});"),
+                false => format!("store_value(out + {x}u * out_pixel_stride(), s{x});"),
             };
             let _ = match x {
                 0 => writeln!(text, "        {store}"),
@@ -234,7 +234,7 @@ impl<'a> Strip<'a> {
 fn weight(link: &Conv2d, tap: u64, layout: Layout) -> String {
     match layout {
         Layout::Nchw => format!("weights[strip.channel * {}u + {tap}u]", link.fan_in()),
-        Layout::Nhwc => format!("weights[{tap}u * CHANNELS + strip.channel]"),
+        Layout::Nhwc => format!("weights[{tap}u * params.out_channels + strip.channel]"),
     }
 }
 
@@ -264,16 +264,7 @@ fn recipe(run: &Run<'_>, caps: &Caps, [rows, width]: [u32; 2], lanes: u32) -> Re
     };
     let input = if strip.pairs { "u64" } else { "Value" };
     let mut constants = shader::geometry(link);
-    // Strides and offsets count `Value`s.
-    constants.extend([
-        ("IN_CHANNELS", u64::from(link.in_channels / lanes)),
-        ("OUT_CHANNELS", channels.into()),
-        ("CHANNELS", channels.into()),
-        ("MULTIPLIER", (link.out_channels / link.in_channels).into()),
-        ("BIAS_AT", offsets[1] / u64::from(lanes)),
-        ("TILE_WIDTH", width.into()),
-        ("WORKGROUP", workgroup.into()),
-    ]);
+    constants.extend([("TILE_WIDTH", width.into()), ("WORKGROUP", workgroup.into())]);
     let wgsl = Shader::new(include_str!("../../shaders/depthwise.wgsl"))
         .add(shader::strides(run.layout))
         .add(output_file)
@@ -301,6 +292,10 @@ fn recipe(run: &Run<'_>, caps: &Caps, [rows, width]: [u32; 2], lanes: u32) -> Re
                 tiles_y: tiles[0],
                 strip_rows: rows,
                 work: items as u32,
+                // Strides and offsets count `Value`s.
+                in_channels: link.in_channels / lanes,
+                out_channels: channels,
+                bias_at: (offsets[1] / u64::from(lanes)) as u32,
                 ..Params::of(run)
             },
             workgroup,

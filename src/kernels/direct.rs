@@ -36,15 +36,7 @@ fn recipe(run: &Run<'_>, block: u32) -> Recipe {
         .add(shader::OUTPUT_SCALAR)
         .add(block_declarations(block))
         .constants(&shader::geometry(link))
-        .constants(&shader::channels(link))
-        .constants(&[
-            ("GROUPS", link.groups.into()),
-            ("PANELS", panels),
-            ("BLOCK", block.into()),
-            ("DEPTH", depth),
-            ("BIAS_AT", offsets[1] / u64::from(block)),
-            ("WORKGROUP", WORKGROUP.into()),
-        ])
+        .constants(&[("BLOCK", block.into()), ("WORKGROUP", WORKGROUP.into())])
         .finish(run);
 
     let (items_f, depth_f, block_f) = (items as f64, depth as f64, f64::from(block));
@@ -53,7 +45,13 @@ fn recipe(run: &Run<'_>, block: u32) -> Recipe {
         passes: vec![Pass {
             wgsl,
             operands: single_pass_operands(run),
-            params: Params { tiles_x, tiles_y: output.height, work: items as u32, ..Params::of(run) },
+            params: Params {
+                tiles_x,
+                tiles_y: output.height,
+                work: items as u32,
+                bias_at: (offsets[1] / u64::from(block)) as u32,
+                ..Params::of(run).grouped(link, block)
+            },
             workgroup: WORKGROUP,
             workgroups: items.div_ceil(WORKGROUP.into()),
             workgroup_memory: 0,

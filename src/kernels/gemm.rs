@@ -3,7 +3,7 @@
 pub mod registers;
 pub mod tiled;
 
-use super::Run;
+use super::{Params, Run};
 use crate::conv::Conv2d;
 use crate::pack::{self, Order, Packing, Section, sections};
 use crate::shader::{self, Shader};
@@ -51,12 +51,10 @@ pub enum Fetch {
 struct Product<'a> {
     link: &'a Conv2d,
     weights: Vec<Section>,
-    /// All constants but those of the tile.
-    constants: Vec<(&'static str, u64)>,
-    panels: u64,
+    params: Params,
+    /// All declarations but those of the tile.
+    wgsl: String,
     padded_depth: u64,
-    /// Stretches of k in which addresses advance evenly.
-    segments: u64,
 }
 
 fn product<'a>(run: &Run<'a>, source: &Source, block: u32, k_align: u32) -> Product<'a> {
@@ -69,22 +67,20 @@ fn product<'a>(run: &Run<'a>, source: &Source, block: u32, k_align: u32) -> Prod
     let (weights, offsets) = sections(run.links, &packings);
     let panels_at = source.before.len();
 
-    let panels = u64::from(link.group_out_channels().div_ceil(block));
     let padded_depth = pack::padded_k(link, source.order, k_align);
-    let segments = pack::segments(link, source.order);
-    let mut constants = shader::channels(link);
-    constants.extend(source.before.iter().zip(&offsets).map(|(&(_, _, name), &offset)| (name, offset / 4)));
-    constants.extend([
-        ("GROUPS", u64::from(link.groups)),
-        ("PANELS", panels),
-        ("DEPTH", link.fan_in()),
-        ("PADDED_DEPTH", padded_depth),
-        ("SEGMENT_DEPTH", padded_depth / segments),
-        ("TILE_CHANNELS", block.into()),
-        ("WEIGHTS_AT", offsets[panels_at]),
-        ("BIAS_AT", offsets.get(panels_at + 1).copied().unwrap_or(0)),
-    ]);
-    Product { link, weights, constants, panels, padded_depth, segments }
+    let params = Params {
+        padded_depth: padded_depth as u32,
+        segment_depth: (padded_depth / pack::segments(link, source.order)) as u32,
+        weights_at: offsets[panels_at] as u32,
+        bias_at: offsets.get(panels_at + 1).copied().unwrap_or(0) as u32,
+        ..Params::of(run).grouped(link, block)
+    };
+    let mut constants: Vec<_> =
+        source.before.iter().zip(&offsets).map(|(&(_, _, name), &offset)| (name, offset / 4)).collect();
+    constants.push(("TILE_CHANNELS", block.into()));
+    let is_padded = padded_depth != link.fan_in();
+    let wgsl = Shader::new(&format!("const DEPTH_IS_PADDED: bool = {is_padded};\n")).constants(&constants).text();
+    Product { link, weights, params, wgsl, padded_depth }
 }
 
 /// The files that read the input and write the output, as their alignment allows.

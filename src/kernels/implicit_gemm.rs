@@ -112,7 +112,11 @@ fn windows(run: &Run<'_>, kernel: &'static str) -> Source {
     };
     Source {
         kernel,
-        wgsl: Shader::new(file).constants(&shader::geometry(link)).text(),
+        // Constants, for each k is divided by them.
+        wgsl: Shader::new(file)
+            .constants(&shader::geometry(link))
+            .constants(&[("GROUP_IN", link.group_in_channels().into()), ("DEPTH", link.fan_in())])
+            .text(),
         fetch: Fetch::Quads { aligned },
         order,
         link: 0,
@@ -135,7 +139,7 @@ fn rows(run: &Run<'_>, kernel: &'static str, block: Block) -> Source {
             .add(access)
             .add(&text)
             .constants(&shader::geometry(link))
-            .constants(&[("IN_PIXEL_STRIDE", 1)])
+            .add("fn in_pixel_stride() -> u32 { return 1u; }\n")
             .text(),
         fetch: Fetch::Rows { columns: link.kernel_size[1] },
         order: Order::ChannelFirst,

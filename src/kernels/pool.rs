@@ -56,19 +56,10 @@ fn serial(run: &Run<'_>) -> Recipe {
 
 /// Where planes lie, and what all kernels share.
 fn shared(run: &Run<'_>, workgroup: u32) -> String {
-    let planes: String = match run.layout {
-        Layout::Nchw => "const PIXEL_STRIDE: u32 = 1u;\n\
-             fn plane_start(plane: u32) -> u32 { return plane * in_pixels(); }\n"
-            .into(),
-        Layout::Nhwc => format!(
-            "const PIXEL_STRIDE: u32 = {channels}u;\n\
-             fn plane_start(plane: u32) -> u32 {{\n\
-             \x20   return plane / PIXEL_STRIDE * PIXEL_STRIDE * in_pixels() + plane % PIXEL_STRIDE;\n\
-             }}\n",
-            channels = run.input().channels
-        ),
-    };
-    Shader::new(&planes).constants(&[("WORKGROUP", workgroup.into())]).add(shader::CONV).text()
+    Shader::new(include_str!("../../shaders/pool_planes.wgsl"))
+        .add(shader::strides(run.layout))
+        .constants(&[("WORKGROUP", workgroup.into())])
+        .finish_without_epilogue()
 }
 
 fn pass(run: &Run<'_>, wgsl: String) -> Pass {

@@ -162,7 +162,7 @@ impl<'a> Window<'a> {
         let channels = self.outputs == Outputs::Channels;
         let mut text = String::from(
             "fn fetch(k: u32, place: Place) -> vec4<f32> {\n\
-             \x20   if PADDED_DEPTH != DEPTH && k >= DEPTH { return vec4<f32>(0.0); }\n",
+             \x20   if DEPTH_IS_PADDED && k >= params.group_in { return vec4<f32>(0.0); }\n",
         );
         text.push_str(match channels {
             true => {
@@ -198,7 +198,7 @@ impl<'a> Window<'a> {
     fn load(&self, row: u32, column: u32) -> String {
         let offset = match self.padded_columns.contains(&column) {
             true => format!("place.column{column}.at"),
-            false => format!("{}u * COLUMN_STRIDE", column - self.depthwise.padding[1]),
+            false => format!("{}u * column_stride()", column - self.depthwise.padding[1]),
         };
         let value = format!("input[at{row} + {offset}]");
         let mut inside = Vec::new();
@@ -220,7 +220,7 @@ impl<'a> Window<'a> {
     fn tap(&self, row: u32, kx: u32, tap: u32) -> [String; 2] {
         let column = |output: u32| output * self.depthwise.stride[1] + kx * self.depthwise.dilation[1];
         if self.outputs == Outputs::Channels {
-            let weight = format!("weights[DEPTHWISE_AT + {tap}u * COLUMN_STRIDE + k / 4u]");
+            let weight = format!("weights[DEPTHWISE_AT + {tap}u * column_stride() + k / 4u]");
             return [format!("v{row}_{}", column(0)), weight];
         }
         let values: Vec<_> = (0..4).map(|output| format!("v{row}_{}", column(output))).collect();

@@ -99,19 +99,14 @@ fn sum_pass(run: &Run<'_>, slices: u32, bias_at: u64) -> Pass {
         })
         .add(shader::OUTPUT_SCALAR)
         .add(&format!("const HAS_BIAS: bool = {};\n", link.bias))
-        .constants(&[
-            ("SLICES", slices.into()),
-            ("OUT_CHANNELS", link.out_channels.into()),
-            ("BIAS_AT", bias_at),
-            ("WORKGROUP", WORKGROUP.into()),
-        ])
+        .constants(&[("SLICES", slices.into()), ("WORKGROUP", WORKGROUP.into())])
         .finish(run);
     let mut operands = vec![Operand::ReadWorkspace(0), Operand::Weights, Operand::Output];
     operands.extend(run.has_residual().then_some(Operand::Residual));
     Pass {
         wgsl,
         operands,
-        params: Params { work: outputs as u32, ..Params::of(run) },
+        params: Params { work: outputs as u32, bias_at: bias_at as u32, ..Params::of(run) },
         workgroup: WORKGROUP,
         workgroups: outputs.div_ceil(WORKGROUP.into()),
         workgroup_memory: 0,

@@ -188,8 +188,6 @@ impl<'a> Tiles<'a> {
             .add(shader::strides(self.run.layout))
             .constants(&shader::geometry(link))
             .constants(&[
-                ("IN_CHANNELS", link.in_channels.into()),
-                ("OUT_CHANNELS", link.out_channels.into()),
                 ("OUTPUTS", self.outputs.into()),
                 ("LINE", self.line().into()),
                 ("WORKGROUP", self.workgroup.into()),
@@ -217,11 +215,12 @@ impl<'a> Tiles<'a> {
             .add(store)
             .add(if aligned { shader::OUTPUT_VEC4 } else { shader::OUTPUT_SCALAR })
             .add(&format!("const HAS_BIAS: bool = {};\n", self.run.last().bias))
-            .constants(&[("BIAS_AT", bias_at)])
             .finish(self.run);
         let mut operands = vec![Operand::ReadWorkspace(1), Operand::Weights, Operand::Output];
         operands.extend(self.run.has_residual().then_some(Operand::Residual));
-        self.pass(wgsl, operands, self.items()[1])
+        let mut pass = self.pass(wgsl, operands, self.items()[1]);
+        pass.params.bias_at = bias_at as u32;
+        pass
     }
 
     /// How many columns before a tile's first the loads start: pairs start at even ones.
@@ -256,7 +255,7 @@ impl<'a> Tiles<'a> {
             let values: Vec<_> = (0..line).map(|y| format!("h{y}[{x}]")).collect();
             let _ = writeln!(text, "    let v{x} = input_line(array<f32, LINE>({}));", values.join(", "));
         }
-        let at = |point: &str| format!("point_at({point}, tile.channel, IN_CHANNELS, tile.number)");
+        let at = |point: &str| format!("point_at({point}, tile.channel, params.in_channels, tile.number)");
         let points = (0..line).flat_map(|y| (0..line).map(move |x| format!("v{x}[{y}]")));
         if self.is_cpu {
             // A store in a loop compiles faster than one for each point.
@@ -278,7 +277,8 @@ impl<'a> Tiles<'a> {
         let line = self.line();
         let mut text = String::from("fn transform_tile(tile: Tile) {\n    let bias = bias_of(tile.channel);\n");
         for x in 0..line {
-            let point = |y| format!("products[point_at({}u, tile.channel, OUT_CHANNELS, tile.number)]", y * line + x);
+            let point =
+                |y| format!("products[point_at({}u, tile.channel, params.out_channels, tile.number)]", y * line + x);
             let values: Vec<_> = (0..line).map(point).collect();
             let _ = writeln!(
                 text,

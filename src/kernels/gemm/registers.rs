@@ -116,7 +116,7 @@ pub fn subgroup_blocks(caps: &Caps, blocks: &[[u32; 2]]) -> Result<Vec<Block>, U
 /// The product in registers, without workgroup memory.
 pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
     let [_, steps] = steps(block, run.layout, source.fetch);
-    let Product { link, weights, constants, panels, padded_depth, .. } = product(run, source, block.channels, steps);
+    let Product { link, weights, params, wgsl, padded_depth } = product(run, source, block.channels, steps);
     let output = run.output();
     let tiles_x = output.width.div_ceil(block.pixels);
     let pixels = match source.fetch {
@@ -124,7 +124,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
         Fetch::Rows { .. } => u64::from(output.batch) * u64::from(output.height) * u64::from(tiles_x * block.pixels),
     };
     let tile_pixels = block.threads * block.pixels;
-    let workgroups = pixels.div_ceil(tile_pixels.into()) * panels * u64::from(link.groups);
+    let workgroups = pixels.div_ceil(tile_pixels.into()) * u64::from(params.panels) * u64::from(link.groups);
     let access = access(run, source, block.weights.pairs());
     let (core, weights_file) = match block.weights {
         WeightLoads::Uniform => (include_str!("../../../shaders/gemm_uniform.wgsl"), shader::WEIGHTS_VEC4),
@@ -141,7 +141,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
         .add(&source.wgsl)
         .add(&access)
         .add(&compute(block, run.layout, source.fetch))
-        .constants(&constants)
+        .add(&wgsl)
         .constants(&[("PIXELS", block.pixels.into()), ("THREADS", block.threads.into())])
         .finish(run);
 
@@ -160,7 +160,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
         passes: vec![Pass {
             wgsl,
             operands: single_pass_operands(run),
-            params: Params { work: workgroups as u32, tiles_x, ..Params::of(run) },
+            params: Params { work: workgroups as u32, tiles_x, ..params },
             workgroup: block.threads,
             workgroups,
             workgroup_memory: 0,
@@ -202,7 +202,7 @@ fn compute(block: Block, layout: Layout, fetch: Fetch) -> String {
         WeightLoads::Broadcast { .. } => (", lane: u32", format!(" + lane % {spread}u")),
     };
     let mut text = format!("fn compute(first_pixel: u32, group: u32, panel: u32{lane}) {{\n");
-    let panel_at = format!("(WEIGHTS_AT + panel * PADDED_DEPTH * TILE_CHANNELS) / {per_load}u");
+    let panel_at = format!("(params.weights_at + panel * params.padded_depth * TILE_CHANNELS) / {per_load}u");
     let _ = writeln!(text, "    let panel_at = {panel_at}{of_lane};");
     let places = match (layout, fetch) {
         (_, Fetch::Rows { .. }) => 1,
@@ -222,7 +222,7 @@ fn compute(block: Block, layout: Layout, fetch: Fetch) -> String {
             let _ = writeln!(text, "    var s{channel}_{quad} = vec4<f32>(0.0);");
         }
     }
-    let _ = writeln!(text, "    for (var k = 0u; k < opaque(PADDED_DEPTH); k += {steps}u) {{");
+    let _ = writeln!(text, "    for (var k = 0u; k < params.padded_depth; k += {steps}u) {{");
     match (layout, fetch) {
         (_, Fetch::Rows { columns }) => fetch_rows(&mut text, fetches, columns, quads),
         (Layout::Nchw, _) => fetch_pixels(&mut text, steps, quads),
@@ -237,7 +237,7 @@ fn compute(block: Block, layout: Layout, fetch: Fetch) -> String {
     for channel in 0..channels {
         multiply(&mut text, block, steps, channel);
     }
-    let _ = writeln!(text, "    }}\n    let first_channel = panel % PANELS * TILE_CHANNELS;");
+    let _ = writeln!(text, "    }}\n    let first_channel = panel % params.panels * TILE_CHANNELS;");
     text.push_str(&match (block.sums_in_array, layout) {
         (true, Layout::Nchw) => store_rows_looped(quads),
         (true, Layout::Nhwc) => store_pixels_looped(quads),
@@ -328,7 +328,7 @@ fn store_pixels(channels: u32, quads: u32) -> String {
 }
 
 /// How many channels and pixels an invocation stores.
-const STORED: &str = "    let channels = opaque(min(TILE_CHANNELS, GROUP_OUT - first_channel));\n\
+const STORED: &str = "    let channels = opaque(min(TILE_CHANNELS, params.group_out - first_channel));\n\
     \x20   let pixels = opaque(min(PIXELS, max(pixel_count(), first_pixel) - first_pixel));\n";
 
 fn store_rows_looped(quads: u32) -> String {

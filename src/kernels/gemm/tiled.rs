@@ -51,8 +51,7 @@ const ONE_SEGMENT: &str = "alias Located = Place;\n\
 
 /// The product through workgroup memory.
 pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe {
-    let Product { link, weights, constants, panels, padded_depth, segments } =
-        product(run, source, tile.channels, tile.depth);
+    let Product { link, weights, params, wgsl, padded_depth } = product(run, source, tile.channels, tile.depth);
     let output = run.output();
     let (blocks, memory) = match source.fetch {
         Fetch::Blocks { height, width, memory } => {
@@ -70,7 +69,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
             ((u64::from(output.batch) * output.pixels()).div_ceil(tile.pixels.into()), staging)
         }
     };
-    let workgroups = tiles * panels * u64::from(link.groups);
+    let workgroups = tiles * u64::from(params.panels) * u64::from(link.groups);
     let access = access(run, source, false);
     // A software device takes long to compile each load that is written out.
     let (step_depth, steps) = match caps.is_cpu {
@@ -84,11 +83,11 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
         .add(&access)
         .add(&micro_tile(tile, step_depth, run.layout))
         .add(&format!("fn tile_steps() -> u32 {{ return {steps}; }}\n"))
-        .add(&match source.order {
-            Order::ByTap => format!("fn segments() -> u32 {{ return opaque({segments}u); }}\n"),
-            Order::ChannelFirst | Order::ChannelLast => ONE_SEGMENT.into(),
+        .add(match source.order {
+            Order::ByTap => "fn segments() -> u32 { return params.padded_depth / params.segment_depth; }\n",
+            Order::ChannelFirst | Order::ChannelLast => ONE_SEGMENT,
         })
-        .constants(&constants)
+        .add(&wgsl)
         .constants(&[
             ("TILE_PIXELS", tile.pixels.into()),
             ("TILE_DEPTH", tile.depth.into()),
@@ -106,7 +105,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
         passes: vec![Pass {
             wgsl,
             operands: single_pass_operands(run),
-            params: Params { tiles_y: blocks[0], tiles_x: blocks[1], work: workgroups as u32, ..Params::of(run) },
+            params: Params { tiles_y: blocks[0], tiles_x: blocks[1], work: workgroups as u32, ..params },
             workgroup: tile.threads(),
             workgroups,
             workgroup_memory: tile.workgroup_memory() + memory,
