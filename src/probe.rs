@@ -39,22 +39,17 @@ pub fn probe(gpu: &GpuConv) -> Result<Rates> {
     let caps = gpu.caps();
     let copied = COPIED[software].min(caps.max_storage_binding).min(caps.max_buffer / 2) / 16 * 16;
     let probe = Probe::new(gpu, copied)?;
-    let elements = [("ELEMENTS", u64::from(ELEMENTS))];
-    let shader = |text: &str| Shader::new(text).add(CONV).constants(&elements).text();
-
-    let arithmetic = shader(include_str!("../shaders/probe_arithmetic.wgsl")) + &step_of();
+    let [arithmetic, loads, shared] = passes(FULL[software]);
+    let one = Pass { workgroups: 1, ..arithmetic.clone() };
     let dispatches = 64;
-    let empty = pass(arithmetic.clone(), 1, 0);
-    let dispatch = probe.least(|| probe.seconds(&empty, 0, dispatches))? / f64::from(dispatches);
+    let dispatch = probe.least(|| probe.seconds(&one, 0, dispatches))? / f64::from(dispatches);
     let mult_adds = f64::from(4 * SUMS * MULTIPLIES);
-    let full = probe.rate(&pass(arithmetic.clone(), FULL[software], 0), mult_adds)?;
+    let full = probe.rate(&arithmetic, mult_adds)?;
     let parallel = match caps.is_cpu {
         // A software device has this machine's cores, and other programs may be using them just now.
         true => std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64),
-        false => (full / probe.rate(&pass(arithmetic, 1, 0), mult_adds)?).max(1.0),
+        false => (full / probe.rate(&one, mult_adds)?).max(1.0),
     };
-    let loads = pass(shader(include_str!("../shaders/probe_loads.wgsl")), FULL[software], 0);
-    let shared = pass(shader(include_str!("../shaders/probe_shared.wgsl")), FULL[software], ELEMENTS * 4);
     Ok(Rates {
         mult_adds: full,
         accesses: probe.rate(&loads, LOADS)?,
@@ -63,6 +58,25 @@ pub fn probe(gpu: &GpuConv) -> Result<Rates> {
         dispatch,
         parallel,
     })
+}
+
+/// What is run: arithmetic, loads, and loads from workgroup memory.
+#[doc(hidden)]
+pub fn passes(workgroups: u64) -> [Pass; 3] {
+    let shader = |text: &str| Shader::new(text).add(CONV).constants(&[("ELEMENTS", ELEMENTS.into())]).text();
+    let pass = |wgsl: String, workgroup_memory: u32| Pass {
+        wgsl,
+        operands: vec![Operand::Input, Operand::Output],
+        params: Params { batch: 1, ..Params::default() },
+        workgroup: WORKGROUP,
+        workgroups,
+        workgroup_memory,
+    };
+    [
+        pass(shader(include_str!("../shaders/probe_arithmetic.wgsl")) + &step_of(), 0),
+        pass(shader(include_str!("../shaders/probe_loads.wgsl")), 0),
+        pass(shader(include_str!("../shaders/probe_shared.wgsl")), ELEMENTS * 4),
+    ]
 }
 
 /// Declarations of the arithmetic: sums in registers, and a step of theirs.
@@ -84,17 +98,6 @@ fn step_of() -> String {
     each(&mut text, &|sum| format!("sum += sums.s{sum};"));
     text.push_str("    return sum.x + sum.y + sum.z + sum.w;\n}\n");
     text
-}
-
-fn pass(wgsl: String, workgroups: u64, workgroup_memory: u32) -> Pass {
-    Pass {
-        wgsl,
-        operands: vec![Operand::Input, Operand::Output],
-        params: Params { batch: 1, ..Params::default() },
-        workgroup: WORKGROUP,
-        workgroups,
-        workgroup_memory,
-    }
 }
 
 /// What all probes share.

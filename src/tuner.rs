@@ -5,6 +5,7 @@
 
 mod subject;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::chain::Chain;
@@ -27,10 +28,10 @@ const ROUNDS: [usize; 2] = [7, 50];
 const RACE: Duration = Duration::from_secs(2);
 /// A batch of runs lasts so many seconds at least, or the clock's step would count: by the device's clock, by the host's.
 const BATCH: [f64; 2] = [2e-3, 2e-2];
-/// Candidates whose first run takes so many times the best one's are not run again.
-const HOPELESS: f64 = 3.0;
-/// Nor are those compiled whose modelled time is so many times the best measured one.
-const UNLIKELY: f64 = 10.0;
+/// Candidates whose modelled time is so many times the best measured one are not even compiled.
+const HOPELESS: f64 = 10.0;
+/// Those whose first run takes so many times the best one's are checked, but do not race.
+const SLOW: f64 = 3.0;
 /// After a round those go on whose least time is below so many times the least of all: in the first rounds, when one
 /// moment of other work may still count double, and later.
 const CLOSE: [f64; 2] = [2.5, 1.3];
@@ -46,7 +47,7 @@ pub struct Options {
     /// What it may take, shared among the runs of the chain. The oracle's time is not counted against candidates that
     /// are in work.
     pub time: Duration,
-    /// Measure hopeless candidates too, to test the model by them.
+    /// Measure hopeless and slow candidates too, to test the model by them.
     pub thorough: bool,
 }
 
@@ -89,8 +90,8 @@ pub struct Tried {
 pub enum Outcome {
     /// It is right, and takes so many seconds at the least.
     Right(f64),
-    /// It cannot win: its first run took so long, or the model says so.
-    Hopeless(Option<f64>),
+    /// It was not tried: by the model it takes many times the best.
+    Hopeless,
     /// It is wrong, which is a bug.
     Wrong(verify::Report),
     /// The device refused it.
@@ -115,9 +116,20 @@ pub struct Progress<'a> {
 /// A run of a chain on its own.
 struct Piece {
     name: String,
+    /// The names of its links as runs of their own.
+    singles: Vec<String>,
     chain: Chain,
     input: Shape,
     candidates: Vec<Candidate>,
+}
+
+impl Piece {
+    /// What its links take one by one, so far as that was measured: a run that takes longer is not worth its compilation.
+    fn one_by_one(&self, profile: &Profile) -> f64 {
+        let least = |name: &String| profile.runs.get(name)?.values().copied().min_by(f64::total_cmp);
+        let times: Option<Vec<f64>> = self.singles.iter().map(least).collect();
+        times.map_or(f64::INFINITY, |times| times.iter().sum())
+    }
 }
 
 /// Measures all that could compute a chain or a part of it, on inputs of one size. `watch` is told of each candidate.
@@ -145,20 +157,22 @@ pub fn tune(
             watch(Progress { run, recipe, done, total });
             done += 1;
         };
-        let candidates = tune_run(gpu, &piece, layout, &Options { time, ..*options }, &mut tell)?;
+        let best = piece.one_by_one(&report.profile);
+        let candidates = tune_run(gpu, &piece, layout, best, &Options { time, ..*options }, &mut tell)?;
         let right = |tried: &Tried| match tried.outcome {
             Outcome::Right(seconds) => Some((tried.candidate.recipe.name.clone(), seconds)),
             _ => None,
         };
-        let times = candidates.iter().filter_map(right).collect();
-        report.profile.runs.insert(piece.name.clone(), times);
+        let times: BTreeMap<_, _> = candidates.iter().filter_map(right).collect();
+        if !times.is_empty() {
+            report.profile.runs.insert(piece.name.clone(), times);
+        }
         report.runs.push(TunedRun { name: piece.name, candidates });
     }
-    report.profile.runs.retain(|_, times| !times.is_empty());
     Ok(report)
 }
 
-/// The runs that a chain can be cut into, each once, with their candidates.
+/// The runs that a chain can be cut into, each once, with their candidates; single links first.
 fn pieces(gpu: &GpuConv, chain: &Chain, input: Shape, layout: Layout) -> Result<Vec<Piece>> {
     let shapes = chain.shapes(input)?;
     let schedule = gpu.schedule(chain, input, layout, &Choice::Auto)?;
@@ -166,13 +180,19 @@ fn pieces(gpu: &GpuConv, chain: &Chain, input: Shape, layout: Layout) -> Result<
     for answers in schedule.runs() {
         let (first, end) = (answers[0].first, answers[0].first + answers[0].links);
         let candidates: Vec<_> = answers.iter().flat_map(|answer| answer.answer.iter().flatten().cloned()).collect();
-        let convs = chain.run(first..end).map_or_else(Vec::new, |(convs, _)| convs);
-        let name = run_name(&Run { links: &convs, shapes: &shapes[first..=end], layout });
+        let name = |first: usize, end: usize| {
+            let convs = chain.run(first..end).map_or_else(Vec::new, |(convs, _)| convs);
+            run_name(&Run { links: &convs, shapes: &shapes[first..=end], layout })
+        };
+        let singles = (first..end).map(|link| name(link, link + 1)).collect();
+        let name = name(first, end);
         // A network has many runs of one kind.
         if !candidates.is_empty() && pieces.iter().all(|piece| piece.name != name) {
-            pieces.push(Piece { name, chain: subject::part(chain, first..end)?, input: shapes[first], candidates });
+            let (chain, input) = (subject::part(chain, first..end)?, shapes[first]);
+            pieces.push(Piece { name, singles, chain, input, candidates });
         }
     }
+    pieces.sort_by_key(|piece| piece.singles.len());
     Ok(pieces)
 }
 
@@ -189,8 +209,8 @@ pub fn tune_candidates(
     candidates: Vec<Candidate>,
     options: &Options,
 ) -> Result<Vec<Tried>> {
-    let piece = Piece { name: name.into(), chain: chain.clone(), input, candidates };
-    tune_run(gpu, &piece, layout, options, &mut |_, _| {})
+    let piece = Piece { name: name.into(), singles: Vec::new(), chain: chain.clone(), input, candidates };
+    tune_run(gpu, &piece, layout, f64::INFINITY, options, &mut |_, _| {})
 }
 
 /// The seconds of each step of a schedule, each measured on its own: the least of some.
@@ -238,10 +258,12 @@ impl Runner {
     }
 }
 
+/// `best`: the time to beat.
 fn tune_run(
     gpu: &GpuConv,
     piece: &Piece,
     layout: Layout,
+    mut best: f64,
     options: &Options,
     tell: &mut dyn FnMut(&str, &str),
 ) -> Result<Vec<Tried>> {
@@ -251,23 +273,26 @@ fn tune_run(
     let mut candidates = piece.candidates.clone();
     candidates.sort_by(|a, b| a.parts.seconds().total_cmp(&b.parts.seconds()));
     let mut subject = Subject::new(gpu, &piece.name, &piece.chain, piece.input, layout)?;
-    let (mut tried, mut runners, mut best) = (Vec::new(), Vec::new(), f64::INFINITY);
+    let (mut tried, mut runners) = (Vec::new(), Vec::new());
     for (index, candidate) in candidates.into_iter().enumerate() {
         tell(&piece.name, &candidate.recipe.name);
-        let unlikely = !options.thorough && candidate.parts.seconds() > UNLIKELY * best;
+        let hopeless = !options.thorough && candidate.parts.seconds() > HOPELESS * best;
         // The first candidate has its turn in any case.
         let late = index > 0 && Instant::now() > deadline;
-        let outcome = if unlikely || late {
-            if late { Outcome::OutOfTime } else { Outcome::Hopeless(None) }
+        let outcome = if hopeless {
+            Outcome::Hopeless
+        } else if late {
+            Outcome::OutOfTime
         } else {
-            let limit = if options.thorough { f64::INFINITY } else { HOPELESS * best };
-            match qualify(&mut subject, &candidate, &timer, limit) {
-                Ok(Qualified::Runs(bound, seconds)) => {
+            match qualify(&mut subject, &candidate, &timer) {
+                Ok((report, ..)) if !report.passes() => Outcome::Wrong(report),
+                Ok((_, bound, seconds)) => {
+                    if options.thorough || seconds <= SLOW * best {
+                        runners.push(Runner::new(index, bound, seconds, batch));
+                    }
                     best = best.min(seconds);
-                    runners.push(Runner::new(index, bound, seconds, batch));
                     Outcome::Right(seconds)
                 }
-                Ok(Qualified::Not(outcome)) => outcome,
                 Err(error @ (Error::DeviceLost(_) | Error::OutOfMemory(_))) => return Err(error),
                 Err(error) => Outcome::Failed(error),
             }
@@ -284,29 +309,14 @@ fn tune_run(
     Ok(tried)
 }
 
-/// Whether a candidate enters the race.
-enum Qualified {
-    /// It is right; its first time.
-    Runs(BoundLayer, f64),
-    /// It does not, for a reason.
-    Not(Outcome),
-}
-
-/// Compiles a candidate, runs it twice, and checks it unless it took longer than `limit`.
-fn qualify(subject: &mut Subject, candidate: &Candidate, timer: &Timer, limit: f64) -> Result<Qualified> {
+/// Compiles a candidate, times a run of it, and checks it: what the oracle says, and the time.
+fn qualify(subject: &mut Subject, candidate: &Candidate, timer: &Timer) -> Result<(verify::Report, BoundLayer, f64)> {
     let schedule = subject.schedule(&candidate.recipe);
     let bound = subject.bind(&schedule)?;
     // The first run warms up: a driver may compile at it.
     timer.layer(&bound, 1)?;
     let seconds = timer.layer(&bound, 1)?;
-    if seconds > limit {
-        return Ok(Qualified::Not(Outcome::Hopeless(Some(seconds))));
-    }
-    let report = subject.check(&schedule)?;
-    Ok(match report.passes() {
-        true => Qualified::Runs(bound, seconds),
-        false => Qualified::Not(Outcome::Wrong(report)),
-    })
+    Ok((subject.check(&schedule)?, bound, seconds))
 }
 
 /// Measures in turn, round after round; those that fall behind keep their time and drop out.

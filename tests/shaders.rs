@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gpuconv::kernels::{Operand, Params, Pass};
-use gpuconv::{Caps, Chain, Choice, Layout, Shape, planner, verify};
+use gpuconv::{Caps, Chain, Choice, Layout, Shape, planner, probe, verify};
 use naga::valid::{Capabilities, GlobalUse, ModuleInfo, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, TypeInner, back};
 
@@ -72,7 +72,9 @@ fn shaders() -> Vec<Shader> {
             }
         }
     }
-    shaders.into_values().collect()
+    let probes =
+        probe::passes(1).map(|pass| Shader { pass, origin: "a probe".into(), capabilities: Capabilities::empty() });
+    shaders.into_values().chain(probes).collect()
 }
 
 #[test]

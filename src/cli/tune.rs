@@ -66,6 +66,7 @@ impl Tune {
         }
         let file = self.file()?;
         let mut profile = Profile { rates: Some(probe::probe(&gpu)?), ..Profile::default() };
+        gpu.set_profile(profile.clone());
         let mut wrong = Vec::new();
         for case in &cases {
             let runs = tune_case(&gpu, case, &Options { time: self.time, thorough: false }, self.json)?;
@@ -171,7 +172,6 @@ impl<'a> Run<'a> {
 fn measured(outcome: &Found) -> Option<f64> {
     match outcome {
         Found::Right(seconds) => Some(*seconds),
-        Found::Hopeless(seconds) => *seconds,
         _ => None,
     }
 }
@@ -179,7 +179,7 @@ fn measured(outcome: &Found) -> Option<f64> {
 fn word(outcome: &Found) -> &'static str {
     match outcome {
         Found::Right(_) => "right",
-        Found::Hopeless(_) => "hopeless",
+        Found::Hopeless => "hopeless",
         Found::Wrong(_) => "wrong",
         Found::Failed(_) => "failed",
         Found::OutOfTime => "out of time",
