@@ -267,7 +267,9 @@ fn tune_run(
     options: &Options,
     tell: &mut dyn FnMut(&str, &str),
 ) -> Result<Vec<Tried>> {
-    let deadline = Instant::now() + options.time;
+    let start = Instant::now();
+    // Half of the time is for compiling and checking, the rest for measuring what was.
+    let (compiled, deadline) = (start + options.time / 2, start + options.time);
     let timer = Timer::new(gpu)?;
     let batch = BATCH[usize::from(!timer.has_clock())];
     let mut candidates = piece.candidates.clone();
@@ -278,7 +280,7 @@ fn tune_run(
         tell(&piece.name, &candidate.recipe.name);
         let hopeless = !options.thorough && candidate.parts.seconds() > HOPELESS * best;
         // The first candidate has its turn in any case.
-        let late = index > 0 && Instant::now() > deadline;
+        let late = index > 0 && Instant::now() > compiled;
         let outcome = if hopeless {
             Outcome::Hopeless
         } else if late {
@@ -319,18 +321,17 @@ fn qualify(subject: &mut Subject, candidate: &Candidate, timer: &Timer) -> Resul
     Ok((subject.check(&schedule)?, bound, seconds))
 }
 
-/// Measures in turn, round after round; those that fall behind keep their time and drop out.
+/// Measures in turn, round after round; those that fall behind keep their time and drop out. The first rounds are run
+/// whatever the time: what was compiled is to be measured.
 fn race(timer: &Timer, runners: &mut [Runner], deadline: Instant, thorough: bool) -> Result<()> {
     let (start, mut best) = (Instant::now(), f64::INFINITY);
     for round in 0..ROUNDS[1] {
-        if round >= ROUNDS[0] && start.elapsed() > RACE {
+        let more = start.elapsed() < RACE && Instant::now() < deadline;
+        if round >= ROUNDS[0] && !more {
             return Ok(());
         }
         let limit = if thorough && round < 3 { f64::INFINITY } else { CLOSE[usize::from(round >= ROUNDS[0])] * best };
         for runner in runners.iter_mut().filter(|runner| round == 0 || runner.least <= limit) {
-            if Instant::now() > deadline && round > 0 {
-                return Ok(());
-            }
             runner.run(timer)?;
         }
         best = runners.iter().map(|runner| runner.least).fold(f64::INFINITY, f64::min);
