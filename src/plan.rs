@@ -87,7 +87,7 @@ impl Plan {
                     Operand::Residual => chain.source(range.end - 1).map_or(Slot::Residual, tensor),
                     Operand::Weights => Slot::Weights(weights.clone()),
                     Operand::ReadWorkspace(which) | Operand::WriteWorkspace(which) => {
-                        // Whatever a pass binds has a part; an empty one would be refused by the device.
+                        // There is a part for all that a pass binds: the workspace was made for these steps.
                         part(Part::Scratch(index, which)).unwrap_or(Slot::Input)
                     }
                 };

@@ -281,6 +281,41 @@ fn plan_for_people_and_by_name() {
 }
 
 #[test]
+fn plan_as_wished_and_measured() {
+    let problem = "separable 1x64x28x28 -> 64 k3 p1 relu6";
+    let plan = |options: &[&str]| json(&[&["plan", "--json", problem], options].concat());
+    let reasons = |plan: &Value| -> Vec<String> {
+        let candidates = plan["candidates"].as_array().unwrap().iter();
+        candidates.filter_map(|candidate| Some(candidate["reason"].as_str()?.to_string())).collect()
+    };
+    let links = 4 * 64 * 28 * 28;
+    let weights = 4 * (64 * 9 + 64 + 64 * 64 + 64);
+    for (wish, steps, bytes) in [("never", 2, 4 * links + weights), ("always", 1, 2 * links + weights)] {
+        let plan = plan(&["--device", "gpu", "--fusion", wish]);
+        assert_eq!(plan["steps"].as_array().unwrap().len(), steps, "{plan}");
+        assert_eq!(plan["traffic"]["planned"], bytes, "{plan}");
+        assert_eq!(plan["traffic"]["unfused"], 4 * links + weights);
+        assert_eq!(plan["traffic"]["fused"], 2 * links + weights);
+        assert_eq!(plan["workspace"]["bytes"], if steps == 2 { links } else { 0 });
+        assert_eq!(reasons(&plan).contains(&"fusion is forbidden".into()), wish == "never");
+        let flops: Vec<_> =
+            plan["steps"].as_array().unwrap().iter().map(|step| step["flops"].as_u64().unwrap()).collect();
+        assert_eq!(flops.iter().sum::<u64>(), 2 * 64 * 28 * 28 * (9 + 64));
+        assert!(plan["steps"][0]["measured_ms"].is_null());
+    }
+    for step in plan(&["--max-workspace", "0"])["steps"].as_array().unwrap() {
+        assert_eq!(step["workspace"], 0);
+    }
+    let measured = plan(&["--measure", "--kernel", "direct"]);
+    for step in measured["steps"].as_array().unwrap() {
+        assert!(step["measured_ms"].as_f64().unwrap() > 0.0 && step["share_of_roofline"].as_f64().unwrap() > 0.0);
+    }
+    assert!(stdout(&["plan", "--device", "gpu", problem]).contains("memory access:"));
+    failure(&["plan", "--fusion", "never", "--kernel", "direct", problem], 2);
+    failure(&["plan", "--measure", "--device", "gpu", problem], 2);
+}
+
+#[test]
 fn plan_for_a_device_that_is_not_here() {
     for device in ["gpu", "webgpu"] {
         let plan = json(&["plan", "--json", "--device", device, "conv 1x64x56x56 -> 64 k3 p1"]);

@@ -214,16 +214,13 @@ fn candidates(
     let list = candidates.iter().map(|candidate| {
         let name = &candidate.recipe.name;
         let taken = schedule.takes(first, links, name);
-        let whole = before[first] + candidate.seconds() + after[first + links];
-        let reason = match taken {
-            true => None,
-            false if barred(choice, links, &candidate.recipe).is_some() => barred(choice, links, &candidate.recipe),
-            false if tuned && candidate.measured.is_none() => Some("no time of it was kept by tuning".into()),
-            false => {
-                let times = compared(whole, schedule.seconds());
-                Some(format!("the whole would take {} ms, {times}", table::figure(whole * 1e3)))
-            }
+        let slower = || {
+            let whole = before[first] + candidate.seconds() + after[first + links];
+            let times = compared(whole, schedule.seconds());
+            format!("the whole would take {} ms, {times}", table::figure(whole * 1e3))
         };
+        let untimed = || (tuned && candidate.measured.is_none()).then(|| "tuning kept no time of it".to_string());
+        let reason = || barred(choice, links, &candidate.recipe).or_else(untimed).unwrap_or_else(slower);
         Candidate {
             first,
             links,
@@ -232,7 +229,7 @@ fn candidates(
             ms: Some(candidate.parts.seconds() * 1e3),
             measured_ms: candidate.measured.map(|seconds| seconds * 1e3),
             taken,
-            reason,
+            reason: (!taken).then(reason),
         }
     });
     list.collect()
