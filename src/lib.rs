@@ -31,7 +31,8 @@
 //! - [`Conv2d`] is one convolution with its epilogue; a [`Chain`] is several [`Link`]s in a row; a [`Problem`] is one line of
 //!   text that says both.
 //! - [`kernels`] answer with recipes: shaders, grids and weight layouts as plain data, or the reason why not.
-//! - The [`planner`] cuts a chain into runs, each with the recipe that is cheapest.
+//! - The [`planner`] cuts a chain into runs, each with the recipe that is cheapest: by its model, or as the [`tuner`]
+//!   has measured and checked it on this device.
 //! - A [`Layer`] holds a chain's weights on the device, and for each input size the compiled plan.
 //! - [`nets`] has whole networks as chains, and reads their weights from files.
 //! - [`reference`](mod@reference) is the oracle that every kernel is checked against, on the CPU in f64;
