@@ -49,8 +49,8 @@ fn inside(coordinate: i32, extent: u32) -> bool {
     return u32(coordinate) < extent;
 }
 
-// A loop's bound as drivers must not see it, if it is a constant: Mesa unrolls loops of up to 32 steps whole, at many times the compile
-// time and for nothing where a step is long. (No grid is run for an empty batch.)
+// A loop's constant bound as drivers must not see it: Mesa unrolls loops of up to 32 steps whole, at many times the
+// compile time and for nothing where a step is long. (No grid is run for an empty batch.)
 fn opaque(bound: u32) -> u32 {
     return select(bound, 0u, params.batch == 0u);
 }

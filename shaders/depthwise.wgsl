@@ -40,7 +40,8 @@ fn main(
     var strip: Strip;
     strip.top = i32(y * STRIDE_Y) - i32(PAD_TOP);
     strip.left = i32(x * STRIDE_X) - i32(PAD_LEFT);
-    strip.input = item.batch * params.in_channels * in_pixels() + item.channel / (params.out_channels / params.in_channels) * in_channel_stride();
+    let in_channel = item.channel / (params.out_channels / params.in_channels);
+    strip.input = item.batch * params.in_channels * in_pixels() + in_channel * in_channel_stride();
     strip.channel = item.channel;
     strip.output = item.batch * params.out_channels * out_pixels()
         + item.channel * out_channel_stride()

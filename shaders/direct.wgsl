@@ -48,7 +48,7 @@ fn main(
                 continue;
             }
             let row = plane + u32(y) * in_row_stride();
-            let weight_row = item.channel * params.group_in * KERNEL_HEIGHT * KERNEL_WIDTH + (channel * KERNEL_HEIGHT + ky) * KERNEL_WIDTH;
+            let weight_row = ((item.channel * params.group_in + channel) * KERNEL_HEIGHT + ky) * KERNEL_WIDTH;
             for (var kx = 0u; kx < KERNEL_WIDTH; kx++) {
                 let weight = weights[weight_row + kx];
                 let at = left + i32(kx * DILATION_X);

@@ -6,8 +6,8 @@
 // the first lanes, and every further lane loads what one of those does. A workgroup is a whole subgroup, or several.
 //
 // weights  [group][panel][k][TILE_CHANNELS], then the biases
-// host     channels, GROUPS, PANELS, DEPTH, PADDED_DEPTH, TILE_CHANNELS, PIXELS (of an invocation), WEIGHTS_AT,
-//          BIAS_AT, THREADS, `compute`, and a source, a product_*.wgsl, an input_*, an output_* and a weights_* file
+// host     TILE_CHANNELS, PIXELS (of an invocation), THREADS, DEPTH_IS_PADDED, `compute`, and a source, a
+//          product_*.wgsl, an input_*, an output_* and a weights_* file
 
 @compute @workgroup_size(THREADS)
 fn main(

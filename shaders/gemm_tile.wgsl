@@ -7,9 +7,8 @@
 // values.
 //
 // weights  [group][panel][k][TILE_CHANNELS], then the biases
-// host     channels, GROUPS, PANELS, DEPTH and PADDED_DEPTH (of k), TILE_*, STEP_DEPTH, THREADS, WEIGHTS_AT,
-//          BIAS_AT, SEGMENT_DEPTH, `segments`, `tile_steps`, `MicroTile`, `accumulate`, `finish`, and a source, a tile_*.wgsl, an input_*,
-//          an output_* and a weights_* file
+// host     TILE_*, STEP_DEPTH, THREADS, DEPTH_IS_PADDED, `segments`, `tile_steps`, `MicroTile`, `accumulate`, `finish`,
+//          and a source, a tile_*.wgsl, an input_*, an output_* and a weights_* file
 //
 // The micro-tile over workgroup memory follows Volkov and Demmel, "Benchmarking GPUs to Tune Dense Linear
 // Algebra" (SC 2008).

@@ -1,7 +1,8 @@
 // What a fused separable convolution's source knows of the input under the kernel: the rows and columns, found once
 // for all k. The host writes out `Place`, which keeps them, and the taps in `fetch`.
 //
-// A source_depthwise_* file says where the kernel's corner is, in `corner`, and how far columns are apart, in `column_stride`.
+// A source_depthwise_* file says where the kernel's corner is, in `corner`, and how far apart columns are, in
+// `column_stride`.
 
 // The first input under the kernel, which may lie in the padding, and the nearest column that does not.
 struct Corner {

@@ -2,7 +2,7 @@
 // row of the kernel see, so that an input under several of them is loaded once. `row` counts input channel and
 // kernel row.
 //
-// host     PIXELS, geometry and channels, params.tiles_x (blocks of PIXELS in a row), `fetch_row`, and a row_* file
+// host     PIXELS, geometry, params.tiles_x (blocks of PIXELS in a row), `fetch_row`, and a row_* file
 
 struct Place {
     // Of the group's first channel.

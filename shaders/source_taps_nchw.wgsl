@@ -30,7 +30,8 @@ fn locate(place: Place, tap: u32) -> Located {
     let x = vec4<u32>(place.left + i32(tap % KERNEL_WIDTH * DILATION_X));
     // A negative coordinate wraps to a large one.
     let inside = (y < vec4<u32>(params.in_height)) & (x < vec4<u32>(params.in_width));
-    return Located(place.image + select(vec4<u32>(0u), y * params.in_width + x, inside), inside, tap * params.segment_depth);
+    let at = place.image + select(vec4<u32>(0u), y * params.in_width + x, inside);
+    return Located(at, inside, tap * params.segment_depth);
 }
 
 fn fetch(k: u32, located: Located) -> vec4<f32> {

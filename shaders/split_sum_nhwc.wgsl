@@ -7,6 +7,7 @@ struct PartialPlace {
 }
 
 fn partial_place(at: u32) -> PartialPlace {
-    let channel = at % params.out_channels;
-    return PartialPlace(at / params.out_channels * SLICES * params.out_channels + channel, params.out_channels, channel);
+    let step = params.out_channels;
+    let channel = at % step;
+    return PartialPlace(at / step * SLICES * step + channel, step, channel);
 }

@@ -55,9 +55,9 @@ impl From<Conv2d> for Link {
 
 /// Links, each taking the output of the one before, and edges that feed residual additions.
 ///
-/// Weights are given for the convolutions, in their order; a pool has none. Tensor 0 is the chain's input and tensor `i + 1` the output of link `i`. A link that adds a
-/// residual takes it from an earlier tensor where an edge says so, else from outside, by
-/// [`Layer::forward_residual`](crate::Layer::forward_residual); one link at the most may do that.
+/// Weights are given for the convolutions, in their order; a pool has none. Tensor 0 is the chain's input and tensor
+/// `i + 1` the output of link `i`. A link that adds a residual takes it from an earlier tensor where an edge says so,
+/// else from outside, by [`Layer::forward_residual`](crate::Layer::forward_residual); one link at the most may do that.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chain {
     links: Vec<Link>,

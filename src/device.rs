@@ -234,12 +234,12 @@ impl Device {
         if std::env::var_os("GPUCONV_CHECKED").is_some_and(|value| value == "1") {
             return self.device.create_shader_module(descriptor);
         }
-        // SAFETY: The text is this crate's own; callers choose sizes, never code. Every loop counts a u32 from 0
-        // in fixed steps up to a bound that is a constant or a parameter below 2^31, so it ends and does not wrap.
+        // SAFETY: The text is this crate's own; callers choose sizes, never code. Every loop counts a u32 up
+        // in fixed steps to a bound that is a constant or made of parameters, below 2^31, so it ends and does not wrap.
         // Every index is below the bound of its buffer: positions are clamped to, or guarded by, the extents in
         // the parameter block, and a tensor is bound only if it has those extents. Where two or four elements are one
         // load, the host has seen that rows or planes are multiples of them, so none is cut by a buffer's end. No
-        // divisor is zero: they are constants, or extents or tile counts of at least one.
+        // divisor is zero: they are constants, or extents, channels, panels or tile counts of at least one.
         unsafe { self.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
     }
 

@@ -28,8 +28,8 @@
 //!
 //! # The way through
 //!
-//! - [`Conv2d`] is one convolution with its epilogue; a [`Chain`] is several [`Link`]s in a row; a [`Problem`] is one line of
-//!   text that says both.
+//! - [`Conv2d`] is one convolution with its epilogue; a [`Chain`] is several [`Link`]s in a row; a [`Problem`] is one
+//!   line of text that says both.
 //! - [`kernels`] answer with recipes: shaders, grids and weight layouts as plain data, or the reason why not.
 //! - The [`planner`] cuts a chain into runs, each with the recipe that is cheapest: by its model, or as the [`tuner`]
 //!   has measured and checked it on this device.

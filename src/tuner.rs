@@ -26,7 +26,8 @@ use subject::Subject;
 const ROUNDS: [usize; 2] = [7, 50];
 /// After the least number of rounds a race of so many seconds is over.
 const RACE: Duration = Duration::from_secs(2);
-/// A batch of runs lasts so many seconds at least, or the clock's step would count: by the device's clock, by the host's.
+/// A batch of runs lasts so many seconds at least, or the clock's step would count: by the device's clock, by the
+/// host's.
 const BATCH: [f64; 2] = [2e-3, 2e-2];
 /// Candidates whose modelled time is so many times the best measured one are not even compiled.
 const HOPELESS: f64 = 10.0;
@@ -124,7 +125,8 @@ struct Piece {
 }
 
 impl Piece {
-    /// What its links take one by one, so far as that was measured: a run that takes longer is not worth its compilation.
+    /// What its links take one by one, so far as that was measured: a run that takes longer is not worth its
+    /// compilation.
     fn one_by_one(&self, profile: &Profile) -> f64 {
         let least = |name: &String| profile.runs.get(name)?.values().copied().min_by(f64::total_cmp);
         let times: Option<Vec<f64>> = self.singles.iter().map(least).collect();

@@ -2,13 +2,13 @@
 
 use crate::conv::{Activation, Conv2d};
 
-/// The convolution whose groups are slices of the input channels; its outputs are the slices' sums, [slice][channel].
+/// The convolution whose groups are slices of the input channels; its outputs are the slices' sums, `[slice][channel]`.
 pub fn product(conv: &Conv2d, slices: u32) -> Conv2d {
     let out_channels = conv.out_channels.saturating_mul(slices);
     Conv2d { out_channels, ..conv.clone() }.groups(slices).bias(false).activation(Activation::None).residual(None)
 }
 
-/// The weights of that convolution, [slice][output channel][input channel of the slice][tap].
+/// The weights of that convolution, `[slice][output channel][input channel of the slice][tap]`.
 pub fn weights(conv: &Conv2d, weight: &[f32], slices: u32) -> Vec<f32> {
     let row = conv.fan_in() as usize;
     let part = row / slices as usize;

@@ -26,7 +26,7 @@ pub fn product(conv: &Conv2d, outputs: u32) -> Conv2d {
     Conv2d::pointwise(channels(conv.in_channels), channels(conv.out_channels)).groups(points).bias(false)
 }
 
-/// The weights of that convolution, [point][output channel][input channel].
+/// The weights of that convolution, `[point][output channel][input channel]`.
 pub fn transform(conv: &Conv2d, weight: &[f32], outputs: u32) -> Vec<f32> {
     let g = if outputs == 2 { G2 } else { G4 };
     let filters = (u64::from(conv.in_channels) * u64::from(conv.out_channels)) as usize;
