@@ -4,6 +4,7 @@ mod bench;
 mod cost;
 mod devices;
 mod npy;
+mod pipelines;
 mod plan;
 mod run;
 mod table;
@@ -66,6 +67,7 @@ impl Target {
         };
         if let Some(file) = file {
             gpu.use_tuning(&tune::load(&file)?);
+            pipelines::load(&gpu, &file)?;
         }
         Ok(gpu)
     }

@@ -475,6 +475,15 @@ fn a_second_process_chooses_by_the_tuning_of_the_first() {
     assert_eq!(plan["schedule"].as_str(), Some(best.0.as_str()), "{times:?}");
     assert!(measured(&json(&["plan", "--json", "--tuning", "none", problem])).is_empty());
 
+    // What the driver compiled is kept beside it, where the device can say, and if damaged it is left alone.
+    let pipelines = path.with_extension("pipelines");
+    if let Ok(kept) = fs::read(&pipelines) {
+        assert!(run(&["plan", "--json", "--tuning", file, problem]).stderr.is_empty());
+        fs::write(&pipelines, &kept[..kept.len() - 1]).unwrap();
+        let output = run(&["plan", "--json", "--tuning", file, problem]);
+        assert!(output.status.success() && stderr(&output).contains("pipeline cache"), "{}", stderr(&output));
+    }
+
     // A person may edit it: the slowest is the fastest now.
     let mut tuning: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
     let slowest = &times.iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap().0;

@@ -12,7 +12,7 @@ use gpuconv::{GpuConv, Tuning, probe, profile::Profile};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{Case, Failure, Outcome, adapter_name, open, print, table};
+use super::{Case, Failure, Outcome, adapter_name, open, pipelines, print, table};
 
 #[derive(Args)]
 pub struct Tune {
@@ -87,6 +87,7 @@ impl Tune {
                 print(&text(&case.text, &runs.runs))?;
             }
         }
+        pipelines::save(&gpu, &file)?;
         if !self.json {
             print(&format!("{}: {} runs, in {}\n", adapter_name(&gpu), profile.runs.len(), file.display()))?;
         }

@@ -1,0 +1,37 @@
+//! The driver's compiled pipelines, kept beside a tuning file: `tune` writes them, the other commands take them.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use gpuconv::GpuConv;
+
+use super::{Failure, Outcome};
+
+/// Gives the driver what is kept beside a tuning file, if anything is.
+pub fn load(gpu: &GpuConv, tuning: &Path) -> Outcome {
+    if let Ok(bytes) = fs::read(file(tuning)) {
+        // SAFETY: the file lies beside the user's own tuning file, or one that the user named, and only the user
+        // writes there; what chance does to it the checksum finds.
+        unsafe { gpu.load_pipeline_cache(&bytes) }?;
+    }
+    Ok(())
+}
+
+/// Keeps what the driver has compiled beside a tuning file, in one step, so that no half of it is ever read.
+pub fn save(gpu: &GpuConv, tuning: &Path) -> Outcome {
+    let Some(bytes) = gpu.pipeline_cache_data() else { return Ok(()) };
+    let path = file(tuning);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(&bytes)?;
+        file.persist(&path).map_err(|error| error.error)
+    };
+    write().map_err(|error| Failure::Call(format!("cannot write {}: {error}", path.display())))?;
+    Ok(())
+}
+
+fn file(tuning: &Path) -> PathBuf {
+    tuning.with_extension("pipelines")
+}
