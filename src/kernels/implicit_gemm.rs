@@ -27,8 +27,8 @@ const UNIFORM_BLOCKS: &[[u32; 2]] = &[[16, 8]];
 const SUBGROUP_BLOCKS: &[[u32; 2]] = &[[32, 8], [32, 4], [8, 8]];
 /// Beyond this many kernel columns, a row of them written out takes drivers too long to compile.
 const MOST_COLUMNS: u32 = 7;
-/// AMD's compiler spills with the weights of seven columns, 16 channels each; with those of five it does not.
-const MOST_UNIFORM_COLUMNS: u32 = 5;
+/// With the weights of five columns, 16 channels each, AMD's compiler spills on GCN; with those of three it does not.
+const MOST_UNIFORM_COLUMNS: u32 = 3;
 
 fn by_tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     check(run)?;
