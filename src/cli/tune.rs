@@ -22,6 +22,12 @@ pub struct Tune {
     /// Tune for the problems of a file, one a line; lines that begin with # are none
     #[arg(long, value_name = "FILE")]
     cases: Option<PathBuf>,
+    /// Tune for a network, `mobilenet_v1` or `mobilenet_v2`; its problem line says more than these two options
+    #[arg(long, value_name = "NAME")]
+    network: Option<String>,
+    /// Images of the --network
+    #[arg(long, default_value_t = 1, requires = "network")]
+    batch: u32,
     /// The most that a problem may take, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = super::bench::seconds)]
     time: Duration,
@@ -29,7 +35,7 @@ pub struct Tune {
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Measure nothing: join tuning files to one, in the user's file or the --output
-    #[arg(long, value_name = "FILE", num_args = 2.., conflicts_with_all = ["cases", "problems", "report"])]
+    #[arg(long, value_name = "FILE", num_args = 2.., conflicts_with_all = ["cases", "problems", "network", "report"])]
     merge: Vec<PathBuf>,
     /// Test the cost model: measure every candidate twice, of the problems or of a table of layers, and keep nothing
     #[arg(long, conflicts_with = "output")]
@@ -103,7 +109,8 @@ impl Tune {
             None => String::new(),
         };
         let lines = file.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-        let given = self.problems.iter().map(String::as_str).chain(lines);
+        let network = self.network.as_ref().map(|name| format!("{name} {}", self.batch));
+        let given = self.problems.iter().map(String::as_str).chain(network.as_deref()).chain(lines);
         let cases = given.map(Case::parse).collect::<Outcome<Vec<_>>>()?;
         match cases.is_empty() {
             false => Ok(cases),
