@@ -1,0 +1,95 @@
+//! `tune`, and the files that it keeps.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::{json, one_line, run, stderr, stdout};
+
+/// The candidates of `plan` with a tuning file that was measured, each with its time if it has one.
+fn measured(plan: &Value) -> Vec<(String, f64)> {
+    let candidates = plan["candidates"].as_array().unwrap().iter();
+    let time =
+        |candidate: &Value| Some((candidate["recipe"].as_str()?.to_string(), candidate["measured_ms"].as_f64()?));
+    candidates.filter_map(time).collect()
+}
+
+#[test]
+fn a_second_process_chooses_by_the_tuning_of_the_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tuning.json");
+    let file = path.to_str().unwrap();
+    let problem = "pointwise 1x16x12x12 -> 24 relu";
+    let table = stdout(&["tune", "--time", "5", "--output", file, problem]);
+    assert!(table.contains("measured ms") && table.contains("1 runs") && table.contains(file), "{table}");
+
+    let plan = json(&["plan", "--json", "--tuning", file, problem]);
+    let times = measured(&plan);
+    let best = times.iter().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+    assert_eq!(plan["schedule"].as_str(), Some(best.0.as_str()), "{times:?}");
+    assert!(measured(&json(&["plan", "--json", "--tuning", "none", problem])).is_empty());
+
+    // What the driver compiled is kept beside it, where the device can say, and if damaged it is left alone.
+    let pipelines = path.with_extension("pipelines");
+    if let Ok(kept) = fs::read(&pipelines) {
+        assert!(run(&["plan", "--json", "--tuning", file, problem]).stderr.is_empty());
+        fs::write(&pipelines, &kept[..kept.len() - 1]).unwrap();
+        let output = run(&["plan", "--json", "--tuning", file, problem]);
+        assert!(output.status.success() && stderr(&output).contains("pipeline cache"), "{}", stderr(&output));
+    }
+
+    // A person may edit it: the slowest is the fastest now.
+    let mut tuning: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let slowest = &times.iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap().0;
+    assert_ne!(*slowest, best.0);
+    tuning["devices"][0]["runs"][problem][slowest] = 1e-9.into();
+    fs::write(&path, tuning.to_string()).unwrap();
+    let plan = json(&["plan", "--json", "--tuning", file, problem]);
+    assert_eq!(plan["schedule"].as_str(), Some(slowest.as_str()), "{plan}");
+
+    // For another device it is nothing but a warning.
+    tuning["devices"][0]["device"] = "another".into();
+    fs::write(&path, tuning.to_string()).unwrap();
+    let output = run(&["plan", "--json", "--tuning", file, problem]);
+    assert!(output.status.success() && stderr(&output).contains("tuning is ignored"), "{}", stderr(&output));
+    let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(measured(&plan).is_empty());
+}
+
+#[test]
+fn tuning_files_are_joined_and_damaged_ones_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_string();
+    let file = |name: &str, device: &str, seconds: f64| {
+        let entry = serde_json::json!({
+            "device": device, "driver": "a", "backend": "vulkan", "version": "0.1.0", "rates": null,
+            "runs": {"pointwise 1x8x4x4 -> 8": {"direct/4x1": seconds}},
+        });
+        let tuning = serde_json::json!({"format": 1, "devices": [entry]});
+        fs::write(path(name), tuning.to_string()).unwrap();
+    };
+    file("a.json", "first", 0.5);
+    file("b.json", "second", 0.25);
+    file("c.json", "first", 0.125);
+    let [a, b, c, all] = ["a.json", "b.json", "c.json", "all.json"].map(path);
+    let text = stdout(&["tune", "--output", &all, "--merge", &a, &b, &c]);
+    assert!(text.contains("2 runs on 2 devices"), "{text}");
+    let tuning: Value = serde_json::from_str(&fs::read_to_string(&all).unwrap()).unwrap();
+    assert_eq!(tuning["devices"][0]["runs"]["pointwise 1x8x4x4 -> 8"]["direct/4x1"], 0.125);
+
+    let whole = fs::read(&a).unwrap();
+    fs::write(&a, &whole[..whole.len() / 2]).unwrap();
+    for args in [
+        &["plan", "--tuning", &a, "pointwise 1x8x4x4 -> 8"][..],
+        &["tune", "--output", &all, "--merge", &b, &a],
+        &["tune", "--time", "0", "--output", &a, "pointwise 1x8x4x4 -> 8"],
+    ] {
+        let message = one_line(args, 2);
+        assert!(message.contains("damaged"), "{message}");
+    }
+    assert_eq!(fs::read(&a).unwrap().len(), whole.len() / 2);
+    assert!(one_line(&["plan", "--tuning", &path("none.json"), "pointwise 1x8x4x4 -> 8"], 2).contains("none.json"));
+    assert!(one_line(&["tune"], 2).contains("nothing to tune for"));
+    let output = run(&["tune", "--output", &all, "--network", "mobilenet_v3", "--batch", "2"]);
+    assert!(stderr(&output).contains("mobilenet_v3 2"), "{}", stderr(&output));
+}
