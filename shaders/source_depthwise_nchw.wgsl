@@ -1,21 +1,6 @@
 // The source of a fused separable convolution, NCHW: the depthwise convolution's results at four outputs, made
 // where they are needed and never written to memory; k is the channel.
 
-struct Place {
-    // Of channel 0, for each of four outputs.
-    image: vec4<u32>,
-    top: vec4<i32>,
-    left: vec4<i32>,
-}
-
-fn place(pixel: u32, group: u32) -> Place {
-    let pixels = min(vec4<u32>(pixel) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(pixel_count() - 1u));
-    let rest = pixels % out_pixels();
-    let top = vec4<i32>(rest / params.out_width * STRIDE_Y) - i32(PAD_TOP);
-    let left = vec4<i32>(rest % params.out_width * STRIDE_X) - i32(PAD_LEFT);
-    return Place(pixels / out_pixels() * params.in_channels * in_pixels(), top, left);
-}
-
 fn fetch(k: u32, place: Place) -> vec4<f32> {
     if DEPTH_IS_PADDED && k >= params.group_in {
         return vec4<f32>(0.0);

@@ -2,27 +2,11 @@
 // all channels of a tap are a segment. Where the kernel's tap meets the input is worked out once for a segment; inside
 // it an address only moves on by whole planes.
 
-struct Place {
-    // Of the group's first channel, for each of four outputs.
-    image: vec4<u32>,
-    top: vec4<i32>,
-    left: vec4<i32>,
-}
-
 // What a tap sees at the four outputs, and the k at which its channels begin.
 struct Located {
     at: vec4<u32>,
     inside: vec4<bool>,
     first: u32,
-}
-
-fn place(pixel: u32, group: u32) -> Place {
-    let pixels = min(vec4<u32>(pixel) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(pixel_count() - 1u));
-    let image = (pixels / out_pixels() * params.in_channels + group * params.group_in) * in_pixels();
-    let rest = pixels % out_pixels();
-    let top = vec4<i32>(rest / params.out_width * STRIDE_Y) - i32(PAD_TOP);
-    let left = vec4<i32>(rest % params.out_width * STRIDE_X) - i32(PAD_LEFT);
-    return Place(image, top, left);
 }
 
 fn locate(place: Place, tap: u32) -> Located {

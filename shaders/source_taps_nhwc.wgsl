@@ -1,28 +1,11 @@
 // The source of an implicit matrix product, NHWC, tap by tap: k counts kernel row, kernel column and input channel, and
 // all channels of a tap are a segment. Where the kernel's tap meets the input is worked out once for a segment.
 
-struct Place {
-    // Of the group's first channel.
-    image: u32,
-    top: i32,
-    left: i32,
-}
-
 // What a tap sees at the output, and the k at which its channels begin.
 struct Located {
     at: u32,
     inside: bool,
     first: u32,
-}
-
-fn place(pixel: u32, group: u32) -> Place {
-    let clamped = min(pixel, pixel_count() - 1u);
-    let rest = clamped % out_pixels();
-    return Place(
-        clamped / out_pixels() * in_pixels() * params.in_channels + group * params.group_in,
-        i32(rest / params.out_width * STRIDE_Y) - i32(PAD_TOP),
-        i32(rest % params.out_width * STRIDE_X) - i32(PAD_LEFT),
-    );
 }
 
 fn locate(place: Place, tap: u32) -> Located {

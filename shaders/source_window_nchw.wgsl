@@ -1,23 +1,7 @@
 // The source of an implicit matrix product, NCHW: what the kernel sees at each output, k counting input
 // channel, kernel row and kernel column. No im2col buffer is made (Chetlur et al., arXiv 1410.0759).
 
-struct Place {
-    // Of the group's first channel, for each of four outputs.
-    image: vec4<u32>,
-    top: vec4<i32>,
-    left: vec4<i32>,
-}
-
 const TAPS: u32 = KERNEL_HEIGHT * KERNEL_WIDTH;
-
-fn place(pixel: u32, group: u32) -> Place {
-    let pixels = min(vec4<u32>(pixel) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(pixel_count() - 1u));
-    let image = (pixels / out_pixels() * params.in_channels + group * GROUP_IN) * in_pixels();
-    let rest = pixels % out_pixels();
-    let top = vec4<i32>(rest / params.out_width * STRIDE_Y) - i32(PAD_TOP);
-    let left = vec4<i32>(rest % params.out_width * STRIDE_X) - i32(PAD_LEFT);
-    return Place(image, top, left);
-}
 
 fn fetch(k: u32, place: Place) -> vec4<f32> {
     let tap = k % TAPS;

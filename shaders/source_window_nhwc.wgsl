@@ -1,23 +1,6 @@
 // The source of an implicit matrix product, NHWC: four neighbouring k of one output, k counting kernel row,
 // kernel column and input channel.
 
-struct Place {
-    // Of the group's first channel.
-    image: u32,
-    top: i32,
-    left: i32,
-}
-
-fn place(pixel: u32, group: u32) -> Place {
-    let clamped = min(pixel, pixel_count() - 1u);
-    let rest = clamped % out_pixels();
-    return Place(
-        clamped / out_pixels() * in_pixels() * params.in_channels + group * GROUP_IN,
-        i32(rest / params.out_width * STRIDE_Y) - i32(PAD_TOP),
-        i32(rest % params.out_width * STRIDE_X) - i32(PAD_LEFT),
-    );
-}
-
 fn fetch(k: u32, place: Place) -> vec4<f32> {
     let all = vec4<u32>(k) + vec4<u32>(0u, 1u, 2u, 3u);
     let tap = all / GROUP_IN;

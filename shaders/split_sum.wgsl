@@ -1,18 +1,9 @@
 // The second of the two passes of a product cut along its input channels: the slices' sums added up, then the epilogue.
 //
 // partial  NCHW [image][slice][channel][pixel] or NHWC [image][pixel][slice][channel]
-// weights  the biases
-// host     SLICES, HAS_BIAS, WORKGROUP, a split_sum_* file for the layout, and an output_* file
+// host     SLICES, WORKGROUP, biases.wgsl, a split_sum_* file for the layout, and an output_* file
 
 @group(0) @binding(1) var<storage, read> partial: array<f32>;
-@group(0) @binding(2) var<storage, read> weights: array<f32>;
-
-fn bias_of(channel: u32) -> f32 {
-    if HAS_BIAS {
-        return weights[params.bias_at + channel];
-    }
-    return 0.0;
-}
 
 @compute @workgroup_size(WORKGROUP)
 fn main(

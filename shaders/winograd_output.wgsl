@@ -3,12 +3,10 @@
 // An invocation makes the OUTPUTS x OUTPUTS outputs of one tile of one channel.
 //
 // products the second pass's output, laid out as the first pass's
-// weights  the biases
-// host     OUTPUTS, LINE, HAS_BIAS, WORKGROUP, `transform_tile`, a winograd_* file with the layout and one
+// host     OUTPUTS, LINE, WORKGROUP, biases.wgsl, `transform_tile`, a winograd_* file with the layout and one
 //          with the matrices, and an output_* file
 
 @group(0) @binding(1) var<storage, read> products: array<f32>;
-@group(0) @binding(2) var<storage, read> weights: array<f32>;
 
 // Where a tile is: its first output, the row and column of that, and its number.
 struct Tile {
@@ -17,13 +15,6 @@ struct Tile {
     output: u32,
     channel: u32,
     number: u32,
-}
-
-fn bias_of(channel: u32) -> f32 {
-    if HAS_BIAS {
-        return weights[params.bias_at + channel];
-    }
-    return 0.0;
 }
 
 @compute @workgroup_size(WORKGROUP)

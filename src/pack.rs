@@ -105,6 +105,24 @@ pub fn sections(links: &[Conv2d], packings: &[(usize, Packing)]) -> (Vec<Section
     (sections, offsets)
 }
 
+/// The sections of a product that stands in for a link, its panels packed as they are for that, and the link's biases;
+/// and where these start, in elements.
+pub fn stand_in(
+    link: &Conv2d,
+    product: &[Section],
+    packing: impl Fn(u32, u32, Order) -> Packing,
+) -> (Vec<Section>, u64) {
+    let panels = product.iter().map(|section| match section.packing {
+        Packing::Panels { block, k_align, order } => Section { packing: packing(block, k_align, order), ..*section },
+        _ => *section,
+    });
+    let mut sections: Vec<_> = panels.collect();
+    let bias_at = sections.iter().map(|section| section.len).sum();
+    let bias = Packing::Bias { block: 1 };
+    sections.extend(link.bias.then(|| Section { link: 0, packing: bias, len: bias.len(link).next_multiple_of(4) }));
+    (sections, bias_at)
+}
+
 /// The weight buffer of a recipe.
 pub fn buffer(links: &[Conv2d], weights: &[Weights<'_>], sections: &[Section]) -> Vec<f32> {
     let mut buffer = Vec::new();

@@ -72,10 +72,11 @@ pub fn passes(workgroups: u64) -> [Pass; 3] {
         workgroups,
         workgroup_memory,
     };
+    let sum = include_str!("../shaders/probe_sum.wgsl");
     [
         pass(shader(include_str!("../shaders/probe_arithmetic.wgsl")) + &step_of(), 0),
-        pass(shader(include_str!("../shaders/probe_loads.wgsl")), 0),
-        pass(shader(include_str!("../shaders/probe_shared.wgsl")), ELEMENTS * 4),
+        pass(shader(include_str!("../shaders/probe_loads.wgsl")) + sum, 0),
+        pass(shader(include_str!("../shaders/probe_shared.wgsl")) + sum, ELEMENTS * 4),
     ]
 }
 

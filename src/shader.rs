@@ -31,6 +31,8 @@ pub const OUTPUT_SCALAR: &str = include_str!("../shaders/output_scalar.wgsl");
 pub const OUTPUT_VEC4: &str = include_str!("../shaders/output_vec4.wgsl");
 /// Output written as pairs.
 pub const OUTPUT_PAIRS: &str = include_str!("../shaders/output_pairs.wgsl");
+/// The biases, for passes that read no other weights.
+pub const BIASES: &str = include_str!("../shaders/biases.wgsl");
 /// What reads and writes 64-bit integers needs.
 pub const PAIRS: &str = include_str!("../shaders/pairs.wgsl");
 
@@ -102,6 +104,19 @@ pub fn strides(layout: Layout) -> &'static str {
         Layout::Nchw => include_str!("../shaders/strides_nchw.wgsl"),
         Layout::Nhwc => include_str!("../shaders/strides_nhwc.wgsl"),
     }
+}
+
+/// Where the window of an output is (of four outputs in NCHW): `Place` and `place`.
+pub fn window(layout: Layout) -> &'static str {
+    match layout {
+        Layout::Nchw => include_str!("../shaders/window_nchw.wgsl"),
+        Layout::Nhwc => include_str!("../shaders/window_nhwc.wgsl"),
+    }
+}
+
+/// Whether a link has a bias, as the shaders ask.
+pub fn has_bias(conv: &Conv2d) -> String {
+    format!("const HAS_BIAS: bool = {};\n", conv.bias)
 }
 
 /// What of the epilogue depends on the link: the activation and the residual.

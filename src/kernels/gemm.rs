@@ -109,6 +109,5 @@ fn access(run: &Run<'_>, source: &Source, pairs: bool) -> String {
         Fetch::Rows { .. } => "",
     };
     let output = if aligned_output { shader::OUTPUT_VEC4 } else { shader::OUTPUT_SCALAR };
-    let has_bias = format!("const HAS_BIAS: bool = {};\n", run.last().bias);
-    Shader::new(product).add(pixels).add(input).add(output).add(&has_bias).text()
+    Shader::new(product).add(pixels).add(input).add(output).add(&shader::has_bias(run.last())).text()
 }

@@ -90,7 +90,7 @@ fn gathered(run: &Run<'_>, kernel: &'static str, tile: Tile) -> Source {
     };
     Source {
         kernel,
-        wgsl: Shader::new(file).constants(&shader::geometry(link)).text(),
+        wgsl: Shader::new(file).add(shader::window(run.layout)).constants(&shader::geometry(link)).text(),
         fetch: Fetch::Quads { aligned },
         order: Order::ByTap,
         link: 0,
@@ -114,6 +114,7 @@ fn windows(run: &Run<'_>, kernel: &'static str) -> Source {
         kernel,
         // Constants, for each k is divided by them.
         wgsl: Shader::new(file)
+            .add(shader::window(run.layout))
             .constants(&shader::geometry(link))
             .constants(&[("GROUP_IN", link.group_in_channels().into()), ("DEPTH", link.fan_in())])
             .text(),

@@ -59,7 +59,7 @@ fn source(run: &Run<'_>, depthwise: &Conv2d) -> Result<Source, Unsupported> {
         Outputs::Pixels => include_str!("../../shaders/source_depthwise_nchw.wgsl"),
     });
     let (shader, loads) = match outputs {
-        Outputs::Pixels => (shader, taps as f64),
+        Outputs::Pixels => (shader.add(shader::window(run.layout)), taps as f64),
         _ => {
             let window = Window::new(depthwise, outputs);
             let shader = shader.add(include_str!("../../shaders/source_depthwise_lines.wgsl"));

@@ -7,7 +7,7 @@
 use super::gemm::FEWEST_CHANNELS;
 use super::{Kernel, Operand, Params, Pass, Recipe, Run, Unsupported, Work, fitting, implicit_gemm, pointwise};
 use crate::caps::Caps;
-use crate::pack::{Packing, Section, slices};
+use crate::pack::{self, Packing, slices};
 use crate::shader::{self, Shader};
 use crate::shape::{Layout, Shape};
 
@@ -54,17 +54,12 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 
 fn recipe(run: &Run<'_>, slices: u32, partial: Shape, product: Recipe) -> Recipe {
     let link = run.last();
-    let sliced = |section: &Section| match section.packing {
-        Packing::Panels { block, k_align, order } => {
-            Section { packing: Packing::Slices { slices, block, k_align, order }, ..*section }
-        }
-        _ => *section,
-    };
-    let mut weights: Vec<_> = product.weights.iter().map(sliced).collect();
-    let bias_at = weights.iter().map(|section| section.len).sum();
-    let bias = Packing::Bias { block: 1 };
-    weights.extend(link.bias.then(|| Section { link: 0, packing: bias, len: bias.len(link).next_multiple_of(4) }));
-
+    let (weights, bias_at) = pack::stand_in(link, &product.weights, |block, k_align, order| Packing::Slices {
+        slices,
+        block,
+        k_align,
+        order,
+    });
     let outputs = run.output().len();
     let work = product.work;
     let mut passes: Vec<_> = product.passes;
@@ -98,7 +93,8 @@ fn sum_pass(run: &Run<'_>, slices: u32, bias_at: u64) -> Pass {
             Layout::Nhwc => include_str!("../../shaders/split_sum_nhwc.wgsl"),
         })
         .add(shader::OUTPUT_SCALAR)
-        .add(&format!("const HAS_BIAS: bool = {};\n", link.bias))
+        .add(shader::BIASES)
+        .add(&shader::has_bias(link))
         .constants(&[("SLICES", slices.into()), ("WORKGROUP", WORKGROUP.into())])
         .finish(run);
     let mut operands = vec![Operand::ReadWorkspace(0), Operand::Weights, Operand::Output];

@@ -10,7 +10,7 @@ use super::gemm::{FEWEST_CHANNELS, registers, tiled};
 use super::{Kernel, Operand, Params, Pass, Recipe, Run, Unsupported, Work, fitting, pointwise};
 use crate::caps::Caps;
 use crate::conv::Conv2d;
-use crate::pack::{Packing, Section, winograd};
+use crate::pack::{self, Packing, winograd};
 use crate::shader::{self, Shader};
 use crate::shape::{Layout, Shape};
 
@@ -101,19 +101,9 @@ impl<'a> Tiles<'a> {
 
     fn recipe(&self, product: Recipe) -> Recipe {
         let link = self.run.last();
-        let weights: Vec<_> = product
-            .weights
-            .iter()
-            .map(|section| match section.packing {
-                Packing::Panels { block, k_align, .. } => {
-                    Section { packing: Packing::Winograd { outputs: self.outputs, block, k_align }, ..*section }
-                }
-                _ => *section,
-            })
-            .collect();
-        let bias_at = weights.iter().map(|section| section.len).sum();
-        let bias = Packing::Bias { block: 1 };
-        let bias = link.bias.then(|| Section { link: 0, packing: bias, len: bias.len(link).next_multiple_of(4) });
+        let outputs = self.outputs;
+        let (weights, bias_at) =
+            pack::stand_in(link, &product.weights, |block, k_align, _| Packing::Winograd { outputs, block, k_align });
 
         let mut passes = vec![self.input_pass()];
         passes.extend(product.passes.into_iter().map(|pass| Pass {
@@ -131,7 +121,7 @@ impl<'a> Tiles<'a> {
         Recipe {
             name: format!("{}/{}x{}-{variant}", WINOGRAD.name, self.outputs, self.outputs),
             passes,
-            weights: weights.into_iter().chain(bias).collect(),
+            weights,
             work: Work {
                 // An addition counts as half, and the lines of F(4x4) have a dozen.
                 mult_adds: product.work.mult_adds + (items_in + items_out) * points * 2.0,
@@ -214,7 +204,8 @@ impl<'a> Tiles<'a> {
             .shader(include_str!("../../shaders/winograd_output.wgsl"), &self.output_tile())
             .add(store)
             .add(if aligned { shader::OUTPUT_VEC4 } else { shader::OUTPUT_SCALAR })
-            .add(&format!("const HAS_BIAS: bool = {};\n", self.run.last().bias))
+            .add(shader::BIASES)
+            .add(&shader::has_bias(self.run.last()))
             .finish(self.run);
         let mut operands = vec![Operand::ReadWorkspace(1), Operand::Weights, Operand::Output];
         operands.extend(self.run.has_residual().then_some(Operand::Residual));
