@@ -27,6 +27,9 @@ struct Params {
     strip_rows: u32,
     // How many workgroups (or invocations, where they do not cooperate) have work.
     work: u32,
+    // What the activation clamps to, as bits of f32.
+    low_bits: u32,
+    high_bits: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

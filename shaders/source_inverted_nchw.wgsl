@@ -42,7 +42,9 @@ fn stage_pixels(k0: u32, place: Place, local: u32) {
     workgroupBarrier();
     for (var item = local; item < TILE_DEPTH * PIXEL_QUADS; item += THREADS) {
         let k = item / PIXEL_QUADS;
-        pixel_tile[item] = depthwise(min(k0 + k, params.group_in - 1u), k * HALO_PIXELS, item % PIXEL_QUADS);
+        let values = depthwise(min(k0 + k, params.group_in - 1u), k * HALO_PIXELS, item % PIXEL_QUADS);
+        // Channels that fill up a step: weights of zero do not hide the NaNs that infinities make of them.
+        pixel_tile[item] = select(values, vec4<f32>(0.0), DEPTH_IS_PADDED & (k0 + k >= params.group_in));
     }
 }
 

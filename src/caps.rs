@@ -1,6 +1,7 @@
 //! What a kernel may ask of a device.
 
-/// Facts about a device, taken from it or written by hand in a test.
+/// Facts about a device, taken from it or written by hand in a test: `Caps { is_cpu: true, ..Caps::webgpu() }`, for
+/// there may be more some day.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Caps {
     /// Largest binding of a storage buffer, bytes.

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::shape::Shape;
 
 /// One step of a chain.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Link {
     /// A convolution with its epilogue.
@@ -58,6 +59,15 @@ impl From<Conv2d> for Link {
 /// Weights are given for the convolutions, in their order; a pool has none. Tensor 0 is the chain's input and tensor
 /// `i + 1` the output of link `i`. A link that adds a residual takes it from an earlier tensor where an edge says so,
 /// else from outside, by [`Layer::forward_residual`](crate::Layer::forward_residual); one link at the most may do that.
+///
+/// ```
+/// use gpuconv::{Activation, Chain, Conv2d, Residual};
+/// // ResNet's basic block: the input is added before the second activation.
+/// let conv = Conv2d::new(64, 64).kernel_size(3).padding(1).activation(Activation::Relu);
+/// let block = Chain::new([conv.clone(), conv]).edge(0, 1, Residual::BeforeActivation)?;
+/// assert_eq!(block.shapes([1, 64, 56, 56].into())?, [[1, 64, 56, 56].into(); 3]);
+/// # Ok::<(), gpuconv::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chain {
     links: Vec<Link>,
@@ -195,6 +205,15 @@ impl From<Conv2d> for Chain {
 }
 
 /// A depthwise-separable convolution: depthwise, activation, pointwise, activation (arXiv 1704.04861).
+///
+/// ```
+/// use gpuconv::{Activation, Chain, Separable};
+/// let mut separable = Separable::new(32, 64).kernel_size(3).padding(1).activation(Activation::Relu6);
+/// // The halves are convolutions like any other; here the second one stays linear.
+/// separable.pointwise.activation = Activation::None;
+/// assert_eq!(Chain::from(separable).shapes([1, 32, 28, 28].into())?[2], [1, 64, 28, 28].into());
+/// # Ok::<(), gpuconv::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Separable {
     /// The first link.

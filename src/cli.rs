@@ -3,10 +3,14 @@
 mod bench;
 mod cost;
 mod devices;
+mod help;
+mod limits;
+mod near;
 mod npy;
 mod pipelines;
 mod plan;
 mod run;
+mod shell;
 mod table;
 mod tune;
 mod verify;
@@ -20,24 +24,10 @@ use gpuconv::planner::Schedule;
 use gpuconv::{Choice, Error, Fusion, GpuConv, Problem, Tuning};
 use serde::Serialize;
 
-/// How problems are written, at the end of every command's help.
-const PROBLEMS: &str = "\
-A problem is one argument (quote it):
-  conv       NxCxHxW -> OC kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [dD|dHxW] [gG] [ACTIVATION] [RESIDUAL] [nobias] [nhwc]
-  depthwise  NxCxHxW [-> OC] kK ...
-  pointwise  NxCxHxW -> OC ...
-  separable  NxCxHxW -> OC kK ...        the activation follows both halves
-  pool       NxCxHxW [nhwc]              the mean of each channel
-  mobilenet_v1|mobilenet_v2 N|Nx3xHxW [-> CLASSES] [wWIDTH] [nhwc]
-ACTIVATION is relu, relu6, silu, hardswish or clamp:LOW,HIGH; RESIDUAL is residual (added before the activation)
-or residual:after. Left out means stride 1, padding 0, dilation 1, one group, a bias, no activation, NCHW; of a network
-images of 224x224, 1000 classes, width 1.
-
-Exit codes: 0 fine, 1 a check failed, 2 the call or its files are wrong, 3 no usable device.";
-
 /// 2-D convolution on any GPU.
 #[derive(Parser)]
 #[command(name = "gpuconv", version, arg_required_else_help = true)]
+#[command(after_help = help::short(help::GPUCONV), after_long_help = help::long(help::GPUCONV))]
 struct Cli {
     #[command(flatten)]
     target: Target,
@@ -49,17 +39,26 @@ struct Cli {
 #[derive(clap::Args)]
 struct Target {
     /// Take the best adapter whose name or driver contains NAME, as WGPU_ADAPTER_NAME does
-    #[arg(long, global = true, value_name = "NAME")]
+    #[arg(long, global = true, value_name = "NAME", help_heading = help::DEVICE)]
     adapter: Option<String>,
+    #[command(flatten)]
+    less: limits::Less,
     /// Go by the times in this file, in place of those that `tune` has put into the user's; `none` for no times
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = help::DEVICE)]
     tuning: Option<PathBuf>,
 }
 
 impl Target {
+    /// The device.
+    fn device(&self) -> Outcome<GpuConv> {
+        let adapter = pollster::block_on(GpuConv::adapter(self.adapter.as_deref()))?;
+        let (features, limits) = self.less.of(&adapter);
+        Ok(pollster::block_on(GpuConv::from_adapter_with(&adapter, features, limits))?)
+    }
+
     /// The device, and what is known of it.
     fn open(&self) -> Outcome<GpuConv> {
-        let gpu = open(self.adapter.as_deref())?;
+        let gpu = self.device()?;
         let file = match &self.tuning {
             Some(none) if none.as_os_str() == "none" => None,
             Some(file) => Some(file.clone()),
@@ -76,25 +75,32 @@ impl Target {
 #[derive(Subcommand)]
 enum Command {
     /// List the adapters, and say which one is taken
+    #[command(after_help = help::short(help::DEVICES), after_long_help = help::long(help::DEVICES))]
     Devices(devices::Devices),
     /// Count parameters, multiply-adds and bytes; needs no device
-    #[command(after_help = PROBLEMS)]
+    #[command(after_help = help::short(help::COST), after_long_help = help::with_problems(help::COST))]
     Cost(cost::Cost),
     /// Say which recipes would run, and why no others
-    #[command(after_help = PROBLEMS)]
+    #[command(after_help = help::short(help::PLAN), after_long_help = help::with_problems(help::PLAN))]
     Plan(plan::Plan),
     /// Convolve npy files
-    #[command(after_help = PROBLEMS)]
+    #[command(after_help = help::short(help::RUN), after_long_help = help::with_problems(help::RUN))]
     Run(run::Run),
     /// Measure
-    #[command(after_help = PROBLEMS)]
+    #[command(after_help = help::short(help::BENCH), after_long_help = help::with_problems(help::BENCH))]
     Bench(bench::Bench),
     /// Measure the kernels for problems on this device, and keep the times for later plans
-    #[command(after_help = PROBLEMS)]
+    #[command(after_help = help::short(help::TUNE), after_long_help = help::with_problems(help::TUNE))]
     Tune(tune::Tune),
     /// Check every kernel on this device against the CPU
-    #[command(after_help = PROBLEMS)]
+    #[command(after_help = help::short(help::VERIFY), after_long_help = help::with_problems(help::VERIFY))]
     Verify(verify::Verify),
+    /// Write a script with which a shell completes commands and options
+    #[command(after_help = help::short(help::COMPLETIONS))]
+    Completions(shell::Completions),
+    /// Write a page for `man`
+    #[command(after_help = help::short(help::MAN))]
+    Man(shell::Manual),
 }
 
 /// Why a command ends early.
@@ -115,10 +121,15 @@ type Outcome<T = ()> = Result<T, Failure>;
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         // What drivers say may have any number of lines; only a problem's caret needs its own.
-        let message = match &error {
+        let mut message = match &error {
             Error::Parse(error) => error.to_string(),
             _ => one_line(&error.to_string()),
         };
+        // Before the list of all that there is.
+        if let Some(near) = near::suggestion(&error) {
+            let list = [": ", "; ", "\n"].iter().filter_map(|mark| message.find(mark)).min().unwrap_or(message.len());
+            message.insert_str(list, &format!(" (did you mean `{near}`?)"));
+        }
         match error {
             Error::NoAdapter { .. }
             | Error::RequestDevice(_)
@@ -151,15 +162,16 @@ pub fn main() -> ExitCode {
 }
 
 fn execute(cli: &Cli) -> Outcome {
-    let adapter = cli.target.adapter.as_deref();
     match &cli.command {
-        Command::Devices(devices) => devices.execute(adapter),
+        Command::Devices(devices) => devices.execute(&cli.target),
         Command::Cost(cost) => cost.execute(),
         Command::Plan(plan) => plan.execute(&cli.target),
         Command::Run(run) => run.execute(&cli.target),
         Command::Bench(bench) => bench.execute(&cli.target),
-        Command::Tune(tune) => tune.execute(adapter),
-        Command::Verify(verify) => verify.execute(adapter),
+        Command::Tune(tune) => tune.execute(&cli.target),
+        Command::Verify(verify) => verify.execute(&cli.target),
+        Command::Completions(completions) => completions.execute(),
+        Command::Man(manual) => manual.execute(),
     }
 }
 
@@ -206,11 +218,6 @@ fn print(text: &str) -> Outcome {
 fn print_json(value: &impl Serialize) -> Outcome {
     let json = serde_json::to_string_pretty(value).map_err(|error| Failure::Call(error.to_string()))?;
     print(&(json + "\n"))
-}
-
-/// The device of a command.
-fn open(adapter: Option<&str>) -> Outcome<GpuConv> {
-    Ok(adapter.map_or_else(GpuConv::new, GpuConv::with_adapter_name)?)
 }
 
 /// The adapter's name, as it appears in what the commands write.

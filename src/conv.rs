@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::shape::Shape;
 
 /// What happens to a value after bias (and residual) were added.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Activation {
     /// Nothing.
@@ -21,6 +22,20 @@ pub enum Activation {
     HardSwish,
     /// min(max(x, low), high).
     Clamp(f32, f32),
+}
+
+impl Activation {
+    /// The least and the greatest value that a clamp lets pass, infinite where there is none; nothing for
+    /// activations that are no clamp.
+    pub(crate) fn bounds(self) -> Option<[f32; 2]> {
+        match self {
+            Self::None => Some([f32::NEG_INFINITY, f32::INFINITY]),
+            Self::Relu => Some([0.0, f32::INFINITY]),
+            Self::Relu6 => Some([0.0, 6.0]),
+            Self::Clamp(low, high) => Some([low, high]),
+            Self::Silu | Self::HardSwish => None,
+        }
+    }
 }
 
 /// Where the residual is added.
@@ -44,6 +59,7 @@ pub enum Residual {
 /// assert_eq!(conv.output_shape([1, 3, 224, 224].into())?, [1, 32, 112, 112].into());
 /// # Ok::<(), gpuconv::Error>(())
 /// ```
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conv2d {
     /// Channels of the input.

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::shape::Shape;
 
 /// What one link costs.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LinkCost {
     /// The shape of its output.
@@ -23,6 +24,7 @@ pub struct LinkCost {
 }
 
 /// What a chain costs.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChainCost {
     /// Link by link.
@@ -88,7 +90,8 @@ pub fn chain(chain: &Chain, input: Shape) -> Result<ChainCost> {
         let mult_adds = link.conv().map_or(0, |conv| output.len() * (conv.fan_in() + u64::from(conv.bias)));
         let bytes = input.bytes() + parameter_bytes + output.bytes();
         total.params += params;
-        total.mult_adds += mult_adds;
+        // Of a few links as large as links may be the sum passes 64 bits.
+        total.mult_adds = total.mult_adds.saturating_add(mult_adds);
         total.bytes_unfused += bytes;
         total.bytes_fused += parameter_bytes
             + if index == 0 { input.bytes() } else { 0 }

@@ -1,11 +1,13 @@
 //! The device and what is shared by everything on it: error scopes, compiled pipelines, copies.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::caps::Caps;
 use crate::error::{Error, Result};
+use crate::kept::Shaders;
 use crate::kernels::Pass;
 use crate::pipelines::PipelineCache;
 use crate::profile::Profile;
@@ -21,14 +23,18 @@ pub struct Device {
     profile: Mutex<Arc<Profile>>,
     cache: PipelineCache,
     lost: Arc<OnceLock<String>>,
-    /// A lock for each shader, so that threads compile different ones at the same time, but each once.
-    pipelines: Mutex<HashMap<String, Arc<PipelineSlot>>>,
+    pipelines: Mutex<Shaders<Pipeline>>,
+    /// Shaders that the driver did not compile; plans made from now on do without.
+    refused: Mutex<Arc<Refused>>,
     /// The buffer of the last read-back, for the next one.
     readback: Mutex<Option<wgpu::Buffer>>,
 }
 
-/// A pipeline, once it is compiled.
-type PipelineSlot = Mutex<Option<Arc<Pipeline>>>;
+/// The texts of shaders that a driver refused.
+pub type Refused = HashSet<String>;
+
+/// Shaders that stay compiled though no plan uses them any more.
+const MOST_IDLE_PIPELINES: usize = 256;
 
 /// A compiled shader and the layout of its bindings.
 pub struct Pipeline {
@@ -48,7 +54,8 @@ impl Device {
             profile: Mutex::default(),
             cache: PipelineCache::default(),
             lost: Arc::default(),
-            pipelines: Mutex::default(),
+            pipelines: Mutex::new(Shaders::new(MOST_IDLE_PIPELINES)),
+            refused: Mutex::default(),
             readback: Mutex::default(),
         }
     }
@@ -75,6 +82,18 @@ impl Device {
     pub fn scoped<T>(&self, calls: impl FnOnce() -> T) -> Result<T> {
         self.alive()?;
         let filters = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation];
+        let (value, error) = self.caught(filters, calls);
+        // What a lost device says to calls is no news of them.
+        self.check_lost()?;
+        error.map_or(Ok(value), |error| Err(raised(error)))
+    }
+
+    /// Runs calls in error scopes. Of several errors the first scope's come first.
+    fn caught<T, const N: usize>(
+        &self,
+        filters: [wgpu::ErrorFilter; N],
+        calls: impl FnOnce() -> T,
+    ) -> (T, Option<wgpu::Error>) {
         let scopes = filters.map(|filter| self.device.push_error_scope(filter));
         let value = calls();
         let mut first = None;
@@ -82,25 +101,21 @@ impl Device {
         for scope in scopes.into_iter().rev() {
             first = pollster::block_on(scope.pop()).or(first);
         }
-        match first {
-            None => Ok(value),
-            Some(error) => Err(self.error(error)),
-        }
+        (value, first)
     }
 
-    fn error(&self, error: wgpu::Error) -> Error {
-        if let Err(lost) = self.alive() {
-            return lost;
+    /// Asks the device whether it is lost. Nothing else in wgpu says so: calls on a lost device raise no error, its
+    /// callback comes late, and a device of the caller's has the caller's. But a wrong call is refused, unless the
+    /// device is lost.
+    pub fn check_lost(&self) -> Result<()> {
+        let usage = wgpu::BufferUsages::empty();
+        let useless = wgpu::BufferDescriptor { label: Some("lost?"), size: 4, usage, mapped_at_creation: false };
+        let call = || drop(self.device.create_buffer(&useless));
+        let (_, refusal) = self.caught([wgpu::ErrorFilter::Validation], call);
+        if refusal.is_none() {
+            let _ = self.lost.set("it was destroyed, or its driver gave it up".into());
         }
-        match error {
-            wgpu::Error::OutOfMemory { source } => Error::OutOfMemory(source.to_string()),
-            wgpu::Error::Internal { description, .. } => Error::Internal(description),
-            // wgpu reports calls on a lost device as validation errors.
-            wgpu::Error::Validation { description, .. } if description.contains("is lost") => {
-                Error::DeviceLost(description)
-            }
-            wgpu::Error::Validation { description, .. } => Error::Validation(description),
-        }
+        self.alive()
     }
 
     /// A buffer of at least four bytes, since none can be bound that is empty.
@@ -179,16 +194,28 @@ impl Device {
         Ok(())
     }
 
-    /// The compiled shader of a pass, from the cache if it was compiled before.
+    /// The compiled shader of a pass, from the cache if it was compiled before. A shader that the driver refuses is
+    /// noted as such.
     pub fn pipeline(&self, name: &str, pass: &Pass) -> Result<Arc<Pipeline>> {
-        let entry = lock(&self.pipelines).entry(pass.wgsl.clone()).or_default().clone();
+        let entry = lock(&self.pipelines).slot(&pass.wgsl);
         let mut entry = lock(&entry);
         if let Some(pipeline) = &*entry {
             return Ok(pipeline.clone());
         }
-        let pipeline = Arc::new(self.scoped(|| self.compile(name, pass))?);
+        let compiled = self.scoped(|| self.compile(name, pass));
+        if let Err(error @ (Error::Internal(_) | Error::Validation(_))) = &compiled {
+            log::warn!("{name} is left out from now on: {error}");
+            Arc::make_mut(&mut lock(&self.refused)).insert(pass.wgsl.clone());
+        }
+        let pipeline = Arc::new(compiled?);
+        log::debug!("compiled {name}");
         *entry = Some(pipeline.clone());
         Ok(pipeline)
+    }
+
+    /// The shaders that the driver refused so far.
+    pub fn refused(&self) -> Arc<Refused> {
+        lock(&self.refused).clone()
     }
 
     fn compile(&self, name: &str, pass: &Pass) -> Pipeline {
@@ -234,21 +261,31 @@ impl Device {
         if std::env::var_os("GPUCONV_CHECKED").is_some_and(|value| value == "1") {
             return self.device.create_shader_module(descriptor);
         }
-        // SAFETY: The text is this crate's own; callers choose sizes, never code. Every loop counts a u32 up
-        // in fixed steps to a bound that is a constant or made of parameters, below 2^31, so it ends and does not wrap.
-        // Every index is below the bound of its buffer: positions are clamped to, or guarded by, the extents in
-        // the parameter block, and a tensor is bound only if it has those extents. Where two or four elements are one
-        // load, the host has seen that rows or planes are multiples of them, so none is cut by a buffer's end. No
-        // divisor is zero: they are constants, or extents, channels, panels or tile counts of at least one.
+        // SAFETY: The text is this crate's own, and so are the parameters and the grid that it runs with: callers choose
+        // sizes and names of recipes, never code. Every loop counts a u32 up in fixed steps of at least one to a bound
+        // that is a constant or made of parameters and below 2^31 (a tensor or weight of more elements is refused), so
+        // it ends and does not wrap. Every index is below the bound of its buffer: positions are clamped to, or guarded
+        // by, the extents in the parameter block, and a tensor is bound only if it has those extents. A row or column in
+        // the padding is an i32 that was subtracted from; as a u32 it is at or past the extent, also where it wrapped,
+        // and then `select` puts 0, an index that is there, in place of what was computed from it. Weights and workspace
+        // are as long as their packing and their recipe say, panels and steps of k filled up. Where two or four elements
+        // are one load, the host has seen that rows or planes are multiples of them, so none is cut by a buffer's end. No
+        // divisor is zero: they are constants, or extents, channels, panels or tile counts of at least one, and no grid
+        // is run for an empty batch.
         unsafe { self.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
     }
 
     /// Waits until all submitted work is done.
     pub fn wait(&self) -> Result<()> {
         self.alive()?;
-        match self.device.poll(wgpu::PollType::wait_indefinitely()) {
-            Ok(_) => self.alive(),
-            Err(error) => Err(Error::Internal(error.to_string())),
+        // wgpu has no error for a device that is lost while it is waited for: it panics.
+        match catch_unwind(AssertUnwindSafe(|| self.device.poll(wgpu::PollType::wait_indefinitely()))) {
+            Ok(Ok(_)) => self.check_lost(),
+            Ok(Err(error)) => Err(Error::Internal(error.to_string())),
+            Err(_) => {
+                let _ = self.lost.set("the driver gave it up while it was waited for".into());
+                self.alive()
+            }
         }
     }
 
@@ -265,7 +302,32 @@ impl Device {
     }
 }
 
+/// What an error scope caught.
+fn raised(error: wgpu::Error) -> Error {
+    match error {
+        wgpu::Error::OutOfMemory { source } => Error::OutOfMemory(source.to_string()),
+        wgpu::Error::Internal { description, .. } => Error::Internal(description),
+        wgpu::Error::Validation { description, .. } => Error::Validation(description),
+    }
+}
+
 /// Locks a mutex; what a panicking thread left behind is whole, for nothing in here panics half-way.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_of_a_scope_has_its_own() {
+        let text = || "what it says".to_string();
+        let source = || text().into();
+        assert_eq!(raised(wgpu::Error::OutOfMemory { source: source() }), Error::OutOfMemory(text()));
+        let internal = wgpu::Error::Internal { source: source(), description: text() };
+        assert_eq!(raised(internal), Error::Internal(text()));
+        let validation = wgpu::Error::Validation { source: source(), description: text() };
+        assert_eq!(raised(validation), Error::Validation(text()));
+    }
 }

@@ -9,6 +9,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Every way in which a call can fail.
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[allow(missing_docs, reason = "the variants say what their fields are")]
 pub enum Error {
     /// A number of a convolution is out of its range.
     #[error("{name} is {value}, but must be {expected}")]
@@ -95,6 +96,10 @@ pub enum Error {
     #[error("no kernel is called `{name}`; there are {}", .known.join(", "))]
     UnknownKernel { name: String, known: Vec<String> },
 
+    /// A word that says nothing about fusion.
+    #[error("fusion is auto, never or always, not `{0}`")]
+    Fusion(String),
+
     /// A buffer lacks a usage.
     #[error("the {tensor}'s buffer lacks the usage {missing}")]
     Usage { tensor: &'static str, missing: &'static str },
@@ -103,8 +108,12 @@ pub enum Error {
     #[error("a tensor's offset of {offset} bytes is not a multiple of {alignment}")]
     Misaligned { offset: u64, alignment: u64 },
 
-    /// A tensor was made by another `GpuConv`.
-    #[error("a tensor of {shape} belongs to another GpuConv")]
+    /// A tensor's buffer was destroyed.
+    #[error("the {tensor}'s buffer was destroyed")]
+    Destroyed { tensor: &'static str },
+
+    /// A tensor was made by another `GpuConv`, or its buffer by another device.
+    #[error("a tensor of {shape} belongs to another GpuConv or device")]
     ForeignTensor { shape: Shape },
 
     /// The output shares its buffer with the input or the residual.
@@ -151,6 +160,7 @@ pub enum Error {
 /// A problem line that could not be read, and the word at which it went wrong.
 ///
 /// It displays as the message, the line, and a caret under the word.
+#[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}\n  {line}\n  {}{}", " ".repeat(line[..*start].chars().count()), "^".repeat((line[*start..*end].chars().count()).max(1)))]
 pub struct ParseError {

@@ -1,6 +1,6 @@
 //! The way in: a device, and the layers and tensors on it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::caps::Caps;
 use crate::chain::{Chain, Separable};
@@ -19,6 +19,11 @@ use crate::tuner;
 /// A GPU to convolve on: a device, its queue, and the caches that its layers share.
 ///
 /// Cloning is cheap and shares all of it. It is `Send` and `Sync`.
+///
+/// A program may run for as long as it likes on as many shapes as it likes. Compiled shaders are kept while a layer's
+/// plan uses them, and 256 more, those used last; a layer keeps the plans of the 64 input sizes and the bind groups of
+/// the 16 pairs of tensors that it met last, and packs its weights once for each way to lay them out. What the driver
+/// itself keeps (see [`GpuConv::pipeline_cache_data`]) is the driver's to bound.
 #[derive(Clone)]
 pub struct GpuConv {
     shared: Arc<Device>,
@@ -40,9 +45,7 @@ impl GpuConv {
     /// # Errors
     /// As [`GpuConv::new`].
     pub async fn new_async() -> Result<Self> {
-        let name = std::env::var("WGPU_ADAPTER_NAME").ok();
-        let adapter = adapter(name.as_deref()).await?;
-        Self::from_adapter(&adapter).await
+        Self::from_adapter(&Self::adapter(None).await?).await
     }
 
     /// The best adapter whose name or driver contains `name`, in any case.
@@ -50,7 +53,7 @@ impl GpuConv {
     /// # Errors
     /// As [`GpuConv::new`].
     pub fn with_adapter_name(name: &str) -> Result<Self> {
-        pollster::block_on(async { Self::from_adapter(&adapter(Some(name)).await?).await })
+        pollster::block_on(async { Self::from_adapter(&Self::adapter(Some(name)).await?).await })
     }
 
     /// A new device of an adapter, with the features that kernels can use and all its limits.
@@ -58,10 +61,24 @@ impl GpuConv {
     /// # Errors
     /// [`Error::RequestDevice`].
     pub async fn from_adapter(adapter: &wgpu::Adapter) -> Result<Self> {
+        let features = adapter.features() & Self::wanted_features();
+        Self::from_adapter_with(adapter, features, adapter.limits()).await
+    }
+
+    /// A new device of an adapter with these features and limits and no others, to see how a program does on lesser
+    /// devices: with [`wgpu::Limits::downlevel_defaults`], say, and without [`wgpu::Features::SUBGROUP`].
+    ///
+    /// # Errors
+    /// [`Error::RequestDevice`], also if the adapter has less than is asked for.
+    pub async fn from_adapter_with(
+        adapter: &wgpu::Adapter,
+        features: wgpu::Features,
+        limits: wgpu::Limits,
+    ) -> Result<Self> {
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("gpuconv"),
-            required_features: adapter.features() & Self::wanted_features(),
-            required_limits: adapter.limits(),
+            required_features: features,
+            required_limits: limits,
             ..Default::default()
         };
         let requested = adapter.request_device(&descriptor).await;
@@ -98,12 +115,34 @@ impl GpuConv {
 
     /// The adapters of this machine, the one that [`GpuConv::new`] takes first.
     pub async fn adapters() -> Vec<wgpu::Adapter> {
-        let descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
-        let backends = descriptor.backends;
-        let mut adapters = wgpu::Instance::new(descriptor).enumerate_adapters(backends).await;
+        // One for all, since an instance takes another's buffers for its own.
+        static INSTANCE: OnceLock<(wgpu::Instance, wgpu::Backends)> = OnceLock::new();
+        let (instance, backends) = INSTANCE.get_or_init(|| {
+            let descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
+            let backends = descriptor.backends;
+            (wgpu::Instance::new(descriptor), backends)
+        });
+        let mut adapters = instance.enumerate_adapters(*backends).await;
         let power = wgpu::PowerPreference::from_env().unwrap_or_default();
         adapters.sort_by_key(|adapter| rank(&adapter.get_info(), power));
         adapters
+    }
+
+    /// The best adapter whose name or driver contains `name`, in any case; without a name the one that
+    /// [`GpuConv::new`] takes.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`].
+    pub async fn adapter(name: Option<&str>) -> Result<wgpu::Adapter> {
+        let name = name.map(String::from).or_else(|| std::env::var("WGPU_ADAPTER_NAME").ok());
+        let adapters = Self::adapters().await;
+        let found: Vec<_> = adapters.iter().map(|adapter| adapter.get_info().name).collect();
+        let wanted = name.as_deref().map(str::to_lowercase).unwrap_or_default();
+        let matching = adapters.into_iter().find(|adapter| {
+            let info = adapter.get_info();
+            info.name.to_lowercase().contains(&wanted) || info.driver.to_lowercase().contains(&wanted)
+        });
+        matching.ok_or(Error::NoAdapter { wanted: name, found })
     }
 
     /// What the device can do, as kernels see it.
@@ -135,12 +174,14 @@ impl GpuConv {
         self.shared.set_profile(profile);
     }
 
-    /// How a chain would be computed here, by what is known of the device.
+    /// How a chain would be computed here, by what is known of the device: what was measured, and which shaders its
+    /// driver refused.
     ///
     /// # Errors
     /// As [`Planner::schedule`].
     pub fn schedule(&self, chain: &Chain, input: Shape, layout: Layout, choice: &Choice) -> Result<Schedule> {
-        Planner { caps: self.caps(), profile: &self.profile() }.schedule(chain, input, layout, choice)
+        let (profile, refused) = (self.profile(), self.shared.refused());
+        Planner { caps: self.caps(), profile: &profile }.schedule_without(&refused, chain, input, layout, choice)
     }
 
     /// Every schedule worth comparing here.
@@ -154,6 +195,16 @@ impl GpuConv {
     /// Measures what could compute a chain or a part of it on inputs of one size, for as long as `time`, checks it
     /// against the oracle, and goes by what it found from now on. It takes the device for itself: other work on it
     /// makes the times wrong.
+    ///
+    /// ```
+    /// use gpuconv::{Chain, Conv2d, GpuConv, Layout, tuner::Options};
+    /// let gpu = GpuConv::new()?;
+    /// let chain = Chain::from(Conv2d::pointwise(8, 8));
+    /// let second = std::time::Duration::from_secs(1);
+    /// let report = gpu.tune(&chain, [1, 8, 8, 8].into(), Layout::Nchw, &Options::within(second))?;
+    /// println!("{} recipes were looked at", report.runs[0].candidates.len());
+    /// # Ok::<(), gpuconv::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`tuner::tune`].
@@ -207,7 +258,8 @@ impl GpuConv {
     /// later.
     ///
     /// # Errors
-    /// [`Error::Length`]; [`Error::Usage`] if the tensor's buffer lacks `COPY_DST`.
+    /// [`Error::Length`]; [`Error::Usage`] if the tensor's buffer lacks `COPY_DST`; [`Error::Destroyed`],
+    /// [`Error::ForeignTensor`].
     pub fn write(&self, tensor: &Tensor, values: &[f32]) -> Result<()> {
         length("tensor".into(), tensor.shape().len(), values.len())?;
         tensor.check_device(self.shared.id)?;
@@ -215,13 +267,15 @@ impl GpuConv {
             return Err(Error::Usage { tensor: "tensor", missing: "COPY_DST" });
         }
         let bytes = bytemuck::cast_slice(values);
-        self.shared.scoped(|| self.shared.queue.write_buffer(tensor.buffer(), tensor.offset(), bytes))
+        let written = self.shared.scoped(|| self.shared.queue.write_buffer(tensor.buffer(), tensor.offset(), bytes));
+        written.map_err(|error| tensor.blame("tensor", error))
     }
 
     /// The values of a tensor, in its layout. Blocks until they are computed and copied.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the tensor's buffer lacks `COPY_SRC`; what the device says.
+    /// [`Error::Usage`] if the tensor's buffer lacks `COPY_SRC`; [`Error::Destroyed`], [`Error::ForeignTensor`]; what
+    /// the device says.
     pub fn download(&self, tensor: &Tensor) -> Result<Vec<f32>> {
         self.start_download(tensor)?.read()
     }
@@ -237,9 +291,11 @@ impl GpuConv {
     }
 
     fn start_download(&self, tensor: &Tensor) -> Result<Readback> {
-        let mut encoder = self.shared.device.create_command_encoder(&Default::default());
+        let Device { device, queue, .. } = self.shared();
+        let mut encoder = self.shared.scoped(|| device.create_command_encoder(&Default::default()))?;
         let readback = self.encode_download(&mut encoder, tensor)?;
-        self.shared.scoped(|| self.shared.queue.submit([encoder.finish()]))?;
+        let submitted = self.shared.scoped(|| queue.submit([encoder.finish()]));
+        submitted.map_err(|error| tensor.blame("tensor", error))?;
         Ok(readback)
     }
 
@@ -254,6 +310,16 @@ impl GpuConv {
 
     /// Any convolution.
     ///
+    /// ```
+    /// use gpuconv::{Conv2d, GpuConv, Weights};
+    /// let gpu = GpuConv::new()?;
+    /// let edges = Conv2d::new(1, 1).kernel_size([1, 3]).bias(false);
+    /// let layer = gpu.direct(&edges, Weights::without_bias(&[-1.0, 0.0, 1.0]))?;
+    /// let y = layer.forward(&gpu.upload(&[0.0, 0.0, 1.0, 1.0], [1, 1, 1, 4])?)?;
+    /// assert_eq!(gpu.download(&y)?, [1.0, 1.0]);
+    /// # Ok::<(), gpuconv::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Parameter`], [`Error::Groups`], [`Error::Length`].
     pub fn direct(&self, conv: &Conv2d, weights: Weights<'_>) -> Result<Layer> {
@@ -261,6 +327,17 @@ impl GpuConv {
     }
 
     /// A depthwise convolution: one group a channel.
+    ///
+    /// ```
+    /// use gpuconv::{Conv2d, GpuConv, Weights};
+    /// let gpu = GpuConv::new()?;
+    /// // Two channels of 2x2 pixels, each with a filter of its own: a sum, and a mean.
+    /// let conv = Conv2d::depthwise(2).kernel_size(2).bias(false);
+    /// let layer = gpu.depthwise(&conv, Weights::without_bias(&[1.0, 1.0, 1.0, 1.0, 0.25, 0.25, 0.25, 0.25]))?;
+    /// let y = layer.forward(&gpu.upload(&[1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0, 4.0], [1, 2, 2, 2])?)?;
+    /// assert_eq!(gpu.download(&y)?, [10.0, 2.5]);
+    /// # Ok::<(), gpuconv::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`GpuConv::direct`]; [`Error::Groups`] if it is not depthwise.
@@ -273,6 +350,16 @@ impl GpuConv {
     }
 
     /// A pointwise convolution: a 1x1 kernel.
+    ///
+    /// ```
+    /// use gpuconv::{Conv2d, GpuConv, Weights};
+    /// let gpu = GpuConv::new()?;
+    /// // The sum and the difference of two channels, on three pixels.
+    /// let layer = gpu.pointwise(&Conv2d::pointwise(2, 2), Weights::new(&[1.0, 1.0, 1.0, -1.0], &[0.0, 100.0]))?;
+    /// let y = layer.forward(&gpu.upload(&[1.0, 2.0, 3.0, 10.0, 20.0, 30.0], [1, 2, 1, 3])?)?;
+    /// assert_eq!(gpu.download(&y)?, [11.0, 22.0, 33.0, 91.0, 82.0, 73.0]);
+    /// # Ok::<(), gpuconv::Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`GpuConv::direct`]; [`Error::Parameter`] if the kernel is not 1x1.
@@ -294,6 +381,17 @@ impl GpuConv {
 
     /// A chain, with the weights of each of its convolutions, in order.
     ///
+    /// ```
+    /// use gpuconv::{Chain, GpuConv, Link, Conv2d, Weights};
+    /// let gpu = GpuConv::new()?;
+    /// // The mean of each channel, then a classifier of three classes.
+    /// let chain = Chain::new([Link::GlobalAveragePool, Conv2d::pointwise(2, 3).into()]);
+    /// let layer = gpu.chain(&chain, &[Weights::new(&[1.0, 0.0, 0.0, 1.0, 1.0, 1.0], &[0.0; 3])])?;
+    /// let y = layer.forward(&gpu.upload(&[1.0, 3.0, 10.0, 30.0], [1, 2, 1, 2])?)?;
+    /// assert_eq!(gpu.download(&y)?, [2.0, 20.0, 22.0]);
+    /// # Ok::<(), gpuconv::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`GpuConv::direct`].
     pub fn chain(&self, chain: &Chain, weights: &[Weights<'_>]) -> Result<Layer> {
@@ -311,18 +409,6 @@ impl GpuConv {
 
 fn tensor_usage() -> wgpu::BufferUsages {
     wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST
-}
-
-/// The best adapter, of those whose name or driver contains `name` if one is given.
-async fn adapter(name: Option<&str>) -> Result<wgpu::Adapter> {
-    let adapters = GpuConv::adapters().await;
-    let found: Vec<_> = adapters.iter().map(|adapter| adapter.get_info().name).collect();
-    let wanted = name.map(str::to_lowercase).unwrap_or_default();
-    let matching = adapters.into_iter().find(|adapter| {
-        let info = adapter.get_info();
-        info.name.to_lowercase().contains(&wanted) || info.driver.to_lowercase().contains(&wanted)
-    });
-    matching.ok_or(Error::NoAdapter { wanted: name.map(String::from), found })
 }
 
 /// Smaller is better.

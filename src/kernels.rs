@@ -5,6 +5,7 @@ mod direct;
 mod gemm;
 mod implicit_gemm;
 mod inverted_residual;
+mod matvec;
 mod pointwise;
 mod pool;
 mod separable;
@@ -17,9 +18,10 @@ use crate::caps::Caps;
 use crate::conv::Conv2d;
 use crate::error::Result;
 use crate::pack::Section;
-use crate::shape::{Layout, Shape};
+use crate::shape::{Layout, MOST_ELEMENTS, Shape};
 
 /// One way to compute a run of links: a shader, and the function that says how to use it.
+#[non_exhaustive]
 pub struct Kernel {
     /// Its name, the first part of its recipes' names.
     pub name: &'static str,
@@ -33,6 +35,7 @@ pub struct Kernel {
 pub const KERNELS: &[Kernel] = &[
     inverted_residual::INVERTED_RESIDUAL,
     separable::SEPARABLE,
+    matvec::MATVEC,
     pointwise::POINTWISE_SUBGROUP,
     pointwise::POINTWISE_UNIFORM,
     pointwise::POINTWISE,
@@ -92,6 +95,7 @@ impl<'a> Run<'a> {
 }
 
 /// How a kernel computes a run: shaders, grids, packed weights and workspace, without a device.
+#[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Recipe {
     /// A stable name: the kernel's, then what tells this variant from the others.
@@ -108,9 +112,13 @@ pub struct Recipe {
     pub tolerance: f64,
     /// Whether sums of small whole numbers come out exact, as they do unless a kernel transforms its operands.
     pub exact: bool,
+    /// Whether an output is made of its neighbours' terms as well, which cancel but for rounding, and do not where one
+    /// of them is no finite number: Winograd's transforms.
+    pub mixes: bool,
 }
 
 /// One dispatch.
+#[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Pass {
     /// The complete shader; its entry point is `main`.
@@ -128,6 +136,7 @@ pub struct Pass {
 }
 
 /// What a shader binds.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operand {
     /// The run's input.
@@ -153,6 +162,7 @@ impl Operand {
 
 /// The parameter block: `Params` of `conv.wgsl`, number for number. Sizes are here and not constants of the shader, so
 /// that layers share shaders: a network has a few kinds of layers in many sizes.
+#[non_exhaustive]
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Params {
@@ -194,12 +204,18 @@ pub struct Params {
     pub strip_rows: u32,
     /// Workgroups, or invocations where workgroups do not cooperate; those beyond have no work.
     pub work: u32,
+    /// The bits of the least and the greatest output that the last link's activation lets pass, if it is a clamp.
+    pub low_bits: u32,
+    /// See `low_bits`.
+    pub high_bits: u32,
 }
 
 impl Params {
     /// The sizes of a run; tiles and work are the kernel's to fill in.
     pub fn of(run: &Run<'_>) -> Self {
         let (input, output) = (run.input(), run.output());
+        let bounds = run.links.last().and_then(|link| link.activation.bounds());
+        let [low_bits, high_bits] = bounds.unwrap_or_default().map(f32::to_bits);
         Self {
             batch: input.batch,
             in_height: input.height,
@@ -208,6 +224,8 @@ impl Params {
             out_width: output.width,
             in_channels: input.channels,
             out_channels: output.channels,
+            low_bits,
+            high_bits,
             ..Self::default()
         }
     }
@@ -220,6 +238,7 @@ impl Params {
 }
 
 /// What running a recipe takes.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Work {
     /// Multiply-adds of all invocations, idle and recomputed ones included.
@@ -242,6 +261,7 @@ const SUMS_OVERLAPPED: u32 = 16;
 /// Why a kernel does not take a run.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
+#[allow(missing_docs, reason = "the variants say what their fields are")]
 pub enum Unsupported {
     /// It takes another number of links.
     Links(usize),
@@ -283,8 +303,12 @@ pub enum Unsupported {
     WorkgroupMemory { needed: u32, limit: u32 },
     /// A buffer is larger than the device can bind.
     Binding { bytes: u64, limit: u64 },
+    /// A shader binds more buffers than the device allows.
+    StorageBuffers { needed: u32, limit: u32 },
     /// More workgroups than the device's grid holds.
     Grid { needed: u64, limit: u64 },
+    /// The driver does not compile its shader; the log has what it said.
+    Refused,
 }
 
 impl fmt::Display for Unsupported {
@@ -312,7 +336,9 @@ impl fmt::Display for Unsupported {
                 write!(f, "needs {needed} bytes of workgroup memory, the device has {limit}")
             }
             Self::Binding { bytes, limit } => write!(f, "needs a binding of {bytes} bytes, the device has {limit}"),
+            Self::StorageBuffers { needed, limit } => write!(f, "binds {needed} buffers, the device has {limit}"),
             Self::Grid { needed, limit } => write!(f, "needs {needed} workgroups, the device has {limit}"),
+            Self::Refused => f.write_str("the driver refused its shader"),
         }
     }
 }
@@ -361,7 +387,8 @@ fn fitting(run: &Run<'_>, caps: &Caps, recipes: Vec<Recipe>) -> Result<Vec<Recip
 /// What of a recipe the device cannot do.
 fn unfit(run: &Run<'_>, caps: &Caps, recipe: &Recipe) -> Option<Unsupported> {
     let weights = recipe.weights.iter().map(Section::bytes).sum();
-    let limit = caps.max_storage_binding.min(caps.max_buffer);
+    // Past 2^31 elements no index counts, whatever a device can bind.
+    let limit = caps.max_storage_binding.min(caps.max_buffer).min(MOST_ELEMENTS * 4);
     let buffers = [run.input().bytes(), run.output().bytes(), weights];
     if let Some(&bytes) = buffers.iter().chain(&recipe.workspace).find(|&&bytes| bytes > limit) {
         return Some(Unsupported::Binding { bytes, limit });
@@ -374,8 +401,14 @@ fn unfit(run: &Run<'_>, caps: &Caps, recipe: &Recipe) -> Option<Unsupported> {
             let (needed, limit) = (pass.workgroup_memory, caps.max_workgroup_memory);
             return Some(Unsupported::WorkgroupMemory { needed, limit });
         }
-        if fold(pass.workgroups, caps.max_workgroups).is_none() {
-            let limit = u64::from(caps.max_workgroups).pow(2).min(u64::from(u32::MAX));
+        let buffers = pass.operands.len() as u32;
+        if buffers > caps.max_storage_buffers {
+            return Some(Unsupported::StorageBuffers { needed: buffers, limit: caps.max_storage_buffers });
+        }
+        // Shaders count the invocations of the whole grid, of which folding adds some.
+        let most = (1 << 32) / u64::from(pass.workgroup.max(1));
+        if fold(pass.workgroups, caps.max_workgroups).is_none_or(|[x, y, _]| u64::from(x) * u64::from(y) > most) {
+            let limit = u64::from(caps.max_workgroups).pow(2).min(most);
             return Some(Unsupported::Grid { needed: pass.workgroups, limit });
         }
         None

@@ -7,13 +7,14 @@ use crate::chain::Chain;
 use crate::device::{Device, lock};
 use crate::error::{Error, Result};
 use crate::gpu::GpuConv;
-use crate::plan::{Bound, PackedWeights, Plan};
-use crate::planner::{Choice, Schedule};
+use crate::kept;
+use crate::plan::{Bound, PackedWeights, Plan, check_tensors};
+use crate::planner::{self, Choice, Schedule};
 use crate::reference::{Weights, check_weights};
 use crate::shape::{Layout, Shape};
 use crate::tensor::Tensor;
 
-/// Plans that a layer keeps: one for each input size, the oldest dropped first.
+/// Plans that a layer keeps: one for each input size; what was not used for longest is dropped first.
 const MOST_PLANS: usize = 64;
 /// Pairs of tensors whose bind groups a layer keeps for [`Layer::encode`]; they keep the tensors alive.
 const MOST_BINDINGS: usize = 16;
@@ -21,15 +22,23 @@ const MOST_BINDINGS: usize = 16;
 /// A chain of convolutions with its weights, made by [`GpuConv`].
 ///
 /// It takes inputs of any batch, height and width, in either layout; the output has the input's layout. The
-/// plan of a size is made at its first use and kept.
+/// plan of a size is made at its first use and kept, with its workspace, until 64 other sizes were used since.
 pub struct Layer {
     gpu: GpuConv,
     chain: Chain,
     choice: Choice,
     weights: Vec<(Vec<f32>, Option<Vec<f32>>)>,
     packed: PackedWeights,
-    plans: Mutex<VecDeque<Arc<Plan>>>,
-    bindings: Mutex<VecDeque<(Tensors, Arc<Bound>)>>,
+    plans: Mutex<VecDeque<Arc<Planned>>>,
+    bindings: Mutex<VecDeque<(Tensors, BoundLayer)>>,
+}
+
+/// How inputs of one size are computed.
+struct Planned {
+    input: Shape,
+    layout: Layout,
+    /// The plans for the batch, each with the first image that it is for: one, unless a binding holds less.
+    bands: Vec<(u32, Arc<Plan>)>,
 }
 
 /// Input, residual and output.
@@ -37,23 +46,25 @@ type Tensors = (Tensor, Option<Tensor>, Tensor);
 
 /// A layer bound to its tensors, ready to be recorded any number of times.
 #[derive(Clone)]
-pub struct BoundLayer(Arc<Bound>);
+pub struct BoundLayer(Arc<[Bound]>);
 
 impl BoundLayer {
     /// Records the layer into an encoder, in a compute pass of its own. Allocates nothing and submits nothing.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
-        self.0.encode(encoder);
+        let descriptor = wgpu::ComputePassDescriptor { label: Some("gpuconv"), timestamp_writes: None };
+        self.dispatch(&mut encoder.begin_compute_pass(&descriptor));
     }
 
     /// Records the layer into a compute pass of the caller's, beside other work.
     pub fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>) {
-        self.0.dispatch(pass);
+        self.0.iter().for_each(|band| band.dispatch(pass));
     }
 }
 
 impl Layer {
     pub(crate) fn new(gpu: &GpuConv, chain: Chain, weights: &[Weights<'_>], choice: Choice) -> Result<Self> {
         check_weights(&chain, weights)?;
+        gpu.shared().check_lost()?;
         let owned = |weights: &Weights<'_>| (weights.weight.to_vec(), weights.bias.map(<[f32]>::to_vec));
         Ok(Self {
             gpu: gpu.clone(),
@@ -71,10 +82,10 @@ impl Layer {
     /// # Errors
     /// What the device says.
     pub(crate) fn fix(&self, input: Shape, layout: Layout, schedule: Schedule) -> Result<()> {
-        let plan = Arc::new(self.compile(input, layout, schedule)?);
+        let bands = vec![(0, Arc::new(self.compile(input, schedule)?))];
         let mut plans = lock(&self.plans);
-        plans.retain(|plan| plan.input() != input || plan.layout != layout);
-        plans.push_back(plan);
+        plans.retain(|plan| plan.input != input || plan.layout != layout);
+        plans.push_back(Arc::new(Planned { input, layout, bands }));
         Ok(())
     }
 
@@ -92,15 +103,42 @@ impl Layer {
         Ok(self.chain.shapes(input)?.last().copied().unwrap_or(input))
     }
 
-    /// How an input of a size is computed: the kernels, and why they.
+    /// How an input of a size is computed: the kernels, and why they. Of a batch that is computed in bands, since a
+    /// binding holds less, the first band's.
     ///
     /// # Errors
     /// As [`Layer::forward`].
     pub fn schedule(&self, input: impl Into<Shape>, layout: Layout) -> Result<Schedule> {
-        Ok(self.plan(input.into(), layout)?.schedule.clone())
+        Ok(self.plan(input.into(), layout)?.bands[0].1.schedule.clone())
     }
 
-    /// Runs the layer: submits it and gives the output, which stays on the GPU.
+    /// Compiles what the layer needs for inputs of a size, as [`GpuConv::warm_up`] does.
+    ///
+    /// # Errors
+    /// As [`GpuConv::warm_up`].
+    pub fn warm_up(&self, input: impl Into<Shape>, layout: Layout) -> Result<()> {
+        let input = input.into();
+        self.gpu.compile_ahead(|| {
+            let batch = planner::images_at_once(&self.chain, input, self.gpu.caps())?;
+            let schedule = self.gpu.schedule(&self.chain, Shape { batch, ..input }, layout, &self.choice)?;
+            Ok(vec![schedule])
+        })
+    }
+
+    /// Runs the layer: submits it and gives the output, which stays on the GPU and has the input's layout. Its shape
+    /// is [`Layer::output_shape`]'s.
+    ///
+    /// ```
+    /// use gpuconv::{Conv2d, GpuConv, Weights};
+    /// let gpu = GpuConv::new()?;
+    /// let layer = gpu.direct(&Conv2d::new(1, 1).kernel_size(2), Weights::new(&[1.0; 4], &[0.5]))?;
+    /// // The same layer, for inputs of any size.
+    /// for (size, sum) in [(2, 4.5), (3, 4.5)] {
+    ///     let x = gpu.upload(&vec![1.0; (size * size) as usize], [1, 1, size, size])?;
+    ///     assert_eq!(gpu.download(&layer.forward(&x)?)?[0], sum);
+    /// }
+    /// # Ok::<(), gpuconv::Error>(())
+    /// ```
     ///
     /// # Errors
     /// Shapes that do not fit, as [`Chain::shapes`] says; [`Error::Residual`] if the layer needs one;
@@ -132,6 +170,22 @@ impl Layer {
     /// Records the layer into the caller's encoder. Nothing is submitted; nothing is allocated either from the
     /// second time on with the same tensors, for their bind groups are kept (of the last 16 pairs).
     ///
+    /// ```
+    /// use gpuconv::{Conv2d, GpuConv, Layout, Weights};
+    /// let gpu = GpuConv::new()?;
+    /// let layer = gpu.pointwise(&Conv2d::pointwise(1, 1), Weights::new(&[2.0], &[1.0]))?;
+    /// let x = gpu.upload(&[1.0, 2.0], [1, 1, 1, 2])?;
+    /// let y = gpu.empty([1, 1, 1, 2], Layout::Nchw)?;
+    ///
+    /// let mut encoder = gpu.device().create_command_encoder(&Default::default());
+    /// // Passes of the program's own may be before it, and behind.
+    /// layer.encode(&mut encoder, &x, &y)?;
+    /// let values = gpu.encode_download(&mut encoder, &y)?;
+    /// gpu.queue().submit([encoder.finish()]);
+    /// assert_eq!(values.read()?, [3.0, 5.0]);
+    /// # Ok::<(), gpuconv::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Layer::forward`]; [`Error::ShapeMismatch`], [`Error::LayoutMismatch`], [`Error::Misaligned`] and
     /// [`Error::Aliasing`] for an output that does not fit.
@@ -160,21 +214,18 @@ impl Layer {
         residual: Option<&Tensor>,
         output: &Tensor,
     ) -> Result<()> {
-        self.gpu.shared().alive()?;
+        self.gpu.shared().check_lost()?;
         let mut bindings = lock(&self.bindings);
-        let known = bindings.iter().find(|((known_input, known_residual, known_output), _)| {
+        let known = kept::find(&mut bindings, |((known_input, known_residual, known_output), _)| {
             known_input == input && known_residual.as_ref() == residual && known_output == output
         });
         if let Some((_, bound)) = known {
             bound.encode(encoder);
             return Ok(());
         }
-        let bound = self.bind(input, residual, output)?.0;
+        let bound = self.bind(input, residual, output)?;
         bound.encode(encoder);
-        if bindings.len() == MOST_BINDINGS {
-            bindings.pop_front();
-        }
-        bindings.push_back(((input.clone(), residual.cloned(), output.clone()), bound));
+        kept::push(&mut bindings, ((input.clone(), residual.cloned(), output.clone()), bound), MOST_BINDINGS);
         Ok(())
     }
 
@@ -183,34 +234,67 @@ impl Layer {
     /// # Errors
     /// As [`Layer::encode`].
     pub fn bind(&self, input: &Tensor, residual: Option<&Tensor>, output: &Tensor) -> Result<BoundLayer> {
+        self.gpu.shared().check_lost()?;
         let expected = self.chain.outside_residual().is_some();
         if residual.is_some() != expected {
             return Err(Error::Residual { expected });
         }
-        let plan = self.plan(input.shape(), input.layout())?;
-        Ok(BoundLayer(Arc::new(Bound::new(self.gpu.shared(), plan, input, residual, output)?)))
+        let (device, plan) = (self.gpu.shared(), self.plan(input.shape(), input.layout())?);
+        let shapes = self.chain.shapes(input.shape())?;
+        let outputs = [self.chain.outside_residual().map_or(0, |link| link + 1), shapes.len() - 1].map(|at| shapes[at]);
+        check_tensors(device, outputs, input, residual, output)?;
+        let bind = |(first, band): &(u32, Arc<Plan>)| {
+            let images = |tensor: &Tensor| tensor.images(*first, band.input().batch);
+            Bound::new(device, band.clone(), &images(input), residual.map(images).as_ref(), &images(output))
+        };
+        Ok(BoundLayer(plan.bands.iter().map(bind).collect::<Result<_>>()?))
     }
 
     /// The plan of an input size, made now if it was not before. The lock is held meanwhile, so that two threads
     /// make a plan once.
-    fn plan(&self, input: Shape, layout: Layout) -> Result<Arc<Plan>> {
+    fn plan(&self, input: Shape, layout: Layout) -> Result<Arc<Planned>> {
         let mut plans = lock(&self.plans);
-        if let Some(plan) = plans.iter().find(|plan| plan.input() == input && plan.layout == layout) {
+        if let Some(plan) = kept::find(&mut plans, |plan| plan.input == input && plan.layout == layout) {
             return Ok(plan.clone());
         }
-        let schedule = self.gpu.schedule(&self.chain, input, layout, &self.choice)?;
-        let plan = Arc::new(self.compile(input, layout, schedule)?);
-        if plans.len() == MOST_PLANS {
-            plans.pop_front();
-        }
-        plans.push_back(plan.clone());
+        let plan = Arc::new(Planned { input, layout, bands: self.make_bands(input, layout)? });
+        kept::push(&mut plans, plan.clone(), MOST_PLANS);
         Ok(plan)
     }
 
-    fn compile(&self, input: Shape, layout: Layout, schedule: Schedule) -> Result<Plan> {
+    /// One plan for the whole batch where that can be, else one for each band of images; bands of a size share it.
+    fn make_bands(&self, input: Shape, layout: Layout) -> Result<Vec<(u32, Arc<Plan>)>> {
+        let caps = self.gpu.caps();
+        let at_once = planner::images_at_once(&self.chain, input, caps)?;
+        if at_once == input.batch {
+            return Ok(vec![(0, Arc::new(self.make_plan(input, layout)?))]);
+        }
+        let band = Arc::new(self.make_plan(Shape { batch: at_once, ..input }, layout)?);
+        let mut bands: Vec<_> = (0..input.batch / at_once).map(|index| (index * at_once, band.clone())).collect();
+        let rest = input.batch % at_once;
+        if rest > 0 {
+            let plan = self.make_plan(Shape { batch: rest, ..input }, layout)?;
+            bands.push((input.batch - rest, Arc::new(plan)));
+        }
+        Ok(bands)
+    }
+
+    /// Plans and compiles. Where the driver refuses a shader, plans again without it.
+    fn make_plan(&self, input: Shape, layout: Layout) -> Result<Plan> {
+        loop {
+            let refused = self.gpu.shared().refused().len();
+            let schedule = self.gpu.schedule(&self.chain, input, layout, &self.choice)?;
+            let plan = self.compile(input, schedule);
+            if plan.is_ok() || self.gpu.shared().refused().len() == refused {
+                return plan;
+            }
+        }
+    }
+
+    fn compile(&self, input: Shape, schedule: Schedule) -> Result<Plan> {
         let shapes = self.chain.shapes(input)?;
         let weights: Vec<_> =
             self.weights.iter().map(|(weight, bias)| Weights { weight, bias: bias.as_deref() }).collect();
-        Plan::new(self.gpu.shared(), &self.chain, &weights, &self.packed, shapes, layout, schedule)
+        Plan::new(self.gpu.shared(), &self.chain, &weights, &self.packed, shapes, schedule)
     }
 }

@@ -21,24 +21,70 @@
 //!
 //! # Why separable
 //!
-//! A depthwise-separable convolution does `1/out_channels + 1/kernel_size²` of the standard one's multiply-adds
-//! ([`cost`]); for 512 → 1024 channels at 3x3 that is 0.112. Arithmetic is half of the story. The tensor between its
-//! two halves is written out and read back, and memory access costs time and energy as well; so bytes are counted as
-//! carefully as multiply-adds, and the two halves become one dispatch where the model says that it pays.
+//! A standard convolution of `C` into `OC` channels with a `K`x`K` kernel does `OC·C·K²` multiply-adds for each output
+//! pixel. A depthwise-separable one filters each channel by itself, `C·K²`, then mixes the channels, `OC·C`. That is
 //!
-//! # The way through
+//! ```text
+//!   (C·K² + OC·C) / (OC·C·K²)  =  1/OC + 1/K²
+//! ```
 //!
-//! - [`Conv2d`] is one convolution with its epilogue; a [`Chain`] is several [`Link`]s in a row; a [`Problem`] is one
-//!   line of text that says both.
-//! - [`kernels`] answer with recipes: shaders, grids and weight layouts as plain data, or the reason why not.
-//! - The [`planner`] cuts a chain into runs, each with the recipe that is cheapest: by its model, or as the [`tuner`]
-//!   has measured and checked it on this device.
-//! - A [`Layer`] holds a chain's weights on the device, and for each input size the compiled plan.
-//! - [`nets`] has whole networks as chains, and reads their weights from files.
-//! - [`reference`](mod@reference) is the oracle that every kernel is checked against, on the CPU in f64;
-//!   [`verify`] does it on the device at hand.
+//! of the multiply-adds, and of the weights: for 512 → 1024 channels at 3x3 it is 0.112 ([`cost`] counts it).
 //!
-//! Everything before the [`Layer`] works without a GPU.
+//! Arithmetic is half of the story. Memory access costs time and energy as well. In f32 a convolution moves at the least
+//!
+//! ```text
+//!   4 · (N·C·H·W  +  OC·C/g·K²  +  N·OC·H'·W')    bytes: input, weights, output
+//! ```
+//!
+//! and a separable one has two of these: the tensor between its halves is written, and read again. On 128x128 pixels at
+//! stride 2 the example's two halves move as many bytes as the standard convolution does, for a ninth of its arithmetic,
+//! and a GPU that waits for memory is no faster for it. Computed in one dispatch they move a quarter less. So
+//! bytes are counted as carefully as multiply-adds, and links are fused where the model (or a measurement) says that it
+//! pays.
+//!
+//! ```
+//! use gpuconv::{Chain, Separable, cost};
+//! let separable = Separable::new(512, 1024).kernel_size(3).stride(2).padding(1);
+//! let input = [1, 512, 128, 128].into();
+//! let standard = cost::chain(&separable.standard().into(), input)?;
+//! let separable = cost::chain(&Chain::from(separable), input)?;
+//! let share = separable.mult_adds as f64 / standard.mult_adds as f64;
+//! assert!((share - (1.0 / 1024.0 + 1.0 / 9.0)).abs() < 1e-3);
+//! assert_eq!(separable.bytes_unfused / 1_000_000, standard.bytes_fused / 1_000_000);
+//! assert_eq!(100 * separable.bytes_fused / separable.bytes_unfused, 75);
+//! # Ok::<(), gpuconv::Error>(())
+//! ```
+//!
+//! # A guided path
+//!
+//! 1. **One layer.** [`Conv2d`] is a convolution with its epilogue (bias, residual, activation), its numbers called what
+//!    PyTorch calls them. [`GpuConv::direct`], [`depthwise`](GpuConv::depthwise) and [`pointwise`](GpuConv::pointwise)
+//!    make a [`Layer`] of it with its [`Weights`]; [`Layer::forward`] runs it on a [`Tensor`] of any size.
+//! 2. **Several.** A [`Chain`] is [`Link`]s in a row, with residual edges. [`GpuConv::separable`] is a chain of two,
+//!    [`Chain::inverted_residual`] of three, [`nets::mobilenet_v2`] of fifty-four; [`GpuConv::chain`] runs any.
+//! 3. **In your program.** [`GpuConv::with_device`] takes your device, [`Tensor::from_buffer`] your buffers,
+//!    [`Layer::encode`] your encoder. It submits nothing. [`GpuConv::encode_download`] and [`Readback::read_async`] bring
+//!    results back without blocking; [`GpuConv::warm_up`] compiles ahead.
+//! 4. **What runs, and why.** [`Layer::schedule`] says which recipes a layer takes. The [`planner`] asks all [`kernels`],
+//!    each of which answers with recipes (plain data: WGSL, grid, weight layout) or a typed reason why not, and cuts the
+//!    chain where it is cheapest. A [`Choice`] overrules it. A [`Problem`] is the text by which the command line,
+//!    tests and benchmarks name all this.
+//! 5. **Faster on this device.** [`GpuConv::tune`] measures, checks each candidate against the oracle before it may win,
+//!    and goes by what it found; with the feature `tuning`, `Tuning` keeps that as JSON, to ship with a program.
+//! 6. **Right?** [`reference`](mod@reference) is the oracle, in f64 on the CPU; [`verify`] checks every kernel against it
+//!    on the device at hand.
+//!
+//! Steps 2 and 4 work without a GPU.
+//!
+//! # When something is wrong
+//!
+//! Nothing panics on what a caller or a device does, and nothing is printed: each way to fail is a variant of [`Error`],
+//! with the numbers that were wrong and what would be right. After a lost device every call says
+//! [`Error::DeviceLost`].
+
+// Nothing that a caller or a device does may panic; tests may.
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable))]
+#![warn(missing_docs)]
 
 mod batch_norm;
 pub mod caps;
@@ -48,6 +94,7 @@ pub mod cost;
 mod device;
 pub mod error;
 pub mod gpu;
+mod kept;
 pub mod kernels;
 mod layer;
 pub mod nets;
@@ -62,6 +109,7 @@ pub mod profile;
 pub mod random;
 mod readback;
 pub mod reference;
+mod rehearsal;
 mod shader;
 pub mod shape;
 pub mod tensor;

@@ -12,6 +12,7 @@
 //! ```
 
 mod logits;
+mod pixels;
 #[cfg(feature = "safetensors")]
 mod weights;
 
@@ -25,6 +26,7 @@ pub use logits::{softmax, top};
 const WIDEST: f64 = 16.0;
 
 /// A network, and what published weights call its tensors.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
     /// `mobilenet_v1` or `mobilenet_v2`.
@@ -42,6 +44,7 @@ pub struct Network {
 }
 
 /// What a file calls the tensors of a convolution, without their last part (`.weight`, `.running_mean`, …).
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {
     /// The convolution.

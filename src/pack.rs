@@ -18,7 +18,9 @@ pub struct Section {
 }
 
 /// How weights or biases are laid out.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the variants say what their fields are")]
 pub enum Packing {
     /// `[group][panel][k][block]`: the output channels of a group cut into panels of `block`, and for each
     /// `k` (an input channel's tap) the panel's weights side by side. `k` is padded with zeros to a
@@ -35,6 +37,7 @@ pub enum Packing {
 }
 
 /// What `k` counts.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Order {
     /// Input channel, kernel row, kernel column: PyTorch's.

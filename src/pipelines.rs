@@ -1,5 +1,6 @@
 //! Compiled pipelines: all before the first frame, and kept from one run of a program to the next.
 
+use std::collections::HashSet;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,8 +9,8 @@ use crate::chain::Chain;
 use crate::device::lock;
 use crate::error::{Error, Result};
 use crate::gpu::GpuConv;
-use crate::kernels::Pass;
-use crate::planner::Choice;
+use crate::planner::{self, Choice, Schedule};
+use crate::rehearsal::rehearse;
 use crate::shape::{Layout, Shape};
 
 /// What a pipeline cache's bytes begin with; the digit is the form's.
@@ -19,16 +20,45 @@ const HEADER: usize = 32;
 
 impl GpuConv {
     /// Plans chains for inputs of a size and compiles their pipelines, in parallel: layers of these chains find them
-    /// ready. Drivers that compile at the first dispatch still do.
+    /// ready. A software device compiles at the first dispatch, one shader after the other; there each is run once
+    /// without work, on several devices at a time, which find each other's shaders in the driver's cache.
+    ///
+    /// ```
+    /// use gpuconv::{Chain, Conv2d, GpuConv, Layout};
+    /// let gpu = GpuConv::new()?;
+    /// let conv = Conv2d::new(3, 8).kernel_size(3).padding(1);
+    /// gpu.warm_up(&[(Chain::from(conv), [1, 3, 16, 16].into(), Layout::Nchw)])?;
+    /// // A layer of this chain on such an input starts at once.
+    /// # Ok::<(), gpuconv::Error>(())
+    /// ```
     ///
     /// # Errors
     /// What [`GpuConv::schedule`] and the device say; of several errors the first that is noticed.
     pub fn warm_up(&self, chains: &[(Chain, Shape, Layout)]) -> Result<()> {
-        let mut passes: Vec<(String, Pass)> = Vec::new();
-        for (chain, input, layout) in chains {
-            for step in self.schedule(chain, *input, *layout, &Choice::Auto)?.steps {
-                passes.extend(step.recipe.passes.into_iter().map(|pass| (step.recipe.name.clone(), pass)));
+        let schedule = |(chain, input, layout): &(Chain, Shape, Layout)| {
+            let batch = planner::images_at_once(chain, *input, self.caps())?;
+            self.schedule(chain, Shape { batch, ..*input }, *layout, &Choice::Auto)
+        };
+        self.compile_ahead(|| chains.iter().map(schedule).collect())
+    }
+
+    /// Compiles the shaders of schedules. Where the driver refuses one, schedules are made again without it.
+    pub(crate) fn compile_ahead(&self, schedules: impl Fn() -> Result<Vec<Schedule>>) -> Result<()> {
+        self.shared().check_lost()?;
+        loop {
+            let refused = self.shared().refused().len();
+            let outcome = schedules().and_then(|schedules| self.compile_all(schedules));
+            if outcome.is_ok() || self.shared().refused().len() == refused {
+                return outcome;
             }
+        }
+    }
+
+    fn compile_all(&self, schedules: Vec<Schedule>) -> Result<()> {
+        let (mut passes, mut seen) = (Vec::new(), HashSet::new());
+        for recipe in schedules.into_iter().flat_map(|schedule| schedule.steps).map(|step| step.recipe) {
+            let distinct = recipe.passes.into_iter().filter(|pass| seen.insert(pass.wgsl.clone()));
+            passes.extend(distinct.map(|pass| (recipe.name.clone(), pass)));
         }
         let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
         let work = || {
@@ -46,7 +76,11 @@ impl GpuConv {
             });
         });
         let failed = lock(&failed).take();
-        failed.map_or(Ok(()), Err)
+        failed.map_or(Ok(()), Err)?;
+        match self.device().adapter_info().device_type {
+            wgpu::DeviceType::Cpu => rehearse(self, &passes),
+            _ => Ok(()),
+        }
     }
 
     /// As [`GpuConv::warm_up`], on threads of its own: the caller's go on meanwhile.

@@ -10,7 +10,7 @@ use crate::kernels::{Operand, fold};
 use crate::pack::{self, Section};
 use crate::planner::Schedule;
 use crate::reference::Weights;
-use crate::shape::{Layout, Shape};
+use crate::shape::Shape;
 use crate::tensor::Tensor;
 use crate::workspace::{Part, Span};
 
@@ -21,7 +21,6 @@ pub type PackedWeights = Mutex<HashMap<(usize, Vec<Section>), wgpu::Buffer>>;
 pub struct Plan {
     pub schedule: Schedule,
     pub shapes: Vec<Shape>,
-    pub layout: Layout,
     passes: Vec<PlannedPass>,
     params: wgpu::Buffer,
     workspace: Vec<wgpu::Buffer>,
@@ -60,7 +59,6 @@ impl Plan {
         weights: &[Weights<'_>],
         packed: &PackedWeights,
         shapes: Vec<Shape>,
-        layout: Layout,
         schedule: Schedule,
     ) -> Result<Self> {
         let storage = wgpu::BufferUsages::STORAGE;
@@ -110,7 +108,7 @@ impl Plan {
             }
         }
         let params = device.buffer_with("parameters", &params, wgpu::BufferUsages::UNIFORM)?;
-        Ok(Self { schedule, shapes, layout, passes, params, workspace })
+        Ok(Self { schedule, shapes, passes, params, workspace })
     }
 
     pub fn input(&self) -> Shape {
@@ -144,8 +142,39 @@ fn packed_weights(
     Ok(buffer)
 }
 
+/// Checks the tensors of a layer, whose input has the right shape; the shapes are those of residual and output.
+pub fn check_tensors(
+    device: &Device,
+    [residual_shape, output_shape]: [Shape; 2],
+    input: &Tensor,
+    residual: Option<&Tensor>,
+    output: &Tensor,
+) -> Result<()> {
+    let layout = input.layout();
+    let residuals = residual.map(|tensor| ("residual", tensor, residual_shape));
+    let outputs = residuals.into_iter().chain([("output", output, output_shape)]);
+    for (name, tensor, expected) in outputs {
+        if tensor.shape() != expected {
+            return Err(Error::ShapeMismatch { tensor: name, expected, actual: tensor.shape() });
+        }
+        if tensor.layout() != layout {
+            return Err(Error::LayoutMismatch { tensor: name, expected: layout, actual: tensor.layout() });
+        }
+    }
+    for tensor in residual.into_iter().chain([output, input]) {
+        tensor.check_device(device.id)?;
+        tensor.check_alignment(device.caps.storage_offset_alignment)?;
+    }
+    for (tensor, name) in [(Some(input), "input"), (residual, "residual")] {
+        if tensor.is_some_and(|tensor| tensor.buffer() == output.buffer()) {
+            return Err(Error::Aliasing { tensor: name });
+        }
+    }
+    Ok(())
+}
+
 impl Bound {
-    /// Checks the tensors against the plan and makes the bind groups.
+    /// Makes the bind groups of a plan and its tensors, which were checked.
     pub fn new(
         device: &Device,
         plan: Arc<Plan>,
@@ -153,31 +182,22 @@ impl Bound {
         residual: Option<&Tensor>,
         output: &Tensor,
     ) -> Result<Self> {
-        let alignment = device.caps.storage_offset_alignment;
-        let residual_shape = residual.map(|_| plan.output());
-        let mut checks = vec![("input", input, plan.input()), ("output", output, plan.output())];
-        checks.extend(residual.zip(residual_shape).map(|(tensor, shape)| ("residual", tensor, shape)));
-        for (name, tensor, expected) in checks {
-            if tensor.shape() != expected {
-                return Err(Error::ShapeMismatch { tensor: name, expected, actual: tensor.shape() });
-            }
-            if tensor.layout() != plan.layout {
-                return Err(Error::LayoutMismatch { tensor: name, expected: plan.layout, actual: tensor.layout() });
-            }
-            tensor.check_device(device.id)?;
-            tensor.check_alignment(alignment)?;
-        }
-        for (tensor, name) in [(Some(input), "input"), (residual, "residual")] {
-            if tensor.is_some_and(|tensor| tensor.buffer() == output.buffer()) {
-                return Err(Error::Aliasing { tensor: name });
-            }
-        }
         if plan.output().is_empty() {
             return Ok(Self { plan, groups: Vec::new() });
         }
         let groups = device
-            .scoped(|| plan.passes.iter().map(|pass| bind(device, &plan, pass, input, residual, output)).collect())?;
-        Ok(Self { plan, groups })
+            .scoped(|| plan.passes.iter().map(|pass| bind(device, &plan, pass, input, residual, output)).collect());
+        match groups {
+            Ok(groups) => Ok(Self { plan, groups }),
+            // Whose fault it is shows when each tensor is bound by itself.
+            Err(error) => {
+                let tensors = [("input", Some(input)), ("residual", residual), ("output", Some(output))];
+                for (name, tensor) in tensors.into_iter().filter_map(|(name, tensor)| Some((name, tensor?))) {
+                    bind_alone(device, tensor).map_err(|error| tensor.blame(name, error))?;
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Records the dispatches into a compute pass of the caller's.
@@ -189,12 +209,25 @@ impl Bound {
             pass.dispatch_workgroups(x, y, z);
         }
     }
+}
 
-    /// Records the dispatches into an encoder, in a compute pass of their own.
-    pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
-        let descriptor = wgpu::ComputePassDescriptor { label: Some("gpuconv"), timestamp_writes: None };
-        self.dispatch(&mut encoder.begin_compute_pass(&descriptor));
-    }
+/// Binds a tensor and nothing else.
+fn bind_alone(device: &Device, tensor: &Tensor) -> Result<()> {
+    let ty = wgpu::BufferBindingType::Storage { read_only: false };
+    let entry = wgpu::BindGroupLayoutEntry {
+        binding: 0,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+        count: None,
+    };
+    let descriptor = wgpu::BindGroupLayoutDescriptor { label: Some("tensor"), entries: &[entry] };
+    device
+        .scoped(|| {
+            let layout = &device.device.create_bind_group_layout(&descriptor);
+            let entries = &[wgpu::BindGroupEntry { binding: 0, resource: tensor.binding() }];
+            device.device.create_bind_group(&wgpu::BindGroupDescriptor { label: Some("tensor"), layout, entries })
+        })
+        .map(drop)
 }
 
 fn bind(

@@ -1,5 +1,6 @@
 //! Cuts a chain into runs, each with the kernel that is cheapest, and says why.
 
+mod bands;
 mod cut;
 pub mod model;
 
@@ -7,16 +8,32 @@ use std::sync::Arc;
 
 use crate::caps::Caps;
 use crate::chain::Chain;
+use crate::device::Refused;
 use crate::error::{Error, Result};
 use crate::kernels::{KERNELS, POOL, Recipe, Run, Unsupported};
 use crate::profile::Profile;
 use crate::shape::{Layout, Shape};
 use crate::workspace::Workspace;
 
+pub use bands::images_at_once;
 use cut::{Wanted, is_called};
 use model::Parts;
 
 /// What the caller says about the choice of kernels.
+///
+/// ```
+/// use gpuconv::{Caps, Chain, Choice, Fusion, Layout, Separable, planner};
+/// let chain = Chain::from(Separable::new(64, 64).kernel_size(3).padding(1));
+/// let steps = |choice| {
+///     let schedule = planner::schedule(&chain, [1, 64, 56, 56].into(), Layout::Nchw, &Caps::webgpu(), &choice);
+///     schedule.map(|schedule| schedule.steps.len())
+/// };
+/// assert_eq!(steps(Choice::Fusion(Fusion::Always))?, 1);
+/// assert_eq!(steps(Choice::Fusion(Fusion::Never))?, 2);
+/// assert_eq!(steps(Choice::Named("depthwise+pointwise".into()))?, 2);
+/// # Ok::<(), gpuconv::Error>(())
+/// ```
+#[non_exhaustive]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Choice {
     /// The cheapest.
@@ -52,7 +69,22 @@ pub enum Fusion {
     Always,
 }
 
+impl std::str::FromStr for Fusion {
+    type Err = Error;
+
+    /// `auto`, `never` or `always`.
+    fn from_str(word: &str) -> Result<Self> {
+        match word {
+            "auto" => Ok(Self::Auto),
+            "never" => Ok(Self::Never),
+            "always" => Ok(Self::Always),
+            _ => Err(Error::Fusion(word.into())),
+        }
+    }
+}
+
 /// How a chain is computed on one device: a step for each run.
+#[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Schedule {
     /// The steps, in order.
@@ -64,6 +96,7 @@ pub struct Schedule {
 }
 
 /// One run and the recipe for it.
+#[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Step {
     /// The first link.
@@ -77,6 +110,7 @@ pub struct Step {
 }
 
 /// What a kernel answered for a run.
+#[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Considered {
     /// The first link.
@@ -90,6 +124,7 @@ pub struct Considered {
 }
 
 /// A recipe that could compute a run, and what it takes.
+#[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Candidate {
     /// How the run is computed.
@@ -178,8 +213,9 @@ pub fn alternatives(chain: &Chain, input: Shape, layout: Layout, caps: &Caps) ->
 }
 
 impl Planner<'_> {
-    /// Every kernel's answer for every run that a chain can be cut into, run by run.
-    fn consider(&self, chain: &Chain, shapes: &[Shape], layout: Layout) -> Vec<Considered> {
+    /// Every kernel's answer for every run that a chain can be cut into, run by run, without the recipes whose shaders
+    /// the driver refused.
+    fn consider(&self, chain: &Chain, shapes: &[Shape], layout: Layout, refused: &Refused) -> Vec<Considered> {
         let rates = self.profile.rates(self.caps);
         let most = KERNELS.iter().map(|kernel| kernel.links).max().unwrap_or(1);
         let mut considered = Vec::new();
@@ -202,7 +238,7 @@ impl Planner<'_> {
                     recipe,
                 };
                 for kernel in kernels.iter().filter(|kernel| kernel.links == links) {
-                    let answer = (kernel.candidates)(&run, self.caps);
+                    let answer = (kernel.candidates)(&run, self.caps).and_then(|recipes| accepted(recipes, refused));
                     let answer = answer.map(|recipes| recipes.into_iter().map(candidate).collect());
                     considered.push(Considered { first, links, kernel: kernel.name, answer });
                 }
@@ -218,8 +254,20 @@ impl Planner<'_> {
     /// # Errors
     /// What [`Chain::shapes`] says; [`Error::NoKernel`] with every kernel's reason; [`Error::UnknownKernel`].
     pub fn schedule(&self, chain: &Chain, input: Shape, layout: Layout, choice: &Choice) -> Result<Schedule> {
+        self.schedule_without(&Refused::new(), chain, input, layout, choice)
+    }
+
+    /// The cheapest schedule without shaders that the driver refused.
+    pub(crate) fn schedule_without(
+        &self,
+        refused: &Refused,
+        chain: &Chain,
+        input: Shape,
+        layout: Layout,
+        choice: &Choice,
+    ) -> Result<Schedule> {
         let shapes = chain.shapes(input)?;
-        let considered = self.consider(chain, &shapes, layout);
+        let considered = self.consider(chain, &shapes, layout, refused);
         let wanted = Wanted::new(choice);
         check_names(&considered, wanted.names())?;
         match cut::cheapest(&considered, chain.links().len(), &wanted) {
@@ -256,6 +304,15 @@ impl Planner<'_> {
         }
         Ok(schedules)
     }
+}
+
+/// The recipes whose shaders the driver has not refused.
+fn accepted(mut recipes: Vec<Recipe>, refused: &Refused) -> Result<Vec<Recipe>, Unsupported> {
+    if refused.is_empty() {
+        return Ok(recipes);
+    }
+    recipes.retain(|recipe| recipe.passes.iter().all(|pass| !refused.contains(&pass.wgsl)));
+    if recipes.is_empty() { Err(Unsupported::Refused) } else { Ok(recipes) }
 }
 
 /// Whether an edge of the chain starts at a tensor inside a run.
@@ -306,5 +363,16 @@ fn no_schedule(chain: &Chain, input: Shape, considered: Vec<Considered>) -> Erro
         Some(link) => format!("link {link} of a chain of {links}"),
         None => format!("a chain of {links}"),
     };
-    Error::NoKernel { problem: format!("{problem} on {input}"), rejected }
+    let problem = format!("{problem} on {input}");
+    // The last kernel takes every link, unless it is too large for any.
+    let last = |name: &str| [KERNELS, POOL].iter().any(|kernels| kernels.last().is_some_and(|last| last.name == name));
+    match rejected.iter().find(|(kernel, _)| last(kernel)) {
+        Some((_, Unsupported::Binding { bytes, limit })) if missing.is_some() => {
+            Error::TooLarge { what: format!("a binding of {problem}, in bytes,"), needed: *bytes, limit: *limit }
+        }
+        Some((_, Unsupported::Grid { needed, limit })) if missing.is_some() => {
+            Error::TooLarge { what: format!("the grid of {problem}"), needed: *needed, limit: *limit }
+        }
+        _ => Error::NoKernel { problem, rejected },
+    }
 }

@@ -44,6 +44,7 @@ pub struct Problem {
 }
 
 /// The kinds of problem.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Operation {
     /// Any convolution.

@@ -57,6 +57,7 @@ pub(crate) fn length(what: String, expected: u64, actual: usize) -> Result<()> {
 }
 
 /// What the oracle says of one link.
+#[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The outputs, NCHW.
@@ -96,12 +97,12 @@ pub fn convolve(
                         magnitude += f64::from(bias[channel as usize]).abs();
                     }
                     let added = residual.get(values.len()).copied().unwrap_or(0.0);
-                    values.push(match conv.residual {
-                        Some(Residual::BeforeActivation) => activate(conv.activation, sum + added),
-                        Some(Residual::AfterActivation) => activate(conv.activation, sum) + added,
-                        None => activate(conv.activation, sum),
-                    });
-                    magnitudes.push(magnitude + added.abs());
+                    let after = conv.residual == Some(Residual::AfterActivation);
+                    let activated = activate(conv.activation, if after { sum } else { sum + added });
+                    values.push(if after { activated + added } else { activated });
+                    // A clamp may give more than it takes, and then it is a term.
+                    let term = if after { magnitude.max(activated.abs()) } else { magnitude };
+                    magnitudes.push(term + added.abs());
                 }
             }
         }
@@ -137,7 +138,17 @@ fn dot(conv: &Conv2d, input: &[f64], shape: Shape, weight: &[f32], [batch, chann
     (sum, magnitude)
 }
 
-/// A whole chain on NCHW data: the answer of its last link. `weights` are its convolutions', `residual` is the one from outside.
+/// A whole chain on NCHW data: the answer of its last link. `weights` are its convolutions', `residual` is the one from
+/// outside.
+///
+/// ```
+/// use gpuconv::{Chain, Conv2d, Weights, reference};
+/// let chain = Chain::from(Conv2d::new(1, 1).kernel_size([1, 2]).bias(false));
+/// let weights = [Weights::without_bias(&[-1.0, 1.0])];
+/// let answer = reference::run(&chain, &[1.0, 2.0, 4.0], [1, 1, 1, 3].into(), &weights, None)?;
+/// assert_eq!((answer.values, answer.magnitudes), (vec![1.0, 2.0], vec![3.0, 6.0]));
+/// # Ok::<(), gpuconv::Error>(())
+/// ```
 ///
 /// # Errors
 /// As [`convolve`], and [`Chain::shapes`].

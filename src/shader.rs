@@ -25,6 +25,8 @@ pub const WEIGHTS_VEC4: &str = include_str!("../shaders/weights_vec4.wgsl");
 pub const WEIGHTS_SCALAR: &str = include_str!("../shaders/weights_scalar.wgsl");
 /// The same by 64-bit integers.
 pub const WEIGHTS_PAIRS: &str = include_str!("../shaders/weights_pairs.wgsl");
+/// The same as aligned quads, by 64-bit integers.
+pub const WEIGHTS_QUADS_PAIRS: &str = include_str!("../shaders/weights_quads_pairs.wgsl");
 /// Output written one element at a time.
 pub const OUTPUT_SCALAR: &str = include_str!("../shaders/output_scalar.wgsl");
 /// Output written as aligned quads.
@@ -119,12 +121,15 @@ pub fn has_bias(conv: &Conv2d) -> String {
     format!("const HAS_BIAS: bool = {};\n", conv.bias)
 }
 
-/// What of the epilogue depends on the link: the activation and the residual.
+/// What of the epilogue depends on the link: the activation and the residual. A clamp's bounds are parameters, so that
+/// linear links, ReLU and ReLU6 share shaders.
 fn epilogue(conv: &Conv2d) -> String {
     let before = conv.residual == Some(Residual::BeforeActivation);
     let after = conv.residual == Some(Residual::AfterActivation);
     let mut text = format!("const RESIDUAL_BEFORE: bool = {before};\nconst RESIDUAL_AFTER: bool = {after};\n");
-    text.push_str(&activation("activate", conv.activation));
+    let bits = ["params.low_bits", "params.high_bits"];
+    let bounds = conv.activation.bounds().map(|_| bits.map(|bits| format!("bitcast<f32>({bits})")));
+    text.push_str(&activate("activate", conv.activation, bounds));
     if before || after {
         text.push_str(
             "fn residual_at(at: u32) -> f32 { return load_residual(at); }\n\
@@ -139,30 +144,33 @@ fn epilogue(conv: &Conv2d) -> String {
     text
 }
 
-/// An activation for one value and for four, called `name` and `name4`.
+/// An activation between two links of a run, its bounds constants.
+pub fn inner_activation(name: &str, activation: Activation) -> String {
+    // An infinite bound bounds nothing, and has no literal in WGSL.
+    let literal = |bound: f32| if bound.is_finite() { format!("{bound:e}f") } else { String::new() };
+    activate(name, activation, activation.bounds().map(|bounds| bounds.map(literal)))
+}
+
+/// An activation for one value and for four, called `name` and `name4`. Clamps have bounds, which are WGSL's, or empty
+/// where there is none.
 ///
 /// Comparisons and `select` in place of `min` and `max`, whose answer to a NaN WGSL leaves open.
-pub fn activation(name: &str, activation: Activation) -> String {
+fn activate(name: &str, activation: Activation, bounds: Option<[String; 2]>) -> String {
     let mut text = String::new();
     for (name, value) in [(name.to_string(), "f32"), (format!("{name}4"), "vec4<f32>")] {
-        // An infinite bound bounds nothing, and has no literal in WGSL.
-        let bounded = |x: &str, sign: &str, bound: f32| match bound.is_finite() {
-            true => format!("select({x}, {value}({bound:e}f), {x} {sign} {value}({bound:e}f))"),
-            false => x.to_string(),
+        let bounded = |x: &str, sign: &str, bound: &str| match bound {
+            "" => x.to_string(),
+            _ => format!("select({x}, {value}({bound}), {x} {sign} {value}({bound}))"),
         };
-        let clamp = |low: f32, high: f32| {
-            format!("let raised = {}; return {};", bounded("x", "<", low), bounded("raised", ">", high))
-        };
-        let body = match activation {
-            Activation::None => "return x;".into(),
-            Activation::Relu => format!("return select(x, {value}(0.0), x < {value}(0.0));"),
-            Activation::Relu6 => clamp(0.0, 6.0),
-            Activation::Silu => format!("return x / ({value}(1.0) + exp(-x));"),
-            Activation::HardSwish => format!(
+        let body = match (&bounds, activation) {
+            (Some([low, high]), _) => {
+                format!("let raised = {}; return {};", bounded("x", "<", low), bounded("raised", ">", high))
+            }
+            (None, Activation::HardSwish) => format!(
                 "let raised = max(x + {value}(3.0), {value}(0.0)); \
                  return x * (min(raised, {value}(6.0)) / {value}(6.0));"
             ),
-            Activation::Clamp(low, high) => clamp(low, high),
+            (None, _) => format!("return x / ({value}(1.0) + exp(-x));"),
         };
         let _ = writeln!(text, "fn {name}(x: {value}) -> {value} {{ {body} }}");
     }

@@ -4,6 +4,10 @@ use std::fmt;
 
 use crate::error::{Error, Result};
 
+/// Elements that a shader's 32-bit indices count. Tiles reach a little past the end before they are clamped, so they
+/// have room.
+pub(crate) const MOST_ELEMENTS: u64 = 1 << 31;
+
 /// The extents of a tensor, always in PyTorch's order, whatever the layout in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shape {
@@ -53,8 +57,7 @@ impl Shape {
 
     /// Refuses tensors whose elements a shader's 32-bit index cannot count.
     pub(crate) fn check_indexable(&self, what: &str) -> Result<()> {
-        // Tiles read a little past the end before they are clamped, so leave them room.
-        let limit = 1 << 31;
+        let limit = MOST_ELEMENTS;
         if self.len() > limit {
             return Err(Error::TooLarge { what: format!("the {what} of {self} elements"), needed: self.len(), limit });
         }

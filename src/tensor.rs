@@ -21,7 +21,25 @@ impl Tensor {
     ///
     /// The buffer needs the usage `STORAGE`; `COPY_SRC` as well to be downloaded, `COPY_DST` to be written by
     /// [`GpuConv::write`](crate::GpuConv::write). The offset must be a multiple of the device's
-    /// `min_storage_buffer_offset_alignment`; that is checked when the tensor is used.
+    /// `min_storage_buffer_offset_alignment`; that is checked when the tensor is used, as is whether the buffer is of
+    /// the device that uses it. (Of its instance it must be: wgpu cannot tell the buffers of two instances apart.)
+    ///
+    /// ```
+    /// use gpuconv::{GpuConv, Layout, Tensor};
+    /// let gpu = GpuConv::new()?;
+    /// // Two images, one behind the other, each on its own.
+    /// let buffer = gpu.device().create_buffer(&wgpu::BufferDescriptor {
+    ///     label: None,
+    ///     size: 2 * 4096,
+    ///     usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
+    ///     mapped_at_creation: false,
+    /// });
+    /// let first = Tensor::from_buffer(buffer.clone(), 0, [1, 1, 32, 32], Layout::Nchw)?;
+    /// let second = Tensor::from_buffer(buffer, 4096, [1, 1, 32, 32], Layout::Nchw)?;
+    /// gpu.write(&second, &[1.0; 1024])?;
+    /// assert_eq!(gpu.download(&first)?, [0.0; 1024]);
+    /// # Ok::<(), gpuconv::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Length`] if the buffer ends before the tensor does, [`Error::Usage`].
@@ -38,6 +56,13 @@ impl Tensor {
         Ok(Self { buffer, offset, shape, layout, device: None })
     }
 
+    /// Some of its images.
+    pub(crate) fn images(&self, first: u32, count: u32) -> Self {
+        let image = Shape { batch: 1, ..self.shape }.bytes();
+        let shape = Shape { batch: count, ..self.shape };
+        Self { offset: self.offset + u64::from(first) * image, shape, ..self.clone() }
+    }
+
     /// The same tensor, known to be of a device.
     pub(crate) fn of_device(self, device: u64) -> Self {
         Self { device: Some(device), ..self }
@@ -49,6 +74,16 @@ impl Tensor {
             Ok(())
         } else {
             Err(Error::ForeignTensor { shape: self.shape })
+        }
+    }
+
+    /// What it means that the device refused a call with this tensor.
+    pub(crate) fn blame(&self, tensor: &'static str, error: Error) -> Error {
+        // wgpu says it in words only.
+        match error {
+            Error::Validation(text) if text.contains("has been destroyed") => Error::Destroyed { tensor },
+            Error::Validation(text) if text.contains("doesn't match") => Error::ForeignTensor { shape: self.shape },
+            other => other,
         }
     }
 

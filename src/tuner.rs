@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::gpu::GpuConv;
 use crate::kernels::Run;
 use crate::layer::BoundLayer;
-use crate::planner::{Candidate, Choice, Schedule};
+use crate::planner::{self, Candidate, Choice, Schedule};
 use crate::profile::{Profile, run_name};
 use crate::shape::{Layout, Shape};
 use crate::timer::Timer;
@@ -43,6 +43,7 @@ pub fn cases() -> impl Iterator<Item = &'static str> {
 }
 
 /// How to tune.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// What it may take, shared among the runs of the chain. The oracle's time is not counted against candidates that
@@ -52,14 +53,27 @@ pub struct Options {
     pub thorough: bool,
 }
 
+impl Options {
+    /// So much time for a chain, and none for the hopeless.
+    pub fn within(time: Duration) -> Self {
+        Self { time, thorough: false }
+    }
+
+    /// The same, with the hopeless measured too.
+    pub fn thorough(self) -> Self {
+        Self { thorough: true, ..self }
+    }
+}
+
 impl Default for Options {
     /// A minute, and no time for the hopeless.
     fn default() -> Self {
-        Self { time: Duration::from_secs(60), thorough: false }
+        Self::within(Duration::from_secs(60))
     }
 }
 
 /// What tuning found.
+#[non_exhaustive]
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// The runs, each once.
@@ -69,6 +83,7 @@ pub struct Report {
 }
 
 /// What tuning found about a run.
+#[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct TunedRun {
     /// The run in words, as [`run_name`] has them.
@@ -78,6 +93,7 @@ pub struct TunedRun {
 }
 
 /// A candidate, and what became of it.
+#[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Tried {
     /// The candidate with the model's opinion.
@@ -87,6 +103,7 @@ pub struct Tried {
 }
 
 /// What became of a candidate.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     /// It is right, and takes so many seconds at the least.
@@ -102,6 +119,7 @@ pub enum Outcome {
 }
 
 /// Where tuning is.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug)]
 pub struct Progress<'a> {
     /// The run in words.
@@ -176,6 +194,8 @@ pub fn tune(
 
 /// The runs that a chain can be cut into, each once, with their candidates; single links first.
 fn pieces(gpu: &GpuConv, chain: &Chain, input: Shape, layout: Layout) -> Result<Vec<Piece>> {
+    // As layers plan it.
+    let input = Shape { batch: planner::images_at_once(chain, input, gpu.caps())?, ..input };
     let shapes = chain.shapes(input)?;
     let schedule = gpu.schedule(chain, input, layout, &Choice::Auto)?;
     let mut pieces: Vec<Piece> = Vec::new();
@@ -202,8 +222,12 @@ fn pieces(gpu: &GpuConv, chain: &Chain, input: Shape, layout: Layout) -> Result<
 ///
 /// # Errors
 /// As [`tune`].
+///
+/// # Safety
+/// The candidates must be the planner's for this chain and input, or do nothing in their shaders that those would not:
+/// loops end, and indices are inside of what is bound.
 #[doc(hidden)]
-pub fn tune_candidates(
+pub unsafe fn tune_candidates(
     gpu: &GpuConv,
     name: &str,
     chain: &Chain,
@@ -225,7 +249,10 @@ pub fn measure(gpu: &GpuConv, chain: &Chain, input: Shape, layout: Layout, sched
     let seconds = schedule.steps.iter().map(|step| {
         let part = subject::part(chain, step.first..step.first + step.links)?;
         let subject = Subject::new(gpu, "measured", &part, shapes[step.first], layout)?;
-        let bound = subject.bind(&subject.schedule(&step.recipe))?;
+        // By its name: nobody knows what a caller has made of the rest.
+        let choice = Choice::Named(step.recipe.name.clone());
+        let schedule = planner::schedule(&part, shapes[step.first], layout, gpu.caps(), &choice)?;
+        let bound = subject.bind(&schedule)?;
         timer.layer(&bound, 1)?;
         let first = timer.layer(&bound, 1)?;
         let mut runner = Runner::new(0, bound, first, batch);

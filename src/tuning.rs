@@ -34,6 +34,17 @@ use crate::profile::Profile;
 const FORMAT: u32 = 1;
 
 /// What was measured on any number of devices.
+///
+/// ```
+/// use gpuconv::{GpuConv, Tuning};
+/// let gpu = GpuConv::new()?;
+/// // What `gpu.tune` found, or nothing so far.
+/// let json = Tuning::new(&gpu, (*gpu.profile()).clone()).to_json();
+/// let tuning = Tuning::from_json(json.as_bytes())?;
+/// assert!(gpu.use_tuning(&tuning));
+/// assert!(Tuning::from_json(b"{}").is_err());
+/// # Ok::<(), gpuconv::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tuning {

@@ -3,6 +3,8 @@
 
 mod sample;
 
+use std::borrow::Cow;
+
 use crate::caps::Caps;
 use crate::chain::Chain;
 use crate::conv::Activation;
@@ -175,14 +177,15 @@ impl Oracle {
             Some(sample) => sample.answer(&chain, input, data),
             None => data.answer(&chain, input),
         };
-        let rounds = |activation| matches!(activation, Activation::Silu | Activation::HardSwish);
         let exact = if chain.convolutions().any(|(_, conv)| rounds(conv.activation)) {
             None
         } else {
             let data = Data::integers(name, &chain, input)?;
             let answer = answer(&data)?;
-            // What is not below 2^24 could round, and proves nothing.
-            let small = answer.magnitudes.iter().all(|&magnitude| magnitude < (1 << 24) as f64);
+            // What is not below 2^24 could round, and proves nothing; a clamp's bounds are eighths.
+            let clamps = chain.convolutions().any(|(_, conv)| matches!(conv.activation, Activation::Clamp(..)));
+            let largest = if clamps { 1 << 21 } else { 1 << 24 };
+            let small = answer.magnitudes.iter().all(|&magnitude| magnitude < f64::from(largest));
             small.then_some((data, answer))
         };
         let data = Data::random(name, &chain, input)?;
@@ -190,11 +193,25 @@ impl Oracle {
         Ok(Self { chain, input, layout, sample, exact, random: (data, answer) })
     }
 
-    /// Runs a schedule on the device and compares.
+    /// Runs a schedule on the device and compares. Only the names of its recipes count: shaders run without wgpu's
+    /// checks, so they are taken from the kernels themselves and not from what a caller may have changed.
     ///
     /// # Errors
     /// What the device and the planner say.
     pub fn check(&self, gpu: &GpuConv, schedule: &Schedule) -> Result<Report> {
+        let choice = Choice::Named(schedule.name());
+        let schedule = planner::schedule(&self.chain, self.input, self.layout, gpu.caps(), &choice)?;
+        // SAFETY: it is the planner's, for this chain and input.
+        unsafe { self.check_as_it_is(gpu, &schedule) }
+    }
+
+    /// As [`Oracle::check`], with the schedule's own shaders.
+    ///
+    /// # Safety
+    /// The schedule must be one that the planner made for this chain and input, or do nothing that such a one would not:
+    /// its loops end, and its indices are inside of what it binds.
+    #[doc(hidden)]
+    pub unsafe fn check_as_it_is(&self, gpu: &GpuConv, schedule: &Schedule) -> Result<Report> {
         let mut report = Report::default();
         if let Some((data, answer)) = &self.exact {
             let values = self.run(gpu, schedule, data, &mut report)?;
@@ -207,8 +224,10 @@ impl Oracle {
         let values = self.run(gpu, schedule, data, &mut report)?;
         // An activation that is not piecewise linear rounds a few times more.
         let tolerance: f64 = schedule.steps.iter().map(|step| step.recipe.tolerance + 4.0).sum();
+        let mixes = schedule.steps.iter().any(|step| step.recipe.mixes);
+        let magnitudes = if mixes { largest_of_planes(answer) } else { Cow::from(&answer.magnitudes) };
         let (mut error_norm, mut norm) = (0.0, 0.0);
-        for ((&value, &expected), &magnitude) in values.iter().zip(&answer.values).zip(&answer.magnitudes) {
+        for ((&value, &expected), &magnitude) in values.iter().zip(&answer.values).zip(&*magnitudes) {
             let error = (f64::from(value) - expected).abs();
             let share = error / (tolerance * f64::from(f32::EPSILON) * magnitude.max(f64::from(f32::MIN_POSITIVE)));
             // `max` would drop a NaN.
@@ -224,12 +243,14 @@ impl Oracle {
     /// output as well. Counts what was not written and what was written besides.
     fn run(&self, gpu: &GpuConv, schedule: &Schedule, data: &Data, report: &mut Report) -> Result<Vec<f32>> {
         let layout = self.layout;
-        let output_shape = *self.chain.shapes(self.input)?.last().unwrap_or(&self.input);
+        let shapes = self.chain.shapes(self.input)?;
+        let output_shape = shapes[shapes.len() - 1];
+        let residual_shape = self.chain.outside_residual().map(|link| shapes[link + 1]);
         let layer = gpu.chain(&self.chain, &data.weights())?;
         layer.fix(self.input, layout, schedule.clone())?;
         let input = guarded(gpu, &from_nchw(&data.input, self.input, layout), self.input, layout)?;
-        let residual = match &data.residual {
-            Some(values) => Some(guarded(gpu, &from_nchw(values, output_shape, layout), output_shape, layout)?),
+        let residual = match data.residual.as_ref().zip(residual_shape) {
+            Some((values, shape)) => Some(guarded(gpu, &from_nchw(values, shape, layout), shape, layout)?),
             None => None,
         };
         let poison = vec![f32::from_bits(POISON); output_shape.len() as usize];
@@ -254,6 +275,24 @@ impl Oracle {
             None => values,
         })
     }
+}
+
+/// Whether an activation of small whole numbers rounds, or gives what is no multiple of an eighth.
+fn rounds(activation: Activation) -> bool {
+    match activation {
+        Activation::None | Activation::Relu | Activation::Relu6 => false,
+        Activation::Silu | Activation::HardSwish => true,
+        Activation::Clamp(low, high) => {
+            [low, high].iter().any(|bound| bound.is_finite() && (bound * 8.0).fract() != 0.0)
+        }
+    }
+}
+
+/// For each output the largest magnitude of its plane: what the error of kernels that mix neighbours is measured by.
+fn largest_of_planes(answer: &Answer) -> Cow<'_, [f64]> {
+    let pixels = (answer.shape.pixels() as usize).max(1);
+    let largest = |plane: &[f64]| plane.iter().copied().fold(0.0, f64::max);
+    answer.magnitudes.chunks(pixels).flat_map(|plane| std::iter::repeat_n(largest(plane), plane.len())).collect()
 }
 
 /// A NaN that no arithmetic makes.

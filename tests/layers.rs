@@ -120,6 +120,26 @@ fn a_residual_from_outside_is_asked_for() {
     assert_eq!(gpu.download(&layer.forward_residual(&x, &r).unwrap()).unwrap(), [11.0, 24.0]);
 }
 
+/// The residual has the shape of what it is added to, which need not be the chain's output.
+#[test]
+fn a_residual_is_added_inside_of_a_chain() {
+    let gpu = gpu();
+    let first = Conv2d::pointwise(2, 3).residual(Residual::BeforeActivation);
+    let chain = Chain::new([first, Conv2d::pointwise(3, 2).stride(2)]);
+    let (weights, input_shape) = (draw(&chain), Shape::from([1, 2, 4, 4]));
+    let input = random::integers("input", input_shape.len(), 2);
+    let residual = random::integers("residual", 3 * 16, 2);
+    let layer = gpu.chain(&chain, &borrow(&weights)).unwrap();
+    let x = gpu.upload(&input, input_shape).unwrap();
+    let y = layer.forward_residual(&x, &gpu.upload(&residual, [1, 3, 4, 4]).unwrap()).unwrap();
+    let expected = expected(&chain, &input, input_shape, &borrow(&weights), Some(&residual));
+    assert_eq!(gpu.download(&y).unwrap(), expected);
+
+    let like_the_output = layer.forward_residual(&x, &gpu.empty([1, 2, 2, 2], Layout::Nchw).unwrap());
+    let [expected, actual] = [[1, 3, 4, 4], [1, 2, 2, 2]].map(Shape::from);
+    assert_eq!(like_the_output, Err(Error::ShapeMismatch { tensor: "residual", expected, actual }));
+}
+
 #[test]
 fn what_does_not_fit_is_refused_with_its_numbers() {
     let gpu = gpu();
@@ -272,6 +292,10 @@ fn pipelines_are_compiled_ahead_and_kept() {
     let weights = borrow(&weights);
     let values = random::integers("input", input.len(), 2);
     let x = second.upload(&values, input).unwrap();
-    let y = second.chain(&chain, &weights).unwrap().forward(&x).unwrap();
+    let layer = second.chain(&chain, &weights).unwrap();
+    layer.warm_up(input, layout).unwrap();
+    let wrong = layer.warm_up([1, 5, 5, 6], layout);
+    assert!(matches!(wrong, Err(Error::Channels { link: 0, expected: 4, actual: 5 })));
+    let y = layer.forward(&x).unwrap();
     assert_eq!(second.download(&y).unwrap(), expected(&chain, &values, input, &weights, None));
 }

@@ -8,7 +8,7 @@ use gpuconv::planner::Schedule;
 use gpuconv::shape::{from_nchw, to_nchw};
 use gpuconv::timer::Timer;
 use gpuconv::verify::Data;
-use gpuconv::{BoundLayer, Choice, GpuConv, Layout, Operation, Problem, Shape, Tensor, cost};
+use gpuconv::{BoundLayer, Choice, GpuConv, Layout, Operation, Problem, Shape, Tensor, cost, planner};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -103,7 +103,8 @@ impl Bench {
     }
 
     fn schedules(&self, gpu: &GpuConv, problem: &Problem) -> Outcome<Vec<Schedule>> {
-        let (chain, input, layout) = (problem.chain(), problem.input, problem.layout);
+        let (chain, layout) = (problem.chain(), problem.layout);
+        let input = Shape { batch: planner::images_at_once(&chain, problem.input, gpu.caps())?, ..problem.input };
         Ok(match self.kernel.as_deref() {
             Some("all") if matches!(problem.operation, Operation::Network(_)) => {
                 let message = "--kernel all is for single layers; a network has more schedules than can be measured";

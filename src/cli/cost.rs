@@ -71,7 +71,7 @@ fn ops(problem: &Problem) -> Vec<&'static str> {
         Operation::Depthwise(_) => vec!["depthwise"],
         Operation::Pointwise(_) => vec!["pointwise"],
         Operation::Separable(_) => vec!["depthwise", "pointwise"],
-        Operation::Pool | Operation::Network(_) => problem.chain().links().iter().map(op).collect(),
+        _ => problem.chain().links().iter().map(op).collect(),
     }
 }
 
@@ -81,6 +81,7 @@ fn op(link: &Link) -> &'static str {
         Link::Conv(conv) if conv.is_pointwise() => "pointwise",
         Link::Conv(conv) if conv.is_depthwise() => "depthwise",
         Link::Conv(_) => "conv",
+        _ => "other",
     }
 }
 

@@ -4,7 +4,7 @@ use clap::Args;
 use gpuconv::{Caps, Error, GpuConv};
 use serde::Serialize;
 
-use super::{Failure, Outcome, print, print_json, table};
+use super::{Failure, Outcome, Target, print, print_json, table};
 
 #[derive(Args)]
 pub struct Devices {
@@ -55,13 +55,16 @@ struct Subgroup {
 }
 
 impl Devices {
-    pub fn execute(&self, adapter: Option<&str>) -> Outcome {
+    pub fn execute(&self, target: &Target) -> Outcome {
         let adapters = pollster::block_on(GpuConv::adapters());
-        // The option goes before the environment, as in `open`.
-        let wanted = adapter.map(String::from).or_else(|| std::env::var("WGPU_ADAPTER_NAME").ok());
+        // The option goes before the environment, as in `GpuConv::adapter`.
+        let wanted = target.adapter.clone().or_else(|| std::env::var("WGPU_ADAPTER_NAME").ok());
         let taken = adapters.iter().position(|adapter| is_called(&adapter.get_info(), wanted.as_deref()));
-        let devices: Vec<_> =
-            adapters.iter().enumerate().map(|(index, adapter)| Device::new(adapter, taken == Some(index))).collect();
+        let devices: Vec<_> = adapters
+            .iter()
+            .enumerate()
+            .map(|(index, adapter)| Device::new(adapter, taken == Some(index), target))
+            .collect();
         if self.json {
             print_json(&devices)?;
         } else if !devices.is_empty() {
@@ -75,16 +78,17 @@ impl Devices {
     }
 }
 
-/// As [`GpuConv::with_adapter_name`] understands a name.
+/// As [`GpuConv::adapter`] understands a name.
 fn is_called(info: &wgpu::AdapterInfo, wanted: Option<&str>) -> bool {
     let wanted = wanted.unwrap_or_default().to_lowercase();
     info.name.to_lowercase().contains(&wanted) || info.driver.to_lowercase().contains(&wanted)
 }
 
 impl Device {
-    fn new(adapter: &wgpu::Adapter, taken: bool) -> Self {
-        let (info, features) = (adapter.get_info(), adapter.features());
-        let caps = Caps::from_parts(&adapter.limits(), features, Some(&info));
+    fn new(adapter: &wgpu::Adapter, taken: bool, target: &Target) -> Self {
+        let info = adapter.get_info();
+        let (features, limits) = target.less.of(adapter);
+        let caps = Caps::from_parts(&limits, features, Some(&info));
         Self {
             kind: kind(info.device_type),
             backend: info.backend.to_string(),
@@ -104,14 +108,15 @@ impl Device {
             features: Features {
                 subgroup: caps.subgroup.map(|[min, max]| Subgroup { min, max }),
                 timestamps: caps.timestamps,
-                f16: features.contains(wgpu::Features::SHADER_F16),
+                f16: adapter.features().contains(wgpu::Features::SHADER_F16),
                 int64: caps.int64,
             },
         }
     }
 }
 
-fn kind(device_type: wgpu::DeviceType) -> &'static str {
+/// The word for a type of device.
+pub fn kind(device_type: wgpu::DeviceType) -> &'static str {
     match device_type {
         wgpu::DeviceType::DiscreteGpu => "discrete",
         wgpu::DeviceType::IntegratedGpu => "integrated",

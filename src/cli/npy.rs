@@ -1,7 +1,7 @@
 //! float32 npy files.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 use gpuconv::Shape;
@@ -19,10 +19,18 @@ fn extents(shape: &[u64]) -> String {
 
 /// The values of a file in C order. `what` says what the file is for; its shape must be `shape`.
 pub fn read(path: &Path, what: &str, shape: &[u64]) -> Outcome<Vec<f32>> {
-    let name = path.display();
+    let name = path.display().to_string();
+    match File::open(path) {
+        Ok(file) => values(BufReader::new(file), &name, what, shape),
+        Err(error) => Err(Failure::Call(format!("cannot read {name}: {error}"))),
+    }
+}
+
+/// As [`read`], of what is in a file of some name.
+pub fn values(mut reader: impl Read, name: &str, what: &str, shape: &[u64]) -> Outcome<Vec<f32>> {
     let unreadable = |error: io::Error| Failure::Call(format!("cannot read {name}: {error}"));
-    let reader = BufReader::new(File::open(path).map_err(unreadable)?);
-    let file = NpyFile::new(reader).map_err(unreadable)?;
+    let header = header(&mut reader).map_err(unreadable)?;
+    let file = NpyFile::new(header.chain(reader)).map_err(unreadable)?;
     let (dtype, actual, order) = (file.dtype().descr(), file.shape().to_vec(), file.order());
     let Ok(values) = file.data::<f32>() else {
         return Err(Failure::Call(format!("{name}: the {what} must be float32 ('<f4'), but is {dtype}")));
@@ -42,6 +50,34 @@ pub fn read(path: &Path, what: &str, shape: &[u64]) -> Outcome<Vec<f32>> {
         Order::C => values,
         Order::Fortran => from_fortran(&values, shape),
     })
+}
+
+/// The bytes of a header, if it is one that npyz reads in no time: each bracket inside of others doubles what it takes.
+/// NumPy's are four deep at the most, and short.
+fn header(reader: &mut impl Read) -> io::Result<Vec<u8>> {
+    const DEEPEST: i32 = 4;
+    const LONGEST: u64 = 1 << 16;
+    // The magic string and the version, then the length of what follows: two bytes, from version 2 on four.
+    let mut bytes = Vec::new();
+    reader.take(10).read_to_end(&mut bytes)?;
+    if bytes.get(6).is_some_and(|&version| version > 1) {
+        reader.take(2).read_to_end(&mut bytes)?;
+    }
+    let length = bytes.iter().skip(8).rev().fold(0, |length, &byte| length << 8 | u64::from(byte));
+    reader.take(length.min(LONGEST)).read_to_end(&mut bytes)?;
+    let (mut depth, mut deepest) = (0, 0);
+    for byte in &bytes {
+        depth += match byte {
+            b'{' | b'[' | b'(' => 1,
+            b'}' | b']' | b')' => -1,
+            _ => 0,
+        };
+        deepest = depth.max(deepest);
+    }
+    if length > LONGEST || deepest > DEEPEST {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "its header is none that NumPy writes"));
+    }
+    Ok(bytes)
 }
 
 /// Reorders values whose first index is the fastest.
@@ -104,6 +140,20 @@ fn partial(target: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_header_of_brackets_is_refused_in_no_time() {
+        let header = |text: String| {
+            let length = (text.len() as u16).to_le_bytes();
+            [b"\x93NUMPY\x01\x00", &length[..], text.as_bytes()].concat()
+        };
+        let nested = header(format!("{{'descr':{}", "{".repeat(60)));
+        let Err(Failure::Call(message)) = values(&nested[..], "x.npy", "input", &[1]) else { panic!("it was taken") };
+        assert_eq!(message, "cannot read x.npy: its header is none that NumPy writes");
+        let plain = header("{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }\n".into());
+        let file = [plain, 2.5f32.to_le_bytes().to_vec()].concat();
+        assert!(values(&file[..], "x.npy", "input", &[1]).is_ok_and(|values| values == [2.5]));
+    }
 
     #[test]
     fn fortran_order_worked_out_by_hand() {

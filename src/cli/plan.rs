@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use gpuconv::planner::{Considered, Planner};
-use gpuconv::{Caps, tuner};
+use gpuconv::planner::{self, Considered, Planner};
+use gpuconv::{Caps, Shape, tuner};
 
 use super::{Case, Failure, Outcome, Target, Wishes, adapter_name, print, print_json};
 use explain::{Planned, Subject};
@@ -28,7 +28,7 @@ pub struct Plan {
     #[command(flatten)]
     wishes: Wishes,
     /// Plan for a device that is not here, in place of the adapter
-    #[arg(long, value_name = "DEVICE", conflicts_with = "adapter")]
+    #[arg(long, value_name = "DEVICE", conflicts_with_all = ["adapter", "limits", "without"])]
     device: Option<Device>,
     /// Run the planned steps, and give their times beside the model's
     #[arg(long, conflicts_with = "device")]
@@ -76,7 +76,9 @@ impl Plan {
             }
         };
         let planner = Planner { caps: &caps, profile: &profile };
-        let (chain, input, layout) = (case.problem.chain(), case.problem.input, case.problem.layout);
+        let (chain, layout) = (case.problem.chain(), case.problem.layout);
+        let batch = planner::images_at_once(&chain, case.problem.input, &caps)?;
+        let input = Shape { batch, ..case.problem.input };
         let choice = self.wishes.choice(self.kernel.as_deref());
         let schedule = planner.schedule(&chain, input, layout, &choice)?;
         if let Some(folder) = &self.wgsl {
@@ -87,7 +89,8 @@ impl Plan {
             _ => None,
         };
         let subject = Subject { chain: &chain, input, layout, planner, choice: &choice, schedule: &schedule };
-        let planned = Planned::new(case.text, adapter, &subject, measured.as_deref())?;
+        let mut planned = Planned::new(case.text, adapter, &subject, measured.as_deref())?;
+        planned.images_at_once = (batch != case.problem.input.batch).then_some(batch);
         if self.json { print_json(&planned) } else { print(&text::text(&planned)) }
     }
 }

@@ -5,11 +5,15 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use gpuconv::shape::{from_nchw, to_nchw};
 use gpuconv::{Conv2d, Layer, Operation, Problem, Residual, Shape, Weights};
+use serde::Serialize;
 
-use super::{Case, Failure, Outcome, Target, Wishes, npy};
+use super::{Case, Failure, Outcome, Target, Wishes, adapter_name, npy, print_json};
 
 #[derive(Args)]
 pub struct Run {
+    /// Write an object about the run
+    #[arg(long)]
+    json: bool,
     /// What to compute
     problem: String,
     /// The input, N x C x H x W
@@ -40,6 +44,16 @@ pub struct Run {
     wishes: Wishes,
 }
 
+/// What was done, in JSON.
+#[derive(Serialize)]
+struct Done<'a> {
+    problem: String,
+    adapter: String,
+    schedule: String,
+    output: &'a Path,
+    shape: [u32; 4],
+}
+
 /// What the files hold.
 struct Files {
     input: Vec<f32>,
@@ -62,8 +76,9 @@ impl Run {
         }
         // The files first: what is wrong with them needs no device to be found.
         let files = self.read(&problem)?;
-        let output = self.compute(target, &problem, &files)?;
-        npy::write(&self.output, problem.output()?, &output)
+        let (output, done) = self.compute(target, &problem, &files)?;
+        npy::write(&self.output, problem.output()?, &output)?;
+        if self.json { print_json(&done) } else { Ok(()) }
     }
 
     fn read(&self, problem: &Problem) -> Outcome<Files> {
@@ -86,18 +101,19 @@ impl Run {
                 }
                 vec![parameters(conv, "", first)?]
             }
-            Operation::Pool | Operation::Network(_) => return Err(Failure::Call("`run` is for convolutions".into())),
+            _ => return Err(Failure::Call("`run` is for convolutions".into())),
         };
         let output = problem.output()?;
         let residual = self.residual.as_deref().map(|path| tensor(path, "residual", output)).transpose()?;
         Ok(Files { input: tensor(&self.input, "input", problem.input)?, weights, residual })
     }
 
-    fn compute(&self, target: &Target, problem: &Problem, files: &Files) -> Outcome<Vec<f32>> {
+    fn compute(&self, target: &Target, problem: &Problem, files: &Files) -> Outcome<(Vec<f32>, Done<'_>)> {
         let gpu = target.open()?;
         let weights: Vec<_> =
             files.weights.iter().map(|(weight, bias)| Weights { weight, bias: bias.as_deref() }).collect();
         let layer: Layer = gpu.chain_with(&problem.chain(), &weights, self.wishes.choice(self.kernel.as_deref()))?;
+        layer.warm_up(problem.input, problem.layout)?;
         let upload =
             |values: &[f32], shape| gpu.upload_as(&from_nchw(values, shape, problem.layout), shape, problem.layout);
         let input = upload(&files.input, problem.input)?;
@@ -105,7 +121,14 @@ impl Run {
             Some(residual) => layer.forward_residual(&input, &upload(residual, problem.output()?)?)?,
             None => layer.forward(&input)?,
         };
-        Ok(to_nchw(&gpu.download(&output)?, output.shape(), output.layout()))
+        let done = Done {
+            problem: problem.to_string(),
+            adapter: adapter_name(&gpu),
+            schedule: layer.schedule(problem.input, problem.layout)?.name(),
+            output: &self.output,
+            shape: output.shape().into(),
+        };
+        Ok((to_nchw(&gpu.download(&output)?, output.shape(), output.layout()), done))
     }
 }
 

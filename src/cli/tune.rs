@@ -12,7 +12,7 @@ use gpuconv::{GpuConv, Tuning, probe, profile::Profile};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{Case, Failure, Outcome, adapter_name, open, pipelines, print, table};
+use super::{Case, Failure, Outcome, Target, adapter_name, pipelines, print, print_json, table};
 
 #[derive(Args)]
 pub struct Tune {
@@ -51,6 +51,14 @@ struct Run<'a> {
     candidates: Vec<Candidate<'a>>,
 }
 
+/// What `--merge` did, in JSON.
+#[derive(Serialize)]
+struct Merged<'a> {
+    runs: usize,
+    devices: usize,
+    file: &'a Path,
+}
+
 #[derive(Serialize)]
 struct Candidate<'a> {
     recipe: &'a str,
@@ -61,12 +69,12 @@ struct Candidate<'a> {
 }
 
 impl Tune {
-    pub fn execute(&self, adapter: Option<&str>) -> Outcome {
+    pub fn execute(&self, target: &Target) -> Outcome {
         if !self.merge.is_empty() {
             return self.merge_files();
         }
         let cases = self.case_list()?;
-        let gpu = open(adapter)?;
+        let gpu = target.device()?;
         if self.report {
             return report::execute(&gpu, &cases, self.json);
         }
@@ -75,7 +83,7 @@ impl Tune {
         gpu.set_profile(profile.clone());
         let mut wrong = Vec::new();
         for case in &cases {
-            let runs = tune_case(&gpu, case, &Options { time: self.time, thorough: false }, self.json)?;
+            let runs = tune_case(&gpu, case, &Options::within(self.time), self.json)?;
             for run in &runs.runs {
                 let is_wrong = |tried: &&Tried| matches!(tried.outcome, Found::Wrong(_));
                 let names = run.candidates.iter().filter(is_wrong);
@@ -134,6 +142,9 @@ impl Tune {
         let file = self.file()?;
         all.add_to(&file)?;
         let (runs, devices) = all.counts();
+        if self.json {
+            return print_json(&Merged { runs, devices, file: &file });
+        }
         print(&format!("{runs} runs on {devices} devices, in {}\n", file.display()))
     }
 }
@@ -191,6 +202,7 @@ fn word(outcome: &Found) -> &'static str {
         Found::Wrong(_) => "wrong",
         Found::Failed(_) => "failed",
         Found::OutOfTime => "out of time",
+        _ => "other",
     }
 }
 

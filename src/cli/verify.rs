@@ -6,19 +6,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use clap::Args;
-use gpuconv::kernels::{KERNELS, POOL};
+use gpuconv::kernels::{KERNELS, Kernel, POOL};
 use gpuconv::planner::{self, Schedule};
 use gpuconv::verify::{self, Oracle, Report};
 use gpuconv::{Caps, Error, GpuConv, Problem};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 
-use super::{Case, Failure, Outcome, adapter_name, open, print, table};
+use super::{Case, Failure, Outcome, Target, adapter_name, print, print_json, table};
 
 /// More devices than these only wait for each other.
 const MOST_THREADS: usize = 8;
 
 #[derive(Args)]
 pub struct Verify {
+    /// Write an object
+    #[arg(long)]
+    json: bool,
     /// Check every recipe of every kernel on every case; else one, another from case to case
     #[arg(long)]
     all_variants: bool,
@@ -32,6 +36,38 @@ pub struct Verify {
     problems: Vec<String>,
 }
 
+/// What was found, in JSON.
+#[derive(Serialize)]
+struct Verified {
+    adapter: String,
+    cases: usize,
+    checks: usize,
+    failures: usize,
+    seconds: f64,
+    kernels: Vec<Row>,
+    failed: Vec<Failed>,
+}
+
+#[derive(Serialize)]
+struct Failed {
+    problem: String,
+    schedule: String,
+    complaint: String,
+}
+
+impl Verified {
+    fn new(adapter: String, cases: usize, checks: &[Check], seconds: f64) -> Self {
+        let failed: Vec<_> = checks.iter().filter(|check| !check.passes()).map(Failed::new).collect();
+        Self { adapter, cases, checks: checks.len(), failures: failed.len(), seconds, kernels: rows(checks), failed }
+    }
+}
+
+impl Failed {
+    fn new(check: &Check) -> Self {
+        Self { problem: check.problem.clone(), schedule: check.schedule.clone(), complaint: check.complaint() }
+    }
+}
+
 /// One schedule on one problem.
 struct Check {
     /// The problem's place among the cases.
@@ -42,41 +78,48 @@ struct Check {
 }
 
 impl Verify {
-    pub fn execute(&self, adapter: Option<&str>) -> Outcome {
+    pub fn execute(&self, target: &Target) -> Outcome {
         let problems = match &self.problems[..] {
             [] => verify::cases(),
             lines => lines.iter().map(|line| Ok(Case::parse(line)?.problem)).collect::<Outcome<_>>()?,
         };
-        if let Some(name) = self.kernel.as_deref().filter(|name| KERNELS.iter().all(|kernel| kernel.name != *name)) {
-            let known: Vec<_> = KERNELS.iter().map(|kernel| kernel.name).collect();
-            return Err(Failure::Call(format!("no kernel is called {name}; there are {}", known.join(", "))));
+        let known = || KERNELS.iter().chain(POOL).map(|kernel| kernel.name.to_string());
+        if let Some(name) = self.kernel.as_ref().filter(|name| known().all(|known| known != **name)) {
+            return Err(Error::UnknownKernel { name: name.clone(), known: known().collect() }.into());
         }
-        let gpu = open(adapter)?;
+        let gpu = target.device()?;
         let start = Instant::now();
-        let checks = self.check_all(adapter, &problems)?;
+        let checks = self.check_all(target, &problems)?;
         let failed = checks.iter().filter(|check| !check.passes()).count();
         let what = format!("{} checks on {} cases", checks.len(), problems.len());
-        let mut text = format!("{}\n{}\n", adapter_name(&gpu), summary(&checks));
-        for check in checks.iter().filter(|check| !check.passes()) {
-            text += &format!("failed: {}: {}: {}\n", check.problem, check.schedule, check.complaint());
-        }
-        if failed == 0 {
-            text += &format!("{what} passed in {:.1} s\n", start.elapsed().as_secs_f64());
-        }
-        let printed = print(&text);
+        let seconds = start.elapsed().as_secs_f64();
+        let printed = match self.json {
+            true => print_json(&Verified::new(adapter_name(&gpu), problems.len(), &checks, seconds)),
+            false => {
+                let mut text = format!("{}\n{}\n", adapter_name(&gpu), summary(&checks));
+                for check in checks.iter().filter(|check| !check.passes()) {
+                    text += &format!("failed: {}: {}: {}\n", check.problem, check.schedule, check.complaint());
+                }
+                if failed == 0 {
+                    text += &format!("{what} passed in {seconds:.1} s\n");
+                }
+                print(&text)
+            }
+        };
         // A failure is one whether somebody reads the table or not.
         if failed > 0 { Err(Failure::Check(format!("{failed} of {what} failed"))) } else { printed }
     }
 
     /// Shares the cases among threads, each with a device of its own: a software device compiles and runs one
     /// thing at a time.
-    fn check_all(&self, adapter: Option<&str>, problems: &[Problem]) -> Outcome<Vec<Check>> {
-        let bar = ProgressBar::new(problems.len() as u64);
+    fn check_all(&self, target: &Target, problems: &[Problem]) -> Outcome<Vec<Check>> {
+        // Hidden by itself where stderr is no terminal.
+        let bar = if self.json { ProgressBar::hidden() } else { ProgressBar::new(problems.len() as u64) };
         let style = ProgressStyle::with_template("{bar:30} {pos}/{len} cases {msg}");
         bar.set_style(style.unwrap_or(ProgressStyle::default_bar()));
         let next = AtomicUsize::new(0);
         let work = || {
-            let (mut gpu, mut checks) = (open(adapter)?, Vec::new());
+            let (mut gpu, mut checks) = (target.device()?, Vec::new());
             if self.as_gpu {
                 gpu = gpu.with_caps(|caps| Caps { is_cpu: false, ..caps });
             }
@@ -164,13 +207,19 @@ impl Check {
 }
 
 /// What a kernel's checks found.
-#[derive(Default)]
+#[derive(Default, Serialize)]
 struct Row {
+    kernel: &'static str,
+    #[serde(serialize_with = "count")]
     cases: BTreeSet<usize>,
     checks: usize,
     failures: usize,
-    worst_share: f64,
-    worst_error: f64,
+    worst_share_of_bound: f64,
+    worst_rel_err: f64,
+}
+
+fn count<S: serde::Serializer>(cases: &BTreeSet<usize>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(cases.len() as u64)
 }
 
 impl Row {
@@ -179,8 +228,8 @@ impl Row {
         self.checks += 1;
         self.failures += usize::from(!check.passes());
         if let Ok(report) = &check.outcome {
-            self.worst_share = worse(self.worst_share, report.share_of_bound);
-            self.worst_error = worse(self.worst_error, report.relative_error);
+            self.worst_share_of_bound = worse(self.worst_share_of_bound, report.share_of_bound);
+            self.worst_rel_err = worse(self.worst_rel_err, report.relative_error);
         }
     }
 }
@@ -191,21 +240,28 @@ fn worse(a: f64, b: f64) -> f64 {
 }
 
 /// A row for each kernel. A check of two kernels counts for both.
+fn rows(checks: &[Check]) -> Vec<Row> {
+    let row = |kernel: &Kernel| {
+        let mut row = Row { kernel: kernel.name, ..Row::default() };
+        let uses = |check: &&Check| check.schedule.split('+').any(|recipe| kernel_of(recipe) == kernel.name);
+        checks.iter().filter(uses).for_each(|check| row.add(check));
+        row
+    };
+    KERNELS.iter().chain(POOL).map(row).collect()
+}
+
 fn summary(checks: &[Check]) -> comfy_table::Table {
     let mut table =
         table::new(["kernel", "cases", "checks", "failures", "worst share of bound", "worst rel. error"], 1);
-    for kernel in KERNELS.iter().chain(POOL) {
-        let mut row = Row::default();
-        let uses = |check: &&Check| check.schedule.split('+').any(|recipe| kernel_of(recipe) == kernel.name);
-        checks.iter().filter(uses).for_each(|check| row.add(check));
+    for row in rows(checks) {
         let worst = |text: String| if row.checks == 0 { "-".into() } else { text };
         table.add_row([
-            kernel.name.into(),
+            row.kernel.into(),
             row.cases.len().to_string(),
             row.checks.to_string(),
             row.failures.to_string(),
-            worst(format!("{:.3}", row.worst_share)),
-            worst(format!("{:.1e}", row.worst_error)),
+            worst(format!("{:.3}", row.worst_share_of_bound)),
+            worst(format!("{:.1e}", row.worst_rel_err)),
         ]);
     }
     table

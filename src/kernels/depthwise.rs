@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use super::{Kernel, Params, Pass, Recipe, Run, Unsupported, Work, compulsory_bytes, fitting, single_pass_operands};
 use crate::caps::Caps;
@@ -65,6 +66,9 @@ struct Strip<'a> {
     pairs: bool,
     /// Whether two neighbouring outputs are one store.
     output_pairs: bool,
+    /// Whether the weights are an array, for software devices: their registers are memory, and what they compile
+    /// slowly are loads.
+    weights_in_array: bool,
 }
 
 impl<'a> Strip<'a> {
@@ -80,7 +84,17 @@ impl<'a> Strip<'a> {
         let column = |output, tap| output * link.stride[1] + tap * link.dilation[1] + shift;
         let columns = (0..width).flat_map(|output| (0..link.kernel_size[1]).map(move |tap| column(output, tap)));
         let window = (link.kernel_size[0] - 1) * link.dilation[0] + 1;
-        Self { link, rows, width, columns: columns.collect(), window, shift, pairs, output_pairs }
+        Self {
+            link,
+            rows,
+            width,
+            columns: columns.collect(),
+            window,
+            shift,
+            pairs,
+            output_pairs,
+            weights_in_array: caps.is_cpu,
+        }
     }
 
     /// The columns at which the loads of a row start.
@@ -142,10 +156,15 @@ impl<'a> Strip<'a> {
             let _ = writeln!(text, "    let in{column} = inside(x{column}, params.in_width);");
         }
         let _ = writeln!(text, "    let bias = weights[params.bias_at + strip.channel];");
+        if self.weights_in_array {
+            // Mesa unrolls a loop over an array of up to 32.
+            let taps = self.link.fan_in();
+            let _ = writeln!(text, "    var w: array<Value, {}>;", taps.max(33));
+            let _ = writeln!(text, "    for (var tap = 0u; tap < opaque({taps}u); tap++) {{");
+            let _ = writeln!(text, "        w[tap] = {};\n    }}", self.load_weight("tap", layout));
+        }
         if self.keeps_rows() {
-            for tap in 0..self.link.fan_in() {
-                let _ = writeln!(text, "    let w{tap} = {};", weight(self.link, tap, layout));
-            }
+            self.name_weights(&mut text, 0..self.link.fan_in(), layout);
             for place in 0..self.window {
                 for column in &self.columns {
                     let _ = writeln!(text, "    var v{place}_{column} = Value(0.0);");
@@ -162,6 +181,23 @@ impl<'a> Strip<'a> {
         self.sum_and_store(&mut text, layout);
         text.push_str("    }\n}\n");
         text
+    }
+
+    /// `w{tap}` for some taps.
+    fn name_weights(&self, text: &mut String, taps: Range<u64>, layout: Layout) {
+        for tap in taps {
+            let weight =
+                if self.weights_in_array { format!("w[{tap}]") } else { self.load_weight(&format!("{tap}u"), layout) };
+            let _ = writeln!(text, "    let w{tap} = {weight};");
+        }
+    }
+
+    /// The weight of a tap, where the packing has it.
+    fn load_weight(&self, tap: &str, layout: Layout) -> String {
+        match layout {
+            Layout::Nchw => format!("weights[strip.channel * {}u + {tap}]", self.link.fan_in()),
+            Layout::Nhwc => format!("weights[{tap} * params.out_channels + strip.channel]"),
+        }
     }
 
     /// Moves the window down by the stride and loads the rows that come in.
@@ -206,9 +242,9 @@ impl<'a> Strip<'a> {
         }
         for row in 0..kernel_rows {
             for column in 0..kernel_columns {
-                let tap = row * kernel_columns + column;
+                let tap = u64::from(row * kernel_columns + column);
                 if !self.keeps_rows() {
-                    let _ = writeln!(text, "        let w{tap} = {};", weight(self.link, tap.into(), layout));
+                    self.name_weights(text, tap..tap + 1, layout);
                 }
                 for x in 0..self.width {
                     let from = x * self.link.stride[1] + column * dilation_x + self.shift;
@@ -227,14 +263,6 @@ impl<'a> Strip<'a> {
                 _ => writeln!(text, "        if {x}u < strip.columns {{ {store} }}"),
             };
         }
-    }
-}
-
-/// The weight of a tap, where the packing has it.
-fn weight(link: &Conv2d, tap: u64, layout: Layout) -> String {
-    match layout {
-        Layout::Nchw => format!("weights[strip.channel * {}u + {tap}u]", link.fan_in()),
-        Layout::Nhwc => format!("weights[{tap}u * params.out_channels + strip.channel]"),
     }
 }
 
@@ -314,5 +342,6 @@ fn recipe(run: &Run<'_>, caps: &Caps, [rows, width]: [u32; 2], lanes: u32) -> Re
         // A few dozen terms in order.
         tolerance: 4.0,
         exact: true,
+        mixes: false,
     }
 }

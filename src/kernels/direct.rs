@@ -68,6 +68,7 @@ fn recipe(run: &Run<'_>, block: u32) -> Recipe {
         // One sum in order: an epsilon for each term at the worst, far fewer for terms of either sign.
         tolerance: 4.0,
         exact: true,
+        mixes: false,
     }
 }
 

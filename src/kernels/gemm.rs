@@ -47,17 +47,18 @@ pub enum Fetch {
     Blocks { height: u32, width: u32, memory: u32 },
 }
 
-/// What both products share.
-struct Product<'a> {
+/// What all products share.
+pub struct Product<'a> {
     link: &'a Conv2d,
-    weights: Vec<Section>,
-    params: Params,
+    pub weights: Vec<Section>,
+    pub params: Params,
     /// All declarations but those of the tile.
-    wgsl: String,
-    padded_depth: u64,
+    pub wgsl: String,
+    pub padded_depth: u64,
 }
 
-fn product<'a>(run: &Run<'a>, source: &Source, block: u32, k_align: u32) -> Product<'a> {
+/// A product whose weights lie in panels of `block` channels, and whose k is padded to a multiple of `k_align`.
+pub fn product<'a>(run: &Run<'a>, source: &Source, block: u32, k_align: u32) -> Product<'a> {
     let link = &run.links[source.link];
     let mut packings: Vec<_> = source.before.iter().map(|&(link, packing, _)| (link, packing)).collect();
     packings.push((source.link, Packing::Panels { block, k_align, order: source.order }));
@@ -84,7 +85,7 @@ fn product<'a>(run: &Run<'a>, source: &Source, block: u32, k_align: u32) -> Prod
 }
 
 /// The files that read the input and write the output, as their alignment allows.
-fn access(run: &Run<'_>, source: &Source, pairs: bool) -> String {
+pub fn access(run: &Run<'_>, source: &Source, pairs: bool) -> String {
     let output = run.output();
     let nchw = include_str!("../../shaders/product_nchw.wgsl");
     let (aligned_output, [pixels, product]) = match (run.layout, source.fetch) {

@@ -88,8 +88,8 @@ fn source([expand, depthwise]: [&Conv2d; 2], halo: Halo) -> Source {
     let [height, width] = halo.block;
     let taps = depthwise.fan_in();
     let wgsl = Shader::new(include_str!("../../shaders/source_inverted_nchw.wgsl"))
-        .add(&shader::activation("activate_expanded", expand.activation))
-        .add(&shader::activation("activate_depthwise", depthwise.activation))
+        .add(&shader::inner_activation("activate_expanded", expand.activation))
+        .add(&shader::inner_activation("activate_depthwise", depthwise.activation))
         .constants(&shader::geometry(depthwise))
         .constants(&[
             ("BLOCK_HEIGHT", height.into()),

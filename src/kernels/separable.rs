@@ -73,7 +73,7 @@ fn source(run: &Run<'_>, depthwise: &Conv2d) -> Result<Source, Unsupported> {
     Ok(Source {
         kernel: SEPARABLE.name,
         wgsl: shader
-            .add(&shader::activation("activate_depthwise", depthwise.activation))
+            .add(&shader::inner_activation("activate_depthwise", depthwise.activation))
             .constants(&shader::geometry(depthwise))
             .constants(&[("TAP_QUADS", taps.div_ceil(4))])
             .text(),

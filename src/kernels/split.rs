@@ -81,6 +81,7 @@ fn recipe(run: &Run<'_>, slices: u32, partial: Shape, product: Recipe) -> Recipe
         },
         tolerance: product.tolerance,
         exact: product.exact,
+        mixes: product.mixes,
     }
 }
 

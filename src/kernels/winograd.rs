@@ -138,6 +138,7 @@ impl<'a> Tiles<'a> {
             tolerance: if self.outputs == 2 { 16.0 } else { 96.0 },
             // The transforms of F(2x2) are sums and halves; F(4x4) divides by 6 and 24.
             exact: self.outputs == 2,
+            mixes: true,
         }
     }
 

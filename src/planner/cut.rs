@@ -158,6 +158,7 @@ mod tests {
             work: Default::default(),
             tolerance: 1.0,
             exact: true,
+            mixes: false,
         };
         let parts = Parts { mult_adds: seconds, accesses: 0.0, shared: 0.0, bytes: 0.0, dispatch: 0.0, overlap: true };
         Considered { first, links, kernel: "any", answer: Ok(vec![Candidate { recipe, parts, measured: None }]) }

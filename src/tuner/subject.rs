@@ -76,6 +76,7 @@ impl Subject {
             Some(oracle) => oracle,
             None => Oracle::of_chain(&self.name, self.chain.clone(), self.shapes[0], self.layout, MOST_CHECKED)?,
         };
-        self.oracle.insert(oracle).check(&self.gpu, schedule)
+        // SAFETY: tuning makes schedules of recipes that kernels gave for this chain and input.
+        unsafe { self.oracle.insert(oracle).check_as_it_is(&self.gpu, schedule) }
     }
 }

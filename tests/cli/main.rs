@@ -1,5 +1,7 @@
 //! The command line, driven as a process: what it writes, its files, and how it fails.
 
+mod limits;
+mod manners;
 mod tune;
 
 use std::collections::BTreeSet;

@@ -24,6 +24,9 @@ pub struct Subject<'a> {
 pub struct Planned {
     pub problem: String,
     pub adapter: String,
+    /// How many images are computed at a time, where one binding does not hold the whole batch. All else is said of
+    /// these.
+    pub images_at_once: Option<u32>,
     pub schedule: String,
     pub ms: f64,
     pub why: String,
@@ -140,6 +143,7 @@ impl Planned {
         Ok(Self {
             problem,
             adapter,
+            images_at_once: None,
             schedule: kernels(schedule),
             ms,
             why: why(schedule, ms, runners_up.first(), choice),

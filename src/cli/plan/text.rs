@@ -8,7 +8,11 @@ use crate::cli::table::{self, count, figure};
 /// The steps, what they move and need, and what was turned down.
 pub fn text(planned: &Planned) -> String {
     let Planned { problem, adapter, schedule, why, workspace, traffic, .. } = planned;
-    let mut text = format!("{problem}\non {adapter}: {schedule}\n{why}\n\n{}\n\n", steps(&planned.steps));
+    let mut text = format!("{problem}\non {adapter}: {schedule}\n{why}\n");
+    if let Some(images) = planned.images_at_once {
+        text += &format!("a binding does not hold the whole batch: this is for {images} of its images at a time\n");
+    }
+    text += &format!("\n{}\n\n", steps(&planned.steps));
     text += &format!(
         "memory access: {} bytes as planned, {} with each link alone, {} if nothing between links went to memory\n\
          workspace: {} bytes, {} without reuse\n",

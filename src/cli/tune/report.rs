@@ -52,7 +52,7 @@ pub fn execute(gpu: &GpuConv, cases: &[Case], json: bool) -> Outcome {
         line(&rates)?;
     }
     // Time enough for everything: the test is of the model, not of patience.
-    let options = Options { time: Duration::from_secs(3600), thorough: true };
+    let options = Options::within(Duration::from_secs(3600)).thorough();
     let mut judged = Vec::new();
     for case in cases {
         let first = tune_case(gpu, case, &options, json)?;

@@ -122,6 +122,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
         // One sum in order of k.
         tolerance: 4.0,
         exact: true,
+        mixes: false,
     }
 }
 

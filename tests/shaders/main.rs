@@ -1,7 +1,11 @@
 //! Every shader that any case of the table can ask for, without a GPU: it parses, validates, translates to what
 //! the drivers of all platforms take, and is what its recipe says it is.
 
+mod uniformity;
+
 use std::collections::{BTreeSet, HashMap};
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -100,6 +104,7 @@ fn every_shader_is_valid_and_translates_and_is_what_its_recipe_says() {
 fn check(shader: &Shader) -> Result<(), String> {
     let (module, info) = parse(shader)?;
     is_what_its_recipe_says(&shader.pass, &module, &info)?;
+    uniformity::check(&module)?;
     translates(&module, &info)
 }
 
@@ -131,7 +136,7 @@ fn translates(module: &Module, info: &ModuleInfo) -> Result<(), String> {
     // Subgroup operations came to Vulkan with SPIR-V 1.3, to Direct3D with shader model 6.0, to Metal with 2.4.
     let options = back::spv::Options { lang_version: (1, 3), ..Default::default() };
     let words = back::spv::write_vec(module, info, &options, None);
-    words.map_err(|error| format!("SPIR-V: {error}"))?;
+    is_valid_spirv(&words.map_err(|error| format!("SPIR-V: {error}"))?)?;
 
     let options = back::hlsl::Options { shader_model: back::hlsl::ShaderModel::V6_0, ..Default::default() };
     let (mut text, everything) = (String::new(), Default::default());
@@ -148,6 +153,23 @@ fn translates(module: &Module, info: &ModuleInfo) -> Result<(), String> {
         entry_point.map_err(|error| format!("MSL: {error}"))?;
     }
     Ok(())
+}
+
+/// What the Khronos validator says of a module, where it is there (Debian's package spirv-tools).
+fn is_valid_spirv(words: &[u32]) -> Result<(), String> {
+    let mut command = Command::new("spirv-val");
+    command.args(["--target-env", "vulkan1.1"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut validator = match command.spawn() {
+        Ok(validator) => validator,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(format!("spirv-val: {error}")),
+    };
+    let written = validator.stdin.take().map(|mut stdin| stdin.write_all(bytemuck::cast_slice(words)));
+    let output = validator.wait_with_output().map_err(|error| format!("spirv-val: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("spirv-val: {}", String::from_utf8_lossy(&output.stderr)));
+    }
+    written.unwrap_or(Ok(())).map_err(|error| format!("spirv-val: {error}"))
 }
 
 fn expect<T: PartialEq + std::fmt::Debug>(what: &str, expected: T, actual: T) -> Result<(), String> {

@@ -1,0 +1,49 @@
+//! What somebody may have meant who wrote a word that nothing is called.
+
+use gpuconv::{Error, ParseError};
+
+const OPERATIONS: &[&str] = &["conv", "depthwise", "pointwise", "separable", "pool", "mobilenet_v1", "mobilenet_v2"];
+const OPTIONS: &[&str] =
+    &["relu", "relu6", "silu", "hardswish", "clamp:LOW,HIGH", "residual", "residual:after", "nobias", "nhwc"];
+
+/// The word that was meant, if one of those that fit is near.
+pub fn suggestion(error: &Error) -> Option<&str> {
+    match error {
+        Error::Parse(ParseError { line, start, end, .. }) => {
+            let is_first = line[..*start].trim().is_empty();
+            let known = if is_first { OPERATIONS } else { OPTIONS };
+            let word = &line[*start..*end];
+            // A word that is known is wrong for another reason.
+            nearest(word, known.iter().copied()).filter(|near| *near != word)
+        }
+        Error::UnknownKernel { name, known } => nearest(name, known.iter().map(String::as_str)),
+        _ => None,
+    }
+}
+
+/// The nearest of the known words, if no more than every third letter is another one, missing, or one too many.
+fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let word = word.to_lowercase();
+    let near = known.map(|known| (strsim::damerau_levenshtein(&word, known), known));
+    near.filter(|(distance, known)| 3 * distance <= known.len().max(word.len())).min().map(|(_, known)| known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_words_are_found_and_far_ones_are_not() {
+        let option = |word| nearest(word, OPTIONS.iter().copied());
+        assert_eq!(
+            ["reul", "ReLU6", "hard_swish", "nhcw", "no_bias"].map(option).map(Option::unwrap),
+            ["relu", "relu6", "hardswish", "nhwc", "nobias"]
+        );
+        assert_eq!(["k3", "s2", "fast", "gelu:tanh", ""].map(option), [None; 5]);
+        let operation = |word| nearest(word, OPERATIONS.iter().copied());
+        assert_eq!(
+            ["seperable", "conv2d", "mobilenetv2"].map(operation).map(Option::unwrap),
+            ["separable", "conv", "mobilenet_v2"]
+        );
+    }
+}

@@ -1,0 +1,45 @@
+//! `completions` and `man`: the command line, told to shells and to `man`.
+
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+use clap_mangen::Man;
+
+use super::{Cli, Failure, Outcome, print};
+
+#[derive(Args)]
+pub struct Completions {
+    /// The shell
+    shell: Shell,
+}
+
+impl Completions {
+    pub fn execute(&self) -> Outcome {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "gpuconv", &mut script);
+        print(&String::from_utf8_lossy(&script))
+    }
+}
+
+#[derive(Args)]
+pub struct Manual {
+    /// A command, for a page of its own
+    command: Option<String>,
+}
+
+impl Manual {
+    pub fn execute(&self) -> Outcome {
+        // Built, so that a command knows the options that all have.
+        let mut cli = Cli::command();
+        cli.build();
+        let page = match &self.command {
+            None => Man::new(cli),
+            Some(name) => match cli.find_subcommand(name) {
+                Some(command) => Man::new(command.clone()),
+                None => return Err(Failure::Call(format!("there is no command `{name}`"))),
+            },
+        };
+        let mut text = Vec::new();
+        page.render(&mut text).map_err(|error| Failure::Call(error.to_string()))?;
+        print(&String::from_utf8_lossy(&text))
+    }
+}

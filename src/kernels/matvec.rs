@@ -1,0 +1,167 @@
+//! `matvec`: layers whose window is the whole image, so that an output is a single pixel: classifiers, and the fully
+//! connected layers that end older networks. Each image is a vector, and the weights are a matrix that is read once.
+
+use super::gemm::{self, Fetch, Source};
+use super::{Kernel, Params, Pass, Recipe, Run, Unsupported, Work, compulsory_bytes, fitting, single_pass_operands};
+use crate::caps::Caps;
+use crate::conv::Conv2d;
+use crate::pack::Order;
+use crate::shader::{self, Shader};
+use crate::shape::{Layout, Shape};
+
+pub const MATVEC: Kernel = Kernel { name: "matvec", links: 1, candidates };
+
+/// How a workgroup shares its work.
+#[derive(Clone, Copy)]
+struct Tile {
+    /// Output channels.
+    channels: u32,
+    /// Invocations side by side, with as many channels each.
+    lanes: u32,
+    /// Invocations behind each other that take turns at k; a single one has all.
+    slices: u32,
+    /// Whether two neighbouring floats are loaded as one 64-bit integer.
+    pairs: bool,
+}
+
+const SLICED: &[Tile] = &[
+    Tile { channels: 32, lanes: 8, slices: 32, pairs: false },
+    Tile { channels: 16, lanes: 4, slices: 64, pairs: false },
+];
+/// Four rows take four times the workgroup memory.
+const SLICED_ROWS: &[Tile] = &[Tile { channels: 32, lanes: 8, slices: 16, pairs: false }];
+/// Of software devices, which gain nothing by slices. Their cores take a workgroup at a time, so it is a small one.
+const SERIAL: Tile = Tile { channels: 64, lanes: 8, slices: 1, pairs: false };
+/// Bytes of weights up to which they are offered in pairs. These halve the instructions of a load, but what comes from
+/// memory and not from a cache is read at half the rate (lavapipe on an AMD EPYC, 38 MB, for no reason that was found).
+const MOST_IN_PAIRS: u64 = 8 << 20;
+
+fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
+    let (link, image) = (run.only()?, run.input());
+    match () {
+        () if link.groups != 1 => return Err(Unsupported::Groups(link.groups)),
+        () if link.padding != [0; 4] => return Err(Unsupported::Padding(link.padding)),
+        () if link.kernel_size != [image.height, image.width] => {
+            return Err(Unsupported::KernelSize(link.kernel_size));
+        }
+        () => {}
+    }
+    let rows = if image.batch > 1 { 4 } else { 1 };
+    let in_pairs = caps.int64 && 4 * link.weight_shape().len() <= MOST_IN_PAIRS;
+    let tiles = match rows {
+        _ if caps.is_cpu && in_pairs => &[Tile { pairs: true, ..SERIAL }, SERIAL],
+        _ if caps.is_cpu => &[SERIAL][..],
+        1 => SLICED,
+        _ => SLICED_ROWS,
+    };
+    let vectors = Vectors::new(run);
+    fitting(run, caps, tiles.iter().map(|&tile| vectors.recipe(run, tile, rows)).collect())
+}
+
+/// The run as a pointwise convolution of as many channels as the window has values.
+struct Vectors {
+    link: Conv2d,
+    shapes: [Shape; 2],
+    /// Of k, as the image lies in memory.
+    order: Order,
+}
+
+impl Vectors {
+    fn new(run: &Run<'_>) -> Self {
+        let link = run.last();
+        let depth = link.fan_in() as u32;
+        Self {
+            link: Conv2d { in_channels: depth, kernel_size: [1; 2], stride: [1; 2], ..link.clone() },
+            shapes: [Shape { channels: depth, height: 1, width: 1, ..run.input() }, run.output()],
+            order: match run.layout {
+                Layout::Nchw => Order::ChannelFirst,
+                Layout::Nhwc => Order::ChannelLast,
+            },
+        }
+    }
+
+    fn recipe(&self, run: &Run<'_>, tile: Tile, rows: u32) -> Recipe {
+        // Channels of a single pixel lie side by side in both layouts.
+        let vectors = Run { links: std::slice::from_ref(&self.link), shapes: &self.shapes, layout: Layout::Nhwc };
+        let source = self.source();
+        let product = gemm::product(&vectors, &source, tile.channels, 4);
+        let workgroup = tile.lanes * tile.slices;
+        let workgroups = u64::from(product.params.panels) * u64::from(run.input().batch.div_ceil(rows));
+        let pass = Pass {
+            wgsl: tile
+                .wgsl(rows, &source.wgsl, &product.wgsl, &gemm::access(&vectors, &source, tile.pairs))
+                .finish(run),
+            operands: single_pass_operands(run),
+            params: Params { work: workgroups as u32, ..product.params },
+            workgroup,
+            workgroups,
+            workgroup_memory: if tile.slices > 1 { workgroup * rows * 16 } else { 0 },
+        };
+        let slices = if tile.slices > 1 { format!("x{}", tile.slices) } else { String::new() };
+        let pairs = if tile.pairs { "-pairs" } else { "" };
+        Recipe {
+            name: format!("{}/{}x{rows}{slices}{pairs}", MATVEC.name, tile.channels),
+            passes: vec![pass],
+            weights: product.weights,
+            workspace: Vec::new(),
+            work: Work { bytes: compulsory_bytes(run), ..tile.work(rows, workgroups, product.padded_depth) },
+            // Sums of four terms; these in order, or by a tree.
+            tolerance: 4.0,
+            exact: true,
+            mixes: false,
+        }
+    }
+
+    fn source(&self) -> Source {
+        Source {
+            kernel: MATVEC.name,
+            wgsl: include_str!("../../shaders/source_pointwise_nhwc.wgsl").into(),
+            fetch: Fetch::Quads { aligned: self.link.in_channels.is_multiple_of(4) },
+            order: self.order,
+            link: 0,
+            before: Vec::new(),
+            loads: 1.0,
+            mult_adds: 0.0,
+        }
+    }
+}
+
+impl Tile {
+    fn wgsl(self, rows: u32, source: &str, product: &str, access: &str) -> Shader {
+        let core = match self.slices {
+            1 => Shader::new(include_str!("../../shaders/matvec_serial.wgsl")),
+            slices => Shader::new(include_str!("../../shaders/matvec.wgsl")).constants(&[
+                ("SLICES", slices.into()),
+                ("STEPS", slices.ilog2().into()),
+                ("WORKGROUP", (self.lanes * slices).into()),
+            ]),
+        };
+        let rows = match rows {
+            1 => include_str!("../../shaders/matvec_rows_1.wgsl"),
+            _ => include_str!("../../shaders/matvec_rows_4.wgsl"),
+        };
+        core.constants(&[("LANES", self.lanes.into())])
+            .add(include_str!("../../shaders/matvec_quads.wgsl"))
+            .add(rows)
+            .add(source)
+            .add(if self.pairs { shader::PAIRS } else { "" })
+            .add(if self.pairs { shader::WEIGHTS_QUADS_PAIRS } else { shader::WEIGHTS_VEC4 })
+            .add(access)
+            .add(product)
+    }
+
+    fn work(self, rows: u32, workgroups: u64, depth: u64) -> Work {
+        let [channels, lanes, slices, rows] = [self.channels, self.lanes, self.slices, rows].map(f64::from);
+        let (groups, depth) = (workgroups as f64, depth as f64);
+        let outputs = groups * channels * rows;
+        let per_load = if self.pairs { 2.0 } else { 1.0 };
+        Work {
+            mult_adds: outputs * depth,
+            accesses: groups * depth * (channels + lanes * rows) / per_load + outputs,
+            // Each slice writes its sums, and is read once.
+            shared: if slices > 1.0 { 2.0 * outputs * slices } else { 0.0 },
+            invocations: groups * lanes * slices,
+            ..Work::default()
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Manners: help that teaches, near words, scripts for shells, colours and pipes.
+
+use gpuconv::Problem;
+use serde_json::Value;
+
+use super::{Folder, PROBLEM, command, failure, json, one_line, run, stderr, stdout};
+
+const COMMANDS: [&str; 9] = ["devices", "cost", "plan", "run", "bench", "tune", "verify", "completions", "man"];
+
+#[test]
+fn help_has_examples_whose_problems_are_right() {
+    let mut problems = 0;
+    for name in COMMANDS {
+        for help in ["-h", "--help"] {
+            let text = stdout(&[name, help]);
+            let examples: Vec<_> = text.lines().filter(|line| line.starts_with(&format!("  gpuconv {name}"))).collect();
+            assert!(!examples.is_empty(), "{text}");
+            // Problems are what is quoted.
+            for problem in examples.iter().flat_map(|example| example.split('"').skip(1).step_by(2)) {
+                let parsed: Result<Problem, _> = problem.parse();
+                parsed.unwrap_or_else(|error| panic!("{error}"));
+                problems += 1;
+            }
+        }
+    }
+    assert!(problems > 20, "only {problems} problems");
+    assert!(stdout(&["--help"]).contains("Exit codes: 0") && stdout(&["plan", "--help"]).contains("NxCxHxW"));
+}
+
+#[test]
+fn a_near_word_is_suggested() {
+    for (problem, near) in [
+        ("seperable 1x3x8x8 -> 4 k3", "`seperable` is no operation (did you mean `separable`?): conv, "),
+        ("conv 1x3x8x8 -> 4 k3 reul", "`reul` is no option of conv (did you mean `relu`?): kK, "),
+        ("conv 1x3x8x8 -> 4 k3 residual:aftr", "`residual:aftr` is no option of conv (did you mean `residual:after`?)"),
+        ("mobilenet_v2 1 NHCW", "`NHCW` is no option of a network (did you mean `nhwc`?)"),
+    ] {
+        let message = failure(&["cost", problem], 2);
+        assert!(message.starts_with(near), "{message}");
+    }
+    // A word that is right, but not here, and one that is like none.
+    for problem in ["conv 1x3x8x8 -> 4 k3 nhwc nhwc", "conv 1x3x8x8 -> 4 k3 fast"] {
+        assert!(!failure(&["cost", problem], 2).contains("did you mean"));
+    }
+    for args in [
+        &["plan", "--device=gpu", "--kernel", "winogrd", "conv 1x8x8x8 -> 8 k3 p1"][..],
+        &["verify", "--kernel", "winogrd"],
+    ] {
+        let message = one_line(args, 2);
+        assert!(
+            message.starts_with("no kernel is called `winogrd` (did you mean `winograd`?); there are "),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn shells_and_man_are_told_of_every_command() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let script = stdout(&["completions", shell]);
+        assert!(COMMANDS.iter().all(|name| script.contains(name)) && script.contains("max-workspace"), "{script}");
+    }
+    assert!(one_line(&["completions", "abacus"], 2).contains("abacus"));
+    let page = stdout(&["man"]);
+    assert!(page.contains(".TH gpuconv 1") && COMMANDS.iter().all(|name| page.contains(name)), "{page}");
+    assert!(stdout(&["man", "plan"]).contains("max\\-workspace"));
+    assert!(one_line(&["man", "paint"], 2).contains("`paint`"));
+}
+
+#[test]
+fn scripts_are_given_json() {
+    let folder = Folder::new();
+    let output = folder.run(PROBLEM, "--json --input x.npy --weight w.npy --bias b.npy --output y.npy --kernel direct");
+    let done: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(&output)));
+    assert_eq!((&done["shape"], &done["problem"]), (&serde_json::json!([1, 1, 3, 2]), &PROBLEM.into()));
+    assert!(done["schedule"].as_str().unwrap().starts_with("direct/") && done["adapter"].is_string());
+    assert!(std::fs::exists(done["output"].as_str().unwrap()).unwrap());
+
+    let verified = json(&["verify", "--json", "--kernel=direct", "depthwise 1x4x3x3 k3 p1 relu"]);
+    assert_eq!((&verified["cases"], &verified["failures"]), (&1.into(), &0.into()));
+    assert_eq!(verified["failed"], serde_json::json!([]));
+    let rows = verified["kernels"].as_array().unwrap();
+    let direct = rows.iter().find(|row| row["kernel"] == "direct").unwrap();
+    assert!(direct["checks"].as_u64() >= Some(1) && direct["worst_share_of_bound"].as_f64() <= Some(1.0), "{direct}");
+    assert_eq!(rows.iter().find(|row| row["kernel"] == "winograd").unwrap()["checks"], 0);
+}
+
+#[test]
+fn where_there_is_no_terminal_there_are_no_bars_and_no_colours() {
+    for args in [&["verify", "depthwise 1x4x3x3 k3"][..], &["bench", "--time=0", "depthwise 1x4x3x3 k3"]] {
+        let output = run(args);
+        assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+        assert!(!output.stdout.contains(&0x1b), "{args:?}");
+    }
+    let help = |variables: &[(&str, &str)]| {
+        command(&["--help"]).env_remove("NO_COLOR").envs(variables.iter().copied()).output().unwrap().stdout
+    };
+    assert!(help(&[("CLICOLOR_FORCE", "1")]).contains(&0x1b));
+    assert!(!help(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")]).contains(&0x1b));
+    assert!(!help(&[]).contains(&0x1b));
+}
+
+#[test]
+fn nobody_has_to_read_to_the_end() {
+    for args in
+        [&["--help"][..], &["plan", "--json", "--device=gpu", "mobilenet_v2 1"], &["completions", "zsh"], &["man"]]
+    {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = command(args).stdout(writer).output().unwrap();
+        assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""), "{args:?}");
+    }
+}

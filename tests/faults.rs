@@ -1,0 +1,230 @@
+//! What callers see when something breaks: a device that is lost, memory that is not there, buffers that are gone or
+//! another device's, shaders that the driver refuses.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use gpuconv::{Caps, Choice, Conv2d, Error, GpuConv, Layer, Layout, Tensor, Weights, random, reference};
+
+const CHANNELS: u32 = 16;
+const SHAPE: [u32; 4] = [1, CHANNELS, 12, 12];
+
+fn gpu() -> GpuConv {
+    GpuConv::new().unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn conv() -> Conv2d {
+    Conv2d::pointwise(CHANNELS, CHANNELS).bias(false)
+}
+
+fn weight() -> Vec<f32> {
+    random::integers("weight", u64::from(CHANNELS * CHANNELS), 2)
+}
+
+fn input() -> Vec<f32> {
+    random::integers("input", SHAPE.iter().map(|&extent| u64::from(extent)).product(), 2)
+}
+
+fn layer(gpu: &GpuConv) -> Layer {
+    gpu.direct(&conv(), Weights { weight: &weight(), bias: None }).unwrap()
+}
+
+/// What the layer gives for the input.
+fn expected() -> Vec<f32> {
+    let weight = weight();
+    let weights = [Weights { weight: &weight, bias: None }];
+    let answer = reference::run(&(&conv()).into(), &input(), SHAPE.into(), &weights, None).unwrap();
+    answer.values.iter().map(|&value| value as f32).collect()
+}
+
+/// Asserts that a device computes, end to end.
+fn assert_works(gpu: &GpuConv) {
+    let y = layer(gpu).forward(&gpu.upload(&input(), SHAPE).unwrap()).unwrap();
+    assert_eq!(gpu.download(&y).unwrap(), expected());
+}
+
+fn is_lost<T>(outcome: Result<T, Error>) -> bool {
+    matches!(outcome, Err(Error::DeviceLost(_)))
+}
+
+/// Asserts that every call says that the device is lost.
+fn assert_lost(gpu: &GpuConv, layer: &Layer, x: &Tensor, y: &Tensor) {
+    assert!(is_lost(gpu.upload(&input(), SHAPE)));
+    assert!(is_lost(gpu.empty(SHAPE, Layout::Nchw)));
+    assert!(is_lost(gpu.write(x, &input())));
+    assert!(is_lost(gpu.download(x)));
+    assert!(is_lost(pollster::block_on(gpu.download_async(x))));
+    assert!(is_lost(gpu.wait()));
+    assert!(is_lost(gpu.direct(&conv(), Weights { weight: &weight(), bias: None })));
+    assert!(is_lost(gpu.warm_up(&[((&conv()).into(), SHAPE.into(), Layout::Nchw)])));
+    assert!(is_lost(layer.forward(x)));
+    assert!(is_lost(layer.bind(x, None, y)));
+    let mut encoder = gpu.device().create_command_encoder(&Default::default());
+    assert!(is_lost(layer.encode(&mut encoder, x, y)));
+}
+
+/// A lost device says so from the next call on, one of the caller's as well; no call before, in between or after
+/// panics; and the next device is a new one.
+#[test]
+fn a_lost_device_says_so_and_a_new_one_works() {
+    for callers in [false, true] {
+        let mut gpu = gpu();
+        if callers {
+            gpu = GpuConv::with_device(gpu.device().clone(), gpu.queue().clone());
+        }
+        let (layer, x) = (layer(&gpu), gpu.upload(&input(), SHAPE).unwrap());
+        let y = layer.forward(&x).unwrap();
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        layer.encode(&mut encoder, &x, &y).unwrap();
+        let late = gpu.encode_download(&mut encoder, &y).unwrap();
+        let bound = layer.bind(&x, None, &y).unwrap();
+        gpu.queue().submit([encoder.finish()]);
+
+        gpu.device().destroy();
+        // What was recorded and bound before may be used; its outcome is an answer or the loss.
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        bound.encode(&mut encoder);
+        gpu.queue().submit([encoder.finish()]);
+        match late.read() {
+            Ok(values) => assert_eq!(values, expected()),
+            Err(error) => assert!(matches!(error, Error::DeviceLost(_)), "{error}"),
+        }
+        assert_lost(&gpu, &layer, &x, &y);
+        assert_works(&self::gpu());
+    }
+}
+
+/// Threads that compute while the device goes under all come to an end, with right answers up to the loss.
+#[test]
+fn a_device_lost_in_mid_work_stops_every_thread() {
+    let gpu = gpu();
+    let layer = layer(&gpu);
+    let (done, right) = (AtomicUsize::new(0), expected());
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let round = || {
+                    let y = layer.forward(&gpu.upload(&input(), SHAPE)?)?;
+                    gpu.download(&y)
+                };
+                loop {
+                    match round() {
+                        Ok(values) => assert_eq!(values, right),
+                        Err(Error::DeviceLost(_)) => break,
+                        Err(error) => panic!("{error}"),
+                    }
+                    done.fetch_add(1, Ordering::Relaxed);
+                    assert!(start.elapsed() < Duration::from_secs(60), "nobody notices the loss");
+                }
+            });
+        }
+        while done.load(Ordering::Relaxed) < 8 && start.elapsed() < Duration::from_secs(30) {
+            std::thread::yield_now();
+        }
+        gpu.device().destroy();
+    });
+    assert!(done.load(Ordering::Relaxed) >= 8);
+    assert!(is_lost(gpu.wait()));
+    assert_works(&self::gpu());
+}
+
+/// A device that may take so many hundredths of the memory, those included that are taken already.
+fn gpu_within(percent: u8) -> Result<GpuConv, Error> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
+    descriptor.memory_budget_thresholds.for_resource_creation = Some(percent);
+    let backends = descriptor.backends;
+    let adapters = pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(backends));
+    pollster::block_on(GpuConv::from_adapter(&adapters[0]))
+}
+
+/// What exceeds the memory there is is refused, and the rest goes on. wgpu keeps to a budget, since software devices
+/// promise any amount and fail when it is touched.
+#[test]
+fn memory_that_is_not_there() {
+    let gpu = (1..=100).find_map(|percent| gpu_within(percent).ok()).expect("a device with a little memory to spare");
+    let limit = gpu.caps().max_buffer;
+    let largest = [1, 1, 1 << 14, (limit >> 16) as u32];
+    // Nobody touches them, so they take none.
+    let outcome = (0..64).map(|_| gpu.empty(largest, Layout::Nchw)).collect::<Result<Vec<_>, _>>();
+    assert!(matches!(outcome, Err(Error::OutOfMemory(_))), "{outcome:?}");
+    assert_works(&gpu);
+
+    let outcome = gpu.empty([1, 1, 1 << 16, 1 << 16], Layout::Nchw);
+    let too_large = Error::TooLarge { what: "the tensor buffer".into(), needed: 1 << 34, limit };
+    assert_eq!(outcome, Err(too_large));
+}
+
+#[test]
+fn buffers_that_are_gone_or_another_devices() {
+    let (gpu, other) = (gpu(), gpu());
+    let layer = layer(&gpu);
+    let bytes = 4 * input().len() as u64;
+    let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+    let tensor = |gpu: &GpuConv, usage| {
+        let descriptor = wgpu::BufferDescriptor { label: None, size: bytes, usage, mapped_at_creation: false };
+        Tensor::from_buffer(gpu.device().create_buffer(&descriptor), 0, SHAPE, Layout::Nchw)
+    };
+    let [own, output] = [tensor(&gpu, usage).unwrap(), tensor(&gpu, usage).unwrap()];
+    let calls = |bad: &Tensor, name: &'static str| {
+        [
+            ("input", layer.bind(bad, None, &output).err()),
+            ("output", layer.bind(&own, None, bad).err()),
+            ("tensor", gpu.write(bad, &input()).err()),
+            ("tensor", gpu.download(bad).err()),
+        ]
+        .map(|(role, error)| (if name.is_empty() { role } else { name }, error))
+    };
+
+    let foreign = tensor(&other, usage).unwrap();
+    for (role, error) in calls(&foreign, "") {
+        assert_eq!(error, Some(Error::ForeignTensor { shape: SHAPE.into() }), "{role}");
+    }
+    // One of the library's own is known without asking.
+    for (role, error) in calls(&other.upload(&input(), SHAPE).unwrap(), "") {
+        assert_eq!(error, Some(Error::ForeignTensor { shape: SHAPE.into() }), "{role}");
+    }
+    let gone = tensor(&gpu, usage).unwrap();
+    gone.buffer().destroy();
+    for (tensor, error) in calls(&gone, "") {
+        assert_eq!(error, Some(Error::Destroyed { tensor }));
+    }
+    let missing = tensor(&gpu, wgpu::BufferUsages::COPY_DST).err();
+    assert_eq!(missing, Some(Error::Usage { tensor: "tensor", missing: "STORAGE" }));
+    let bare = tensor(&gpu, wgpu::BufferUsages::STORAGE).unwrap();
+    assert_eq!(gpu.write(&bare, &input()), Err(Error::Usage { tensor: "tensor", missing: "COPY_DST" }));
+    assert_eq!(gpu.download(&bare), Err(Error::Usage { tensor: "tensor", missing: "COPY_SRC" }));
+    assert_eq!(layer.bind(&own, None, &own).err(), Some(Error::Aliasing { tensor: "input" }));
+    // After all of it both devices are as they were.
+    assert_works(&gpu);
+    assert_works(&other);
+}
+
+/// A device that is taken for one with subgroups, and has none: the shaders that use them are refused, and what comes
+/// next in the plan computes the same.
+#[test]
+fn a_refused_shader_gives_way_to_the_next() {
+    let adapter = pollster::block_on(GpuConv::adapter(None)).unwrap();
+    let features = GpuConv::wanted_features() & adapter.features();
+    let without = features - wgpu::Features::SUBGROUP;
+    let plain = pollster::block_on(GpuConv::from_adapter_with(&adapter, without, adapter.limits())).unwrap();
+    let gpu = plain.with_caps(|caps| Caps { subgroup: Some([8, 8]), is_cpu: true, ..caps });
+
+    let named = Choice::Named("pointwise_subgroup".into());
+    let chain = (&conv()).into();
+    assert!(gpu.schedule(&chain, SHAPE.into(), Layout::Nchw, &named).is_ok());
+    assert_works(&gpu);
+    // It is refused by its name from then on, with the reason, and warming up knows of it.
+    let refused = gpu.schedule(&chain, SHAPE.into(), Layout::Nchw, &named);
+    match refused {
+        Err(Error::NoKernel { rejected, .. }) => {
+            let why =
+                rejected.iter().find(|(kernel, _)| kernel == "pointwise_subgroup").map(|(_, why)| why.to_string());
+            assert_eq!(why.as_deref(), Some("the driver refused its shader"));
+        }
+        other => panic!("{other:?}"),
+    }
+    let fresh = plain.with_caps(|caps| Caps { subgroup: Some([8, 8]), is_cpu: true, ..caps });
+    fresh.warm_up(&[(chain, SHAPE.into(), Layout::Nchw)]).unwrap();
+    assert_works(&fresh);
+}

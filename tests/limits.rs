@@ -1,0 +1,266 @@
+//! Sizes at and one past what a device or an index can do: computed all the same, or refused with the numbers.
+
+use std::sync::Mutex;
+
+use gpuconv::planner::images_at_once;
+use gpuconv::{
+    Caps, Chain, Choice, Conv2d, Error, GpuConv, Layout, Residual, Separable, Shape, Weights, kernels, planner, random,
+    reference, shape,
+};
+
+/// Tests that take hundreds of megabytes, one at a time.
+static LARGE: Mutex<()> = Mutex::new(());
+
+/// A device with the least limits that wgpu knows of for compute.
+fn downlevel() -> GpuConv {
+    let adapter = pollster::block_on(GpuConv::adapter(None)).unwrap_or_else(|error| panic!("{error}"));
+    let features = adapter.features() & GpuConv::wanted_features();
+    pollster::block_on(GpuConv::from_adapter_with(&adapter, features, wgpu::Limits::downlevel_defaults())).unwrap()
+}
+
+/// Weights, input and residual of a chain, of whole numbers, so that every answer is exact.
+struct Case {
+    chain: Chain,
+    input: Shape,
+    weights: Vec<(Vec<f32>, Vec<f32>)>,
+    values: Vec<f32>,
+    residual: Option<Vec<f32>>,
+}
+
+impl Case {
+    fn new(chain: impl Into<Chain>, input: [u32; 4]) -> Self {
+        let (chain, input) = (chain.into(), Shape::from(input));
+        let draw = |(_, conv): (usize, &Conv2d)| {
+            let weight = random::integers("weight", conv.weight_shape().len(), 2);
+            (weight, random::integers("bias", conv.out_channels.into(), 2))
+        };
+        let output = *chain.shapes(input).unwrap().last().unwrap();
+        let residual = chain.outside_residual().map(|_| random::integers("residual", output.len(), 2));
+        let weights = chain.convolutions().map(draw).collect();
+        Self { weights, input, values: random::integers("input", input.len(), 2), residual, chain }
+    }
+
+    fn weights(&self) -> Vec<Weights<'_>> {
+        self.weights.iter().map(|(weight, bias)| Weights::new(weight, bias)).collect()
+    }
+
+    /// Computes it on a device and compares with the oracle. The images that were computed at a time.
+    fn check(&self, gpu: &GpuConv, layout: Layout, choice: Choice) -> Result<u32, Error> {
+        let answer = reference::run(&self.chain, &self.values, self.input, &self.weights(), self.residual.as_deref())?;
+        let right: Vec<_> = answer.values.iter().map(|&value| value as f32).collect();
+        let layer = gpu.chain_with(&self.chain, &self.weights(), choice)?;
+        let output = layer.output_shape(self.input)?;
+        let upload = |values: &[f32], shape| gpu.upload_as(&shape::from_nchw(values, shape, layout), shape, layout);
+        let x = upload(&self.values, self.input)?;
+        let y = match &self.residual {
+            Some(residual) => layer.forward_residual(&x, &upload(residual, output)?)?,
+            None => layer.forward(&x)?,
+        };
+        assert_eq!(shape::to_nchw(&gpu.download(&y)?, output, layout), right, "{} {layout}", self.input);
+        Ok(layer.schedule(self.input, layout)?.steps[0].recipe.passes[0].params.batch)
+    }
+}
+
+/// Link by link, by the kernel that compiles fastest.
+fn direct() -> Choice {
+    Choice::Named("direct".into())
+}
+
+/// A device with a binding limit of so many bytes.
+fn narrow(gpu: &GpuConv, max_storage_binding: u64) -> GpuConv {
+    gpu.with_caps(|caps| Caps { max_storage_binding, ..caps })
+}
+
+#[test]
+fn a_batch_larger_than_a_binding_is_computed_in_bands() {
+    let gpu = downlevel();
+    // 4096 bytes an image, in and out.
+    let separable = || Separable::new(16, 16).kernel_size(3).padding(1).residual(Residual::BeforeActivation);
+    for layout in [Layout::Nchw, Layout::Nhwc] {
+        for (batch, limit, expected) in
+            [(5, 5 * 4096, 5), (5, 5 * 4096 - 1, 4), (6, 5 * 4096, 5), (7, 3 * 4096, 3), (3, 4096, 1)]
+        {
+            let case = Case::new(Chain::from(separable()), [batch, 16, 8, 8]);
+            assert_eq!(case.check(&narrow(&gpu, limit), layout, direct()), Ok(expected), "{batch} in {limit}");
+        }
+    }
+    // An edge from the input, and expanded tensors, 6144 bytes, that are the first not to fit.
+    let chain = || Chain::inverted_residual(4, 4, 6, 1);
+    let case = Case::new(chain(), [9, 4, 8, 8]);
+    assert_eq!(case.check(&narrow(&gpu, 6144 * 4), Layout::Nchw, direct()), Ok(4));
+    // Images of 240 bytes: only each 16th starts where a binding may.
+    let case = Case::new(Conv2d::depthwise(4).kernel_size(3).padding(1), [50, 4, 5, 3]);
+    assert_eq!(case.check(&narrow(&gpu, 240 * 47), Layout::Nchw, Choice::Auto), Ok(32));
+    // A chain whose second link is the one that is too large for its image.
+    let wide = Chain::from(Conv2d::pointwise(1, 64)).then(Conv2d::pointwise(64, 1));
+    let refused = Case::new(wide, [2, 1, 8, 8]).check(&narrow(&gpu, 16383), Layout::Nchw, direct());
+    assert!(matches!(refused, Err(Error::TooLarge { needed: 16384, limit: 16383, .. })), "{refused:?}");
+    let refused = case.check(&narrow(&gpu, 240 * 16 - 1), Layout::Nchw, Choice::Auto);
+    assert!(matches!(refused, Err(Error::TooLarge { needed: 3840, limit: 3839, .. })), "{refused:?}");
+    let refused = Case::new(chain(), [1, 4, 8, 8]).check(&narrow(&gpu, 1023), Layout::Nchw, Choice::Auto);
+    assert!(matches!(refused, Err(Error::TooLarge { needed: 1024, limit: 1023, .. })), "{refused:?}");
+}
+
+/// With the limits that the device itself enforces: images of 64 MiB, two of which are a binding.
+#[test]
+fn the_device_agrees_about_its_largest_binding() {
+    let (gpu, _alone) = (downlevel(), LARGE.lock());
+    assert_eq!(gpu.caps().max_storage_binding, 128 << 20);
+    let conv = Conv2d::depthwise(1).stride(2).bias(false);
+    let layer = gpu.direct(&conv, Weights { weight: &[3.0], bias: None }).unwrap();
+    let check = |batch: u32, at_once: u32| {
+        let side = 4096;
+        let values: Vec<f32> = (0..batch * side * side).map(|at| (at % 8191) as f32).collect();
+        let x = gpu.upload(&values, [batch, 1, side, side]).unwrap();
+        let y = gpu.download(&layer.forward(&x).unwrap()).unwrap();
+        let planned = layer.schedule(x.shape(), Layout::Nchw).unwrap();
+        assert_eq!(planned.steps[0].recipe.passes[0].params.batch, at_once);
+        let [half, side] = [side / 2, side].map(|side| side as usize);
+        let right =
+            |at: usize| values[at / half * 2 % side * side + at / (half * half) * side * side + at % half * 2] * 3.0;
+        assert_eq!(y.len(), batch as usize * half * half);
+        assert_eq!(y.iter().enumerate().find(|&(at, &value)| value != right(at)), None);
+    };
+    check(2, 2);
+    check(3, 2);
+    let refused = layer.forward(&gpu.empty([1, 1, 4096, 8193], Layout::Nchw).unwrap());
+    let (needed, limit) = (4096 * 8193 * 4, 128 << 20);
+    assert!(matches!(refused, Err(Error::TooLarge { needed: n, limit: l, .. }) if (n, l) == (needed, limit)));
+    // No buffer is that large, so there is no such tensor.
+    let refused = gpu.empty([1, 1, 8192, 8193], Layout::Nchw).err();
+    let too_large = Error::TooLarge { what: "the tensor buffer".into(), needed: 8192 * 8193 * 4, limit: 256 << 20 };
+    assert_eq!(refused, Some(too_large));
+}
+
+#[test]
+fn a_grid_is_folded_or_refused() {
+    let gpu = downlevel();
+    // 64 quads of pixels a workgroup; a row is one.
+    let workgroups = |rows: u32, most: u32| {
+        let case = Case::new(Conv2d::new(1, 1), [1, 1, rows, 256]);
+        let gpu = gpu.with_caps(|caps| Caps { max_workgroups: most, ..caps });
+        case.check(&gpu, Layout::Nchw, direct())
+    };
+    for rows in [1, 2, 3, 4, 7, 9] {
+        assert_eq!(workgroups(rows, 3), Ok(1), "{rows} workgroups");
+    }
+    match workgroups(10, 3) {
+        Err(Error::NoKernel { rejected, .. }) => {
+            let refused = kernels::Unsupported::Grid { needed: 10, limit: 9 };
+            assert!(rejected.contains(&("direct".into(), refused)), "{rejected:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    // The device's own limit, and one past it.
+    assert_eq!(gpu.caps().max_workgroups, 65535);
+    let _alone = LARGE.lock();
+    for rows in [65535, 65536] {
+        assert_eq!(workgroups(rows, 65535), Ok(1));
+    }
+}
+
+/// A device that can do anything but count past 32 bits.
+fn boundless() -> Caps {
+    Caps { max_storage_binding: 1 << 44, max_buffer: 1 << 44, max_workgroups: 1 << 20, ..Caps::webgpu() }
+}
+
+/// What shaders count in 32 bits, of every candidate there is.
+fn assert_countable(chain: &Chain, input: Shape, layout: Layout, caps: &Caps) {
+    let schedule = planner::schedule(chain, input, layout, caps, &Choice::Auto).unwrap();
+    for candidate in schedule.considered.iter().flat_map(|run| run.answer.iter().flatten()) {
+        let recipe = &candidate.recipe;
+        let what = format!("{} on {input} {layout}", recipe.name);
+        let weights: u64 = recipe.weights.iter().map(|section| section.bytes()).sum();
+        for bytes in recipe.workspace.iter().copied().chain([weights]) {
+            assert!(bytes <= 4 << 31, "{what}: {bytes} bytes");
+        }
+        for pass in &recipe.passes {
+            let invocations = pass.workgroups * u64::from(pass.workgroup);
+            assert!(invocations <= 1 << 32, "{what}: {invocations} invocations");
+            // Work is counted in workgroups or in invocations (planes, by pools), and never cut to 32 bits.
+            let work = u64::from(pass.params.work);
+            let counts = [work, work.div_ceil(pass.workgroup.into())];
+            assert!(recipe.name.starts_with("pool") || counts.contains(&pass.workgroups), "{what}: {counts:?}");
+            // Pixels are filled up to whole blocks (AxBxC: B of them) or to whole rows of blocks (AxB).
+            let sizes = recipe.name.split_once('/').map_or("", |(_, sizes)| sizes);
+            let pixels: u64 = sizes.split('x').nth(1).and_then(|size| size.parse().ok()).unwrap_or(1);
+            let [blocks, rows] =
+                [[pass.params.tiles_y, pass.params.tiles_x], [pass.params.out_height, pass.params.tiles_x]]
+                    .map(|[down, right]| u64::from(input.batch) * u64::from(down) * u64::from(right) * pixels);
+            let filled = if recipe.name.starts_with("inverted_residual") { blocks } else { rows };
+            let by_blocks = ["inverted_residual", "implicit_gemm_"].iter().any(|name| recipe.name.starts_with(name));
+            assert!(!by_blocks || filled <= 1 << 32, "{what}: {filled} pixels");
+            assert!(u64::from(pass.params.bias_at) * 4 <= weights, "{what}: biases at {}", pass.params.bias_at);
+        }
+    }
+}
+
+#[test]
+fn indices_are_counted_up_to_their_limit() {
+    let most = 1u32 << 31;
+    let gpus = [false, true].map(|is_cpu| Caps { is_cpu, subgroup: Some([8, 8]), int64: true, ..boundless() });
+    for layout in [Layout::Nchw, Layout::Nhwc] {
+        for (chain, input) in [
+            (Chain::from(Conv2d::depthwise(1)), [1, 1, 1, most]),
+            (Chain::from(Conv2d::depthwise(1).kernel_size(3).padding(1)), [1 << 15, 1, 1 << 8, 1 << 8]),
+            (Chain::from(Conv2d::depthwise(4).kernel_size(3).padding(1)), [most / 4, 4, 1, 1]),
+            (Chain::from(Conv2d::pointwise(8, 8)), [1, 8, 1 << 14, 1 << 14]),
+            (Chain::from(Conv2d::new(8, 8).kernel_size(3).padding(1)), [most / 8, 8, 1, 1]),
+            (Chain::from(Conv2d::new(16, 16).groups(4).kernel_size(3).padding(1)), [1 << 7, 16, 1 << 10, 1 << 10]),
+            (Chain::from(Separable::new(8, 8).kernel_size(3).padding(1)), [most / 8, 8, 1, 1]),
+            (Chain::inverted_residual(2, 2, 1, 1), [most / 2, 2, 1, 1]),
+            (Chain::inverted_residual(1, 1, 2, 1), [most / 2, 1, 1, 1]),
+            (Chain::from(gpuconv::Link::GlobalAveragePool), [most / 16, 16, 1, 1]),
+            (Chain::from(gpuconv::Link::GlobalAveragePool), [1, 1, 1 << 15, 1 << 16]),
+        ] {
+            for caps in &gpus {
+                assert_countable(&chain, input.into(), layout, caps);
+            }
+            // One more column, or one more image.
+            let mut more = input;
+            more[if input[0] == 1 { 3 } else { 0 }] += 1;
+            let needed = Shape::from(more).len();
+            let refused = planner::schedule(&chain, more.into(), layout, &gpus[0], &Choice::Auto).err();
+            let limit = u64::from(most);
+            assert!(
+                matches!(&refused, Some(Error::TooLarge { needed: n, limit: l, .. }) if *l == limit && *n >= needed.min(limit + 1)),
+                "{refused:?}"
+            );
+        }
+    }
+    // Weights count as well.
+    let refused = Conv2d::pointwise(1 << 16, 1 << 15).groups(1).validate();
+    assert_eq!(refused, Ok(()));
+    let refused = Conv2d::pointwise(1 << 16, (1 << 15) + 1).validate();
+    assert!(matches!(refused, Err(Error::TooLarge { limit: 0x8000_0000, .. })), "{refused:?}");
+}
+
+#[test]
+fn a_device_of_few_bindings_and_little_memory_has_its_own_plans() {
+    let [promised, small] = [wgpu::Limits::defaults(), wgpu::Limits::downlevel_defaults()]
+        .map(|limits| Caps::from_parts(&limits, wgpu::Features::empty(), None));
+    let chain = Chain::from(Conv2d::new(64, 64).kernel_size(3).padding(1).residual(Residual::BeforeActivation));
+    let (input, layout) = (Shape::from([1, 64, 16, 16]), Layout::Nchw);
+    let most = |caps: &Caps| {
+        let schedule = planner::schedule(&chain, input, layout, caps, &Choice::Auto).unwrap();
+        let passes = schedule.considered.iter().flat_map(|run| run.answer.iter().flatten());
+        let passes: Vec<_> = passes.flat_map(|candidate| candidate.recipe.passes.clone()).collect();
+        let memory = passes.iter().map(|pass| pass.workgroup_memory).max();
+        (memory.unwrap(), passes.iter().map(|pass| pass.operands.len()).max().unwrap())
+    };
+    for caps in [&promised, &small] {
+        let (memory, buffers) = most(caps);
+        assert!(memory <= caps.max_workgroup_memory && buffers <= caps.max_storage_buffers as usize);
+    }
+    // A residual is the fourth buffer.
+    assert_eq!(most(&small).1, 4);
+    let refused = planner::schedule(&chain, input, layout, &Caps { max_storage_buffers: 3, ..small }, &Choice::Auto);
+    match refused {
+        Err(Error::NoKernel { rejected, .. }) => {
+            let too_few = kernels::Unsupported::StorageBuffers { needed: 4, limit: 3 };
+            assert!(rejected.contains(&("direct".into(), too_few)), "{rejected:?}");
+        }
+        other => panic!("{:?}", other.map(|schedule| schedule.name())),
+    }
+    assert_eq!(images_at_once(&chain, input, &promised), Ok(1));
+}

@@ -1,0 +1,409 @@
+//! What the property tests draw: problems and chains over the whole space that the library takes, small enough for the
+//! oracle, each shrinking towards one channel, one pixel and PyTorch's defaults.
+
+use std::fmt;
+
+use gpuconv::{Activation, Caps, Chain, Conv2d, Layout, Link, Operation, Problem, Residual, Separable, Shape};
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+/// Multiply-adds that the oracle is asked for at the most.
+const MOST_WORK: u64 = 1 << 20;
+/// The sizes that a case has at the most.
+const SIZES: usize = 8;
+
+/// A chain with its input, and how to come to it again.
+#[derive(Clone)]
+pub struct Subject {
+    /// The problem line; of a chain that no line says what makes it.
+    pub name: String,
+    pub chain: Chain,
+    pub input: Shape,
+    pub layout: Layout,
+}
+
+impl fmt::Debug for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// The device that is planned for. All of them run on the one there is, for each can do less than it or as much.
+#[derive(Clone, Copy, Debug)]
+pub enum Device {
+    AsItIs,
+    Gpu,
+    WithoutSubgroups,
+    WithoutInt64,
+    /// So few workgroups along a dimension that most grids are folded.
+    NarrowGrid,
+}
+
+impl Device {
+    pub fn caps(self, caps: Caps) -> Caps {
+        match self {
+            Self::AsItIs => caps,
+            Self::Gpu => Caps { is_cpu: false, ..caps },
+            Self::WithoutSubgroups => Caps { subgroup: None, ..caps },
+            Self::WithoutInt64 => Caps { int64: false, ..caps },
+            Self::NarrowGrid => Caps { max_workgroups: 100, ..caps },
+        }
+    }
+}
+
+/// Subjects that differ in their sizes alone, a device, and which of the schedules that compute the first of them there.
+/// Compiling takes far longer than running, and most of what is compiled serves all sizes.
+#[derive(Clone, Debug)]
+pub struct Case {
+    pub subjects: Vec<Subject>,
+    pub device: Device,
+    pub which: Index,
+}
+
+/// A case, and values to put into its inputs: where, and what.
+pub type Planted = (Case, Vec<(Index, f32)>);
+
+/// Values that are no numbers, no normal ones, or endless.
+pub fn planted(subjects: impl Strategy<Value = Vec<Subject>>) -> impl Strategy<Value = Planted> {
+    let value = select(vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, 1e-40]);
+    (cases(subjects), prop::collection::vec((any::<Index>(), value), 1..=3))
+}
+
+/// Any kind of problem.
+pub fn anything() -> impl Strategy<Value = Vec<Subject>> {
+    prop_oneof![convolutions(), depthwise(), pointwise(), separable(), chains(), pools()]
+}
+
+pub fn cases(subjects: impl Strategy<Value = Vec<Subject>>) -> impl Strategy<Value = Case> {
+    (subjects, devices(), any::<Index>()).prop_map(|(subjects, device, which)| Case { subjects, device, which })
+}
+
+fn devices() -> impl Strategy<Value = Device> {
+    prop_oneof![
+        5 => Just(Device::AsItIs),
+        3 => Just(Device::Gpu),
+        1 => Just(Device::WithoutSubgroups),
+        1 => Just(Device::WithoutInt64),
+        1 => Just(Device::NarrowGrid),
+    ]
+}
+
+/// What a shader knows when it is compiled, of a link that looks at neighbours.
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    kernel_size: [u32; 2],
+    stride: [u32; 2],
+    dilation: [u32; 2],
+    padding: [u32; 4],
+}
+
+/// Mostly the same for rows and columns.
+fn pair(values: impl Strategy<Value = u32> + Clone + 'static) -> impl Strategy<Value = [u32; 2]> {
+    prop_oneof![3 => values.clone().prop_map(|both| [both; 2]), 1 => [values.clone(), values]]
+}
+
+fn windows() -> impl Strategy<Value = Window> {
+    let kernel_size = pair(prop_oneof![4 => Just(3u32), 3 => 1u32..=7]);
+    let stride = pair(prop_oneof![4 => Just(1u32), 2 => Just(2u32), 1 => 1u32..=4]);
+    let dilation = pair(prop_oneof![5 => Just(1u32), 1 => 1u32..=3]);
+    let padding = prop_oneof![2 => (0u32..=3).prop_map(|all| [all; 4]), 1 => [0u32..=3, 0u32..=3, 0u32..=3, 0u32..=3]];
+    (kernel_size, stride, dilation, padding).prop_map(|(kernel_size, stride, dilation, padding)| Window {
+        kernel_size,
+        stride,
+        dilation,
+        padding,
+    })
+}
+
+impl Window {
+    fn of(self, conv: Conv2d) -> Conv2d {
+        let Self { kernel_size, stride, dilation, padding } = self;
+        conv.kernel_size(kernel_size).stride(stride).dilation(dilation).padding(padding)
+    }
+}
+
+/// What follows a sum.
+#[derive(Clone, Copy, Debug)]
+struct Epilogue {
+    bias: bool,
+    activation: Activation,
+    residual: Option<Residual>,
+}
+
+fn activations() -> impl Strategy<Value = Activation> {
+    let bound = || {
+        prop_oneof![
+            4 => (-8i32..=8).prop_map(|eighths| eighths as f32 / 8.0),
+            1 => -4f32..4.0,
+            1 => select(vec![f32::NEG_INFINITY, f32::INFINITY]),
+        ]
+    };
+    // A clamp that leaves nothing is refused.
+    let clamp = (bound(), bound()).prop_map(|(low, high)| match low == f32::INFINITY || high == f32::NEG_INFINITY {
+        true => Activation::Clamp(high, low),
+        false => Activation::Clamp(low, high),
+    });
+    let clamp = clamp.prop_filter("a clamp that is refused", |clamp| match clamp {
+        Activation::Clamp(low, high) => *low < f32::INFINITY && *high > f32::NEG_INFINITY,
+        _ => true,
+    });
+    prop_oneof![
+        2 => Just(Activation::None),
+        1 => Just(Activation::Relu),
+        1 => Just(Activation::Relu6),
+        1 => Just(Activation::Silu),
+        1 => Just(Activation::HardSwish),
+        1 => clamp,
+    ]
+}
+
+fn epilogues() -> impl Strategy<Value = Epilogue> {
+    let residual = prop_oneof![
+        3 => Just(None),
+        1 => select(vec![Some(Residual::BeforeActivation), Some(Residual::AfterActivation)]),
+    ];
+    (prop_oneof![3 => Just(true), 1 => Just(false)], activations(), residual)
+        .prop_map(|(bias, activation, residual)| Epilogue { bias, activation, residual })
+}
+
+impl Epilogue {
+    fn of(self, conv: Conv2d) -> Conv2d {
+        let Self { bias, activation, residual } = self;
+        conv.bias(bias).activation(activation).residual(residual)
+    }
+}
+
+/// Numbers of channels: few, and those around the sides of tiles.
+fn channels() -> impl Strategy<Value = u32> {
+    prop_oneof![
+        4 => 1u32..=12,
+        3 => 1u32..=40,
+        1 => select(vec![15u32, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129]),
+    ]
+}
+
+fn batches() -> impl Strategy<Value = u32> {
+    prop_oneof![6 => Just(1u32), 3 => 1u32..=3, 1 => Just(0u32)]
+}
+
+/// Rows and columns: small images, and long ones.
+fn extents() -> impl Strategy<Value = [u32; 2]> {
+    prop_oneof![6 => [1u32..=20, 1u32..=20], 1 => [1u32..=3, 1u32..=140], 1 => [1u32..=140, 1u32..=3]]
+}
+
+/// What a shader does not know when it is compiled.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    inputs: u32,
+    outputs: u32,
+    batch: u32,
+    extents: [u32; 2],
+}
+
+fn sizes() -> impl Strategy<Value = Vec<Sizes>> {
+    let sizes = (channels(), channels(), batches(), extents()).prop_map(|(inputs, outputs, batch, extents)| Sizes {
+        inputs,
+        outputs,
+        batch,
+        extents,
+    });
+    prop::collection::vec(sizes, 1..=SIZES)
+}
+
+fn layouts() -> impl Strategy<Value = Layout> {
+    prop_oneof![3 => Just(Layout::Nchw), 2 => Just(Layout::Nhwc)]
+}
+
+/// An input of so many channels, at least as large as the kernel asks for, and no larger than the oracle has time for.
+fn input(conv: &Conv2d, sizes: &Sizes, work: impl Fn(Shape) -> u64) -> Shape {
+    let Sizes { batch, extents: [height, width], .. } = *sizes;
+    let [top, left, bottom, right] = conv.padding;
+    let kernel = conv.dilated_kernel().map(|extent| extent as u32);
+    let least = [kernel[0].saturating_sub(top + bottom).max(1), kernel[1].saturating_sub(left + right).max(1)];
+    let mut shape =
+        Shape { batch, channels: conv.in_channels, height: height.max(least[0]), width: width.max(least[1]) };
+    while work(shape) > MOST_WORK {
+        let smaller = Shape {
+            batch: shape.batch.min(1),
+            height: (shape.height / 2).max(least[0]),
+            width: (shape.width / 2).max(least[1]),
+            ..shape
+        };
+        if smaller == shape {
+            break;
+        }
+        shape = smaller;
+    }
+    shape
+}
+
+/// The multiply-adds of a convolution.
+fn work(conv: &Conv2d, input: Shape) -> u64 {
+    conv.output_shape(input).map_or(0, |output| output.len() * conv.fan_in())
+}
+
+/// As a problem line reads it, for it must do so again.
+fn subject(operation: Operation, input: Shape, layout: Layout) -> Subject {
+    let problem = Problem { input, layout, operation };
+    Subject { name: problem.to_string(), chain: problem.chain(), input, layout }
+}
+
+pub fn convolutions() -> impl Strategy<Value = Vec<Subject>> {
+    let groups = prop_oneof![4 => Just(1u32), 1 => 2u32..=4];
+    (windows(), epilogues(), groups, sizes(), layouts()).prop_map(|(window, epilogue, groups, sizes, layout)| {
+        let make = |sizes: &Sizes| {
+            let [inputs, outputs] = [sizes.inputs, sizes.outputs].map(|count| count.next_multiple_of(groups));
+            let conv = epilogue.of(window.of(Conv2d::new(inputs, outputs).groups(groups)));
+            let input = input(&conv, sizes, |input| work(&conv, input));
+            subject(Operation::Conv(conv), input, layout)
+        };
+        sizes.iter().map(make).collect()
+    })
+}
+
+pub fn depthwise() -> impl Strategy<Value = Vec<Subject>> {
+    let multiplier = prop_oneof![4 => Just(1u32), 1 => 2u32..=3];
+    (windows(), epilogues(), multiplier, sizes(), layouts()).prop_map(
+        |(window, epilogue, multiplier, sizes, layout)| {
+            let make = |sizes: &Sizes| {
+                let channels = sizes.inputs;
+                let conv = Conv2d::depthwise(channels).channel_multiplier(multiplier);
+                let conv = epilogue.of(window.of(conv));
+                let input = input(&conv, sizes, |input| work(&conv, input));
+                subject(Operation::Depthwise(conv), input, layout)
+            };
+            sizes.iter().map(make).collect()
+        },
+    )
+}
+
+/// Mostly plain products; sometimes with strides, paddings and groups.
+pub fn pointwise() -> impl Strategy<Value = Vec<Subject>> {
+    let window = prop_oneof![3 => Just(None), 1 => windows().prop_map(Some)];
+    let groups = prop_oneof![4 => Just(1u32), 1 => 2u32..=4];
+    (window, epilogues(), groups, sizes(), layouts()).prop_map(|(window, epilogue, groups, sizes, layout)| {
+        let make = |sizes: &Sizes| {
+            let [inputs, outputs] = [sizes.inputs, sizes.outputs].map(|count| count.next_multiple_of(groups));
+            let conv = Conv2d::new(inputs, outputs).groups(groups);
+            let conv = window.map_or(conv.clone(), |window| Window { kernel_size: [1; 2], ..window }.of(conv));
+            let conv = epilogue.of(conv);
+            let input = input(&conv, sizes, |input| work(&conv, input));
+            subject(Operation::Pointwise(conv), input, layout)
+        };
+        sizes.iter().map(make).collect()
+    })
+}
+
+pub fn separable() -> impl Strategy<Value = Vec<Subject>> {
+    (windows(), epilogues(), sizes(), layouts()).prop_map(|(window, epilogue, sizes, layout)| {
+        let make = |sizes: &Sizes| {
+            let inner = Epilogue { residual: None, ..epilogue };
+            let depthwise = window.of(inner.of(Conv2d::depthwise(sizes.inputs)));
+            let pointwise = epilogue.of(Conv2d::pointwise(sizes.inputs, sizes.outputs));
+            let both = |input| {
+                let inner = depthwise.output_shape(input);
+                work(&depthwise, input) + inner.map_or(0, |inner| work(&pointwise, inner))
+            };
+            let input = input(&depthwise, sizes, both);
+            subject(Operation::Separable(Separable { depthwise, pointwise }), input, layout)
+        };
+        sizes.iter().map(make).collect()
+    })
+}
+
+pub fn pools() -> impl Strategy<Value = Vec<Subject>> {
+    (sizes(), layouts()).prop_map(|(sizes, layout)| {
+        let make = |&Sizes { inputs, batch, extents: [height, width], .. }: &Sizes| {
+            subject(Operation::Pool, Shape { batch, channels: inputs, height, width }, layout)
+        };
+        sizes.iter().map(make).collect()
+    })
+}
+
+/// A link in the making; what it takes in is known when it is its turn.
+#[derive(Clone, Debug)]
+enum Kind {
+    Pointwise(u32),
+    Depthwise(Window),
+    Conv(u32, Window),
+    Pool,
+}
+
+fn kinds() -> impl Strategy<Value = Kind> {
+    prop_oneof![
+        4 => (1u32..=24).prop_map(Kind::Pointwise),
+        4 => windows().prop_map(Kind::Depthwise),
+        1 => ((1u32..=12), windows()).prop_map(|(channels, window)| Kind::Conv(channels, window)),
+        1 => Just(Kind::Pool),
+    ]
+}
+
+/// MobileNetV2's blocks, and chains of anything, with edges where shapes allow.
+pub fn chains() -> impl Strategy<Value = Vec<Subject>> {
+    let links = prop::collection::vec((kinds(), epilogues(), any::<Index>()), 1..=4);
+    let anything = (links, sizes(), layouts()).prop_map(|(links, sizes, layout)| {
+        let make = |sizes: &Sizes| {
+            let input = small_input(sizes);
+            let chain = linked(input, &links);
+            Subject { name: format!("{chain:?} on {input} {layout:?}"), chain, input, layout }
+        };
+        sizes.iter().map(make).collect()
+    });
+    let blocks = (1u32..=6, 1u32..=2, any::<bool>(), sizes(), layouts());
+    let blocks = blocks.prop_map(|(expansion, stride, same, sizes, layout)| {
+        let make = |sizes: &Sizes| {
+            let input = small_input(sizes);
+            let (inputs, outputs) = (input.channels, if same { input.channels } else { sizes.outputs.min(40) });
+            let block = format!("Chain::inverted_residual({inputs}, {outputs}, {expansion}, {stride})");
+            let chain = Chain::inverted_residual(inputs, outputs, expansion, stride);
+            Subject { name: format!("{block} on {input} {layout:?}"), chain, input, layout }
+        };
+        sizes.iter().map(make).collect()
+    });
+    prop_oneof![2 => anything, 1 => blocks]
+}
+
+/// Of a chain, whose links may have many channels.
+fn small_input(&Sizes { inputs, batch, extents: [height, width], .. }: &Sizes) -> Shape {
+    Shape { batch, channels: inputs.min(20), height: height.min(20), width: width.min(20) }
+}
+
+fn linked(input: Shape, drawn: &[(Kind, Epilogue, Index)]) -> Chain {
+    let (mut links, mut shapes, mut edges, mut outside) = (Vec::new(), vec![input], Vec::new(), false);
+    for (kind, epilogue, which) in drawn {
+        let shape = shapes[shapes.len() - 1];
+        let conv = match *kind {
+            Kind::Pool => {
+                links.push(Link::GlobalAveragePool);
+                shapes.push(Shape { height: 1, width: 1, ..shape });
+                continue;
+            }
+            Kind::Pointwise(outputs) => Conv2d::pointwise(shape.channels, outputs),
+            Kind::Depthwise(window) => window.of(Conv2d::depthwise(shape.channels)),
+            Kind::Conv(outputs, window) => window.of(Conv2d::new(shape.channels, outputs)),
+        };
+        let mut conv = epilogue.of(conv);
+        // Zeros until the kernel fits, and no image that grows from link to link.
+        let Ok(output) = conv.output_shape(shape).or_else(|_| {
+            let [rows, columns] = conv.dilated_kernel().map(|extent| extent as u32 - 1);
+            conv.padding = [rows, columns, 0, 0];
+            conv.output_shape(shape)
+        }) else {
+            break;
+        };
+        let sources: Vec<_> = (0..shapes.len()).filter(|&tensor| shapes[tensor] == output).collect();
+        if let Some(residual) = conv.residual {
+            if !sources.is_empty() {
+                edges.push((sources[which.index(sources.len())], links.len(), residual));
+            } else if outside {
+                conv.residual = None;
+            }
+            outside |= sources.is_empty();
+        }
+        links.push(Link::Conv(conv));
+        shapes.push(output);
+    }
+    edges.into_iter().fold(Chain::new(links), |chain, (source, link, residual)| {
+        chain.edge(source, link, residual).expect("edges lead forward")
+    })
+}

@@ -1,0 +1,108 @@
+//! What becomes of values at the edges of f32: NaN, infinities, zeros below zero, denormals, and sums as large as there
+//! are.
+
+use gpuconv::planner::Schedule;
+use gpuconv::shape::{from_nchw, to_nchw};
+use gpuconv::verify::Data;
+use gpuconv::{Caps, Chain, Choice, Error, GpuConv, Layout, Result, Shape, planner};
+
+use crate::draw::{self, Planted, Subject};
+use crate::{draw_and_check, for_each_subject};
+
+/// NaN and infinities must come out where, and only where, PyTorch's arithmetic has them. (Kernels that mix neighbours
+/// may spread them to outputs nearby.) Zeros below zero and denormals are zeros or themselves.
+#[test]
+fn nan_and_infinity_go_where_they_should() {
+    draw_and_check(25, draw::planted(draw::anything()), |gpu, (case, values): &Planted| {
+        for_each_subject(gpu, case, |gpu, subject, schedule| {
+            let mut data = data(subject)?;
+            let len = data.input.len();
+            for (index, value) in values.iter().filter(|_| len > 0) {
+                data.input[index.index(len)] = *value;
+            }
+            compare(gpu, subject, schedule, &data)
+        })
+    });
+}
+
+/// The channels that fill up the last of a fused block's steps hold nothing, whatever is in the image.
+#[test]
+fn relu6_makes_infinities_finite_inside_of_a_fused_block() {
+    let gpu = GpuConv::new().unwrap().with_caps(|caps| Caps { is_cpu: false, ..caps });
+    let (chain, input) = (Chain::inverted_residual(3, 5, 3, 1), Shape::from([1, 3, 5, 6]));
+    let subject = Subject { name: "a block of nine channels".into(), chain, input, layout: Layout::Nchw };
+    let mut data = data(&subject).unwrap();
+    data.input[40] = f32::INFINITY;
+    let schedules = planner::alternatives(&subject.chain, input, Layout::Nchw, gpu.caps()).unwrap();
+    let fused = schedules.iter().find(|schedule| schedule.name().starts_with("inverted_residual")).unwrap();
+    assert_eq!(compare(&gpu, &subject, fused, &data), Ok(Ok(())));
+}
+
+/// Where the magnitudes of all terms add up to less than f32's largest number, no order of adding them overflows.
+#[test]
+fn sums_as_large_as_f32_has_them_are_finite() {
+    draw_and_check(12, draw::cases(draw::anything()), |gpu, case| {
+        for_each_subject(gpu, case, |gpu, subject, schedule| {
+            // What mixes neighbours adds larger terms, and so do several links,
+            // and a pool adds up before it divides, as PyTorch's does.
+            if mixes(schedule) || subject.chain.links().len() > 1 || subject.chain.convolutions().count() == 0 {
+                return Ok(Ok(()));
+            }
+            let mut data = data(subject)?;
+            let answer = data.answer(&subject.chain, subject.input)?;
+            let largest = answer.magnitudes.iter().copied().fold(1.0, f64::max);
+            let scale = (f64::from(f32::MAX) / 2.0 / largest) as f32;
+            data.input.iter_mut().chain(data.residual.iter_mut().flatten()).for_each(|value| *value *= scale);
+            compare(gpu, subject, schedule, &data)
+        })
+    });
+}
+
+fn data(subject: &Subject) -> Result<Data> {
+    Data::random(&subject.name, &subject.chain, subject.input)
+}
+
+fn mixes(schedule: &Schedule) -> bool {
+    schedule.steps.iter().any(|step| step.recipe.mixes)
+}
+
+/// Runs a subject on some data and compares each output with the oracle's.
+fn compare(gpu: &GpuConv, subject: &Subject, schedule: &Schedule, data: &Data) -> Result<Result<(), String>> {
+    let answer = data.answer(&subject.chain, subject.input)?;
+    let values = run(gpu, subject, schedule, data)?;
+    let mixes = mixes(schedule);
+    let tolerance: f64 = schedule.steps.iter().map(|step| step.recipe.tolerance + 4.0).sum();
+    let largest = answer.magnitudes.iter().copied().fold(0.0, f64::max);
+    for (index, (&value, &expected)) in values.iter().zip(&answer.values).enumerate() {
+        // A neighbour's rounding error may be larger than an output.
+        let magnitude = if mixes { largest } else { answer.magnitudes[index] };
+        // What is denormal may be taken as zero.
+        let bound = (tolerance * f64::from(f32::EPSILON) * magnitude).max(f32::MIN_POSITIVE.into());
+        let value = f64::from(value);
+        let agrees = match expected {
+            _ if mixes && !value.is_finite() => true,
+            _ if mixes && !expected.is_finite() => false,
+            _ if expected.is_nan() => value.is_nan(),
+            _ if expected.is_infinite() => value == expected,
+            _ => f64::abs(value - expected) <= bound,
+        };
+        if !agrees {
+            return Ok(Err(format!("output {index} is {value:e} in place of {expected:e}")));
+        }
+    }
+    Ok(Ok(()))
+}
+
+fn run(gpu: &GpuConv, subject: &Subject, schedule: &Schedule, data: &Data) -> Result<Vec<f32>, Error> {
+    let Subject { chain, input, layout, .. } = subject;
+    let shapes = chain.shapes(*input)?;
+    let upload = |values: &[f32], shape| gpu.upload_as(&from_nchw(values, shape, *layout), shape, *layout);
+    let layer = gpu.chain_with(chain, &data.weights(), Choice::Named(schedule.name()))?;
+    let x = upload(&data.input, *input)?;
+    let residual = chain.outside_residual().zip(data.residual.as_ref());
+    let output = match residual {
+        Some((link, values)) => layer.forward_residual(&x, &upload(values, shapes[link + 1])?)?,
+        None => layer.forward(&x)?,
+    };
+    Ok(to_nchw(&gpu.download(&output)?, output.shape(), *layout))
+}

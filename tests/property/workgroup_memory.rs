@@ -1,0 +1,68 @@
+//! That no kernel reads workgroup memory before it has written it, and so none needs it to be zero: shaders that fill it
+//! with NaNs first give the same.
+
+use gpuconv::planner::Schedule;
+use gpuconv::verify::Oracle;
+use proptest::prelude::*;
+
+use crate::draw::{self, Case, Device, Subject};
+use crate::{draw_and_check, for_each_subject};
+
+#[test]
+fn workgroup_memory_is_written_before_it_is_read() {
+    let subjects =
+        prop_oneof![draw::convolutions(), draw::pointwise(), draw::separable(), draw::chains(), draw::pools()];
+    // A software device with subgroups is given no kernels with workgroup memory but pools.
+    let cases = draw::cases(subjects).prop_map(|case| match case.device {
+        Device::Gpu => case,
+        _ => Case { device: Device::WithoutSubgroups, ..case },
+    });
+    draw_and_check(10, cases, |gpu, case| {
+        for_each_subject(gpu, case, |gpu, subject, schedule| {
+            let mut schedule = schedule.clone();
+            if !poison(&mut schedule) {
+                return Ok(Ok(()));
+            }
+            let Subject { name, chain, input, layout } = subject;
+            let oracle = Oracle::of_chain(name, chain.clone(), *input, *layout, u64::MAX)?;
+            // SAFETY: what is added fills arrays from their first element to their last.
+            let report = unsafe { oracle.check_as_it_is(gpu, &schedule) }?;
+            Ok(if report.passes() { Ok(()) } else { Err(format!("{report:?}")) })
+        })
+    });
+}
+
+/// Lets each shader of a schedule begin by filling its workgroup memory with NaNs. Whether one has any.
+fn poison(schedule: &mut Schedule) -> bool {
+    let mut any = false;
+    for pass in schedule.steps.iter_mut().flat_map(|step| &mut step.recipe.passes) {
+        let arrays: Vec<_> = pass
+            .wgsl
+            .lines()
+            .filter_map(array)
+            .map(|(name, of, len)| {
+                format!(
+                    "for (var at = local; at < {len}; at += {}u) {{ {name}[at] = {of}(not_a_number()); }}\n",
+                    pass.workgroup
+                )
+            })
+            .collect();
+        assert_eq!(arrays.is_empty(), pass.workgroup_memory == 0, "{}", pass.wgsl);
+        if arrays.is_empty() {
+            continue;
+        }
+        any = true;
+        let at = pass.wgsl.find("fn main(").and_then(|at| Some(at + pass.wgsl[at..].find(") {")? + 3)).unwrap();
+        pass.wgsl.insert_str(at, &format!("\n{}workgroupBarrier();\n", arrays.concat()));
+        // Made of a parameter, for WGSL has no such constant.
+        pass.wgsl += "fn not_a_number() -> f32 { return bitcast<f32>(max(params.batch, 0x7fc5a5a5u)); }\n";
+    }
+    any
+}
+
+/// Name, element and length of the array that a line declares in workgroup memory.
+fn array(line: &str) -> Option<(&str, &str, &str)> {
+    let (name, array) = line.strip_prefix("var<workgroup> ")?.split_once(": array<")?;
+    let (of, len) = array.strip_suffix(">;")?.rsplit_once(", ")?;
+    Some((name, of, len))
+}

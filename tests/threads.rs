@@ -1,0 +1,152 @@
+//! One device, and layers on it, used by eight threads at once: the same answers, each plan and each shader made once,
+//! and no thread that waits for ever.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
+
+use gpuconv::{
+    Activation, Chain, Choice, Conv2d, GpuConv, Layer, Layout, Separable, Shape, Weights, random, reference, shape,
+};
+
+const THREADS: usize = 8;
+
+fn gpu() -> GpuConv {
+    GpuConv::new().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Runs something in eight threads that start together. Fails where they take too long, for then they wait for each
+/// other.
+fn in_threads<T: Send + 'static>(work: impl Fn(usize) -> T + Send + Sync + 'static) -> Vec<T> {
+    let (work, start, (sender, results)) = (Arc::new(work), Arc::new(Barrier::new(THREADS)), channel());
+    for thread in 0..THREADS {
+        let (work, start, sender) = (work.clone(), start.clone(), sender.clone());
+        std::thread::spawn(move || {
+            start.wait();
+            let _ = sender.send(work(thread));
+        });
+    }
+    drop(sender);
+    // A thread that panics sends nothing; the others may have something to say first.
+    let next = || results.recv_timeout(Duration::from_secs(120));
+    let results: Vec<_> = (0..THREADS).map_while(|_| next().ok()).collect();
+    assert_eq!(results.len(), THREADS, "a thread panicked, or waits for ever");
+    results
+}
+
+/// A chain with weights, and its answers for inputs of some sizes.
+struct Subject {
+    chain: Chain,
+    weights: Vec<(Vec<f32>, Vec<f32>)>,
+    cases: Vec<(Shape, Vec<f32>, Vec<f32>)>,
+}
+
+impl Subject {
+    fn new(chain: Chain, shapes: &[[u32; 4]]) -> Self {
+        let draw = |(_, conv): (usize, &Conv2d)| {
+            let weight = random::integers("weight", conv.weight_shape().len(), 2);
+            (weight, random::integers("bias", conv.out_channels.into(), 2))
+        };
+        let weights = chain.convolutions().map(draw).collect();
+        let mut subject = Self { chain, weights, cases: Vec::new() };
+        for &shape in shapes {
+            let shape = Shape::from(shape);
+            let input = random::integers("input", shape.len(), 2);
+            let answer = reference::run(&subject.chain, &input, shape, &subject.weights(), None).unwrap();
+            subject.cases.push((shape, input, answer.values.iter().map(|&value| value as f32).collect()));
+        }
+        subject
+    }
+
+    fn weights(&self) -> Vec<Weights<'_>> {
+        self.weights.iter().map(|(weight, bias)| Weights::new(weight, bias)).collect()
+    }
+
+    fn layer(&self, gpu: &GpuConv, choice: Choice) -> Layer {
+        gpu.chain_with(&self.chain, &self.weights(), choice).unwrap()
+    }
+}
+
+/// Every thread computes every case, in an order of its own: by `forward` and by `encode`, with read-backs that block
+/// and that do not.
+#[test]
+fn eight_threads_get_the_same_answers() {
+    let gpu = gpu();
+    let separable = Separable::new(8, 12).kernel_size(3).padding(1).activation(Activation::Relu6);
+    let subjects = Arc::new([
+        Subject::new((&separable).into(), &[[1, 8, 9, 9], [2, 8, 5, 6]]),
+        Subject::new(Chain::inverted_residual(4, 4, 3, 1), &[[3, 4, 5, 6], [1, 4, 8, 8]]),
+    ]);
+    let layers = Arc::new(subjects.each_ref().map(|subject| subject.layer(&gpu, Choice::Auto)));
+    let counts = in_threads(move |thread| {
+        let mut checked = 0;
+        for round in 0..16 {
+            let turn = round + thread * 5;
+            let (subject, layer) = (&subjects[turn % 2], &layers[turn % 2]);
+            let (shape, input, right) = &subject.cases[turn / 2 % 2];
+            let layout = [Layout::Nchw, Layout::Nhwc][turn / 4 % 2];
+            let x = gpu.upload_as(&shape::from_nchw(input, *shape, layout), *shape, layout).unwrap();
+            let output = layer.output_shape(*shape).unwrap();
+            let values = if turn / 8 % 2 == 0 {
+                let y = layer.forward(&x).unwrap();
+                let values = gpu.download_async(&y);
+                gpu.wait().unwrap();
+                pollster::block_on(values).unwrap()
+            } else {
+                let y = gpu.empty(output, layout).unwrap();
+                let mut encoder = gpu.device().create_command_encoder(&Default::default());
+                layer.encode(&mut encoder, &x, &y).unwrap();
+                let readback = gpu.encode_download(&mut encoder, &y).unwrap();
+                gpu.queue().submit([encoder.finish()]);
+                readback.read().unwrap()
+            };
+            assert_eq!(&shape::to_nchw(&values, output, layout), right, "{shape} {layout}");
+            checked += 1;
+        }
+        checked
+    });
+    assert_eq!(counts, [16; THREADS]);
+}
+
+/// Counts the shaders of `direct` that are compiled; no other test has any.
+struct Counter(AtomicUsize);
+
+static COMPILED: Counter = Counter(AtomicUsize::new(0));
+
+impl log::Log for Counter {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if record.args().to_string() == "compiled direct/4x1" {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn plans_and_shaders_are_made_once() {
+    log::set_logger(&COMPILED).unwrap();
+    log::set_max_level(log::LevelFilter::Debug);
+    let gpu = gpu();
+    let subject = Subject::new(Conv2d::new(3, 5).kernel_size(3).padding(1).into(), &[[1, 3, 6, 6]]);
+    let (shape, input, right) = subject.cases[0].clone();
+    let layers = [(); 2].map(|()| subject.layer(&gpu, Choice::Named("direct/4x1".into())));
+    let plans = in_threads(move |thread| {
+        let layer = &layers[thread % 2];
+        let y = layer.forward(&gpu.upload(&input, shape).unwrap()).unwrap();
+        assert_eq!(gpu.download(&y).unwrap(), right);
+        (thread % 2, layer.schedule(shape, Layout::Nchw).unwrap().considered)
+    });
+    for (layer, considered) in &plans {
+        for (other, others) in &plans {
+            assert_eq!(Arc::ptr_eq(considered, others), layer == other, "one plan for each layer");
+        }
+    }
+    // Both layers and all threads share the shader.
+    assert_eq!(COMPILED.0.load(Ordering::Relaxed), 1);
+}
