@@ -9,6 +9,7 @@ mod near;
 mod npy;
 mod pipelines;
 mod plan;
+mod report;
 mod run;
 mod shell;
 mod table;
@@ -89,6 +90,9 @@ enum Command {
     /// Measure
     #[command(after_help = help::short(help::BENCH), after_long_help = help::with_problems(help::BENCH))]
     Bench(bench::Bench),
+    /// Measure, and write a page with charts: the roofline, separable against standard, a network step by step
+    #[command(after_help = help::short(help::REPORT), after_long_help = help::with_problems(help::REPORT))]
+    Report(report::Report),
     /// Measure the kernels for problems on this device, and keep the times for later plans
     #[command(after_help = help::short(help::TUNE), after_long_help = help::with_problems(help::TUNE))]
     Tune(tune::Tune),
@@ -168,6 +172,7 @@ fn execute(cli: &Cli) -> Outcome {
         Command::Plan(plan) => plan.execute(&cli.target),
         Command::Run(run) => run.execute(&cli.target),
         Command::Bench(bench) => bench.execute(&cli.target),
+        Command::Report(report) => report.execute(&cli.target),
         Command::Tune(tune) => tune.execute(&cli.target),
         Command::Verify(verify) => verify.execute(&cli.target),
         Command::Completions(completions) => completions.execute(),

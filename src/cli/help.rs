@@ -47,6 +47,11 @@ pub const VERIFY: Examples = &[
     ["verify --kernel winograd --all-variants", "one kernel, all its recipes"],
     ["verify \"depthwise 1x32x17x19 k5 s2 p2\"", "a problem of your own"],
 ];
+pub const REPORT: Examples = &[
+    ["report", "some layers and a network, into report.html"],
+    ["report --network mobilenet_v1 --output v1.html", "a network, step by step"],
+    ["report --json \"separable 1x128x56x56 -> 128 k3 p1 relu6\" > numbers.json", "the numbers alone"],
+];
 pub const COMPLETIONS: Examples = &[
     ["completions bash > ~/.local/share/bash-completion/completions/gpuconv", ""],
     ["completions fish > ~/.config/fish/completions/gpuconv.fish", ""],

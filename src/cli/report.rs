@@ -1,0 +1,134 @@
+//! `report`: what this device does with convolutions, as a page with charts.
+
+mod bars;
+mod chart;
+mod data;
+mod measure;
+mod page;
+mod roofline;
+mod timeline;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::{Case, Failure, Outcome, Target, print, print_json, table};
+use data::Report as Data;
+
+/// What is reported if nothing is said: the pair that started this project, layers of MobileNetV1 (arXiv 1704.04861,
+/// table 1), a layer of ResNet, and a whole network.
+const CASES: [&str; 8] = [
+    "separable 1x512x128x128 -> 1024 k3 s2 p1",
+    "separable 1x64x112x112 -> 128 k3 s2 p1 relu6",
+    "separable 1x128x56x56 -> 128 k3 p1 relu6",
+    "separable 1x256x28x28 -> 512 k3 s2 p1 relu6",
+    "separable 1x512x14x14 -> 512 k3 p1 relu6",
+    "separable 1x1024x7x7 -> 1024 k3 p1 relu6",
+    "conv 1x64x56x56 -> 64 k3 p1 relu",
+    "mobilenet_v2 1",
+];
+
+#[derive(Args)]
+pub struct Report {
+    /// Write the numbers as an object; the page only if --output asks for it
+    #[arg(long)]
+    json: bool,
+    /// Report a network, `mobilenet_v1` or `mobilenet_v2`; its problem line says more than these two options
+    #[arg(long, value_name = "NAME")]
+    network: Option<String>,
+    /// Images of the --network
+    #[arg(long, default_value_t = 1, requires = "network")]
+    batch: u32,
+    /// Write the page to this file [default: report.html]
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Write the charts as SVG files into this folder, too
+    #[arg(long, value_name = "FOLDER")]
+    svg: Option<PathBuf>,
+    /// Measure nothing: report the numbers of a file that --json wrote
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["problems", "network", "adapter", "tuning"])]
+    from: Option<PathBuf>,
+    /// What to report; without any, some layers and a network
+    problems: Vec<String>,
+}
+
+impl Report {
+    pub fn execute(&self, target: &Target) -> Outcome {
+        let report = match &self.from {
+            Some(path) => load(path)?,
+            None => {
+                let cases = self.cases()?;
+                measure::measure(&target.open()?, &cases, self.json)?
+            }
+        };
+        let mut written = Vec::new();
+        if let Some(folder) = &self.svg {
+            written.push(write_charts(folder, &report)?);
+        }
+        if self.output.is_some() || !self.json {
+            let path = self.output.clone().unwrap_or_else(|| "report.html".into());
+            write(&path, &page::html(&report)?)?;
+            written.push(path.display().to_string());
+        }
+        if self.json {
+            return print_json(&report);
+        }
+        let (layers, ceilings) = (report.layers.len(), &report.ceilings);
+        print(&format!(
+            "{}: {} GFLOP/s, {} GB/s, {layers} layers, in {}\n",
+            report.device.name,
+            table::figure(ceilings.gflops),
+            table::figure(ceilings.gbps),
+            written.join(" and ")
+        ))
+    }
+
+    fn cases(&self) -> Outcome<Vec<Case>> {
+        let network = self.network.as_ref().map(|name| format!("{name} {}", self.batch));
+        let given: Vec<_> = self.problems.iter().map(String::as_str).chain(network.as_deref()).collect();
+        let cases = if given.is_empty() { CASES.to_vec() } else { given };
+        cases.into_iter().map(Case::parse).collect()
+    }
+}
+
+fn load(path: &Path) -> Outcome<Data> {
+    let wrong = |what: &str| Failure::Call(format!("cannot read {}: {what}", path.display()));
+    let bytes = fs::read(path).map_err(|error| wrong(&error.to_string()))?;
+    serde_json::from_slice(&bytes).map_err(|error| wrong(&error.to_string()))
+}
+
+fn write(path: &Path, text: &str) -> Outcome {
+    fs::write(path, text).map_err(|error| Failure::Call(format!("cannot write {}: {error}", path.display())))
+}
+
+/// Writes each chart as a file that stands alone; gives the folder's name.
+fn write_charts(folder: &Path, report: &Data) -> Outcome<String> {
+    const WIDTH: u32 = 960;
+    let unwritable = |error| Failure::Call(format!("cannot write {}: {error}", folder.display()));
+    fs::create_dir_all(folder).map_err(unwritable)?;
+    let device = &report.device;
+    let title = [
+        "Layers of networks under this device's roofline".into(),
+        format!(
+            "{}, {}; gpuconv {}, {}",
+            device.name,
+            device.driver,
+            report.version,
+            &report.time[..10.min(report.time.len())]
+        ),
+    ];
+    let mut charts = vec![("roofline".to_string(), roofline::draw(report, WIDTH, Some(&title))?)];
+    if !report.separable.is_empty() {
+        charts.push(("separable".into(), bars::draw(report, WIDTH)?));
+    }
+    for network in &report.networks {
+        let stem: String =
+            network.problem.chars().map(|c| if c.is_alphanumeric() || c == '.' { c } else { '_' }).collect();
+        charts.push((stem, timeline::draw(network, WIDTH)?));
+    }
+    for (stem, svg) in charts {
+        write(&folder.join(format!("{stem}.svg")), &chart::file(&svg))?;
+    }
+    Ok(folder.display().to_string())
+}

@@ -1,0 +1,203 @@
+//! Measures what a report shows.
+
+use std::time::SystemTime;
+
+use gpuconv::planner::Schedule;
+use gpuconv::profile::run_name;
+use gpuconv::{Chain, Choice, Conv2d, Error, Fusion, GpuConv, Operation, Problem, cost, kernels, probe, tuner};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::data::{Ceilings, Comparison, Device, Form, Memory, Network, Report, Step};
+use crate::cli::{Case, Outcome, devices, kernels as kernel_names};
+
+/// Measures all of it: the ceilings, then each problem as it is planned, and separable ones in their other forms too.
+pub fn measure(gpu: &GpuConv, cases: &[Case], quiet: bool) -> Outcome<Report> {
+    let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(cases.len() as u64 + 1) };
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}");
+    bar.set_style(style.unwrap_or(ProgressStyle::default_bar()));
+    bar.set_message("the device's ceilings");
+    let ceilings = ceilings(gpu)?;
+    let mut report = Report {
+        version: env!("CARGO_PKG_VERSION").into(),
+        time: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        device: device(gpu),
+        ceilings,
+        layers: Vec::new(),
+        separable: Vec::new(),
+        networks: Vec::new(),
+        memory: Vec::new(),
+    };
+    for case in cases {
+        bar.inc(1);
+        bar.set_message(case.text.clone());
+        add(&mut report, gpu, case)?;
+    }
+    bar.finish_and_clear();
+    Ok(report)
+}
+
+fn device(gpu: &GpuConv) -> Device {
+    let (info, caps) = (gpu.device().adapter_info(), gpu.caps());
+    Device {
+        kind: devices::kind(info.device_type).into(),
+        backend: info.backend.to_string(),
+        driver: format!("{} {}", info.driver, info.driver_info).trim().into(),
+        name: info.name,
+        subgroup: caps.subgroup,
+        workgroup_memory: caps.max_workgroup_memory,
+        max_storage_binding: caps.max_storage_binding,
+        has_clock: caps.timestamps,
+    }
+}
+
+fn ceilings(gpu: &GpuConv) -> Outcome<Ceilings> {
+    let rates = probe::probe(gpu)?;
+    let (gflops, gbps) = (2e-9 * rates.mult_adds, 1e-9 * rates.bytes);
+    Ok(Ceilings {
+        gflops,
+        gbps,
+        ridge: gflops / gbps,
+        gloads: 1e-9 * rates.accesses,
+        shared_gloads: 1e-9 * rates.shared,
+        dispatch_us: 1e6 * rates.dispatch,
+    })
+}
+
+/// A schedule of a problem, measured.
+struct Measured {
+    schedule: Schedule,
+    steps: Vec<Step>,
+}
+
+impl Measured {
+    fn ms(&self) -> f64 {
+        self.steps.iter().map(|step| step.ms).sum()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.steps.iter().map(|step| step.bytes).sum()
+    }
+}
+
+fn add(report: &mut Report, gpu: &GpuConv, case: &Case) -> Outcome {
+    let problem = &case.problem;
+    if let Operation::Separable(separable) = &problem.operation {
+        let standard = Problem { operation: Operation::Conv(separable.standard()), ..problem.clone() };
+        let mut measured = |problem: &Problem, choice: Choice| -> Outcome<Option<(Form, usize)>> {
+            let Some(measured) = possible(gpu, problem, &choice, &report.ceilings)? else { return Ok(None) };
+            measured.steps.iter().for_each(|step| add_layer(&mut report.layers, step));
+            Ok(Some((form(&measured), measured.steps.len())))
+        };
+        let standard = measured(&standard, Choice::Auto)?;
+        let unfused = measured(problem, Choice::Fusion(Fusion::Never))?;
+        let fused = measured(problem, Choice::Fusion(Fusion::Always))?;
+        report.separable.push(Comparison {
+            problem: case.text.clone(),
+            standard: standard.map(|(form, _)| form),
+            unfused: unfused.map(|(form, _)| form),
+            // Where no kernel does both halves, the fewest steps are two.
+            fused: fused.filter(|(_, steps)| *steps == 1).map(|(form, _)| form),
+        });
+    }
+    let (chain, input, layout) = (problem.chain(), problem.input, problem.layout);
+    if chain.links().len() > 1 {
+        let planned = gpu.schedule(&chain, input, layout, &Choice::Auto)?;
+        report.memory.push(memory(case, &planned, &report.ceilings)?);
+    }
+    // What is planned for a separable one is one of its two forms, and was measured as such.
+    if !matches!(problem.operation, Operation::Separable(_)) {
+        let planned = of_choice(gpu, problem, &Choice::Auto, &report.ceilings)?;
+        planned.steps.iter().for_each(|step| add_layer(&mut report.layers, step));
+        if let Operation::Network(_) = problem.operation {
+            report.networks.push(Network { problem: case.text.clone(), ms: planned.ms(), steps: planned.steps });
+        }
+    }
+    Ok(())
+}
+
+/// Each layer by each recipe stands once, with its least time: what disturbs a measurement makes it longer.
+fn add_layer(layers: &mut Vec<Step>, step: &Step) {
+    match layers.iter_mut().find(|known| (&known.layer, &known.recipe) == (&step.layer, &step.recipe)) {
+        Some(known) if known.ms <= step.ms => {}
+        Some(known) => *known = step.clone(),
+        None => layers.push(step.clone()),
+    }
+}
+
+/// As [`of_choice`]; none if the device cannot.
+fn possible(gpu: &GpuConv, problem: &Problem, choice: &Choice, ceilings: &Ceilings) -> Outcome<Option<Measured>> {
+    let (chain, input, layout) = (problem.chain(), problem.input, problem.layout);
+    match gpu.schedule(&chain, input, layout, choice) {
+        Err(Error::NoKernel { .. } | Error::TooLarge { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+        Ok(_) => of_choice(gpu, problem, choice, ceilings).map(Some),
+    }
+}
+
+fn of_choice(gpu: &GpuConv, problem: &Problem, choice: &Choice, ceilings: &Ceilings) -> Outcome<Measured> {
+    let (chain, input, layout) = (problem.chain(), problem.input, problem.layout);
+    let schedule = gpu.schedule(&chain, input, layout, choice)?;
+    let seconds = tuner::measure(gpu, &chain, input, layout, &schedule)?;
+    let (shapes, cost) = (chain.shapes(input)?, cost::chain(&chain, input)?);
+    let steps = schedule.steps.iter().zip(seconds).map(|(step, seconds)| {
+        let links = step.first..step.first + step.links;
+        let convs = convolutions(&chain, links.clone());
+        let run = kernels::Run { links: &convs, shapes: &shapes[step.first..=links.end], layout };
+        let flops: u64 = links.map(|link| 2 * cost.links[link].mult_adds).sum();
+        let work = step.recipe.work;
+        // A clock too coarse for the step gives no rate, and a rate must be finite.
+        let seconds = seconds.max(1e-9);
+        let (intensity, gflops) = (flops as f64 / work.bytes.max(1.0), 1e-9 * flops as f64 / seconds);
+        let roof = ceilings.roof(intensity);
+        Step {
+            layer: run_name(&run),
+            recipe: step.recipe.name.clone(),
+            first: step.first,
+            links: step.links,
+            ms: seconds * 1e3,
+            flops,
+            flops_done: (2.0 * work.mult_adds) as u64,
+            bytes: work.bytes as u64,
+            intensity,
+            gflops,
+            gbps: 1e-9 * work.bytes / seconds,
+            // Of a pool, which multiplies nothing, the bytes are all there is.
+            share_of_roofline: if flops > 0 { gflops / roof } else { 1e-9 * work.bytes / seconds / ceilings.gbps },
+        }
+    });
+    let steps = steps.collect();
+    Ok(Measured { schedule, steps })
+}
+
+/// The convolutions of a run; none of a pool's.
+fn convolutions(chain: &Chain, links: std::ops::Range<usize>) -> Vec<Conv2d> {
+    chain.links()[links].iter().filter_map(|link| link.conv()).cloned().collect()
+}
+
+fn form(measured: &Measured) -> Form {
+    let halves = |flops: fn(&Step) -> u64| measured.steps.iter().map(flops).sum::<u64>() / 2;
+    Form {
+        schedule: kernel_names(&measured.schedule),
+        ms: measured.ms(),
+        mult_adds: halves(|step| step.flops),
+        mult_adds_done: halves(|step| step.flops_done),
+        bytes: measured.bytes(),
+    }
+}
+
+fn memory(case: &Case, planned: &Schedule, ceilings: &Ceilings) -> Outcome<Memory> {
+    let cost = cost::chain(&case.problem.chain(), case.problem.input)?;
+    let ms = |bytes: u64| bytes as f64 / (ceilings.gbps * 1e6);
+    Ok(Memory {
+        problem: case.text.clone(),
+        // Each is written once and read once; an edge's is read again, and its residual counted where it is added.
+        between: (cost.bytes_unfused - cost.bytes_fused) / 2,
+        unfused: cost.bytes_unfused,
+        fused: cost.bytes_fused,
+        planned: planned.steps.iter().map(|step| step.recipe.work.bytes as u64).sum(),
+        intensity_unfused: cost.intensity_unfused(),
+        intensity_fused: cost.intensity_fused(),
+        unfused_ms: ms(cost.bytes_unfused),
+        fused_ms: ms(cost.bytes_fused),
+    })
+}
