@@ -1,0 +1,99 @@
+//! Filters a picture of any size: Gaussian blur, sharpening, and Sobel's edges.
+//!
+//! `cargo run --release --example filter -- photograph.jpg FOLDER` writes blur.png, sharpen.png and edges.png into the
+//! folder, with `scripts/headless` before it where there is no GPU. Without a photograph it draws a picture.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use gpuconv::{Activation, Chain, Conv2d, GpuConv, Tensor, Weights};
+use image::{ExtendedColorType, RgbImage};
+
+mod common;
+
+pub struct Filter {
+    pub name: &'static str,
+    radius: u32, // pixels that an output sees on each side
+    chain: Chain,
+    weights: Vec<Vec<f32>>,
+}
+
+pub fn filters() -> [Filter; 3] {
+    let each = |size: [u32; 2]| Conv2d::depthwise(3).kernel_size(size).bias(false);
+    // Along rows, then columns: 26 multiply-adds a value in place of 169.
+    let wide = gaussian(6, 2.5).repeat(3);
+    let blur = Chain::new([each([1, 13]), each([13, 1])]);
+    // What a blur would take away is added: 2 x the picture - its blur.
+    let bell = gaussian(2, 1.0);
+    let mut mask: Vec<_> = bell.iter().flat_map(|y| bell.iter().map(move |x| -x * y)).collect();
+    mask[12] += 2.0;
+    let sharpen = each([5, 5]).activation(Activation::Clamp(0.0, 1.0));
+    // Depthwise-separable: Sobel's two filters and their negatives, of which ReLU leaves |x| and |y|; then their sum,
+    // each colour with its share of the brightness.
+    let sobel = [[-1., 0., 1., -2., 0., 2., -1., 0., 1.], [-1., -2., -1., 0., 0., 0., 1., 2., 1.]];
+    let both = sobel.map(|filter| [filter, filter.map(|weight| -weight)].concat()).concat();
+    let shares = [0.2126, 0.7152, 0.0722].map(|share| [share; 4]).concat();
+    let mix = Conv2d::pointwise(12, 1).bias(false).activation(Activation::Clamp(0.0, 1.0));
+    let edges = Chain::new([each([3, 3]).channel_multiplier(4).activation(Activation::Relu), mix]);
+    [
+        Filter { name: "blur", radius: 6, chain: blur, weights: vec![wide.clone(), wide] },
+        Filter { name: "sharpen", radius: 2, chain: sharpen.into(), weights: vec![mask.repeat(3)] },
+        Filter { name: "edges", radius: 1, chain: edges, weights: vec![both.repeat(3), shares] },
+    ]
+}
+
+/// A bell curve at whole numbers; its sum is 1.
+fn gaussian(radius: i32, deviation: f32) -> Vec<f32> {
+    let values: Vec<_> = (-radius..=radius).map(|x| (-0.5 * (x as f32 / deviation).powi(2)).exp()).collect();
+    values.iter().map(|value| value / values.iter().sum::<f32>()).collect()
+}
+
+/// A picture on the GPU as three planes, with `radius` pixels more on each side, which repeat the outermost ones.
+fn upload(gpu: &GpuConv, picture: &RgbImage, radius: u32) -> gpuconv::Result<Tensor> {
+    let (width, height) = picture.dimensions();
+    let inside = |at: u32, extent: u32| at.saturating_sub(radius).min(extent - 1);
+    let [rows, columns] = [height, width].map(|extent| extent + 2 * radius);
+    let pixels = || (0..rows).flat_map(|y| (0..columns).map(move |x| (x, y)));
+    let pixel = |(x, y)| picture.get_pixel(inside(x, width), inside(y, height));
+    let plane = |channel: usize| pixels().map(move |at| f32::from(pixel(at).0[channel]) / 255.0);
+    gpu.upload(&(0..3).flat_map(plane).collect::<Vec<_>>(), [1, 3, rows, columns])
+}
+
+/// The filtered picture, plane by plane; prints what it took.
+pub fn apply(gpu: &GpuConv, filter: &Filter, picture: &RgbImage) -> gpuconv::Result<Vec<f32>> {
+    let x = upload(gpu, picture, filter.radius)?;
+    let weights: Vec<_> = filter.weights.iter().map(|weight| Weights::without_bias(weight)).collect();
+    let layer = gpu.chain(&filter.chain, &weights)?;
+    let y = layer.forward(&x)?; // the first time compiles
+    gpu.wait()?;
+    let (start, kernels) = (Instant::now(), layer.schedule(x.shape(), x.layout())?.name());
+    layer.forward(&x)?;
+    gpu.wait()?;
+    println!("{:7}  {:.2?} by {kernels}", filter.name, start.elapsed());
+    gpu.download(&y)
+}
+
+fn run(picture: Option<PathBuf>, folder: &Path) -> Result<(), Box<dyn Error>> {
+    let (gpu, picture) = (GpuConv::new()?, common::picture(picture.as_deref())?);
+    for filter in filters() {
+        let path = folder.join(filter.name).with_extension("png");
+        save(&path, &apply(&gpu, &filter, &picture)?, picture.dimensions())?;
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
+    common::exit_code(run(arguments.next(), &arguments.next().unwrap_or_default()))
+}
+
+/// Writes one plane as a grey picture, three as a colour one.
+fn save(path: &Path, planes: &[f32], (width, height): (u32, u32)) -> image::ImageResult<()> {
+    let pixels = (width * height) as usize;
+    let values = (0..pixels).flat_map(|pixel| planes.iter().skip(pixel).step_by(pixels));
+    let bytes: Vec<_> = values.map(|value| (value * 255.0).round() as u8).collect();
+    let colour = if planes.len() == pixels { ExtendedColorType::L8 } else { ExtendedColorType::Rgb8 };
+    image::save_buffer(path, &bytes, width, height, colour)
+}
