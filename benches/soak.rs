@@ -1,0 +1,147 @@
+//! A long run: layers and inputs of ever other shapes, uploads and downloads, for ten minutes or `GPUCONV_SOAK` seconds.
+//! Says every so often what memory and time it takes, and fails if either has grown by the end. Not in CI:
+//!
+//! ```sh
+//! scripts/headless cargo bench --bench soak
+//! ```
+
+use std::time::{Duration, Instant};
+
+use gpuconv::{
+    Activation, Chain, Conv2d, GpuConv, Layer, OwnedWeights, Result, Separable, Shape, Weights, random, reference,
+};
+
+/// Kinds of layers, and sizes that each meets in a round.
+const KINDS: u64 = 4;
+const SIZES: u64 = 4;
+const CHANNELS: u32 = 6;
+/// Lines that are printed.
+const SAMPLES: u32 = 40;
+/// What counts as growth of memory from the second quarter of the run to the last.
+const MOST_GROWTH: f64 = 1.10;
+/// Slowing of rounds, in the same way: other programs take their share of a machine, and differ.
+const MOST_SLOWING: f64 = 1.5;
+
+/// One look at the process.
+struct Sample {
+    resident: u64,
+    /// What the device's buffers take, and how many there are.
+    device_bytes: u64,
+    buffers: usize,
+    /// The fastest round since the sample before.
+    round: Duration,
+}
+
+impl Sample {
+    fn new(gpu: &GpuConv, round: Duration) -> Self {
+        let report = gpu.device().generate_allocator_report();
+        let (device_bytes, buffers) =
+            report.map_or((0, 0), |report| (report.total_allocated_bytes, report.allocations.len()));
+        Self { resident: resident(), device_bytes, buffers, round }
+    }
+}
+
+fn main() -> Result<()> {
+    let seconds = std::env::var("GPUCONV_SOAK").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(600);
+    let (gpu, start, length) = (GpuConv::new()?, Instant::now(), Duration::from_secs(seconds));
+    println!(
+        "{:>8} {:>8} {:>10} {:>13} {:>11} {:>8}",
+        "s", "rounds", "round ms", "resident MiB", "device MiB", "buffers"
+    );
+    let (mut samples, mut rounds, mut fastest) = (Vec::new(), 0u64, Duration::MAX);
+    // Layers that live as long as the program and meet sizes without end.
+    let lasting = (0..KINDS).map(|kind| Subject::new(&gpu, kind)).collect::<Result<Vec<_>>>()?;
+    while samples.is_empty() || start.elapsed() < length {
+        let began = Instant::now();
+        round(&gpu, &lasting, rounds)?;
+        (rounds, fastest) = (rounds + 1, fastest.min(began.elapsed()));
+        let elapsed = start.elapsed();
+        if elapsed >= length / SAMPLES * (samples.len() as u32 + 1) {
+            let sample = Sample::new(&gpu, fastest);
+            let [resident, device] =
+                [sample.resident, sample.device_bytes].map(|bytes| bytes as f64 / f64::from(1 << 20));
+            let (seconds, round) = (elapsed.as_secs_f64(), fastest.as_secs_f64() * 1e3);
+            println!("{seconds:>8.0} {rounds:>8} {round:>10.1} {resident:>13.1} {device:>11.1} {:>8}", sample.buffers);
+            samples.push(sample);
+            fastest = Duration::MAX;
+        }
+    }
+    judge(&samples);
+    Ok(())
+}
+
+/// New layers, each on a size, and the lasting ones on others.
+fn round(gpu: &GpuConv, lasting: &[Subject], round: u64) -> Result<()> {
+    for kind in 0..KINDS {
+        Subject::new(gpu, kind)?.check(gpu, round * KINDS + kind)?;
+        for size in 0..SIZES {
+            lasting[kind as usize].check(gpu, round * SIZES + size)?;
+        }
+    }
+    Ok(())
+}
+
+/// A layer, and what the oracle needs to follow it.
+struct Subject {
+    layer: Layer,
+    weights: Vec<OwnedWeights>,
+}
+
+impl Subject {
+    /// Weights are whole numbers, so that answers are exact.
+    fn new(gpu: &GpuConv, kind: u64) -> Result<Self> {
+        let chain: Chain = match kind {
+            0 => Conv2d::new(CHANNELS, 10).kernel_size(3).padding(1).activation(Activation::Relu).into(),
+            1 => Conv2d::pointwise(CHANNELS, 20).activation(Activation::Relu6).into(),
+            2 => Separable::new(CHANNELS, 12).kernel_size(3).stride(2).padding(1).into(),
+            _ => Chain::inverted_residual(CHANNELS, CHANNELS, 3, 1),
+        };
+        let draw = |(index, conv): (usize, &Conv2d)| OwnedWeights {
+            weight: random::integers(&format!("w{index}"), conv.weight_shape().len(), 2),
+            bias: Some(random::integers(&format!("b{index}"), conv.out_channels.into(), 2)),
+        };
+        let weights: Vec<_> = chain.convolutions().map(draw).collect();
+        let borrowed: Vec<Weights<'_>> = weights.iter().map(OwnedWeights::borrow).collect();
+        Ok(Self { layer: gpu.chain(&chain, &borrowed)?, weights })
+    }
+
+    /// Uploads, runs and downloads an input of some size; one answer in fifty is compared with the oracle's.
+    fn check(&self, gpu: &GpuConv, number: u64) -> Result<()> {
+        let [height, width] = [1 + number * 13 % 41, 1 + number * 29 % 53].map(|extent| extent as u32);
+        let shape = Shape { batch: 1 + (number % 3) as u32, channels: CHANNELS, height, width };
+        let values = random::integers(&format!("x{number}"), shape.len(), 2);
+        let output = gpu.download(&self.layer.forward(&gpu.upload(&values, shape)?)?)?;
+        if number.is_multiple_of(50) {
+            let weights: Vec<_> = self.weights.iter().map(OwnedWeights::borrow).collect();
+            let expected = reference::run(self.layer.chain(), &values, shape, &weights, None)?;
+            assert!(output.iter().zip(&expected.values).all(|(&value, &expected)| f64::from(value) == expected));
+        }
+        Ok(())
+    }
+}
+
+/// Fails if memory, buffers or time of the last quarter are more than those of the second.
+fn judge(samples: &[Sample]) {
+    let quarter = samples.len() / 4;
+    let (second, last) = (&samples[quarter..2 * quarter], &samples[samples.len() - quarter..]);
+    let grown = |name: &str, most: f64, of: fn(&Sample) -> f64| {
+        let [before, after] = [second, last].map(|part| part.iter().map(of).fold(0.0, f64::max));
+        let growth = if before > 0.0 { after / before } else { 1.0 };
+        println!("{name}: {growth:.3} of the second quarter's");
+        growth > most
+    };
+    let grown = [
+        grown("resident memory", MOST_GROWTH, |sample| sample.resident as f64),
+        grown("the device's memory", MOST_GROWTH, |sample| sample.device_bytes as f64),
+        grown("the number of buffers", MOST_GROWTH, |sample| sample.buffers as f64),
+        grown("the time of a round", MOST_SLOWING, |sample| sample.round.as_secs_f64()),
+    ];
+    assert!(!grown.contains(&true), "something has grown");
+}
+
+/// Memory of this process that is in RAM, bytes; zero where nobody says.
+fn resident() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").ok();
+    let pages = pages.and_then(|pages| pages.split(' ').nth(1)?.parse::<u64>().ok());
+    pages.unwrap_or(0) * 4096
+}
