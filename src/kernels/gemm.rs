@@ -42,6 +42,9 @@ pub enum Fetch {
     /// `fetch_row`, NCHW: so many neighbouring k of all pixels of an invocation, which are neighbours in a row.
     /// The source has the loads in its text.
     Rows { columns: u32 },
+    /// `fetch`, NCHW, for products through workgroup memory: four neighbours in a row of one k. Rows of the output are
+    /// filled up to whole quads.
+    Lines,
     /// NCHW, for products through workgroup memory: the source stages a block of an image by itself, `memory` bytes of
     /// workgroup memory beside.
     Blocks { height: u32, width: u32, memory: u32 },
@@ -92,7 +95,7 @@ pub fn access(run: &Run<'_>, source: &Source, pairs: bool) -> String {
         (Layout::Nchw, Fetch::Quads { .. }) => {
             (output.pixels().is_multiple_of(4), [include_str!("../../shaders/pixels_batch_nchw.wgsl"), nchw])
         }
-        (Layout::Nchw, Fetch::Rows { .. }) => {
+        (Layout::Nchw, Fetch::Rows { .. } | Fetch::Lines) => {
             (output.width.is_multiple_of(4), [include_str!("../../shaders/pixels_rows_nchw.wgsl"), nchw])
         }
         (Layout::Nchw, Fetch::Blocks { .. }) => {
@@ -106,7 +109,7 @@ pub fn access(run: &Run<'_>, source: &Source, pairs: bool) -> String {
     let input = match source.fetch {
         Fetch::Quads { aligned: true } if pairs => shader::INPUT_PAIRS,
         Fetch::Quads { aligned: true } => shader::INPUT_VEC4,
-        Fetch::Quads { aligned: false } | Fetch::Blocks { .. } => shader::INPUT_SCALAR,
+        Fetch::Quads { aligned: false } | Fetch::Blocks { .. } | Fetch::Lines => shader::INPUT_SCALAR,
         Fetch::Rows { .. } => "",
     };
     let output = if aligned_output { shader::OUTPUT_VEC4 } else { shader::OUTPUT_SCALAR };

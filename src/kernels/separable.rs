@@ -50,7 +50,7 @@ fn source(run: &Run<'_>, depthwise: &Conv2d) -> Result<Source, Unsupported> {
     let outputs = match run.layout {
         Layout::Nhwc if !depthwise.in_channels.is_multiple_of(4) => return Err(Unsupported::Layout(run.layout)),
         Layout::Nhwc => Outputs::Channels,
-        Layout::Nchw if run.output().width.is_multiple_of(4) => Outputs::Neighbours,
+        Layout::Nchw if padded_width(run) * 4 <= run.output().width * 5 => Outputs::Neighbours,
         Layout::Nchw => Outputs::Pixels,
     };
     let shader = Shader::new(match outputs {
@@ -61,7 +61,7 @@ fn source(run: &Run<'_>, depthwise: &Conv2d) -> Result<Source, Unsupported> {
     let (shader, loads) = match outputs {
         Outputs::Pixels => (shader.add(shader::window(run.layout)), taps as f64),
         _ => {
-            let window = Window::new(depthwise, outputs);
+            let window = Window::new(depthwise, outputs, padded_width(run) - run.output().width);
             let shader = shader.add(include_str!("../../shaders/source_depthwise_lines.wgsl"));
             (shader.add(&window.place()).add(&window.fetch()), window.loads())
         }
@@ -77,7 +77,10 @@ fn source(run: &Run<'_>, depthwise: &Conv2d) -> Result<Source, Unsupported> {
             .constants(&shader::geometry(depthwise))
             .constants(&[("TAP_QUADS", taps.div_ceil(4))])
             .text(),
-        fetch: Fetch::Quads { aligned: outputs == Outputs::Channels },
+        fetch: match outputs {
+            Outputs::Neighbours => Fetch::Lines,
+            _ => Fetch::Quads { aligned: outputs == Outputs::Channels },
+        },
         order: Order::ChannelFirst,
         link: 1,
         before: vec![(0, packing, "DEPTHWISE_AT"), (0, Packing::Bias { block: 1 }, "DEPTHWISE_BIAS_AT")],
@@ -87,14 +90,19 @@ fn source(run: &Run<'_>, depthwise: &Conv2d) -> Result<Source, Unsupported> {
     })
 }
 
+/// The output's width, filled up to whole quads.
+fn padded_width(run: &Run<'_>) -> u32 {
+    run.output().width.next_multiple_of(4)
+}
+
 /// Which four outputs of the depthwise convolution are made at a time.
 #[derive(Clone, Copy, PartialEq)]
 enum Outputs {
     /// Four channels of a pixel.
     Channels,
-    /// Four neighbours in a row.
+    /// Four neighbours in a row, of which the last of a row may be none.
     Neighbours,
-    /// Any four pixels.
+    /// Any four pixels: for rows so short that filling them up would add more than a quarter.
     Pixels,
 }
 
@@ -112,7 +120,8 @@ struct Window<'a> {
 }
 
 impl<'a> Window<'a> {
-    fn new(depthwise: &'a Conv2d, outputs: Outputs) -> Self {
+    /// `filled`: outputs behind the last of a row.
+    fn new(depthwise: &'a Conv2d, outputs: Outputs, filled: u32) -> Self {
         let [kernel_height, kernel_width] = depthwise.kernel_size;
         let [pad_top, pad_left, pad_bottom, pad_right] = depthwise.padding;
         let neighbours = if outputs == Outputs::Neighbours { 4 } else { 1 };
@@ -127,7 +136,8 @@ impl<'a> Window<'a> {
             lines.iter().copied().filter(|line| *line < before || last - line < behind).collect()
         };
         let padded_rows = padded(&rows, pad_top, pad_bottom);
-        let padded_columns = padded(&columns, pad_left, pad_right);
+        let filled = if outputs == Outputs::Neighbours { filled * depthwise.stride[1] } else { 0 };
+        let padded_columns = padded(&columns, pad_left, pad_right + filled);
         Self { depthwise, outputs, rows, columns, padded_rows, padded_columns }
     }
 
@@ -226,5 +236,33 @@ impl<'a> Window<'a> {
         let values: Vec<_> = (0..4).map(|output| format!("v{row}_{}", column(output))).collect();
         let component = ["x", "y", "z", "w"][tap as usize % 4];
         [format!("vec4<f32>({})", values.join(", ")), format!("vec4<f32>(w{}.{component})", tap / 4)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_that_are_not_checked_lie_in_the_image() {
+        let mut seen = 0;
+        let sizes = (1..=20).flat_map(|width| (1..=5).flat_map(move |kernel| (1..=3).map(move |s| (width, kernel, s))));
+        for (width, kernel, stride) in sizes {
+            for (dilation, left, right) in [(1, 0, 0), (1, 1, 1), (2, 0, 3), (1, 4, 1), (2, 3, 2)] {
+                let conv = Conv2d::depthwise(1).kernel_size([1, kernel]).stride([1, stride]).dilation([1, dilation]);
+                let conv = conv.padding([0, left, 0, right]);
+                let Ok(output) = conv.output_shape([1, 1, 1, width].into()) else { continue };
+                let padded = output.width.next_multiple_of(4);
+                let window = Window::new(&conv, Outputs::Neighbours, padded - output.width);
+                for column in window.columns.difference(&window.padded_columns) {
+                    for first in (0..padded).step_by(4) {
+                        let x = i64::from(first * stride + column) - i64::from(left);
+                        assert!((0..i64::from(width)).contains(&x), "{conv:?} on {width}: column {column} of {first}");
+                        seen += 1;
+                    }
+                }
+            }
+        }
+        assert!(seen > 1000, "{seen} columns were seen");
     }
 }

@@ -120,7 +120,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
     let output = run.output();
     let tiles_x = output.width.div_ceil(block.pixels);
     let pixels = match source.fetch {
-        Fetch::Quads { .. } | Fetch::Blocks { .. } => u64::from(output.batch) * output.pixels(),
+        Fetch::Quads { .. } | Fetch::Blocks { .. } | Fetch::Lines => u64::from(output.batch) * output.pixels(),
         Fetch::Rows { .. } => u64::from(output.batch) * u64::from(output.height) * u64::from(tiles_x * block.pixels),
     };
     let tile_pixels = block.threads * block.pixels;
@@ -184,12 +184,12 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
 /// How many rows of a source, or quads of k, a step of the loop takes, and how many k they are.
 fn steps(block: Block, layout: Layout, fetch: Fetch) -> [u32; 2] {
     match (fetch, layout) {
-        (Fetch::Quads { .. } | Fetch::Blocks { .. }, Layout::Nchw) => [1, block.steps],
-        (Fetch::Quads { .. } | Fetch::Blocks { .. }, Layout::Nhwc) => [1, 4],
         (Fetch::Rows { columns }, _) => {
             let rows = (block.steps / columns).max(1);
             [rows, rows * columns]
         }
+        (_, Layout::Nchw) => [1, block.steps],
+        (_, Layout::Nhwc) => [1, 4],
     }
 }
 

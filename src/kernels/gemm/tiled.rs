@@ -53,20 +53,23 @@ const ONE_SEGMENT: &str = "alias Located = Place;\n\
 pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe {
     let Product { link, weights, params, wgsl, padded_depth } = product(run, source, tile.channels, tile.depth);
     let output = run.output();
-    let (blocks, memory) = match source.fetch {
-        Fetch::Blocks { height, width, memory } => {
-            ([output.height.div_ceil(height), output.width.div_ceil(width)], memory)
-        }
-        Fetch::Quads { .. } | Fetch::Rows { .. } => ([0; 2], 0),
+    let staging = match run.layout {
+        Layout::Nchw => include_str!("../../../shaders/tile_nchw.wgsl"),
+        Layout::Nhwc => include_str!("../../../shaders/tile_nhwc.wgsl"),
     };
-    let (tiles, staging) = match (source.fetch, run.layout) {
-        (Fetch::Blocks { .. }, _) => (u64::from(output.batch) * u64::from(blocks[0]) * u64::from(blocks[1]), ""),
-        (_, layout) => {
-            let staging = match layout {
-                Layout::Nchw => include_str!("../../../shaders/tile_nchw.wgsl"),
-                Layout::Nhwc => include_str!("../../../shaders/tile_nhwc.wgsl"),
-            };
-            ((u64::from(output.batch) * output.pixels()).div_ceil(tile.pixels.into()), staging)
+    let rows = u64::from(output.batch) * u64::from(output.height);
+    // Tiles, how many of them an image has (or quads a row), staging, workgroup memory beside the tile's.
+    let (tiles, [tiles_y, tiles_x], staging, memory) = match source.fetch {
+        Fetch::Blocks { height, width, memory } => {
+            let blocks = [output.height.div_ceil(height), output.width.div_ceil(width)];
+            (u64::from(output.batch) * u64::from(blocks[0]) * u64::from(blocks[1]), blocks, "", memory)
+        }
+        Fetch::Lines => {
+            let quads = output.width.div_ceil(4);
+            ((rows * u64::from(quads) * 4).div_ceil(tile.pixels.into()), [0, quads], staging, 0)
+        }
+        Fetch::Quads { .. } | Fetch::Rows { .. } => {
+            ((rows * u64::from(output.width)).div_ceil(tile.pixels.into()), [0; 2], staging, 0)
         }
     };
     let workgroups = tiles * u64::from(params.panels) * u64::from(link.groups);
@@ -105,7 +108,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
         passes: vec![Pass {
             wgsl,
             operands: single_pass_operands(run),
-            params: Params { tiles_y: blocks[0], tiles_x: blocks[1], work: workgroups as u32, ..params },
+            params: Params { tiles_y, tiles_x, work: workgroups as u32, ..params },
             workgroup: tile.threads(),
             workgroups,
             workgroup_memory: tile.workgroup_memory() + memory,
