@@ -78,7 +78,7 @@ impl GpuConv {
         let failed = lock(&failed).take();
         failed.map_or(Ok(()), Err)?;
         match self.device().adapter_info().device_type {
-            wgpu::DeviceType::Cpu => rehearse(self, &passes),
+            wgpu::DeviceType::Cpu => rehearse(self, passes),
             _ => Ok(()),
         }
     }

@@ -1,8 +1,9 @@
 //! First runs of shaders without work, for software devices: they compile at the first dispatch.
 
+use std::cmp::Reverse;
 use std::num::NonZero;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::device::lock;
 use crate::error::Result;
@@ -17,19 +18,21 @@ const WRITING: Duration = Duration::from_millis(5);
 const BYTES: u64 = 4096;
 
 /// Runs each pass once on a device. A software device compiles one at a time, but several devices compile side by side,
-/// and what one has compiled the others find in the driver's cache on the disk. So helpers, devices of their own, start
-/// at the other end.
-pub fn rehearse(gpu: &GpuConv, passes: &[(String, Pass)]) -> Result<()> {
-    // Whether some device has run it; locked while one does.
-    let turns: Vec<_> = passes.iter().map(|_| Mutex::new(false)).collect();
+/// and what one has compiled the others find in the driver's cache on the disk. So helpers, devices of their own, take
+/// turns with it. Those that take longest to compile go first, so that nobody waits for them at the end; which these are
+/// is guessed from their texts' lengths.
+pub fn rehearse(gpu: &GpuConv, mut passes: Vec<(String, Pass)>) -> Result<()> {
+    passes.sort_by_key(|(_, pass)| Reverse(pass.wgsl.len()));
+    // When some device has run it; locked while one does.
+    let turns: Vec<_> = passes.iter().map(|_| Mutex::new(None)).collect();
     let help = || {
         let Some(helper) = twin(gpu) else { return };
-        for (turn, (name, pass)) in turns.iter().zip(passes).rev() {
+        for (turn, (name, pass)) in turns.iter().zip(&passes) {
             if let Ok(mut done) = turn.try_lock()
-                && !*done
+                && done.is_none()
             {
                 // An error shows on the device itself.
-                *done = run(&helper, name, pass).is_ok();
+                *done = run(&helper, name, pass).is_ok().then(Instant::now);
             }
         }
     };
@@ -39,20 +42,17 @@ pub fn rehearse(gpu: &GpuConv, passes: &[(String, Pass)]) -> Result<()> {
             scope.spawn(help);
         });
         let mut left = Vec::new();
-        for (turn, (name, pass)) in turns.iter().zip(passes) {
+        for (turn, (name, pass)) in turns.iter().zip(&passes) {
             match turn.try_lock() {
-                Ok(mut done) if !*done => {
+                Ok(mut done) if done.is_none() => {
                     run(gpu, name, pass)?;
-                    *done = true;
+                    *done = Some(Instant::now());
                 }
                 _ => left.push((turn, name, pass)),
             }
         }
-        for (turn, ..) in &left {
-            drop(lock(turn));
-        }
-        if !left.is_empty() {
-            std::thread::sleep(WRITING);
+        if let Some(last) = left.iter().filter_map(|(turn, ..)| *lock(turn)).max() {
+            std::thread::sleep(WRITING.saturating_sub(last.elapsed()));
         }
         left.into_iter().try_for_each(|(_, name, pass)| run(gpu, name, pass))
     })

@@ -1,6 +1,7 @@
 //! `run`: npy files in, an npy file out. Files are in PyTorch's order; a problem's `nhwc` is the layout on the device.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use clap::Args;
 use gpuconv::shape::{from_nchw, to_nchw};
@@ -52,6 +53,8 @@ struct Done<'a> {
     schedule: String,
     output: &'a Path,
     shape: [u32; 4],
+    /// From asking for a device to the output on the host, compiling included: what a first use takes.
+    first_ms: f64,
 }
 
 /// What the files hold.
@@ -109,6 +112,7 @@ impl Run {
     }
 
     fn compute(&self, target: &Target, problem: &Problem, files: &Files) -> Outcome<(Vec<f32>, Done<'_>)> {
+        let start = Instant::now();
         let gpu = target.open()?;
         let weights: Vec<_> =
             files.weights.iter().map(|(weight, bias)| Weights { weight, bias: bias.as_deref() }).collect();
@@ -121,14 +125,16 @@ impl Run {
             Some(residual) => layer.forward_residual(&input, &upload(residual, problem.output()?)?)?,
             None => layer.forward(&input)?,
         };
+        let values = to_nchw(&gpu.download(&output)?, output.shape(), output.layout());
         let done = Done {
             problem: problem.to_string(),
             adapter: adapter_name(&gpu),
             schedule: layer.schedule(problem.input, problem.layout)?.name(),
             output: &self.output,
             shape: output.shape().into(),
+            first_ms: start.elapsed().as_secs_f64() * 1e3,
         };
-        Ok((to_nchw(&gpu.download(&output)?, output.shape(), output.layout()), done))
+        Ok((values, done))
     }
 }
 

@@ -25,6 +25,11 @@ pub const IMPLICIT_GEMM_SUBGROUP: Kernel =
 /// eight pixels loads less for each than one of four.
 const UNIFORM_BLOCKS: &[[u32; 2]] = &[[16, 8]];
 const SUBGROUP_BLOCKS: &[[u32; 2]] = &[[32, 8], [32, 4], [8, 8]];
+/// The same for strides at which neighbours share few inputs, so that four pixels load no more for each than eight, and
+/// compile in half the time.
+const STRIDED_SUBGROUP_BLOCKS: &[[u32; 2]] = &[[32, 4], [8, 8]];
+/// Bytes of weights beyond which they come from memory, not from a core's cache: eight pixels read them half as often.
+const MOST_CACHED: u64 = 4 << 20;
 /// Beyond this many kernel columns, a row of them written out takes drivers too long to compile.
 const MOST_COLUMNS: u32 = 7;
 /// With the weights of five columns, 16 channels each, AMD's compiler spills on GCN; with those of three it does not.
@@ -56,7 +61,9 @@ fn by_broadcasts(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported>
         let source = if has_rows(run) { rows(run, name, block) } else { windows(run, name) };
         registers::recipe(run, &source, block)
     };
-    fitting(run, caps, registers::subgroup_blocks(caps, SUBGROUP_BLOCKS)?.into_iter().map(recipe).collect())
+    let is_strided = run.last().stride[1] > 1 && 4 * run.last().weight_shape().len() <= MOST_CACHED;
+    let blocks = if is_strided { STRIDED_SUBGROUP_BLOCKS } else { SUBGROUP_BLOCKS };
+    fitting(run, caps, registers::subgroup_blocks(caps, blocks)?.into_iter().map(recipe).collect())
 }
 
 fn check(run: &Run<'_>) -> Result<(), Unsupported> {

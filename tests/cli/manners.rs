@@ -74,6 +74,7 @@ fn scripts_are_given_json() {
     let done: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(&output)));
     assert_eq!((&done["shape"], &done["problem"]), (&serde_json::json!([1, 1, 3, 2]), &PROBLEM.into()));
     assert!(done["schedule"].as_str().unwrap().starts_with("direct/") && done["adapter"].is_string());
+    assert!(done["first_ms"].as_f64().unwrap() > 0.0);
     assert!(std::fs::exists(done["output"].as_str().unwrap()).unwrap());
 
     let verified = json(&["verify", "--json", "--kernel=direct", "depthwise 1x4x3x3 k3 p1 relu"]);
