@@ -122,6 +122,7 @@ impl Subject {
 
 /// Fails if memory, buffers or time of the last quarter are more than those of the second.
 fn judge(samples: &[Sample]) {
+    assert!(samples.len() >= 8, "{} samples are too few to tell: let it run for longer", samples.len());
     let quarter = samples.len() / 4;
     let (second, last) = (&samples[quarter..2 * quarter], &samples[samples.len() - quarter..]);
     let grown = |name: &str, most: f64, of: fn(&Sample) -> f64| {

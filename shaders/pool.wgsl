@@ -22,7 +22,7 @@ fn main(
 ) {
     let plane = workgroup_index(workgroup, grid) * PLANES + local / PLANE_DISTANCE % PLANES;
     let lane = local / LANE_DISTANCE % LANES;
-    let start = plane_start(min(plane, params.work - 1u));
+    let start = plane_start(min(plane, max(params.work, 1u) - 1u));
 
     var sum = 0.0;
     for (var first = 0u; first < in_pixels(); first += LANES) {

@@ -134,6 +134,9 @@ impl From<Error> for Failure {
             let list = [": ", "; ", "\n"].iter().filter_map(|mark| message.find(mark)).min().unwrap_or(message.len());
             message.insert_str(list, &format!(" (did you mean `{near}`?)"));
         }
+        if matches!(error, Error::Parse(_)) && forgot_quotes() {
+            message += "\na problem is one argument: quote it";
+        }
         match error {
             Error::NoAdapter { .. }
             | Error::RequestDevice(_)
@@ -191,7 +194,18 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
     let text = error.to_string();
     let message = text.split("\nUsage:").next().unwrap_or(&text);
-    fail(2, &one_line(message.strip_prefix("error: ").unwrap_or(message)).replace(" tip: ", "; "))
+    let mut message = one_line(message.strip_prefix("error: ").unwrap_or(message)).replace(" tip: ", "; ");
+    if forgot_quotes() {
+        message += "; a problem is one argument: quote it";
+    }
+    fail(2, &message)
+}
+
+/// Whether the words of a problem seem to be arguments of their own.
+fn forgot_quotes() -> bool {
+    let arguments: Vec<_> = std::env::args().collect();
+    let is_bare = |pair: &[String]| !pair[0].starts_with("--") && near::OPERATIONS.contains(&pair[1].as_str());
+    arguments.windows(2).any(is_bare)
 }
 
 fn one_line(text: &str) -> String {

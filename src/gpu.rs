@@ -175,7 +175,8 @@ impl GpuConv {
     }
 
     /// How a chain would be computed here, by what is known of the device: what was measured, and which shaders its
-    /// driver refused.
+    /// driver refused. The whole batch, that is: layers cut one that is too large into bands of
+    /// [`planner::images_at_once`](crate::planner::images_at_once).
     ///
     /// # Errors
     /// As [`Planner::schedule`].
@@ -189,7 +190,8 @@ impl GpuConv {
     /// # Errors
     /// As [`Planner::schedule`].
     pub fn alternatives(&self, chain: &Chain, input: Shape, layout: Layout) -> Result<Vec<Schedule>> {
-        Planner { caps: self.caps(), profile: &self.profile() }.alternatives(chain, input, layout)
+        let (profile, refused) = (self.profile(), self.shared.refused());
+        Planner { caps: self.caps(), profile: &profile }.alternatives_without(&refused, chain, input, layout)
     }
 
     /// Measures what could compute a chain or a part of it on inputs of one size, for as long as `time`, checks it

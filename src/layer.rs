@@ -119,9 +119,9 @@ impl Layer {
     pub fn warm_up(&self, input: impl Into<Shape>, layout: Layout) -> Result<()> {
         let input = input.into();
         self.gpu.compile_ahead(|| {
-            let batch = planner::images_at_once(&self.chain, input, self.gpu.caps())?;
-            let schedule = self.gpu.schedule(&self.chain, Shape { batch, ..input }, layout, &self.choice)?;
-            Ok(vec![schedule])
+            let bands = planner::band_inputs(&self.chain, input, self.gpu.caps())?;
+            let schedule = |(band, input)| self.schedule_band(band > 0, input, layout);
+            bands.into_iter().enumerate().map(schedule).collect()
         })
     }
 
@@ -167,7 +167,7 @@ impl Layer {
         Ok(output)
     }
 
-    /// Records the layer into the caller's encoder. Nothing is submitted; nothing is allocated either from the
+    /// Records the layer into the caller's encoder. Nothing is submitted; nothing is allocated on the device either from the
     /// second time on with the same tensors, for their bind groups are kept (of the last 16 pairs).
     ///
     /// ```
@@ -264,26 +264,32 @@ impl Layer {
 
     /// One plan for the whole batch where that can be, else one for each band of images; bands of a size share it.
     fn make_bands(&self, input: Shape, layout: Layout) -> Result<Vec<(u32, Arc<Plan>)>> {
-        let caps = self.gpu.caps();
-        let at_once = planner::images_at_once(&self.chain, input, caps)?;
-        if at_once == input.batch {
-            return Ok(vec![(0, Arc::new(self.make_plan(input, layout)?))]);
-        }
-        let band = Arc::new(self.make_plan(Shape { batch: at_once, ..input }, layout)?);
-        let mut bands: Vec<_> = (0..input.batch / at_once).map(|index| (index * at_once, band.clone())).collect();
-        let rest = input.batch % at_once;
-        if rest > 0 {
-            let plan = self.make_plan(Shape { batch: rest, ..input }, layout)?;
-            bands.push((input.batch - rest, Arc::new(plan)));
-        }
+        let inputs = planner::band_inputs(&self.chain, input, self.gpu.caps())?;
+        let plan = |(band, &input)| Ok(Arc::new(self.make_plan(band > 0, input, layout)?));
+        let plans = inputs.iter().enumerate().map(plan).collect::<Result<Vec<_>>>()?;
+        let (at_once, whole) = (inputs[0].batch, &plans[0]);
+        let count = input.batch.checked_div(at_once).unwrap_or(1);
+        let mut bands: Vec<_> = (0..count).map(|index| (index * at_once, whole.clone())).collect();
+        bands.extend(plans.get(1).map(|rest| (count * at_once, rest.clone())));
         Ok(bands)
     }
 
+    /// How a band is computed: the first, or the rest of the batch.
+    fn schedule_band(&self, is_rest: bool, input: Shape, layout: Layout) -> Result<Schedule> {
+        match self.gpu.schedule(&self.chain, input, layout, &self.choice) {
+            // The recipe that was asked for may be one of larger batches only.
+            Err(Error::UnknownKernel { .. }) if is_rest => {
+                self.gpu.schedule(&self.chain, input, layout, &self.choice.of_kernels())
+            }
+            schedule => schedule,
+        }
+    }
+
     /// Plans and compiles. Where the driver refuses a shader, plans again without it.
-    fn make_plan(&self, input: Shape, layout: Layout) -> Result<Plan> {
+    fn make_plan(&self, is_rest: bool, input: Shape, layout: Layout) -> Result<Plan> {
         loop {
             let refused = self.gpu.shared().refused().len();
-            let schedule = self.gpu.schedule(&self.chain, input, layout, &self.choice)?;
+            let schedule = self.schedule_band(is_rest, input, layout)?;
             let plan = self.compile(input, schedule);
             if plan.is_ok() || self.gpu.shared().refused().len() == refused {
                 return plan;

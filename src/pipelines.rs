@@ -35,11 +35,15 @@ impl GpuConv {
     /// # Errors
     /// What [`GpuConv::schedule`] and the device say; of several errors the first that is noticed.
     pub fn warm_up(&self, chains: &[(Chain, Shape, Layout)]) -> Result<()> {
-        let schedule = |(chain, input, layout): &(Chain, Shape, Layout)| {
-            let batch = planner::images_at_once(chain, *input, self.caps())?;
-            self.schedule(chain, Shape { batch, ..*input }, *layout, &Choice::Auto)
-        };
-        self.compile_ahead(|| chains.iter().map(schedule).collect())
+        self.compile_ahead(|| {
+            let mut schedules = Vec::new();
+            for (chain, input, layout) in chains {
+                for band in planner::band_inputs(chain, *input, self.caps())? {
+                    schedules.push(self.schedule(chain, band, *layout, &Choice::Auto)?);
+                }
+            }
+            Ok(schedules)
+        })
     }
 
     /// Compiles the shaders of schedules. Where the driver refuses one, schedules are made again without it.

@@ -15,6 +15,7 @@ use crate::profile::Profile;
 use crate::shape::{Layout, Shape};
 use crate::workspace::Workspace;
 
+pub(crate) use bands::band_inputs;
 pub use bands::images_at_once;
 use cut::{Wanted, is_called};
 use model::Parts;
@@ -54,6 +55,18 @@ impl Choice {
     /// not counted: they are there whatever the recipes.)
     pub fn within(self, workspace: u64) -> Self {
         Self::Within(Box::new(self), workspace)
+    }
+
+    /// The same with the names of kernels in place of their recipes', of which inputs of another size may have others.
+    pub(crate) fn of_kernels(&self) -> Self {
+        match self {
+            Self::Named(names) => {
+                let kernels = names.split('+').map(|name| name.split('/').next().unwrap_or(name));
+                Self::Named(kernels.collect::<Vec<_>>().join("+"))
+            }
+            Self::Within(choice, workspace) => Self::Within(Box::new(choice.of_kernels()), *workspace),
+            Self::Auto | Self::Fusion(_) => self.clone(),
+        }
     }
 }
 
@@ -269,13 +282,21 @@ impl Planner<'_> {
         let shapes = chain.shapes(input)?;
         let considered = self.consider(chain, &shapes, layout, refused);
         let wanted = Wanted::new(choice);
-        check_names(&considered, wanted.names())?;
+        if let Err(unknown) = check_names(&considered, wanted.names()) {
+            let without_refusals = self.consider(chain, &shapes, layout, &Refused::new());
+            check_names(&without_refusals, wanted.names()).map_err(|_| unknown)?;
+            let rejected = wanted.names().iter().map(|name| (name.to_string(), Unsupported::Refused)).collect();
+            return Err(Error::NoKernel {
+                problem: format!("a chain of {} on {input}", chain.links().len()),
+                rejected,
+            });
+        }
         match cut::cheapest(&considered, chain.links().len(), &wanted) {
             Some(steps) => {
                 let workspace = Workspace::new(chain, &shapes, &steps, self.caps);
                 Ok(Schedule { steps, considered: considered.into(), workspace })
             }
-            None => Err(no_schedule(chain, input, considered)),
+            None => Err(no_schedule(chain, input, considered, wanted.names())),
         }
     }
 
@@ -284,7 +305,18 @@ impl Planner<'_> {
     /// # Errors
     /// As [`Planner::schedule`].
     pub fn alternatives(&self, chain: &Chain, input: Shape, layout: Layout) -> Result<Vec<Schedule>> {
-        let auto = self.schedule(chain, input, layout, &Choice::Auto)?;
+        self.alternatives_without(&Refused::new(), chain, input, layout)
+    }
+
+    /// The same without shaders that the driver refused.
+    pub(crate) fn alternatives_without(
+        &self,
+        refused: &Refused,
+        chain: &Chain,
+        input: Shape,
+        layout: Layout,
+    ) -> Result<Vec<Schedule>> {
+        let auto = self.schedule_without(refused, chain, input, layout, &Choice::Auto)?;
         let (shapes, count) = (chain.shapes(input)?, chain.links().len());
         let mut schedules = vec![auto.clone()];
         for answer in auto.considered.iter() {
@@ -344,7 +376,7 @@ fn check_names(considered: &[Considered], wanted: &[&str]) -> Result<()> {
     }
 }
 
-fn no_schedule(chain: &Chain, input: Shape, considered: Vec<Considered>) -> Error {
+fn no_schedule(chain: &Chain, input: Shape, considered: Vec<Considered>, wanted: &[&str]) -> Error {
     let links = chain.links().len();
     let covers = |answer: &Considered, link: usize| (answer.first..answer.first + answer.links).contains(&link);
     // Of a chain the first link that nothing computes is what there is to say.
@@ -357,6 +389,11 @@ fn no_schedule(chain: &Chain, input: Shape, considered: Vec<Considered>) -> Erro
         if missing.is_some() || rejected.iter().all(|(kernel, _)| kernel != answer.kernel) {
             rejected.push((answer.kernel.to_string(), reason));
         }
+    }
+    // And of these only those that were asked for, if they said anything.
+    let is_wanted = |kernel: &str| wanted.iter().any(|name| is_called(name, kernel));
+    if missing.is_none() && rejected.iter().any(|(kernel, _)| is_wanted(kernel)) {
+        rejected.retain(|(kernel, _)| is_wanted(kernel));
     }
     let problem = match missing {
         _ if links == 1 => "a link".into(),

@@ -1,4 +1,5 @@
-//! The examples, run, and their numbers checked against loops on the CPU that share nothing with the kernels.
+//! The examples, run; the numbers of all but `classify`, whose networks have tests of their own, checked against loops
+//! on the CPU that share nothing with the kernels.
 
 // Each example is a program: what its own `main` uses is not used here, and what two share is here twice.
 #![allow(dead_code, clippy::duplicate_mod)]

@@ -34,8 +34,7 @@ impl Case {
             let weight = random::integers("weight", conv.weight_shape().len(), 2);
             (weight, random::integers("bias", conv.out_channels.into(), 2))
         };
-        let output = *chain.shapes(input).unwrap().last().unwrap();
-        let residual = chain.outside_residual().map(|_| random::integers("residual", output.len(), 2));
+        let residual = residual_shape(&chain, input).map(|shape| random::integers("residual", shape.len(), 2));
         let weights = chain.convolutions().map(draw).collect();
         Self { weights, input, values: random::integers("input", input.len(), 2), residual, chain }
     }
@@ -52,13 +51,18 @@ impl Case {
         let output = layer.output_shape(self.input)?;
         let upload = |values: &[f32], shape| gpu.upload_as(&shape::from_nchw(values, shape, layout), shape, layout);
         let x = upload(&self.values, self.input)?;
-        let y = match &self.residual {
-            Some(residual) => layer.forward_residual(&x, &upload(residual, output)?)?,
+        let y = match self.residual.as_ref().zip(residual_shape(&self.chain, self.input)) {
+            Some((residual, shape)) => layer.forward_residual(&x, &upload(residual, shape)?)?,
             None => layer.forward(&x)?,
         };
         assert_eq!(shape::to_nchw(&gpu.download(&y)?, output, layout), right, "{} {layout}", self.input);
         Ok(layer.schedule(self.input, layout)?.steps[0].recipe.passes[0].params.batch)
     }
+}
+
+/// The shape of a chain's residual from outside.
+fn residual_shape(chain: &Chain, input: Shape) -> Option<Shape> {
+    Some(chain.shapes(input).unwrap()[chain.outside_residual()? + 1])
 }
 
 /// Link by link, by the kernel that compiles fastest.
@@ -99,6 +103,26 @@ fn a_batch_larger_than_a_binding_is_computed_in_bands() {
     assert!(matches!(refused, Err(Error::TooLarge { needed: 3840, limit: 3839, .. })), "{refused:?}");
     let refused = Case::new(chain(), [1, 4, 8, 8]).check(&narrow(&gpu, 1023), Layout::Nchw, Choice::Auto);
     assert!(matches!(refused, Err(Error::TooLarge { needed: 1024, limit: 1023, .. })), "{refused:?}");
+}
+
+#[test]
+fn a_residual_inside_of_a_chain_starts_bands_where_it_may() {
+    let gpu = downlevel();
+    // Images of 48 bytes, each 16th of which may start a band.
+    let inner = Conv2d::pointwise(64, 3).residual(Residual::BeforeActivation);
+    let case = |batch| Case::new(Chain::from(inner.clone()).then(Conv2d::pointwise(3, 64)), [batch, 64, 2, 2]);
+    assert_eq!(case(18).check(&narrow(&gpu, 17 * 1024), Layout::Nchw, direct()), Ok(16));
+    let refused = case(6).check(&narrow(&gpu, 5 * 1024), Layout::Nchw, direct());
+    assert!(matches!(refused, Err(Error::TooLarge { .. })), "{refused:?}");
+}
+
+/// A recipe for several images, by its name, and a last band of one.
+#[test]
+fn the_rest_of_a_batch_takes_the_named_kernel() {
+    let gpu = downlevel().with_caps(|caps| Caps { max_storage_binding: 65 * 256, is_cpu: false, ..caps });
+    let case = Case::new(Conv2d::pointwise(64, 64), [66, 64, 1, 1]);
+    assert_eq!(case.check(&gpu, Layout::Nchw, Choice::Named("matvec/32x4x16".into())), Ok(65));
+    assert!(case.check(&gpu, Layout::Nchw, Choice::Named("matvec/32x1x32".into())).is_err());
 }
 
 /// With the limits that the device itself enforces: images of 64 MiB, two of which are a binding.
@@ -208,6 +232,7 @@ fn indices_are_counted_up_to_their_limit() {
             (Chain::from(Conv2d::new(8, 8).kernel_size(3).padding(1)), [most / 8, 8, 1, 1]),
             (Chain::from(Conv2d::new(16, 16).groups(4).kernel_size(3).padding(1)), [1 << 7, 16, 1 << 10, 1 << 10]),
             (Chain::from(Separable::new(8, 8).kernel_size(3).padding(1)), [most / 8, 8, 1, 1]),
+            (Chain::from(Separable::new(1, 1).kernel_size(3).padding(1)), [1, 1, 1, most]),
             (Chain::inverted_residual(2, 2, 1, 1), [most / 2, 2, 1, 1]),
             (Chain::inverted_residual(1, 1, 2, 1), [most / 2, 1, 1, 1]),
             (Chain::from(gpuconv::Link::GlobalAveragePool), [most / 16, 16, 1, 1]),

@@ -74,7 +74,8 @@ ACTIVATION is relu, relu6, silu, hardswish or clamp:LOW,HIGH; RESIDUAL is residu
 or residual:after. Left out means stride 1, padding 0, dilation 1, one group, a bias, no activation, NCHW; of a network
 images of 224x224, 1000 classes, width 1.";
 
-const EXIT_CODES: &str = "Exit codes: 0 fine, 1 a check failed, 2 the call or its files are wrong, 3 no usable device.";
+const EXIT_CODES: &str =
+    "Exit codes: 0 fine, 1 a check failed, 2 the call or its files are wrong, 3 no usable device, or it failed.";
 
 /// The end of `-h`.
 pub fn short(examples: Examples) -> String {

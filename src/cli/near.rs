@@ -2,7 +2,9 @@
 
 use gpuconv::{Error, ParseError};
 
-const OPERATIONS: &[&str] = &["conv", "depthwise", "pointwise", "separable", "pool", "mobilenet_v1", "mobilenet_v2"];
+/// The words that problems begin with.
+pub const OPERATIONS: &[&str] =
+    &["conv", "depthwise", "pointwise", "separable", "pool", "mobilenet_v1", "mobilenet_v2"];
 const OPTIONS: &[&str] =
     &["relu", "relu6", "silu", "hardswish", "clamp:LOW,HIGH", "residual", "residual:after", "nobias", "nhwc"];
 

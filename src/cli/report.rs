@@ -34,8 +34,8 @@ pub struct Report {
     /// Write the numbers as an object; the page only if --output asks for it
     #[arg(long)]
     json: bool,
-    /// Report a network, `mobilenet_v1` or `mobilenet_v2`; its problem line says more than these two options
-    #[arg(long, value_name = "NAME")]
+    /// Report a network; its problem line says more than these two options
+    #[arg(long, value_name = "NAME", value_parser = ["mobilenet_v1", "mobilenet_v2"])]
     network: Option<String>,
     /// Images of the --network
     #[arg(long, default_value_t = 1, requires = "network")]

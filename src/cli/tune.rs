@@ -22,8 +22,8 @@ pub struct Tune {
     /// Tune for the problems of a file, one a line; lines that begin with # are none
     #[arg(long, value_name = "FILE")]
     cases: Option<PathBuf>,
-    /// Tune for a network, `mobilenet_v1` or `mobilenet_v2`; its problem line says more than these two options
-    #[arg(long, value_name = "NAME")]
+    /// Tune for a network; its problem line says more than these two options
+    #[arg(long, value_name = "NAME", value_parser = ["mobilenet_v1", "mobilenet_v2"])]
     network: Option<String>,
     /// Images of the --network
     #[arg(long, default_value_t = 1, requires = "network")]
@@ -116,10 +116,18 @@ impl Tune {
             Some(path) => fs::read_to_string(path).map_err(|error| unreadable(path, &error))?,
             None => String::new(),
         };
-        let lines = file.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let lines = (1..).zip(file.lines().map(str::trim));
+        let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+        let of_file = lines.map(|(number, line)| {
+            let path = self.cases.as_deref().unwrap_or(Path::new("")).display();
+            Case::parse(line).map_err(|error| match error {
+                Failure::Call(message) => Failure::Call(format!("{path}:{number}: {message}")),
+                other => other,
+            })
+        });
         let network = self.network.as_ref().map(|name| format!("{name} {}", self.batch));
-        let given = self.problems.iter().map(String::as_str).chain(network.as_deref()).chain(lines);
-        let cases = given.map(Case::parse).collect::<Outcome<Vec<_>>>()?;
+        let given = self.problems.iter().map(String::as_str).chain(network.as_deref());
+        let cases = given.map(Case::parse).chain(of_file).collect::<Outcome<Vec<_>>>()?;
         match cases.is_empty() {
             false => Ok(cases),
             true if self.report => tuner::cases().map(Case::parse).collect(),

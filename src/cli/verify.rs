@@ -85,11 +85,23 @@ impl Verify {
         };
         let known = || KERNELS.iter().chain(POOL).map(|kernel| kernel.name.to_string());
         if let Some(name) = self.kernel.as_ref().filter(|name| known().all(|known| known != **name)) {
+            let kernel = kernel_of(name);
+            if known().any(|known| known == kernel) {
+                let message =
+                    format!("--kernel is a kernel's name here; `{kernel}` with --all-variants has all its recipes");
+                return Err(Failure::Call(message));
+            }
             return Err(Error::UnknownKernel { name: name.clone(), known: known().collect() }.into());
         }
         let gpu = target.device()?;
         let start = Instant::now();
         let checks = self.check_all(target, &problems)?;
+        if checks.is_empty() {
+            let kernel = self.kernel.as_deref().unwrap_or("any kernel");
+            return Err(Failure::Call(format!(
+                "nothing was checked: {kernel} takes none of the problems on this device"
+            )));
+        }
         let failed = checks.iter().filter(|check| !check.passes()).count();
         let what = format!("{} checks on {} cases", checks.len(), problems.len());
         let seconds = start.elapsed().as_secs_f64();

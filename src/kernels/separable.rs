@@ -50,7 +50,7 @@ fn source(run: &Run<'_>, depthwise: &Conv2d) -> Result<Source, Unsupported> {
     let outputs = match run.layout {
         Layout::Nhwc if !depthwise.in_channels.is_multiple_of(4) => return Err(Unsupported::Layout(run.layout)),
         Layout::Nhwc => Outputs::Channels,
-        Layout::Nchw if padded_width(run) * 4 <= run.output().width * 5 => Outputs::Neighbours,
+        Layout::Nchw if u64::from(padded_width(run)) * 4 <= u64::from(run.output().width) * 5 => Outputs::Neighbours,
         Layout::Nchw => Outputs::Pixels,
     };
     let shader = Shader::new(match outputs {

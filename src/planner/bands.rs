@@ -18,7 +18,8 @@ pub fn images_at_once(chain: &Chain, input: Shape, caps: &Caps) -> Result<u32> {
         return Ok(input.batch);
     }
     let image = |shape: &Shape| Shape { batch: 1, ..*shape }.bytes();
-    let outer = [shapes[0], shapes[shapes.len() - 1]];
+    let residual = chain.outside_residual().map(|link| shapes[link + 1]);
+    let outer: Vec<_> = [shapes[0], shapes[shapes.len() - 1]].into_iter().chain(residual).collect();
     let (alignment, batch) = (u64::from(caps.storage_offset_alignment), u64::from(input.batch));
     let steps = outer.iter().map(|shape| step(image(shape), alignment));
     // As powers of two the larger is a multiple of the other.
@@ -33,6 +34,16 @@ pub fn images_at_once(chain: &Chain, input: Shape, caps: &Caps) -> Result<u32> {
     // Tensors inside may be larger: a kernel that keeps them out of memory is the planner's to find.
     let most = shapes.iter().map(|shape| limit / image(shape).max(1)).min().unwrap_or(1).min(batch);
     Ok((most / step * step).max(step) as u32)
+}
+
+/// The inputs of bands: that of all but the last, and that of the last if it has fewer images.
+///
+/// # Errors
+/// As [`images_at_once`].
+pub(crate) fn band_inputs(chain: &Chain, input: Shape, caps: &Caps) -> Result<Vec<Shape>> {
+    let at_once = images_at_once(chain, input, caps)?;
+    let rest = input.batch.checked_rem(at_once).filter(|&rest| rest > 0);
+    Ok([at_once].into_iter().chain(rest).map(|batch| Shape { batch, ..input }).collect())
 }
 
 /// The largest storage binding, bytes.

@@ -9,7 +9,7 @@ use crate::error::{Error, ParseError, Result};
 use crate::nets::{self, Network};
 use crate::shape::{Layout, Shape};
 
-const OPERATIONS: &str = "conv, depthwise, pointwise, separable, pool, mobilenet_v1 or mobilenet_v2";
+const OPERATIONS: &str = "conv, depthwise, pointwise, separable, pool, mobilenet_v1, mobilenet_v2";
 
 /// Reads a line word by word and remembers where each option stood, so that an error can point at it.
 pub struct Parser<'a> {
@@ -106,7 +106,7 @@ impl<'a> Parser<'a> {
             "pool" => self.pool()?,
             "mobilenet_v1" => self.network(nets::mobilenet_v1)?,
             "mobilenet_v2" => self.network(nets::mobilenet_v2)?,
-            _ => return self.error(span, format!("`{word}` is no operation: {OPERATIONS} is")),
+            _ => return self.error(span, format!("`{word}` is no operation; there are {OPERATIONS}")),
         };
         let problem = Problem { input, layout, operation };
         match problem.output() {
@@ -150,7 +150,7 @@ impl<'a> Parser<'a> {
         while self.next < self.words.len() {
             let (span, word) = self.word("an option")?;
             if word != "nhwc" {
-                return self.error(span, format!("`{word}` is no option of pool: nhwc is"));
+                return self.error(span, format!("`{word}` is no option of pool; there is nhwc"));
             }
             layout = Layout::Nhwc;
             self.once(&span, "nhwc")?;
@@ -175,7 +175,7 @@ impl<'a> Parser<'a> {
                 self.once(&span, "the width")?;
                 width = multiplier;
             } else {
-                return self.error(span, format!("`{word}` is no option of a network: wWIDTH, nhwc are"));
+                return self.error(span, format!("`{word}` is no option of a network; there are wWIDTH, nhwc"));
             }
         }
         match network(width, classes) {
@@ -298,8 +298,10 @@ impl<'a> Parser<'a> {
                 conv.groups = self.number(span, value, "the number of groups", 1..1 << 32)?;
                 self.once(span, "the groups")
             }
-            _ => self
-                .error(span.clone(), format!("`{word}` is no option of {operation}: {} are", known_options(operation))),
+            _ => self.error(
+                span.clone(),
+                format!("`{word}` is no option of {operation}; there are {}", known_options(operation)),
+            ),
         }
     }
 }
@@ -310,8 +312,8 @@ fn starts_with_digit(text: &str) -> bool {
 
 fn known_options(operation: &str) -> &'static str {
     match operation {
-        "conv" => "kK, sS, pP, dD, gG, relu, relu6, silu, hardswish, clamp:A,B, residual, nobias, nhwc",
-        "pointwise" => "sS, pP, dD, gG, relu, relu6, silu, hardswish, clamp:A,B, residual, nobias, nhwc",
-        _ => "kK, sS, pP, dD, relu, relu6, silu, hardswish, clamp:A,B, residual, nobias, nhwc",
+        "conv" => "kK, sS, pP, dD, gG, relu, relu6, silu, hardswish, clamp:A,B, residual[:after], nobias, nhwc",
+        "pointwise" => "sS, pP, dD, gG, relu, relu6, silu, hardswish, clamp:A,B, residual[:after], nobias, nhwc",
+        _ => "kK, sS, pP, dD, relu, relu6, silu, hardswish, clamp:A,B, residual[:after], nobias, nhwc",
     }
 }

@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use super::{Folder, PROBLEM, command, failure, json, one_line, run, stderr, stdout};
 
-const COMMANDS: [&str; 9] = ["devices", "cost", "plan", "run", "bench", "tune", "verify", "completions", "man"];
+const COMMANDS: [&str; 10] =
+    ["devices", "cost", "plan", "run", "bench", "report", "tune", "verify", "completions", "man"];
 
 #[test]
 fn help_has_examples_whose_problems_are_right() {
@@ -30,8 +31,8 @@ fn help_has_examples_whose_problems_are_right() {
 #[test]
 fn a_near_word_is_suggested() {
     for (problem, near) in [
-        ("seperable 1x3x8x8 -> 4 k3", "`seperable` is no operation (did you mean `separable`?): conv, "),
-        ("conv 1x3x8x8 -> 4 k3 reul", "`reul` is no option of conv (did you mean `relu`?): kK, "),
+        ("seperable 1x3x8x8 -> 4 k3", "`seperable` is no operation (did you mean `separable`?); there are conv, "),
+        ("conv 1x3x8x8 -> 4 k3 reul", "`reul` is no option of conv (did you mean `relu`?); there are kK, "),
         ("conv 1x3x8x8 -> 4 k3 residual:aftr", "`residual:aftr` is no option of conv (did you mean `residual:after`?)"),
         ("mobilenet_v2 1 NHCW", "`NHCW` is no option of a network (did you mean `nhwc`?)"),
     ] {
@@ -52,6 +53,23 @@ fn a_near_word_is_suggested() {
             "{message}"
         );
     }
+}
+
+#[test]
+fn what_was_asked_for_is_what_is_spoken_of() {
+    // Nothing checked is no success.
+    let wide = "conv 1x8x8x8 -> 8 k5 p1";
+    assert!(
+        one_line(&["verify", "--kernel=winograd", wide], 2).starts_with("nothing was checked: winograd takes none")
+    );
+    assert!(one_line(&["verify", "--kernel", "winograd/2x2-32x4", wide], 2).contains("`winograd` with --all-variants"));
+    let message = one_line(&["plan", "--device=gpu", "--kernel=winograd", wide], 2);
+    assert!(message.ends_with(": winograd (not for a 5x5 kernel)"), "{message}");
+    // Words that a shell took for several.
+    for args in [&["cost", "conv", "1x3x8x8", "-", "k3"][..], &["bench", "conv", "1x3x8x8"]] {
+        assert!(failure(args, 2).ends_with("a problem is one argument: quote it"));
+    }
+    assert!(!one_line(&["tune", "--network", "mobilenet_v2", "--paint"], 2).contains("quote"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::{json, one_line, run, stderr, stdout};
+use super::{failure, json, one_line, run, stderr, stdout};
 
 /// The candidates of `plan` with a tuning file that was measured, each with its time if it has one.
 fn measured(plan: &Value) -> Vec<(String, f64)> {
@@ -90,6 +90,9 @@ fn tuning_files_are_joined_and_damaged_ones_named() {
     assert_eq!(fs::read(&a).unwrap().len(), whole.len() / 2);
     assert!(one_line(&["plan", "--tuning", &path("none.json"), "pointwise 1x8x4x4 -> 8"], 2).contains("none.json"));
     assert!(one_line(&["tune"], 2).contains("nothing to tune for"));
-    let output = run(&["tune", "--output", &all, "--network", "mobilenet_v3", "--batch", "2"]);
-    assert!(stderr(&output).contains("mobilenet_v3 2"), "{}", stderr(&output));
+    assert!(one_line(&["tune", "--output", &all, "--network", "mobilenet_v3"], 2).contains("mobilenet_v2"));
+    let cases = path("cases.txt");
+    fs::write(&cases, "# two\npointwise 1x8x4x4 -> 8\n\nconf 1x8x4x4 -> 8 k3\n").unwrap();
+    let message = failure(&["tune", "--output", &all, "--cases", &cases], 2);
+    assert!(message.starts_with(&format!("{cases}:4: `conf` is no operation (did you mean `conv`?)")), "{message}");
 }

@@ -4,7 +4,9 @@ use std::time::SystemTime;
 
 use gpuconv::planner::Schedule;
 use gpuconv::profile::run_name;
-use gpuconv::{Chain, Choice, Conv2d, Error, Fusion, GpuConv, Operation, Problem, cost, kernels, probe, tuner};
+use gpuconv::{
+    Chain, Choice, Conv2d, Error, Fusion, GpuConv, Operation, Problem, cost, kernels, planner, probe, tuner,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::data::{Ceilings, Comparison, Device, Form, Memory, Network, Report, Step};
@@ -80,6 +82,7 @@ impl Measured {
 }
 
 fn add(report: &mut Report, gpu: &GpuConv, case: &Case) -> Outcome {
+    let case = &one_band(gpu, case)?;
     let problem = &case.problem;
     if let Operation::Separable(separable) = &problem.operation {
         let standard = Problem { operation: Operation::Conv(separable.standard()), ..problem.clone() };
@@ -113,6 +116,17 @@ fn add(report: &mut Report, gpu: &GpuConv, case: &Case) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// The problem of as many images as a layer computes at a time.
+fn one_band(gpu: &GpuConv, case: &Case) -> Outcome<Case> {
+    let mut problem = case.problem.clone();
+    let batch = planner::images_at_once(&problem.chain(), problem.input, gpu.caps())?;
+    if batch == problem.input.batch {
+        return Ok(Case { text: case.text.clone(), problem });
+    }
+    problem.input.batch = batch;
+    Ok(Case { text: problem.to_string(), problem })
 }
 
 /// Each layer by each recipe stands once, with its least time: what disturbs a measurement makes it longer.
