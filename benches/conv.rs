@@ -19,7 +19,7 @@ use gpuconv::planner::{self, Schedule};
 use gpuconv::verify::Data;
 use gpuconv::{BoundLayer, Choice, Error, GpuConv, Operation, Problem, Result};
 
-/// The pair that started this project.
+/// The pair of `examples/separable.rs`.
 const PAIR: &str = "separable 1x512x128x128 -> 1024 k3 s2 p1";
 
 /// The separable layers of MobileNetV1 for an image of 224x224 (arXiv 1704.04861, table 1), and how often each

@@ -1,4 +1,4 @@
-//! The notebook that started this: a standard and a depthwise-separable convolution of the same shape, side by side.
+//! A standard and a depthwise-separable convolution of the same shape, side by side.
 //!
 //! `cargo run --release --example separable`, with `scripts/headless` before it where there is no GPU.
 

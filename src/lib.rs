@@ -37,7 +37,7 @@
 //! ```
 //!
 //! and a separable one has two of these: the tensor between its halves is written, and read again. On 128x128 pixels at
-//! stride 2 the example's two halves move as many bytes as the standard convolution does, for a ninth of its arithmetic,
+//! stride 2 the two halves of that one move as many bytes as the standard convolution does, for a ninth of its arithmetic,
 //! and a GPU that waits for memory is no faster for it. Computed in one dispatch they move a quarter less. So
 //! bytes are counted as carefully as multiply-adds, and links are fused where the model (or a measurement) says that it
 //! pays.

@@ -16,7 +16,7 @@ use clap::Args;
 use super::{Case, Failure, Outcome, Target, print, print_json, table};
 use data::Report as Data;
 
-/// What is reported if nothing is said: the pair that started this project, layers of MobileNetV1 (arXiv 1704.04861,
+/// What is reported if nothing is said: the pair of `examples/separable.rs`, layers of MobileNetV1 (arXiv 1704.04861,
 /// table 1), a layer of ResNet, and a whole network.
 const CASES: [&str; 8] = [
     "separable 1x512x128x128 -> 1024 k3 s2 p1",

@@ -1,8 +1,8 @@
 //! Problems drawn at random, each by one of the schedules that compute it, on the device of this machine, against the
 //! oracle: as src/verify.rs checks them.
 //!
-//! A hundred fixed cases of some sizes each; `PROPTEST_CASES=1000` draws so many others for each test, another time others
-//! again unless `PROPTEST_RNG_SEED` says which. What fails is shrunk, and printed as a problem line.
+//! Fixed cases of some sizes each; `PROPTEST_CASES=1000` draws so many others for each test, another time others again
+//! unless `PROPTEST_RNG_SEED` says which. What fails is shrunk, and printed as a problem line where one can say it.
 
 mod draw;
 mod values;
