@@ -4,6 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use gpuconv::kernels::Unsupported;
 use gpuconv::{Caps, Choice, Conv2d, Error, GpuConv, Layer, Layout, Tensor, Weights, random, reference};
 
 const CHANNELS: u32 = 16;
@@ -224,6 +225,14 @@ fn a_refused_shader_gives_way_to_the_next() {
         }
         other => panic!("{other:?}"),
     }
+    // A recipe of it is no unknown name either, and no schedule to compare has it.
+    let recipe = Choice::Named("pointwise_subgroup/32x4".into());
+    match gpu.schedule(&chain, SHAPE.into(), Layout::Nchw, &recipe) {
+        Err(Error::NoKernel { rejected, .. }) => assert_eq!(rejected[0].1, Unsupported::Refused),
+        other => panic!("{other:?}"),
+    }
+    let alternatives = gpu.alternatives(&chain, SHAPE.into(), Layout::Nchw).unwrap();
+    assert!(alternatives.iter().all(|schedule| !schedule.name().contains("subgroup")));
     let fresh = plain.with_caps(|caps| Caps { subgroup: Some([8, 8]), is_cpu: true, ..caps });
     fresh.warm_up(&[(chain, SHAPE.into(), Layout::Nchw)]).unwrap();
     assert_works(&fresh);
