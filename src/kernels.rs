@@ -133,7 +133,32 @@ pub struct Pass {
     pub workgroups: u64,
     /// Workgroup memory, bytes.
     pub workgroup_memory: u32,
+    /// Sums that an invocation makes at a time.
+    pub sums: u32,
+    /// Registers of 32 bits that an invocation takes. An estimate: compilers differ.
+    pub registers: u32,
 }
+
+impl Pass {
+    /// What of a workgroup a GPU can do while the rest waits, in invocations: those that it has, of which one with many
+    /// sums counts once for each 16, and four times at the most.
+    pub fn independent(&self) -> f64 {
+        let sums = f64::from(self.sums) / f64::from(SUMS_OVERLAPPED);
+        f64::from(self.workgroup) * sums.clamp(1.0, MOST_OVERLAPPED)
+    }
+
+    /// The same of all workgroups.
+    fn invocations(&self) -> f64 {
+        self.workgroups as f64 * self.independent()
+    }
+}
+
+/// Sums of an invocation that hide a GPU's latencies as well as another invocation would.
+const SUMS_OVERLAPPED: u32 = 16;
+/// Beyond this they do not stand for further invocations, which would keep further parts of a core busy.
+const MOST_OVERLAPPED: f64 = 4.0;
+/// Registers of an invocation for addresses, conditions and the like, beside those for its values.
+pub(crate) const REGISTERS_FOR_ADDRESSES: u32 = 24;
 
 /// What a shader binds.
 #[non_exhaustive]
@@ -250,13 +275,10 @@ pub struct Work {
     pub shared: f64,
     /// Bytes that must come from memory or go there: inputs, weights, outputs, workspace.
     pub bytes: f64,
-    /// Invocations that run at the same time at the most. One with many sums, which a GPU overlaps as it does
-    /// invocations, counts once for each 16.
+    /// Invocations that have work at the same time at the most. One with many sums counts several times, as
+    /// [`Pass::independent`] says.
     pub invocations: f64,
 }
-
-/// Sums of an invocation that hide a GPU's latencies as well as another invocation would.
-const SUMS_OVERLAPPED: u32 = 16;
 
 /// Why a kernel does not take a run.
 #[derive(Clone, Debug, PartialEq)]

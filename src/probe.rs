@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::gpu::GpuConv;
-use crate::kernels::{Operand, Params, Pass, fold};
+use crate::kernels::{Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, fold};
 use crate::planner::model::Rates;
 use crate::shader::{CONV, Shader};
 use crate::timer::Timer;
@@ -71,6 +71,8 @@ pub fn passes(workgroups: u64) -> [Pass; 3] {
         workgroup: WORKGROUP,
         workgroups,
         workgroup_memory,
+        sums: 4 * SUMS,
+        registers: 4 * SUMS + REGISTERS_FOR_ADDRESSES,
     };
     let sum = include_str!("../shaders/probe_sum.wgsl");
     [

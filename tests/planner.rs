@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use gpuconv::kernels::Unsupported;
+use gpuconv::planner::model::{Parts, Rates, resident_workgroups};
 use gpuconv::planner::{self, Schedule};
 use gpuconv::{Activation, Caps, Chain, Choice, Conv2d, Error, Fusion, Layout, Problem, Residual, Shape};
 
@@ -302,6 +303,57 @@ fn a_kernel_that_cannot_says_why() {
         let reasons: Vec<_> = rejected.iter().filter(|(name, _)| name == kernel).map(|(_, reason)| reason).collect();
         assert_eq!(reasons, [&expected], "{line}");
     }
+}
+
+#[test]
+fn what_a_core_cannot_hold_often_takes_longer() {
+    let schedule = plan("pointwise 32x512x56x56 -> 512", &gpu(), named("pointwise/64x64x16")).unwrap();
+    // 128 invocations with 32 sums each, that count twice; a core needs 512.
+    let recipe = &schedule.steps[0].recipe;
+    let time = |caps: &Caps, registers: u32, workgroup_memory: u32| {
+        let mut recipe = recipe.clone();
+        (recipe.passes[0].registers, recipe.passes[0].workgroup_memory) = (registers, workgroup_memory);
+        let parts = Parts::new(&recipe, &Rates::guess(caps), caps);
+        (resident_workgroups(&recipe.passes[0]), parts.occupancy, parts.seconds())
+    };
+    let (resident, occupancy, whole) = time(&gpu(), 68, 8192);
+    assert_eq!((resident, occupancy), (7, 1.0), "bound by registers, and busy");
+    for (registers, memory, expected) in [
+        (64, 8192, (8, 1.0)),
+        (64, 32768, (2, 1.0)),
+        (64, 40000, (1, 0.5)),
+        (256, 8192, (2, 1.0)),
+        (300, 8192, (1, 0.5)),
+        // What no core holds would spill; the model does not divide by zero.
+        (600, 8192, (1, 0.5)),
+        (0, 0, (8, 1.0)),
+    ] {
+        let (resident, occupancy, seconds) = time(&gpu(), registers, memory);
+        assert_eq!((resident, occupancy), expected, "{registers} registers, {memory} bytes");
+        let times = (seconds - 3e-6) / (whole - 3e-6);
+        assert!((times * occupancy - 1.0).abs() < 1e-9, "{registers} registers, {memory} bytes: {times} times");
+    }
+    // A core of a software device takes a workgroup at a time.
+    let [(_, few, seconds), (_, many, as_long)] = [time(&cpu(), 300, 40000), time(&cpu(), 68, 8192)];
+    assert_eq!((few, seconds), (many, as_long));
+}
+
+/// As docs/cost-model.md says.
+#[test]
+fn no_variant_leaves_a_quarter_of_a_core_idle() {
+    let mut seen = 0;
+    for (text, chain, input, layout) in representatives() {
+        let input = Shape { batch: 64, ..input };
+        let Ok(schedule) = planner::schedule(&chain, input, layout, &gpu(), &Choice::Auto) else { continue };
+        for candidate in schedule.considered.iter().flat_map(|run| run.answer.iter().flatten()) {
+            for pass in &candidate.recipe.passes {
+                let held = resident_workgroups(pass) as f64 * pass.independent();
+                assert!(held >= 384.0, "{text}: {} holds {held}", candidate.recipe.name);
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 100, "{seen} passes were seen");
 }
 
 #[test]

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::ops::Range;
 
-use super::{Kernel, Params, Pass, Recipe, Run, Unsupported, Work, compulsory_bytes, fitting, single_pass_operands};
+use super::{
+    Kernel, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Work, compulsory_bytes, fitting,
+    single_pass_operands,
+};
 use crate::caps::Caps;
 use crate::conv::Conv2d;
 use crate::pack::{Order, Packing, sections};
@@ -310,26 +313,28 @@ fn recipe(run: &Run<'_>, caps: &Caps, [rows, width]: [u32; 2], lanes: u32) -> Re
     let taps_loaded = link.fan_in() as f64 * if strip.keeps_rows() { 1.0 } else { rows_each };
     let outputs = rows_each * f64::from(width);
     let stores = outputs / if strip.output_pairs { 2.0 } else { 1.0 };
+    let pass = Pass {
+        wgsl,
+        operands: single_pass_operands(run),
+        params: Params {
+            tiles_x: tiles[1],
+            tiles_y: tiles[0],
+            strip_rows: rows,
+            work: items as u32,
+            // Strides and offsets count `Value`s.
+            in_channels: link.in_channels / lanes,
+            out_channels: channels,
+            bias_at: (offsets[1] / u64::from(lanes)) as u32,
+            ..Params::of(run)
+        },
+        workgroup,
+        workgroups: items.div_ceil(workgroup.into()),
+        workgroup_memory: 0,
+        sums: width * lanes,
+        registers: strip.registers() as u32 * lanes + REGISTERS_FOR_ADDRESSES,
+    };
     Recipe {
         name: format!("depthwise/{rows}x{width}{}", if lanes == 4 { "x4" } else { "" }),
-        passes: vec![Pass {
-            wgsl,
-            operands: single_pass_operands(run),
-            params: Params {
-                tiles_x: tiles[1],
-                tiles_y: tiles[0],
-                strip_rows: rows,
-                work: items as u32,
-                // Strides and offsets count `Value`s.
-                in_channels: link.in_channels / lanes,
-                out_channels: channels,
-                bias_at: (offsets[1] / u64::from(lanes)) as u32,
-                ..Params::of(run)
-            },
-            workgroup,
-            workgroups: items.div_ceil(workgroup.into()),
-            workgroup_memory: 0,
-        }],
         weights,
         workspace: Vec::new(),
         work: Work {
@@ -337,8 +342,9 @@ fn recipe(run: &Run<'_>, caps: &Caps, [rows, width]: [u32; 2], lanes: u32) -> Re
             accesses: values * (loads + stores + taps_loaded + 1.0),
             shared: 0.0,
             bytes: compulsory_bytes(run),
-            invocations: items as f64,
+            invocations: pass.invocations(),
         },
+        passes: vec![pass],
         // A few dozen terms in order.
         tolerance: 4.0,
         exact: true,

@@ -1,6 +1,9 @@
 //! `direct`: any link there is, by the definition of convolution.
 
-use super::{Kernel, Params, Pass, Recipe, Run, Unsupported, Work, compulsory_bytes, fitting, single_pass_operands};
+use super::{
+    Kernel, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Work, compulsory_bytes, fitting,
+    single_pass_operands,
+};
 use crate::caps::Caps;
 use crate::pack::{Order, Packing, sections};
 use crate::shader::{self, Shader};
@@ -40,22 +43,24 @@ fn recipe(run: &Run<'_>, block: u32) -> Recipe {
         .finish(run);
 
     let (items_f, depth_f, block_f) = (items as f64, depth as f64, f64::from(block));
+    let pass = Pass {
+        wgsl,
+        operands: single_pass_operands(run),
+        params: Params {
+            tiles_x,
+            tiles_y: output.height,
+            work: items as u32,
+            bias_at: (offsets[1] / u64::from(block)) as u32,
+            ..Params::of(run).grouped(link, block)
+        },
+        workgroup: WORKGROUP,
+        workgroups: items.div_ceil(WORKGROUP.into()),
+        workgroup_memory: 0,
+        sums: PIXELS * block,
+        registers: PIXELS * block + PIXELS + block + REGISTERS_FOR_ADDRESSES,
+    };
     Recipe {
         name: format!("direct/{PIXELS}x{block}"),
-        passes: vec![Pass {
-            wgsl,
-            operands: single_pass_operands(run),
-            params: Params {
-                tiles_x,
-                tiles_y: output.height,
-                work: items as u32,
-                bias_at: (offsets[1] / u64::from(block)) as u32,
-                ..Params::of(run).grouped(link, block)
-            },
-            workgroup: WORKGROUP,
-            workgroups: items.div_ceil(WORKGROUP.into()),
-            workgroup_memory: 0,
-        }],
         weights,
         workspace: Vec::new(),
         work: Work {
@@ -63,8 +68,9 @@ fn recipe(run: &Run<'_>, block: u32) -> Recipe {
             accesses: items_f * (depth_f * (f64::from(PIXELS) + block_f) + f64::from(PIXELS) * block_f),
             shared: 0.0,
             bytes: compulsory_bytes(run),
-            invocations: items_f,
+            invocations: pass.invocations(),
         },
+        passes: vec![pass],
         // One sum in order: an epsilon for each term at the worst, far fewer for terms of either sign.
         tolerance: 4.0,
         exact: true,

@@ -2,7 +2,10 @@
 //! connected layers that end older networks. Each image is a vector, and the weights are a matrix that is read once.
 
 use super::gemm::{self, Fetch, Source};
-use super::{Kernel, Params, Pass, Recipe, Run, Unsupported, Work, compulsory_bytes, fitting, single_pass_operands};
+use super::{
+    Kernel, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Work, compulsory_bytes, fitting,
+    single_pass_operands,
+};
 use crate::caps::Caps;
 use crate::conv::Conv2d;
 use crate::pack::Order;
@@ -96,15 +99,22 @@ impl Vectors {
             workgroup,
             workgroups,
             workgroup_memory: if tile.slices > 1 { workgroup * rows * 16 } else { 0 },
+            sums: 4 * rows,
+            // A sum's operand beside each.
+            registers: 8 * rows + REGISTERS_FOR_ADDRESSES,
         };
         let slices = if tile.slices > 1 { format!("x{}", tile.slices) } else { String::new() };
         let pairs = if tile.pairs { "-pairs" } else { "" };
         Recipe {
             name: format!("{}/{}x{rows}{slices}{pairs}", MATVEC.name, tile.channels),
-            passes: vec![pass],
             weights: product.weights,
             workspace: Vec::new(),
-            work: Work { bytes: compulsory_bytes(run), ..tile.work(rows, workgroups, product.padded_depth) },
+            work: Work {
+                bytes: compulsory_bytes(run),
+                invocations: pass.invocations(),
+                ..tile.work(rows, workgroups, product.padded_depth)
+            },
+            passes: vec![pass],
             // Sums of four terms; these in order, or by a tree.
             tolerance: 4.0,
             exact: true,
@@ -160,7 +170,6 @@ impl Tile {
             accesses: groups * depth * (channels + lanes * rows) / per_load + outputs,
             // Each slice writes its sums, and is read once.
             shared: if slices > 1.0 { 2.0 * outputs * slices } else { 0.0 },
-            invocations: groups * lanes * slices,
             ..Work::default()
         }
     }

@@ -1,6 +1,6 @@
 //! `pool`: the mean of each plane, summed by invocations in common or by one alone.
 
-use super::{Kernel, Operand, Params, Pass, Recipe, Run, Unsupported, Work, fitting};
+use super::{Kernel, Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Work, fitting};
 use crate::caps::Caps;
 use crate::shader::{self, Shader};
 use crate::shape::Layout;
@@ -41,7 +41,7 @@ fn by_tree(run: &Run<'_>, [planes, lanes]: [u32; 2]) -> Recipe {
         .add(&shared(run, workgroup));
     let workgroups = run.output().len().div_ceil(planes.into());
     let pass = Pass { workgroups, workgroup, workgroup_memory: workgroup * 4, ..pass(run, wgsl.text()) };
-    let invocations = workgroups as f64 * f64::from(workgroup);
+    let invocations = pass.invocations();
     let work = Work { shared: invocations * f64::from(lanes.ilog2()), invocations, ..work(run) };
     recipe(format!("pool/{planes}x{lanes}"), run, pass, work)
 }
@@ -50,7 +50,7 @@ fn serial(run: &Run<'_>) -> Recipe {
     let wgsl = Shader::new(include_str!("../../shaders/pool_serial.wgsl")).add(&shared(run, SERIAL));
     let workgroups = run.output().len().div_ceil(SERIAL.into());
     let pass = Pass { workgroups, workgroup: SERIAL, ..pass(run, wgsl.text()) };
-    let work = Work { invocations: run.output().len() as f64, ..work(run) };
+    let work = Work { invocations: pass.invocations(), ..work(run) };
     recipe("pool/serial".into(), run, pass, work)
 }
 
@@ -70,6 +70,8 @@ fn pass(run: &Run<'_>, wgsl: String) -> Pass {
         workgroup: 0,
         workgroups: 0,
         workgroup_memory: 0,
+        sums: 1,
+        registers: REGISTERS_FOR_ADDRESSES,
     }
 }
 

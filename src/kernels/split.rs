@@ -5,7 +5,10 @@
 //! sums; then these are added up.
 
 use super::gemm::FEWEST_CHANNELS;
-use super::{Kernel, Operand, Params, Pass, Recipe, Run, Unsupported, Work, fitting, implicit_gemm, pointwise};
+use super::{
+    Kernel, Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Work, fitting, implicit_gemm,
+    pointwise,
+};
 use crate::caps::Caps;
 use crate::pack::{self, Packing, slices};
 use crate::shader::{self, Shader};
@@ -107,5 +110,7 @@ fn sum_pass(run: &Run<'_>, slices: u32, bias_at: u64) -> Pass {
         workgroup: WORKGROUP,
         workgroups: outputs.div_ceil(WORKGROUP.into()),
         workgroup_memory: 0,
+        sums: 1,
+        registers: REGISTERS_FOR_ADDRESSES,
     }
 }

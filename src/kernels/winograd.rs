@@ -7,7 +7,9 @@
 use std::fmt::Write as _;
 
 use super::gemm::{FEWEST_CHANNELS, registers, tiled};
-use super::{Kernel, Operand, Params, Pass, Recipe, Run, Unsupported, Work, fitting, pointwise};
+use super::{
+    Kernel, Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Work, fitting, pointwise,
+};
 use crate::caps::Caps;
 use crate::conv::Conv2d;
 use crate::pack::{self, Packing, winograd};
@@ -161,6 +163,8 @@ impl<'a> Tiles<'a> {
             workgroup: self.workgroup,
             workgroups: items.div_ceil(self.workgroup.into()),
             workgroup_memory: 0,
+            sums: winograd::points(self.outputs),
+            registers: winograd::points(self.outputs) + REGISTERS_FOR_ADDRESSES,
         }
     }
 

@@ -160,7 +160,15 @@ mod tests {
             exact: true,
             mixes: false,
         };
-        let parts = Parts { mult_adds: seconds, accesses: 0.0, shared: 0.0, bytes: 0.0, dispatch: 0.0, overlap: true };
+        let parts = Parts {
+            mult_adds: seconds,
+            accesses: 0.0,
+            shared: 0.0,
+            bytes: 0.0,
+            dispatch: 0.0,
+            occupancy: 1.0,
+            overlap: true,
+        };
         Considered { first, links, kernel: "any", answer: Ok(vec![Candidate { recipe, parts, measured: None }]) }
     }
 

@@ -1,7 +1,7 @@
 //! The cost model: what a recipe's work takes on a device, in seconds. `docs/cost-model.md` has the formulas.
 
 use crate::caps::Caps;
-use crate::kernels::{Recipe, Work};
+use crate::kernels::{Pass, Recipe, Work};
 
 /// The rates at which a device works, from a probe or guessed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -18,13 +18,14 @@ pub struct Rates {
     pub bytes: f64,
     /// Seconds that a dispatch takes if it does nothing.
     pub dispatch: f64,
-    /// Workgroups of 64 invocations that keep the device busy; on a software device its cores.
+    /// Workgroups of 64 invocations with independent multiply-adds that keep the device's arithmetic busy; on a
+    /// software device its cores.
     pub parallel: f64,
 }
 
 /// A desktop GPU of 10 Tflop/s.
 const GPU: Rates =
-    Rates { mult_adds: 5e12, accesses: 1.2e12, shared: 2.4e12, bytes: 4e11, dispatch: 3e-6, parallel: 512.0 };
+    Rates { mult_adds: 5e12, accesses: 1.2e12, shared: 2.4e12, bytes: 4e11, dispatch: 3e-6, parallel: 64.0 };
 
 /// Two cores of lavapipe, fitted to the kernels' own times.
 const CPU: Rates =
@@ -60,6 +61,8 @@ pub struct Parts {
     pub bytes: f64,
     /// Dispatches.
     pub dispatch: f64,
+    /// The share of the device that has work, for all but memory and dispatches.
+    pub occupancy: f64,
     /// Whether the parts but the dispatches overlap.
     pub overlap: bool,
 }
@@ -70,7 +73,7 @@ impl Parts {
         let Work { mult_adds, accesses, shared, bytes, invocations } = recipe.work;
         let occupancy = match caps.is_cpu {
             true => whole_rounds(recipe, rates.parallel),
-            false => (invocations / (64.0 * rates.parallel)).clamp(1e-3, 1.0),
+            false => (invocations / (OVERLAPPED * 64.0 * rates.parallel)).min(residency(recipe)).clamp(1e-3, 1.0),
         };
         let shared_rate = rates.shared * if caps.is_cpu { SHARED_ON_CPU } else { 1.0 };
         Self {
@@ -79,6 +82,7 @@ impl Parts {
             shared: shared / shared_rate / occupancy,
             bytes: bytes / rates.bytes,
             dispatch: rates.dispatch * recipe.passes.len() as f64,
+            occupancy,
             overlap: !caps.is_cpu,
         }
     }
@@ -91,6 +95,35 @@ impl Parts {
         let busy = if self.overlap { parts.into_iter().fold(0.0, f64::max) } else { parts.iter().sum() };
         busy + self.dispatch
     }
+}
+
+/// What a core of a GPU has, in the least of those that are common (a multiprocessor of NVIDIA's Turing, a compute unit
+/// of AMD's RDNA): registers, bytes of workgroup memory, and invocations that it holds at a time.
+const REGISTERS: u64 = 65536;
+const WORKGROUP_MEMORY: u64 = 65536;
+const INVOCATIONS: u64 = 1024;
+
+/// Lanes of a core that multiply and add at a time, in the largest of them.
+const LANES: f64 = 128.0;
+
+/// Invocations a lane that hide the latencies of a GPU. By Little's law results of four cycles' latency take four
+/// operations a lane; that many sums make up for few invocations Volkov has shown ("Better Performance at Lower
+/// Occupancy", GTC 2010).
+const OVERLAPPED: f64 = 4.0;
+
+/// How many workgroups of a pass a core of a GPU holds at a time: as many as its registers, its workgroup memory and
+/// its places for invocations allow. At least one, for else there would be no pipeline.
+pub fn resident_workgroups(pass: &Pass) -> u64 {
+    let invocations = u64::from(pass.workgroup.max(1));
+    let by_registers = REGISTERS / (u64::from(pass.registers.max(1)) * invocations);
+    let by_memory = WORKGROUP_MEMORY / u64::from(pass.workgroup_memory.max(1));
+    by_registers.min(by_memory).min(INVOCATIONS / invocations).max(1)
+}
+
+/// The share of a core's rate that the workgroups which it holds can keep up, in the worst of a recipe's passes.
+fn residency(recipe: &Recipe) -> f64 {
+    let share = |pass: &Pass| resident_workgroups(pass) as f64 * pass.independent() / (OVERLAPPED * LANES);
+    recipe.passes.iter().map(share).fold(1.0, f64::min)
 }
 
 /// The share of a software device's cores that have work: each takes a workgroup at a time, so in the last round some

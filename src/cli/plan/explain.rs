@@ -2,7 +2,7 @@
 
 use gpuconv::cost::ChainCost;
 use gpuconv::kernels::Recipe;
-use gpuconv::planner::model::Parts;
+use gpuconv::planner::model::{Parts, resident_workgroups};
 use gpuconv::planner::{Considered, Planner, Schedule};
 use gpuconv::{Chain, Choice, Fusion, Layout, Shape, cost, planner};
 use serde::Serialize;
@@ -62,6 +62,8 @@ pub struct Step {
     pub measured_ms: Option<f64>,
     /// The time that the roofline allows over the one that it takes, measured if it was.
     pub share_of_roofline: f64,
+    /// The share of the device that has work, by the model.
+    pub occupancy: f64,
     /// What the model takes for the bound: `arithmetic`, `loads`, `workgroup memory`, `memory` or `dispatches`.
     pub bound: &'static str,
     /// Why this recipe.
@@ -75,6 +77,10 @@ pub struct Pass {
     pub workgroups: u64,
     /// Bytes.
     pub workgroup_memory: u32,
+    /// Registers of 32 bits that an invocation takes, estimated.
+    pub registers: u32,
+    /// Workgroups that a core of a GPU holds at a time.
+    pub resident_workgroups: u64,
 }
 
 /// Memory beside input, output and weights, in bytes.
@@ -249,6 +255,8 @@ impl Step {
             workgroup: pass.workgroup,
             workgroups: pass.workgroups,
             workgroup_memory: pass.workgroup_memory,
+            registers: pass.registers,
+            resident_workgroups: resident_workgroups(pass),
         });
         Self {
             first: step.first,
@@ -264,6 +272,7 @@ impl Step {
             model_ms: parts.seconds() * 1e3,
             measured_ms: measured.map(|seconds| seconds * 1e3),
             share_of_roofline: roofline / measured.unwrap_or(step.seconds),
+            occupancy: parts.occupancy,
             bound: bound(&parts),
             why: why_step(subject.schedule, step),
         }

@@ -41,6 +41,7 @@ fn steps(steps: &[Step]) -> String {
         "model ms",
         "measured ms",
         "of roofline",
+        "occupancy",
         "bound",
         "why",
     ];
@@ -61,11 +62,12 @@ fn steps(steps: &[Step]) -> String {
             figure(step.model_ms),
             measured.map_or("-".into(), figure),
             format!("{:.0} %", step.share_of_roofline * 100.0),
+            format!("{:.0} %", step.occupancy * 100.0),
             step.bound.into(),
             step.why.clone(),
         ]);
     }
-    for column in [10, 11] {
+    for column in [11, 12] {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Left);
         }

@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use super::{Fetch, Product, Source, access, product};
 use crate::caps::Caps;
-use crate::kernels::{Params, Pass, Recipe, Run, Unsupported, Work, compulsory_bytes, single_pass_operands};
+use crate::kernels::{
+    Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Work, compulsory_bytes, single_pass_operands,
+};
 use crate::shader::{self, Shader};
 use crate::shape::Layout;
 
@@ -155,16 +157,20 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
         _ => source.loads,
     };
     let fetched = invocations * f64::from(block.pixels) * padded_depth as f64;
+    let sums = block.channels * block.pixels;
+    let pass = Pass {
+        wgsl,
+        operands: single_pass_operands(run),
+        params: Params { work: workgroups as u32, tiles_x, ..params },
+        workgroup: block.threads,
+        workgroups,
+        workgroup_memory: 0,
+        sums,
+        // The weights are the same for all lanes, so that they take none, or few.
+        registers: sums + block.pixels * steps + REGISTERS_FOR_ADDRESSES,
+    };
     Recipe {
         name: format!("{}/{}x{}", source.kernel, block.channels, block.pixels),
-        passes: vec![Pass {
-            wgsl,
-            operands: single_pass_operands(run),
-            params: Params { work: workgroups as u32, tiles_x, ..params },
-            workgroup: block.threads,
-            workgroups,
-            workgroup_memory: 0,
-        }],
         weights,
         workspace: Vec::new(),
         work: Work {
@@ -172,8 +178,9 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
             accesses: fetched * loads + invocations * weights_per_k * padded_depth as f64 + outputs,
             shared: 0.0,
             bytes: compulsory_bytes(run),
-            invocations,
+            invocations: pass.invocations(),
         },
+        passes: vec![pass],
         // One sum in order of k.
         tolerance: 4.0,
         exact: true,

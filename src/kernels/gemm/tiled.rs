@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 
 use super::{Fetch, Product, Source, access, product};
 use crate::caps::Caps;
-use crate::kernels::{Params, Pass, Recipe, Run, SUMS_OVERLAPPED, Work, compulsory_bytes, single_pass_operands};
+use crate::kernels::{
+    Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Work, compulsory_bytes, single_pass_operands,
+};
 use crate::pack::Order;
 use crate::shader::{self, Shader};
 use crate::shape::Layout;
@@ -31,6 +33,11 @@ impl Tile {
 
     pub fn workgroup_memory(self) -> u32 {
         (self.channels + self.pixels) * self.depth * 4
+    }
+
+    /// Of an invocation: its sums, and their operands of one k.
+    fn registers(self) -> u32 {
+        self.micro_channels * self.micro_pixels + self.micro_channels + self.micro_pixels + REGISTERS_FOR_ADDRESSES
     }
 }
 
@@ -103,16 +110,18 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
     let staged = tiles * f64::from(tile.pixels) * padded_depth as f64;
     let outputs = tiles * f64::from(tile.channels * tile.pixels);
     let mult_adds = outputs * padded_depth as f64;
+    let pass = Pass {
+        wgsl,
+        operands: single_pass_operands(run),
+        params: Params { tiles_y, tiles_x, work: workgroups as u32, ..params },
+        workgroup: tile.threads(),
+        workgroups,
+        workgroup_memory: tile.workgroup_memory() + memory,
+        sums: tile.micro_channels * tile.micro_pixels,
+        registers: tile.registers(),
+    };
     Recipe {
         name: format!("{}/{}x{}x{}", source.kernel, tile.channels, tile.pixels, tile.depth),
-        passes: vec![Pass {
-            wgsl,
-            operands: single_pass_operands(run),
-            params: Params { tiles_y, tiles_x, work: workgroups as u32, ..params },
-            workgroup: tile.threads(),
-            workgroups,
-            workgroup_memory: tile.workgroup_memory() + memory,
-        }],
         weights,
         workspace: Vec::new(),
         work: Work {
@@ -120,8 +129,9 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
             accesses: staged * source.loads + tiles * f64::from(tile.channels) * padded_depth as f64 + outputs,
             shared: mult_adds * (1.0 / f64::from(tile.micro_channels) + 1.0 / f64::from(tile.micro_pixels)),
             bytes: compulsory_bytes(run),
-            invocations: outputs / f64::from(SUMS_OVERLAPPED),
+            invocations: pass.invocations(),
         },
+        passes: vec![pass],
         // One sum in order of k.
         tolerance: 4.0,
         exact: true,
