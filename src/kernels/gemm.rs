@@ -2,6 +2,7 @@
 
 pub mod registers;
 pub mod tiled;
+pub mod window;
 
 use super::{Params, Run};
 use crate::conv::Conv2d;

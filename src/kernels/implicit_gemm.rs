@@ -1,11 +1,12 @@
 //! `implicit_gemm`, `implicit_gemm_uniform` and `implicit_gemm_subgroup`: any dense or grouped convolution as a
 //! matrix product whose pixels are gathered as they are needed.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::gemm::registers::{self, Block};
-use super::gemm::tiled::{self, TILES, Tile};
+use super::gemm::tiled::{self, TILES, TILES_OF_GATHERED, Tile};
+use super::gemm::window::{self, Lines};
 use super::gemm::{FEWEST_CHANNELS, Fetch, Source};
 use super::{Kernel, Recipe, Run, Unsupported, fitting};
 use crate::caps::Caps;
@@ -37,8 +38,14 @@ const MOST_UNIFORM_COLUMNS: u32 = 3;
 
 fn by_tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     check(run)?;
-    let recipe = |&tile: &Tile| tiled::recipe(run, &gathered(run, IMPLICIT_GEMM.name, tile), tile, caps);
-    fitting(run, caps, TILES.iter().map(recipe).collect())
+    let name = IMPLICIT_GEMM.name;
+    let by_taps = TILES.iter().filter_map(|&tile| Some(tiled::recipe(run, &taps(run, name, tile)?, tile, caps)));
+    let mut recipes: Vec<_> = by_taps.collect();
+    if recipes.len() < TILES.len() {
+        let source = windows(run, name);
+        recipes.extend(TILES_OF_GATHERED.iter().map(|&tile| tiled::recipe(run, &source, tile, caps)));
+    }
+    fitting(run, caps, recipes)
 }
 
 fn by_uniform_loads(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
@@ -83,19 +90,18 @@ fn has_rows(run: &Run<'_>) -> bool {
     run.layout == Layout::Nchw && run.last().kernel_size[1] <= MOST_COLUMNS && most_pixels < 1 << 32
 }
 
-/// The source that gathers each value by itself, tap by tap where padding the channels of each to whole tiles adds
-/// little.
-fn gathered(run: &Run<'_>, kernel: &'static str, tile: Tile) -> Source {
+/// The source that goes through the kernel tap by tap, where padding the channels of each to whole tiles adds little.
+fn taps(run: &Run<'_>, kernel: &'static str, tile: Tile) -> Option<Source> {
     let link = run.last();
     let channels = link.group_in_channels();
     if u64::from(channels).next_multiple_of(tile.depth.into()) * 4 > u64::from(channels) * 5 {
-        return windows(run, kernel);
+        return None;
     }
     let (file, aligned) = match run.layout {
         Layout::Nchw => (include_str!("../../shaders/source_taps_nchw.wgsl"), false),
         Layout::Nhwc => (include_str!("../../shaders/source_taps_nhwc.wgsl"), channels.is_multiple_of(4)),
     };
-    Source {
+    Some(Source {
         kernel,
         wgsl: Shader::new(file).add(shader::window(run.layout)).constants(&shader::geometry(link)).text(),
         fetch: Fetch::Quads { aligned },
@@ -104,7 +110,7 @@ fn gathered(run: &Run<'_>, kernel: &'static str, tile: Tile) -> Source {
         before: Vec::new(),
         loads: 1.0,
         mult_adds: 0.0,
-    }
+    })
 }
 
 /// The source that gathers each value by itself, for any four pixels.
@@ -139,15 +145,16 @@ fn rows(run: &Run<'_>, kernel: &'static str, block: Block) -> Source {
     let link = run.last();
     // The first column of a block is as even as the padding, for its first output is.
     let pairs = block.weights.pairs() && run.input().width.is_multiple_of(2);
-    let (text, loads) = fetch_row(link, block.pixels, pairs);
-    let access = if pairs { shader::ROW_PAIRS } else { shader::ROW_SCALAR };
+    let filled = run.output().width.next_multiple_of(block.pixels) - run.output().width;
+    let row = Row { link, pixels: block.pixels, pairs, columns: Lines::columns(link, block.pixels, filled) };
+    let (text, loads) = row.fetch();
     Source {
         kernel,
         wgsl: Shader::new(include_str!("../../shaders/source_rows_nchw.wgsl"))
-            .add(access)
+            .add(include_str!("../../shaders/lines.wgsl"))
+            .add(include_str!("../../shaders/corner_nchw.wgsl"))
             .add(&text)
             .constants(&shader::geometry(link))
-            .add("fn in_pixel_stride() -> u32 { return 1u; }\n")
             .text(),
         fetch: Fetch::Rows { columns: link.kernel_size[1] },
         order: Order::ChannelFirst,
@@ -158,41 +165,87 @@ fn rows(run: &Run<'_>, kernel: &'static str, block: Block) -> Source {
     }
 }
 
-/// `fetch_row` for so many neighbouring outputs of a row, written out, and how many loads it has.
-fn fetch_row(link: &Conv2d, pixels: u32, pairs: bool) -> (String, usize) {
-    let kernel_width = link.kernel_size[1];
-    let quads = pixels / 4;
-    // Pairs start at even columns.
-    let shift = if pairs { link.padding[1] % 2 } else { 0 };
-    let column_of = |output: u32, kx: u32| output * link.stride[1] + kx * link.dilation[1] + shift;
-    let load_of = |column: u32| if pairs { column / 2 * 2 } else { column };
-    let columns = (0..pixels).flat_map(|output| (0..kernel_width).map(move |kx| column_of(output, kx)));
-    let loads: BTreeSet<u32> = columns.map(load_of).collect();
+/// What some neighbouring outputs see of a row of the input.
+struct Row<'a> {
+    link: &'a Conv2d,
+    /// The neighbours.
+    pixels: u32,
+    /// Whether two neighbouring columns are one load.
+    pairs: bool,
+    columns: Lines,
+}
 
-    let mut text = String::from("struct Row {\n");
-    for kx in 0..kernel_width {
-        for quad in 0..quads {
+impl Row<'_> {
+    /// How many columns before the first the loads start: pairs start at even ones.
+    fn shift(&self) -> u32 {
+        if self.pairs { self.link.padding[1] % 2 } else { 0 }
+    }
+
+    /// The load of a column, both counted from where the loads start.
+    fn load_of(&self, column: u32) -> u32 {
+        if self.pairs { column / 2 * 2 } else { column }
+    }
+
+    /// The loads, and whether they can lie in the padding.
+    fn loads(&self) -> BTreeMap<u32, bool> {
+        let mut loads = BTreeMap::new();
+        for column in &self.columns.all {
+            *loads.entry(self.load_of(column + self.shift())).or_default() |= self.columns.padded.contains(column);
+        }
+        loads
+    }
+
+    /// `Place`, `place`, and `fetch_row` written out; and how many loads it has.
+    fn fetch(&self) -> (String, usize) {
+        let (loads, shift) = (self.loads(), i64::from(self.shift()));
+        let padded = loads.iter().filter(|(_, is_padded)| **is_padded).map(|(load, _)| load);
+        let found =
+            padded.map(|load| (format!("column{load}"), format!("column(corner, {})", i64::from(*load) - shift)));
+        let mut text = window::place(&found.collect::<Vec<_>>());
+
+        let element = if self.pairs { "u64" } else { "f32" };
+        let _ = writeln!(text, "@group(0) @binding(1) var<storage, read> input: array<{element}>;");
+        let quads = self.pixels / 4;
+        let columns = 0..self.link.kernel_size[1];
+        let vectors = columns.flat_map(|kx| (0..quads).map(move |quad| (kx, quad)));
+        text.push_str("struct Row {\n");
+        for (kx, quad) in vectors.clone() {
             let _ = writeln!(text, "    v{kx}_{quad}: vec4<f32>,");
         }
-    }
-    text.push_str("}\nfn fetch_row(row: u32, place: Place) -> Row {\n    let line = input_row(row, place);\n");
-    let _ = writeln!(text, "    let left = place.left - {shift};");
-    let load = if pairs { "load_padded2" } else { "load_padded" };
-    for column in &loads {
-        let _ = writeln!(text, "    let c{column} = {load}(line, left + {column});");
-    }
-    let value = |column: u32| match (pairs, column % 2) {
-        (true, 0) => format!("c{column}.x"),
-        (true, _) => format!("c{}.y", column - 1),
-        (false, _) => format!("c{column}"),
-    };
-    text.push_str("    return Row(\n");
-    for kx in 0..kernel_width {
-        for quad in 0..quads {
-            let values: Vec<_> = (0..4).map(|pixel| value(column_of(quad * 4 + pixel, kx))).collect();
+        text.push_str("}\nfn fetch_row(k_row: u32, place: Place) -> Row {\n");
+        text.push_str("    let line = input_row(k_row, place.corner);\n");
+        for (load, is_padded) in &loads {
+            let (at, inside) = match is_padded {
+                // `&` and not `&&`: the latter is a branch, of which there would be one for each of dozens of loads.
+                true => (format!("place.column{load}.at"), format!("line.inside & place.column{load}.inside")),
+                false => {
+                    let right = i64::from(*load) - shift - i64::from(self.link.padding[1]);
+                    (format!("{right}u"), "line.inside".into())
+                }
+            };
+            let _ = match self.pairs {
+                true => {
+                    let pair = format!("select(0lu, input[(line.at + {at}) / 2u], {inside})");
+                    writeln!(text, "    let c{load} = unpack_pair({pair});")
+                }
+                false => writeln!(text, "    let c{load} = select(0.0, input[line.at + {at}], {inside});"),
+            };
+        }
+        let value = |column: u32| {
+            let load = self.load_of(column);
+            match (self.pairs, column - load) {
+                (false, _) => format!("c{load}"),
+                (true, 0) => format!("c{load}.x"),
+                (true, _) => format!("c{load}.y"),
+            }
+        };
+        text.push_str("    return Row(\n");
+        for (kx, quad) in vectors {
+            let column = |output: u32| output * self.link.stride[1] + kx * self.link.dilation[1] + self.shift();
+            let values: Vec<_> = (0..4).map(|pixel| value(column(quad * 4 + pixel))).collect();
             let _ = writeln!(text, "        vec4<f32>({}),", values.join(", "));
         }
+        text.push_str("    );\n}\n");
+        (text, loads.len())
     }
-    text.push_str("    );\n}\n");
-    (text, loads.len())
 }

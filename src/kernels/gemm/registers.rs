@@ -236,11 +236,10 @@ fn compute(block: Block, layout: Layout, fetch: Fetch) -> String {
         (Layout::Nchw, _) => fetch_pixels(&mut text, steps, quads),
         (Layout::Nhwc, _) => fetch_channels(&mut text, quads),
     }
-    for step in 0..steps {
-        let _ = writeln!(text, "        let at{step} = panel_at + (k + {step}u) * TILE_CHANNELS / {per_load}u;");
-        for part in 0..channels / per_load / spread {
-            let _ = writeln!(text, "        let w{step}_{part} = load_weight(at{step} + {}u);", part * spread);
-        }
+    let _ = writeln!(text, "        let weights_at = panel_at + k * {}u;", channels / per_load);
+    for (step, part) in (0..steps).flat_map(|step| (0..channels / per_load / spread).map(move |part| (step, part))) {
+        let offset = step * channels / per_load + part * spread;
+        let _ = writeln!(text, "        let w{step}_{part} = load_weight(weights_at + {offset}u);");
     }
     for channel in 0..channels {
         multiply(&mut text, block, steps, channel);

@@ -51,6 +51,16 @@ pub const TILES: &[Tile] = &[
     Tile { channels: 32, pixels: 64, depth: 16, micro_channels: 8, micro_pixels: 4 },
 ];
 
+/// Tiles for sources that gather or compute their values, which takes longer than to load them: for each they multiply
+/// more, and wide ones have it once for more output channels.
+pub const TILES_OF_GATHERED: &[Tile] = &[
+    Tile { channels: 128, pixels: 32, depth: 16, micro_channels: 8, micro_pixels: 8 },
+    Tile { channels: 64, pixels: 64, depth: 16, micro_channels: 8, micro_pixels: 8 },
+    Tile { channels: 128, pixels: 64, depth: 16, micro_channels: 8, micro_pixels: 8 },
+    Tile { channels: 128, pixels: 128, depth: 16, micro_channels: 8, micro_pixels: 8 },
+    Tile { channels: 32, pixels: 64, depth: 32, micro_channels: 8, micro_pixels: 4 },
+];
+
 /// What a source with a single segment of k leaves out.
 const ONE_SEGMENT: &str = "alias Located = Place;\n\
     fn locate(place: Place, segment: u32) -> Located { return place; }\n\

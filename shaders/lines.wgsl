@@ -1,12 +1,11 @@
-// What a fused separable convolution's source knows of the input under the kernel: the rows and columns, found once
-// for all k. The host writes out `Place`, which keeps them, and the taps in `fetch`.
+// What a source knows of the input under the kernel: the rows and columns, found once for all k. The host writes out
+// `Place`, which keeps them.
 //
-// A source_depthwise_* file says where the kernel's corner is, in `corner`, and how far apart columns are, in
-// `column_stride`.
+// A corner_* file says where the kernel's corner is, in `corner`, and how far apart columns are, in `column_stride`.
 
 // The first input under the kernel, which may lie in the padding, and the nearest column that does not.
 struct Corner {
-    // Of channel 0.
+    // Of the group's first channel.
     image: u32,
     top: i32,
     left: i32,

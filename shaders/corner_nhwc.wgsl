@@ -1,10 +1,8 @@
-// The source of a fused separable convolution, NHWC: the depthwise convolution's results for four neighbouring
-// channels of an output, made where they are needed and never written to memory; k is the first channel. Places are
-// counted in quads.
+// The corner of the kernel for an output and four neighbouring channels, NHWC. Places are counted in quads.
 
 fn column_stride() -> u32 { return params.in_channels / 4u; }
 
-fn corner(pixel: u32) -> Corner {
+fn corner(pixel: u32, group: u32) -> Corner {
     let clamped = min(pixel, pixel_count() - 1u);
     let rest = clamped % out_pixels();
     let left = rest % params.out_width * STRIDE_X;

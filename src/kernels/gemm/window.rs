@@ -1,0 +1,80 @@
+//! The input under the kernel of an output, or of some neighbours in a row, for sources that find its rows and columns
+//! once for all k. Of those that can never lie in the padding none is checked, and their addresses differ by constants.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use crate::conv::Conv2d;
+
+/// Rows or columns of the input under the kernel, counted from the first.
+pub struct Lines {
+    pub all: BTreeSet<u32>,
+    /// Those that can lie in the padding, or behind the end of a row that is filled up.
+    pub padded: BTreeSet<u32>,
+}
+
+impl Lines {
+    /// The rows under one output.
+    pub fn rows(link: &Conv2d) -> Self {
+        let rows = (0..link.kernel_size[0]).map(|ky| ky * link.dilation[0]);
+        Self::new(rows.collect(), link.padding[0], link.padding[2])
+    }
+
+    /// The columns under so many neighbours. Rows of the output are filled up with `filled` more.
+    pub fn columns(link: &Conv2d, neighbours: u32, filled: u32) -> Self {
+        let [stride, dilation] = [link.stride[1], link.dilation[1]];
+        let taps = move |output: u32| (0..link.kernel_size[1]).map(move |kx| output * stride + kx * dilation);
+        let columns = (0..neighbours).flat_map(taps);
+        Self::new(columns.collect(), link.padding[1], link.padding[3] + filled * stride)
+    }
+
+    /// Only the first reach into what is before the image, and only the last into what is behind.
+    fn new(all: BTreeSet<u32>, before: u32, behind: u32) -> Self {
+        let last = all.last().copied().unwrap_or(0);
+        let padded = all.iter().copied().filter(|line| *line < before || last - line < behind).collect();
+        Self { all, padded }
+    }
+}
+
+/// `Place` and `place`: the kernel's corner, and lines by their names with the calls that find them.
+pub fn place(lines: &[(String, String)]) -> String {
+    let mut text = String::from("struct Place {\n    corner: Corner,\n");
+    for (name, _) in lines {
+        let _ = writeln!(text, "    {name}: Line,");
+    }
+    text.push_str("}\nfn place(pixel: u32, group: u32) -> Place {\n    let corner = corner(pixel, group);\n");
+    text.push_str("    return Place(\n        corner,\n");
+    for (_, call) in lines {
+        let _ = writeln!(text, "        {call},");
+    }
+    text.push_str("    );\n}\n");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_that_are_not_checked_lie_in_the_image() {
+        let mut seen = 0;
+        let sizes = (1..=20).flat_map(|width| (1..=5).flat_map(move |kernel| (1..=3).map(move |s| (width, kernel, s))));
+        for ((width, kernel, stride), block) in sizes.flat_map(|size| [4, 8].map(|block| (size, block))) {
+            for (dilation, left, right) in [(1, 0, 0), (1, 1, 1), (2, 0, 3), (1, 4, 1), (2, 3, 2)] {
+                let conv = Conv2d::depthwise(1).kernel_size([1, kernel]).stride([1, stride]).dilation([1, dilation]);
+                let conv = conv.padding([0, left, 0, right]);
+                let Ok(output) = conv.output_shape([1, 1, 1, width].into()) else { continue };
+                let padded = output.width.next_multiple_of(block);
+                let columns = Lines::columns(&conv, block, padded - output.width);
+                for column in columns.all.difference(&columns.padded) {
+                    for first in (0..padded).step_by(block as usize) {
+                        let x = i64::from(first * stride + column) - i64::from(left);
+                        assert!((0..i64::from(width)).contains(&x), "{conv:?} on {width}: column {column} of {first}");
+                        seen += 1;
+                    }
+                }
+            }
+        }
+        assert!(seen > 1000, "{seen} columns were seen");
+    }
+}
