@@ -7,7 +7,7 @@
 // values.
 //
 // weights  [group][panel][k][TILE_CHANNELS], then the biases
-// host     TILE_*, STEP_DEPTH, THREADS, DEPTH_IS_PADDED, `segments`, `tile_steps`, `MicroTile`, `accumulate`, `finish`,
+// host     TILE_*, STEP_DEPTH, CHANNEL_TILE, THREADS, DEPTH_IS_PADDED, `segments`, `tile_steps`, `MicroTile`, `accumulate`, `finish`,
 //          and a source, a tile_*.wgsl, an input_*, an output_* and a weights_* file
 //
 // The micro-tile over workgroup memory follows Volkov and Demmel, "Benchmarking GPUs to Tune Dense Linear
@@ -16,9 +16,10 @@
 const PIXEL_QUADS: u32 = TILE_PIXELS / 4u;
 const CHANNEL_QUADS: u32 = TILE_CHANNELS / 4u;
 
-// Both [k][quad], so that a micro-tile's operands are whole quads.
+// Both [k][quad], so that a micro-tile's operands are whole quads. What a source needs while it stages is in CHANNEL_TILE,
+// too.
 var<workgroup> pixel_tile: array<vec4<f32>, TILE_DEPTH * PIXEL_QUADS>;
-var<workgroup> channel_tile: array<vec4<f32>, TILE_DEPTH * CHANNEL_QUADS>;
+var<workgroup> channel_tile: array<vec4<f32>, CHANNEL_TILE>;
 
 @compute @workgroup_size(THREADS)
 fn main(

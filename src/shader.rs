@@ -6,6 +6,9 @@ use crate::conv::{Activation, Conv2d, Residual};
 use crate::kernels::Run;
 use crate::shape::Layout;
 
+/// The components of a `vec4`.
+pub const COMPONENTS: [&str; 4] = ["x", "y", "z", "w"];
+
 /// What all kernels share; [`Shader::finish`] appends it.
 pub const CONV: &str = include_str!("../shaders/conv.wgsl");
 const EPILOGUE: &str = include_str!("../shaders/epilogue.wgsl");

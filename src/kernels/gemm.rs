@@ -46,9 +46,9 @@ pub enum Fetch {
     /// `fetch`, NCHW, for products through workgroup memory: four neighbours in a row of one k. Rows of the output are
     /// filled up to whole quads.
     Lines,
-    /// NCHW, for products through workgroup memory: the source stages a block of an image by itself, `memory` bytes of
-    /// workgroup memory beside.
-    Blocks { height: u32, width: u32, memory: u32 },
+    /// NCHW, for products through workgroup memory: the source stages a block of an image by itself, for which it takes
+    /// so many quads of workgroup memory, those of the weights among them.
+    Blocks { height: u32, width: u32, staged: u32 },
 }
 
 /// What all products share.

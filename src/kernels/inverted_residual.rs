@@ -4,21 +4,32 @@
 //! The inputs under a block overlap those of its neighbours, and are expanded once for each of them; whether that costs
 //! less than the memory traffic the planner decides.
 
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
 use super::gemm::tiled::{self, Tile};
+use super::gemm::window::Lines;
 use super::gemm::{Fetch, Source};
 use super::{Kernel, Recipe, Run, Unsupported, fitting};
 use crate::caps::Caps;
 use crate::conv::Conv2d;
 use crate::pack::{Order, Packing};
-use crate::shader::{self, Shader};
+use crate::shader::{self, COMPONENTS, Shader};
 use crate::shape::Layout;
 
 pub const INVERTED_RESIDUAL: Kernel = Kernel { name: "inverted_residual", links: 3, candidates };
 
-/// Rows and columns of a block, and the output channels of its workgroup.
-const BLOCKS: &[([u32; 2], u32)] = &[([8, 8], 32), ([8, 8], 64), ([8, 8], 128), ([4, 8], 64), ([4, 8], 128)];
-/// Expanded channels made at a time.
-const DEPTH: u32 = 8;
+/// Columns of a block.
+const BLOCK_WIDTH: u32 = 8;
+/// The pixels of a tile are those of a block. With a depth of 8 there is memory for the halos of strided blocks.
+const TILES: &[Tile] = &[
+    Tile { channels: 32, pixels: 64, depth: 16, micro_channels: 8, micro_pixels: 4 },
+    Tile { channels: 64, pixels: 64, depth: 16, micro_channels: 8, micro_pixels: 8 },
+    Tile { channels: 128, pixels: 64, depth: 16, micro_channels: 8, micro_pixels: 8 },
+    Tile { channels: 128, pixels: 32, depth: 16, micro_channels: 8, micro_pixels: 8 },
+    Tile { channels: 64, pixels: 32, depth: 16, micro_channels: 8, micro_pixels: 4 },
+    Tile { channels: 32, pixels: 64, depth: 8, micro_channels: 8, micro_pixels: 4 },
+];
 /// The workgroup memory that WebGPU promises everywhere.
 const MOST_MEMORY: u32 = 16384;
 
@@ -39,85 +50,127 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     if expand.residual.is_some() || depthwise.residual.is_some() {
         return Err(Unsupported::InnerResidual);
     }
-    let blocks = BLOCKS.iter().map(|&(block, channels)| (Halo::new(depthwise, block), channels));
-    let least = blocks.clone().map(|(halo, channels)| halo.tile(channels).workgroup_memory() + halo.memory()).min();
+    let blocks = TILES.iter().map(|&tile| Block::new(depthwise, tile));
     let recipes: Vec<_> = blocks
-        .filter(|(halo, channels)| halo.tile(*channels).workgroup_memory() + halo.memory() <= MOST_MEMORY)
-        .map(|(halo, channels)| tiled::recipe(run, &source([expand, depthwise], halo), halo.tile(channels), caps))
+        .clone()
+        .filter(|block| block.memory() <= MOST_MEMORY)
+        .map(|block| tiled::recipe(run, &source([expand, depthwise], block), block.tile, caps))
         .collect();
     if recipes.is_empty() {
-        return Err(Unsupported::WorkgroupMemory { needed: least.unwrap_or(0), limit: MOST_MEMORY });
+        return Err(Unsupported::WorkgroupMemory {
+            needed: blocks.map(|block| block.memory()).min().unwrap_or(0),
+            limit: MOST_MEMORY,
+        });
     }
     fitting(run, caps, recipes)
 }
 
-/// A block of outputs, and the inputs of the depthwise convolution under it.
+/// A block of outputs, and the inputs of the depthwise convolution under it, the halo.
 #[derive(Clone, Copy)]
-struct Halo {
-    block: [u32; 2],
-    height: u32,
+struct Block {
+    tile: Tile,
+    halo_height: u32,
     /// Quads of a row.
-    quads: u32,
+    halo_quads: u32,
 }
 
-impl Halo {
-    fn new(depthwise: &Conv2d, block: [u32; 2]) -> Self {
-        let extent = |axis: usize| {
+impl Block {
+    fn new(depthwise: &Conv2d, tile: Tile) -> Self {
+        let extent = |axis: usize, outputs: u32| {
             let kernel = (depthwise.kernel_size[axis] - 1).saturating_mul(depthwise.dilation[axis]).saturating_add(1);
-            (block[axis] - 1).saturating_mul(depthwise.stride[axis]).saturating_add(kernel)
+            (outputs - 1).saturating_mul(depthwise.stride[axis]).saturating_add(kernel)
         };
-        Self { block, height: extent(0), quads: extent(1).div_ceil(4) }
+        let [halo_height, width] = [extent(0, tile.pixels / BLOCK_WIDTH), extent(1, BLOCK_WIDTH)];
+        Self { tile, halo_height, halo_quads: width.div_ceil(4) }
     }
 
-    fn pixels(&self) -> u32 {
-        self.height.saturating_mul(self.quads).saturating_mul(4)
+    /// Quads of a channel of the halo.
+    fn items(&self) -> u32 {
+        self.halo_height.saturating_mul(self.halo_quads)
     }
 
-    /// Workgroup memory for the expanded channels, bytes.
+    /// Quads of workgroup memory for the expanded channels.
+    fn staged(&self) -> u32 {
+        self.items().saturating_mul(self.tile.depth)
+    }
+
+    /// Workgroup memory, bytes.
     fn memory(&self) -> u32 {
-        self.pixels().saturating_mul(DEPTH * 4)
+        self.tile.workgroup_memory(self.staged())
     }
 
-    fn tile(&self, channels: u32) -> Tile {
-        let pixels = self.block[0] * self.block[1];
-        Tile { channels, pixels, depth: DEPTH, micro_channels: 8, micro_pixels: 4 }
+    /// `depthwise`, with the taps of a quad of neighbours written out.
+    fn depthwise(&self, link: &Conv2d) -> String {
+        let [kernel_height, kernel_width] = link.kernel_size;
+        let mut text = String::from(
+            "fn depthwise(channel: u32, first: u32) -> vec4<f32> {\n\
+             \x20   var sum = vec4<f32>(weights[DEPTHWISE_BIAS_AT + channel / 4u][channel % 4u]);\n",
+        );
+        for quad in 0..link.fan_in().div_ceil(4) {
+            let _ = writeln!(text, "    let w{quad} = weights[DEPTHWISE_AT + channel * TAP_QUADS + {quad}u];");
+        }
+        let columns = Lines::columns(link, 4, 0).all;
+        let quads: BTreeSet<_> = columns.iter().map(|column| column / 4).collect();
+        for ky in 0..kernel_height {
+            for quad in &quads {
+                let at = ky * link.dilation[0] * self.halo_quads + quad;
+                let _ = writeln!(text, "    let v{ky}_{quad} = channel_tile[first + {at}u];");
+            }
+            for kx in 0..kernel_width {
+                let value = |output: u32| {
+                    let column = output * link.stride[1] + kx * link.dilation[1];
+                    format!("v{ky}_{}.{}", column / 4, COMPONENTS[column as usize % 4])
+                };
+                let values: Vec<_> = (0..4).map(value).collect();
+                let tap = ky * kernel_width + kx;
+                let weight = format!("w{}.{}", tap / 4, COMPONENTS[tap as usize % 4]);
+                let _ = writeln!(text, "    sum = fma(vec4<f32>({}), vec4<f32>({weight}), sum);", values.join(", "));
+            }
+        }
+        text.push_str("    return activate_depthwise4(sum);\n}\n");
+        text
     }
 }
 
-fn source([expand, depthwise]: [&Conv2d; 2], halo: Halo) -> Source {
-    let [height, width] = halo.block;
+fn source([expand, depthwise]: [&Conv2d; 2], block: Block) -> Source {
+    let Tile { pixels, depth, .. } = block.tile;
+    let height = pixels / BLOCK_WIDTH;
     let taps = depthwise.fan_in();
+    // Input channels expanded at a time.
+    let step = [4u32, 2, 1].into_iter().find(|step| expand.in_channels.is_multiple_of(*step)).unwrap_or(1);
     let wgsl = Shader::new(include_str!("../../shaders/source_inverted_nchw.wgsl"))
         .add(&shader::inner_activation("activate_expanded", expand.activation))
         .add(&shader::inner_activation("activate_depthwise", depthwise.activation))
+        .add(&block.depthwise(depthwise))
         .constants(&shader::geometry(depthwise))
         .constants(&[
             ("BLOCK_HEIGHT", height.into()),
-            ("BLOCK_WIDTH", width.into()),
-            ("HALO_HEIGHT", halo.height.into()),
-            ("HALO_QUADS", halo.quads.into()),
+            ("BLOCK_WIDTH", BLOCK_WIDTH.into()),
+            ("HALO_HEIGHT", block.halo_height.into()),
+            ("HALO_QUADS", block.halo_quads.into()),
             ("EXPAND_DEPTH", expand.in_channels.into()),
+            ("EXPAND_STEP", step.into()),
             ("TAP_QUADS", taps.div_ceil(4)),
         ])
         .text();
     let order = Order::ChannelFirst;
     // Expanded channels for each staged value, the halo's with it.
-    let expanded = f64::from(halo.pixels()) / f64::from(height * width);
+    let expanded = f64::from(block.items() * 4) / f64::from(pixels);
     let inputs = f64::from(expand.in_channels);
     Source {
         kernel: INVERTED_RESIDUAL.name,
         wgsl,
-        fetch: Fetch::Blocks { height, width, memory: halo.memory() },
+        fetch: Fetch::Blocks { height, width: BLOCK_WIDTH, staged: block.staged() },
         order,
         link: 2,
         before: vec![
-            (0, Packing::Panels { block: DEPTH, k_align: 1, order }, "EXPAND_AT"),
-            (0, Packing::Bias { block: DEPTH }, "EXPAND_BIAS_AT"),
+            (0, Packing::Panels { block: depth, k_align: 1, order }, "EXPAND_AT"),
+            (0, Packing::Bias { block: depth }, "EXPAND_BIAS_AT"),
             (1, Packing::Panels { block: 1, k_align: 4, order }, "DEPTHWISE_AT"),
             (1, Packing::Bias { block: 1 }, "DEPTHWISE_BIAS_AT"),
         ],
-        // Four expanded channels share an input, and four inputs a weight.
-        loads: expanded * inputs / 2.0 + taps as f64 / 4.0,
+        // Eight expanded channels share an input, and four inputs a weight.
+        loads: expanded * inputs * (1.0 / 8.0 + 1.0 / 4.0) + taps as f64 / 4.0,
         mult_adds: expanded * inputs + taps as f64,
     }
 }

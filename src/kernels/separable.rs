@@ -13,12 +13,12 @@ use super::{Kernel, Recipe, Run, Unsupported, fitting};
 use crate::caps::Caps;
 use crate::conv::Conv2d;
 use crate::pack::{Order, Packing};
-use crate::shader::{self, Shader};
+use crate::shader::{self, COMPONENTS, Shader};
 use crate::shape::Layout;
 
 pub const SEPARABLE: Kernel = Kernel { name: "separable", links: 2, candidates };
 
-/// Beyond this many rows of a kernel's taps, each a quad of channels, drivers keep too many of them in registers.
+/// Beyond this many rows of a kernel, drivers keep too many of their values in registers where they are written out.
 const MOST_ROWS: usize = 3;
 
 /// Beyond this the taps of a quad no longer fit into registers beside the sums.
@@ -127,9 +127,9 @@ impl<'a> Window<'a> {
         if self.outputs == Outputs::Neighbours { loads / 4.0 } else { loads }
     }
 
-    /// Whether the rows are a loop, and not written out: with a quad of channels a tap, drivers keep too many at once.
+    /// Whether the rows are a loop, and not written out.
     fn loops(&self) -> bool {
-        self.outputs == Outputs::Channels && self.rows.all.len() > MOST_ROWS
+        self.rows.all.len() > MOST_ROWS
     }
 
     /// `Place` and `place`.
@@ -141,7 +141,7 @@ impl<'a> Window<'a> {
         window::place(&rows.chain(columns).collect::<Vec<_>>())
     }
 
-    /// `fetch`, with the taps written out.
+    /// `fetch`.
     fn fetch(&self) -> String {
         let taps = self.depthwise.fan_in();
         let channels = self.outputs == Outputs::Channels;
@@ -159,7 +159,7 @@ impl<'a> Window<'a> {
                  \x20   var sum = vec4<f32>(weights[DEPTHWISE_BIAS_AT + k / 4u][k % 4u]);\n"
             }
         });
-        if !channels {
+        if !channels && !self.loops() {
             for quad in 0..taps.div_ceil(4) {
                 let _ = writeln!(text, "    let w{quad} = weights[DEPTHWISE_AT + k * TAP_QUADS + {quad}u];");
             }
@@ -169,12 +169,12 @@ impl<'a> Window<'a> {
                 "    for (var ky = 0u; ky < opaque(KERNEL_HEIGHT); ky++) {\n\
                  \x20       let row = row(place.corner, i32(ky * DILATION_Y));\n",
             );
-            self.add_row(&mut text, 0, !self.rows.padded.is_empty());
+            self.add_row(&mut text, None, !self.rows.padded.is_empty());
             text.push_str("    }\n");
         } else {
             for (ky, row) in (0..).zip(&self.rows.all) {
-                let _ = writeln!(text, "    {{\n        let ky = {ky}u;\n        let row = place.row{row};");
-                self.add_row(&mut text, ky, self.rows.padded.contains(row));
+                let _ = writeln!(text, "    {{\n        let row = place.row{row};");
+                self.add_row(&mut text, Some(ky), self.rows.padded.contains(row));
                 text.push_str("    }\n");
             }
         }
@@ -182,8 +182,8 @@ impl<'a> Window<'a> {
         text
     }
 
-    /// Adds the products of the kernel's row `ky`, whose input is `row`; a number in WGSL where the rows are written out.
-    fn add_row(&self, text: &mut String, ky: u32, is_padded: bool) {
+    /// Adds the products of a row of the kernel, whose input is `row`: of number `ky`, or in the loop over all of them.
+    fn add_row(&self, text: &mut String, ky: Option<u32>, is_padded: bool) {
         text.push_str("        let at = plane + row.at;\n");
         for column in &self.columns.all {
             let _ = writeln!(text, "        let v{column} = {};", self.load(*column, is_padded));
@@ -213,15 +213,19 @@ impl<'a> Window<'a> {
     }
 
     /// What a tap multiplies.
-    fn tap(&self, ky: u32, kx: u32) -> [String; 2] {
+    fn tap(&self, ky: Option<u32>, kx: u32) -> [String; 2] {
         let column = |output: u32| output * self.depthwise.stride[1] + kx * self.depthwise.dilation[1];
+        let tap = ky.map(|ky| ky * self.depthwise.kernel_size[1] + kx);
+        let number = tap.map_or_else(|| format!("(ky * KERNEL_WIDTH + {kx}u)"), |tap| format!("{tap}u"));
         if self.outputs == Outputs::Channels {
-            let weight = format!("weights[DEPTHWISE_AT + (ky * KERNEL_WIDTH + {kx}u) * column_stride() + k / 4u]");
+            let weight = format!("weights[DEPTHWISE_AT + {number} * column_stride() + k / 4u]");
             return [format!("v{}", column(0)), weight];
         }
+        let weight = match tap {
+            Some(tap) => format!("w{}.{}", tap / 4, COMPONENTS[tap as usize % 4]),
+            None => format!("weights[DEPTHWISE_AT + k * TAP_QUADS + {number} / 4u][{number} % 4u]"),
+        };
         let values: Vec<_> = (0..4).map(|output| format!("v{}", column(output))).collect();
-        let tap = ky * self.depthwise.kernel_size[1] + kx;
-        let component = ["x", "y", "z", "w"][tap as usize % 4];
-        [format!("vec4<f32>({})", values.join(", ")), format!("vec4<f32>(w{}.{component})", tap / 4)]
+        [format!("vec4<f32>({})", values.join(", ")), format!("vec4<f32>({weight})")]
     }
 }

@@ -7,7 +7,7 @@ use crate::caps::Caps;
 use crate::kernels::{
     Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Work, compulsory_bytes, single_pass_operands,
 };
-use crate::shader::{self, Shader};
+use crate::shader::{self, COMPONENTS, Shader};
 use crate::shape::Layout;
 
 /// The sizes of a product in registers.
@@ -278,7 +278,7 @@ fn fetch_channels(text: &mut String, quads: u32) {
     for pixel in 0..quads * 4 {
         let _ = writeln!(text, "        let x{pixel} = fetch(k, place{pixel});");
     }
-    for (step, component) in ["x", "y", "z", "w"].into_iter().enumerate() {
+    for (step, component) in COMPONENTS.into_iter().enumerate() {
         for quad in 0..quads {
             let values: Vec<_> = (0..4).map(|pixel| format!("x{}.{component}", quad * 4 + pixel)).collect();
             let _ = writeln!(text, "        let v{step}_{quad} = vec4<f32>({});", values.join(", "));
@@ -322,7 +322,7 @@ fn store_rows(channels: u32, quads: u32) -> String {
 fn store_pixels(channels: u32, quads: u32) -> String {
     let mut text = String::new();
     for pixel in 0..quads * 4 {
-        let component = ["x", "y", "z", "w"][pixel as usize % 4];
+        let component = COMPONENTS[pixel as usize % 4];
         for channel in (0..channels).step_by(4) {
             let sums: Vec<_> =
                 (channel..channel + 4).map(|channel| format!("s{channel}_{}.{component}", pixel / 4)).collect();

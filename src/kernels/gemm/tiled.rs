@@ -8,7 +8,7 @@ use crate::kernels::{
     Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Work, compulsory_bytes, single_pass_operands,
 };
 use crate::pack::Order;
-use crate::shader::{self, Shader};
+use crate::shader::{self, COMPONENTS, Shader};
 use crate::shape::Layout;
 
 /// The sizes of a product through workgroup memory.
@@ -31,8 +31,14 @@ impl Tile {
         (self.channels / self.micro_channels) * (self.pixels / self.micro_pixels)
     }
 
-    pub fn workgroup_memory(self) -> u32 {
-        (self.channels + self.pixels) * self.depth * 4
+    /// Quads of workgroup memory for the weights, of which a source may need more while it stages.
+    fn channel_tile(self, staged: u32) -> u32 {
+        (self.channels / 4 * self.depth).max(staged)
+    }
+
+    /// Bytes, for a source that needs so many quads while it stages.
+    pub fn workgroup_memory(self, staged: u32) -> u32 {
+        (self.pixels / 4 * self.depth).saturating_add(self.channel_tile(staged)).saturating_mul(16)
     }
 
     /// Of an invocation: its sums, and their operands of one k.
@@ -75,11 +81,11 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
         Layout::Nhwc => include_str!("../../../shaders/tile_nhwc.wgsl"),
     };
     let rows = u64::from(output.batch) * u64::from(output.height);
-    // Tiles, how many of them an image has (or quads a row), staging, workgroup memory beside the tile's.
-    let (tiles, [tiles_y, tiles_x], staging, memory) = match source.fetch {
-        Fetch::Blocks { height, width, memory } => {
+    // Tiles, how many of them an image has (or quads a row), staging, and quads of workgroup memory for it.
+    let (tiles, [tiles_y, tiles_x], staging, staged) = match source.fetch {
+        Fetch::Blocks { height, width, staged } => {
             let blocks = [output.height.div_ceil(height), output.width.div_ceil(width)];
-            (u64::from(output.batch) * u64::from(blocks[0]) * u64::from(blocks[1]), blocks, "", memory)
+            (u64::from(output.batch) * u64::from(blocks[0]) * u64::from(blocks[1]), blocks, "", staged)
         }
         Fetch::Lines => {
             let quads = output.width.div_ceil(4);
@@ -112,12 +118,13 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
             ("TILE_PIXELS", tile.pixels.into()),
             ("TILE_DEPTH", tile.depth.into()),
             ("STEP_DEPTH", step_depth.into()),
+            ("CHANNEL_TILE", tile.channel_tile(staged).into()),
             ("THREADS", tile.threads().into()),
         ])
         .finish(run);
 
     let tiles = workgroups as f64;
-    let staged = tiles * f64::from(tile.pixels) * padded_depth as f64;
+    let values = tiles * f64::from(tile.pixels) * padded_depth as f64;
     let outputs = tiles * f64::from(tile.channels * tile.pixels);
     let mult_adds = outputs * padded_depth as f64;
     let pass = Pass {
@@ -126,7 +133,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
         params: Params { tiles_y, tiles_x, work: workgroups as u32, ..params },
         workgroup: tile.threads(),
         workgroups,
-        workgroup_memory: tile.workgroup_memory() + memory,
+        workgroup_memory: tile.workgroup_memory(staged),
         sums: tile.micro_channels * tile.micro_pixels,
         registers: tile.registers(),
     };
@@ -135,8 +142,8 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
         weights,
         workspace: Vec::new(),
         work: Work {
-            mult_adds: mult_adds + staged * source.mult_adds,
-            accesses: staged * source.loads + tiles * f64::from(tile.channels) * padded_depth as f64 + outputs,
+            mult_adds: mult_adds + values * source.mult_adds,
+            accesses: values * source.loads + tiles * f64::from(tile.channels) * padded_depth as f64 + outputs,
             shared: mult_adds * (1.0 / f64::from(tile.micro_channels) + 1.0 / f64::from(tile.micro_pixels)),
             bytes: compulsory_bytes(run),
             invocations: pass.invocations(),
@@ -189,7 +196,7 @@ fn micro_tile(tile: Tile, step_depth: u32, layout: Layout) -> String {
             let _ = writeln!(text, "    let b{k}_{quad} = {column_tile}[{at}];");
         }
         for row in 0..rows {
-            let a = format!("a{k}_{}.{}", row / 4, ["x", "y", "z", "w"][row as usize % 4]);
+            let a = format!("a{k}_{}.{}", row / 4, COMPONENTS[row as usize % 4]);
             for quad in 0..column_quads {
                 let sum = format!("(*sums).s{row}_{quad}");
                 let _ = writeln!(text, "    {sum} = fma(vec4<f32>({a}), b{k}_{quad}, {sum});");
