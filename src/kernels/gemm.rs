@@ -46,8 +46,8 @@ pub enum Fetch {
     /// `fetch`, NCHW, for products through workgroup memory: four neighbours in a row of one k. Rows of the output are
     /// filled up to whole quads.
     Lines,
-    /// NCHW, for products through workgroup memory: the source stages a block of an image by itself, for which it takes
-    /// so many quads of workgroup memory, those of the weights among them.
+    /// For products through workgroup memory: the source stages a block of an image by itself, for which it takes
+    /// so many quads of workgroup memory, those of the weights among them. In NHWC it reads quads of channels.
     Blocks { height: u32, width: u32, staged: u32 },
 }
 
@@ -102,14 +102,19 @@ pub fn access(run: &Run<'_>, source: &Source, pairs: bool) -> String {
         (Layout::Nchw, Fetch::Blocks { .. }) => {
             (output.width.is_multiple_of(4), [include_str!("../../shaders/pixels_blocks_nchw.wgsl"), nchw])
         }
-        (Layout::Nhwc, _) => {
+        (Layout::Nhwc, fetch) => {
+            let pixels = match fetch {
+                Fetch::Blocks { .. } => include_str!("../../shaders/pixels_blocks_nhwc.wgsl"),
+                _ => include_str!("../../shaders/pixels_batch_nhwc.wgsl"),
+            };
             let aligned = run.last().group_out_channels().is_multiple_of(4);
-            (aligned, ["", include_str!("../../shaders/product_nhwc.wgsl")])
+            (aligned, [pixels, include_str!("../../shaders/product_nhwc.wgsl")])
         }
     };
     let input = match source.fetch {
         Fetch::Quads { aligned: true } if pairs => shader::INPUT_PAIRS,
         Fetch::Quads { aligned: true } => shader::INPUT_VEC4,
+        Fetch::Blocks { .. } if run.layout == Layout::Nhwc => shader::INPUT_VEC4,
         Fetch::Quads { aligned: false } | Fetch::Blocks { .. } | Fetch::Lines => shader::INPUT_SCALAR,
         Fetch::Rows { .. } => "",
     };

@@ -40,7 +40,8 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     if caps.is_cpu {
         return Err(Unsupported::SoftwareDevice);
     }
-    if run.layout != Layout::Nchw {
+    // Pixels are read by quads of channels.
+    if run.layout == Layout::Nhwc && !expand.in_channels.is_multiple_of(4) {
         return Err(Unsupported::Layout(run.layout));
     }
     let is_plain = depthwise.is_depthwise() && depthwise.out_channels == depthwise.in_channels;
@@ -54,7 +55,7 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let recipes: Vec<_> = blocks
         .clone()
         .filter(|block| block.memory() <= MOST_MEMORY)
-        .map(|block| tiled::recipe(run, &source([expand, depthwise], block), block.tile, caps))
+        .map(|block| tiled::recipe(run, &source(run.layout, [expand, depthwise], block), block.tile, caps))
         .collect();
     if recipes.is_empty() {
         return Err(Unsupported::WorkgroupMemory {
@@ -132,13 +133,17 @@ impl Block {
     }
 }
 
-fn source([expand, depthwise]: [&Conv2d; 2], block: Block) -> Source {
+fn source(layout: Layout, [expand, depthwise]: [&Conv2d; 2], block: Block) -> Source {
     let Tile { pixels, depth, .. } = block.tile;
     let height = pixels / BLOCK_WIDTH;
     let taps = depthwise.fan_in();
     // Input channels expanded at a time.
     let step = [4u32, 2, 1].into_iter().find(|step| expand.in_channels.is_multiple_of(*step)).unwrap_or(1);
-    let wgsl = Shader::new(include_str!("../../shaders/source_inverted_nchw.wgsl"))
+    let wgsl = Shader::new(include_str!("../../shaders/source_inverted.wgsl"))
+        .add(match layout {
+            Layout::Nchw => include_str!("../../shaders/expand_nchw.wgsl"),
+            Layout::Nhwc => include_str!("../../shaders/expand_nhwc.wgsl"),
+        })
         .add(&shader::inner_activation("activate_expanded", expand.activation))
         .add(&shader::inner_activation("activate_depthwise", depthwise.activation))
         .add(&block.depthwise(depthwise))
