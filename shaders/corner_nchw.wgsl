@@ -1,5 +1,7 @@
 // The corner of the kernel for PIXELS neighbouring outputs of a row, NCHW. Rows are filled up to whole blocks; what is
 // behind a row's end is computed of whatever and not stored.
+//
+// host     PIXELS, geometry, `pixel_count`, params.tiles_x (blocks of PIXELS in a row)
 
 fn column_stride() -> u32 { return 1u; }
 

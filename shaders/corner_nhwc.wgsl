@@ -1,4 +1,7 @@
-// The corner of the kernel for an output and four neighbouring channels, NHWC. Places are counted in quads.
+// The corner of the kernel for an output and four neighbouring channels, NHWC, of which there is one group. Places are
+// counted in quads.
+//
+// host     geometry, `pixel_count`
 
 fn column_stride() -> u32 { return params.in_channels / 4u; }
 

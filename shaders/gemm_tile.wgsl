@@ -7,8 +7,9 @@
 // values.
 //
 // weights  [group][panel][k][TILE_CHANNELS], then the biases
-// host     TILE_*, STEP_DEPTH, CHANNEL_TILE, THREADS, DEPTH_IS_PADDED, `segments`, `tile_steps`, `MicroTile`, `accumulate`, `finish`,
-//          and a source, a tile_*.wgsl, an input_*, an output_* and a weights_* file
+// host     TILE_*, STEP_DEPTH, CHANNEL_TILE, THREADS, DEPTH_IS_PADDED, `segments`, `tile_steps`, `MicroTile`,
+//          `accumulate`, `finish`, and a source, a tile_*.wgsl (unless the source stages by itself), an input_*, an
+//          output_* and a weights_* file
 //
 // The micro-tile over workgroup memory follows Volkov and Demmel, "Benchmarking GPUs to Tune Dense Linear
 // Algebra" (SC 2008).
@@ -16,8 +17,7 @@
 const PIXEL_QUADS: u32 = TILE_PIXELS / 4u;
 const CHANNEL_QUADS: u32 = TILE_CHANNELS / 4u;
 
-// Both [k][quad], so that a micro-tile's operands are whole quads. What a source needs while it stages is in CHANNEL_TILE,
-// too.
+// Both [k][quad], so that a micro-tile's operands are whole quads. A source may use `channel_tile` while it stages.
 var<workgroup> pixel_tile: array<vec4<f32>, TILE_DEPTH * PIXEL_QUADS>;
 var<workgroup> channel_tile: array<vec4<f32>, CHANNEL_TILE>;
 

@@ -1,10 +1,6 @@
 // Pixels of an NCHW product counted block by block: a workgroup's TILE_PIXELS are a block of BLOCK_HEIGHT rows and
 // BLOCK_WIDTH columns of an image.
 
-fn pixel_count() -> u32 {
-    return params.batch * params.tiles_y * params.tiles_x * TILE_PIXELS;
-}
-
 fn output_quad(pixel: u32, group: u32) -> OutputQuad {
     let block = pixel / TILE_PIXELS;
     let row = block / params.tiles_x;

@@ -5,14 +5,13 @@
 // workgroup memory, and convolves what is there.
 //
 // host     BLOCK_HEIGHT, BLOCK_WIDTH, HALO_HEIGHT, HALO_QUADS (of a row), the depthwise geometry, EXPAND_DEPTH (input
-//          channels), EXPAND_STEP, EXPAND_AT, EXPAND_BIAS_AT, TAP_QUADS, `depthwise`, `activate_expanded`,
-//          `activate_depthwise`, an expand_* and an input_* file
+//          channels), EXPAND_STEP, EXPANDED (channels that an invocation makes at a time, 8), EXPAND_AT,
+//          EXPAND_BIAS_AT, TAP_QUADS, `depthwise`, `activate_expanded`, `activate_depthwise`, an expand_* and an
+//          input_* file
 //
 // The block is MobileNetV2's (Sandler et al., arXiv 1801.04381).
 
 const HALO_ITEMS: u32 = HALO_HEIGHT * HALO_QUADS;
-// Expanded channels that an invocation makes at a time.
-const EXPANDED: u32 = 8u;
 
 // Those channels at four neighbouring inputs.
 struct Expanded {

@@ -235,6 +235,7 @@ fn indices_are_counted_up_to_their_limit() {
             (Chain::from(Separable::new(1, 1).kernel_size(3).padding(1)), [1, 1, 1, most]),
             (Chain::inverted_residual(2, 2, 1, 1), [most / 2, 2, 1, 1]),
             (Chain::inverted_residual(1, 1, 2, 1), [most / 2, 1, 1, 1]),
+            (Chain::inverted_residual(4, 4, 1, 1), [most / 4, 4, 1, 1]),
             (Chain::from(gpuconv::Link::GlobalAveragePool), [most / 16, 16, 1, 1]),
             (Chain::from(gpuconv::Link::GlobalAveragePool), [1, 1, 1 << 15, 1 << 16]),
         ] {

@@ -32,6 +32,28 @@ pub struct Source {
     pub loads: f64,
     /// Multiply-adds for each value fetched.
     pub mult_adds: f64,
+    /// Elements loaded from workgroup memory for each value fetched.
+    pub shared: f64,
+    /// Registers for the values that a fetch takes.
+    pub registers: u32,
+}
+
+impl Source {
+    /// A source whose values are loaded as they are, for a run's only link.
+    pub fn loaded(kernel: &'static str, wgsl: String, fetch: Fetch, order: Order) -> Self {
+        Self {
+            kernel,
+            wgsl,
+            fetch,
+            order,
+            link: 0,
+            before: Vec::new(),
+            loads: 1.0,
+            mult_adds: 0.0,
+            shared: 0.0,
+            registers: 4,
+        }
+    }
 }
 
 /// How a source's values come.

@@ -40,12 +40,12 @@ fn by_tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     check(run)?;
     let name = IMPLICIT_GEMM.name;
     let by_taps = TILES.iter().filter_map(|&tile| Some(tiled::recipe(run, &taps(run, name, tile)?, tile, caps)));
-    let mut recipes: Vec<_> = by_taps.collect();
-    if recipes.len() < TILES.len() {
-        let source = windows(run, name);
-        recipes.extend(TILES_OF_GATHERED.iter().map(|&tile| tiled::recipe(run, &source, tile, caps)));
-    }
-    fitting(run, caps, recipes)
+    let by_taps: Vec<_> = by_taps.collect();
+    let gathered = windows(run, name);
+    // Where some tile cannot go tap by tap, gathering is the better guess.
+    let tiles = if by_taps.len() < TILES.len() { TILES_OF_GATHERED } else { &[] };
+    let recipes = tiles.iter().map(|&tile| tiled::recipe(run, &gathered, tile, caps));
+    fitting(run, caps, recipes.chain(by_taps).collect())
 }
 
 fn by_uniform_loads(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
@@ -101,16 +101,8 @@ fn taps(run: &Run<'_>, kernel: &'static str, tile: Tile) -> Option<Source> {
         Layout::Nchw => (include_str!("../../shaders/source_taps_nchw.wgsl"), false),
         Layout::Nhwc => (include_str!("../../shaders/source_taps_nhwc.wgsl"), channels.is_multiple_of(4)),
     };
-    Some(Source {
-        kernel,
-        wgsl: Shader::new(file).add(shader::window(run.layout)).constants(&shader::geometry(link)).text(),
-        fetch: Fetch::Quads { aligned },
-        order: Order::ByTap,
-        link: 0,
-        before: Vec::new(),
-        loads: 1.0,
-        mult_adds: 0.0,
-    })
+    let wgsl = Shader::new(file).add(shader::window(run.layout)).constants(&shader::geometry(link)).text();
+    Some(Source::loaded(kernel, wgsl, Fetch::Quads { aligned }, Order::ByTap))
 }
 
 /// The source that gathers each value by itself, for any four pixels.
@@ -123,21 +115,12 @@ fn windows(run: &Run<'_>, kernel: &'static str) -> Source {
             (include_str!("../../shaders/source_window_nhwc.wgsl"), aligned, Order::ChannelLast)
         }
     };
-    Source {
-        kernel,
-        // Constants, for each k is divided by them.
-        wgsl: Shader::new(file)
-            .add(shader::window(run.layout))
-            .constants(&shader::geometry(link))
-            .constants(&[("GROUP_IN", link.group_in_channels().into()), ("DEPTH", link.fan_in())])
-            .text(),
-        fetch: Fetch::Quads { aligned },
-        order,
-        link: 0,
-        before: Vec::new(),
-        loads: 1.0,
-        mult_adds: 0.0,
-    }
+    // Constants, for each k is divided by them.
+    let wgsl = Shader::new(file)
+        .add(shader::window(run.layout))
+        .constants(&shader::geometry(link))
+        .constants(&[("GROUP_IN", link.group_in_channels().into()), ("DEPTH", link.fan_in())]);
+    Source::loaded(kernel, wgsl.text(), Fetch::Quads { aligned }, order)
 }
 
 /// The source that loads a row of inputs once for all columns of the kernel.
@@ -148,21 +131,14 @@ fn rows(run: &Run<'_>, kernel: &'static str, block: Block) -> Source {
     let filled = run.output().width.next_multiple_of(block.pixels) - run.output().width;
     let row = Row { link, pixels: block.pixels, pairs, columns: Lines::columns(link, block.pixels, filled) };
     let (text, loads) = row.fetch();
-    Source {
-        kernel,
-        wgsl: Shader::new(include_str!("../../shaders/source_rows_nchw.wgsl"))
-            .add(include_str!("../../shaders/lines.wgsl"))
-            .add(include_str!("../../shaders/corner_nchw.wgsl"))
-            .add(&text)
-            .constants(&shader::geometry(link))
-            .text(),
-        fetch: Fetch::Rows { columns: link.kernel_size[1] },
-        order: Order::ChannelFirst,
-        link: 0,
-        before: Vec::new(),
-        loads: loads as f64 / f64::from(block.pixels * link.kernel_size[1]),
-        mult_adds: 0.0,
-    }
+    let wgsl = Shader::new(include_str!("../../shaders/source_rows_nchw.wgsl"))
+        .add(include_str!("../../shaders/lines.wgsl"))
+        .add(include_str!("../../shaders/corner_nchw.wgsl"))
+        .add(&text)
+        .constants(&shader::geometry(link));
+    let columns = link.kernel_size[1];
+    let source = Source::loaded(kernel, wgsl.text(), Fetch::Rows { columns }, Order::ChannelFirst);
+    Source { loads: loads as f64 / f64::from(block.pixels * columns), ..source }
 }
 
 /// What some neighbouring outputs see of a row of the input.

@@ -30,6 +30,11 @@ const TILES: &[Tile] = &[
     Tile { channels: 64, pixels: 32, depth: 16, micro_channels: 8, micro_pixels: 4 },
     Tile { channels: 32, pixels: 64, depth: 8, micro_channels: 8, micro_pixels: 4 },
 ];
+/// Expanded channels that an invocation makes at a time.
+const EXPANDED: u32 = 8;
+/// As `separable` has them: beyond these, a kernel's rows are a loop, and there is no variant.
+const MOST_ROWS: u32 = 3;
+const MOST_TAPS: u64 = 49;
 /// The workgroup memory that WebGPU promises everywhere.
 const MOST_MEMORY: u32 = 16384;
 
@@ -40,16 +45,19 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     if caps.is_cpu {
         return Err(Unsupported::SoftwareDevice);
     }
-    // Pixels are read by quads of channels.
-    if run.layout == Layout::Nhwc && !expand.in_channels.is_multiple_of(4) {
-        return Err(Unsupported::Layout(run.layout));
-    }
     let is_plain = depthwise.is_depthwise() && depthwise.out_channels == depthwise.in_channels;
     if !expand.is_pointwise() || !is_plain || !project.is_pointwise() {
         return Err(Unsupported::NotInverted);
     }
     if expand.residual.is_some() || depthwise.residual.is_some() {
         return Err(Unsupported::InnerResidual);
+    }
+    // Pixels are read by quads of channels.
+    if run.layout == Layout::Nhwc && !expand.in_channels.is_multiple_of(4) {
+        return Err(Unsupported::InChannels(expand.in_channels));
+    }
+    if depthwise.fan_in() > MOST_TAPS {
+        return Err(Unsupported::KernelSize(depthwise.kernel_size));
     }
     let blocks = TILES.iter().map(|&tile| Block::new(depthwise, tile));
     let recipes: Vec<_> = blocks
@@ -100,36 +108,59 @@ impl Block {
         self.tile.workgroup_memory(self.staged())
     }
 
-    /// `depthwise`, with the taps of a quad of neighbours written out.
+    /// Quads of a row under four neighbouring outputs.
+    fn quads(link: &Conv2d) -> BTreeSet<u32> {
+        Lines::columns(link, 4, 0).all.into_iter().map(|column| column / 4).collect()
+    }
+
+    /// `depthwise`, for a quad of neighbours: the taps of a row written out, and the rows, if they are few.
     fn depthwise(&self, link: &Conv2d) -> String {
         let [kernel_height, kernel_width] = link.kernel_size;
         let mut text = String::from(
             "fn depthwise(channel: u32, first: u32) -> vec4<f32> {\n\
              \x20   var sum = vec4<f32>(weights[DEPTHWISE_BIAS_AT + channel / 4u][channel % 4u]);\n",
         );
-        for quad in 0..link.fan_in().div_ceil(4) {
-            let _ = writeln!(text, "    let w{quad} = weights[DEPTHWISE_AT + channel * TAP_QUADS + {quad}u];");
-        }
-        let columns = Lines::columns(link, 4, 0).all;
-        let quads: BTreeSet<_> = columns.iter().map(|column| column / 4).collect();
-        for ky in 0..kernel_height {
-            for quad in &quads {
-                let at = ky * link.dilation[0] * self.halo_quads + quad;
-                let _ = writeln!(text, "    let v{ky}_{quad} = channel_tile[first + {at}u];");
+        if kernel_height > MOST_ROWS {
+            text.push_str("    for (var ky = 0u; ky < opaque(KERNEL_HEIGHT); ky++) {\n");
+            let weight = |kx: u32| {
+                let tap = format!("(ky * KERNEL_WIDTH + {kx}u)");
+                format!("weights[DEPTHWISE_AT + channel * TAP_QUADS + {tap} / 4u][{tap} % 4u]")
+            };
+            Self::add_row(&mut text, link, "first + ky * DILATION_Y * HALO_QUADS", weight);
+            text.push_str("    }\n");
+        } else {
+            for quad in 0..link.fan_in().div_ceil(4) {
+                let _ = writeln!(text, "    let w{quad} = weights[DEPTHWISE_AT + channel * TAP_QUADS + {quad}u];");
             }
-            for kx in 0..kernel_width {
-                let value = |output: u32| {
-                    let column = output * link.stride[1] + kx * link.dilation[1];
-                    format!("v{ky}_{}.{}", column / 4, COMPONENTS[column as usize % 4])
+            for ky in 0..kernel_height {
+                let weight = |kx: u32| {
+                    let tap = ky * kernel_width + kx;
+                    format!("w{}.{}", tap / 4, COMPONENTS[tap as usize % 4])
                 };
-                let values: Vec<_> = (0..4).map(value).collect();
-                let tap = ky * kernel_width + kx;
-                let weight = format!("w{}.{}", tap / 4, COMPONENTS[tap as usize % 4]);
-                let _ = writeln!(text, "    sum = fma(vec4<f32>({}), vec4<f32>({weight}), sum);", values.join(", "));
+                text.push_str("    {\n");
+                Self::add_row(&mut text, link, &format!("first + {ky}u * DILATION_Y * HALO_QUADS"), weight);
+                text.push_str("    }\n");
             }
         }
         text.push_str("    return activate_depthwise4(sum);\n}\n");
         text
+    }
+
+    /// Adds the products of a row that starts somewhere, with the weights of its taps.
+    fn add_row(text: &mut String, link: &Conv2d, at: &str, weight: impl Fn(u32) -> String) {
+        let _ = writeln!(text, "        let at = {at};");
+        for quad in Self::quads(link) {
+            let _ = writeln!(text, "        let v{quad} = channel_tile[at + {quad}u];");
+        }
+        for kx in 0..link.kernel_size[1] {
+            let value = |output: u32| {
+                let column = output * link.stride[1] + kx * link.dilation[1];
+                format!("v{}.{}", column / 4, COMPONENTS[column as usize % 4])
+            };
+            let values: Vec<_> = (0..4).map(value).collect();
+            let _ =
+                writeln!(text, "        sum = fma(vec4<f32>({}), vec4<f32>({}), sum);", values.join(", "), weight(kx));
+        }
     }
 }
 
@@ -155,12 +186,15 @@ fn source(layout: Layout, [expand, depthwise]: [&Conv2d; 2], block: Block) -> So
             ("HALO_QUADS", block.halo_quads.into()),
             ("EXPAND_DEPTH", expand.in_channels.into()),
             ("EXPAND_STEP", step.into()),
+            ("EXPANDED", EXPANDED.into()),
             ("TAP_QUADS", taps.div_ceil(4)),
         ])
         .text();
     let order = Order::ChannelFirst;
-    // Expanded channels for each staged value, the halo's with it.
-    let expanded = f64::from(block.items() * 4) / f64::from(pixels);
+    // Expanded channels for each staged value, the halo's with it; idle invocations in the last turn make as many.
+    let turns = (block.items() * depth / EXPANDED).div_ceil(block.tile.threads());
+    let made = turns * block.tile.threads() * EXPANDED * 4;
+    let expanded = f64::from(made) / f64::from(pixels * depth);
     let inputs = f64::from(expand.in_channels);
     Source {
         kernel: INVERTED_RESIDUAL.name,
@@ -177,5 +211,9 @@ fn source(layout: Layout, [expand, depthwise]: [&Conv2d; 2], block: Block) -> So
         // Eight expanded channels share an input, and four inputs a weight.
         loads: expanded * inputs * (1.0 / 8.0 + 1.0 / 4.0) + taps as f64 / 4.0,
         mult_adds: expanded * inputs + taps as f64,
+        // Quads under four outputs, which were stored before.
+        shared: f64::from(depthwise.kernel_size[0]) * Block::quads(depthwise).len() as f64 + expanded,
+        // Eight quads of sums, four inputs and eight weights.
+        registers: 44,
     }
 }

@@ -123,16 +123,9 @@ impl Vectors {
     }
 
     fn source(&self) -> Source {
-        Source {
-            kernel: MATVEC.name,
-            wgsl: include_str!("../../shaders/source_pointwise_nhwc.wgsl").into(),
-            fetch: Fetch::Quads { aligned: self.link.in_channels.is_multiple_of(4) },
-            order: self.order,
-            link: 0,
-            before: Vec::new(),
-            loads: 1.0,
-            mult_adds: 0.0,
-        }
+        let aligned = self.link.in_channels.is_multiple_of(4);
+        let wgsl = include_str!("../../shaders/source_pointwise_nhwc.wgsl").into();
+        Source::loaded(MATVEC.name, wgsl, Fetch::Quads { aligned }, self.order)
     }
 }
 

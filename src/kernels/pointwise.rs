@@ -51,14 +51,5 @@ pub fn source(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported
         }
         Layout::Nhwc => (include_str!("../../shaders/source_pointwise_nhwc.wgsl"), link.group_in_channels() % 4 == 0),
     };
-    Ok(Source {
-        kernel,
-        wgsl: wgsl.into(),
-        fetch: Fetch::Quads { aligned },
-        order: Order::ChannelFirst,
-        link: 0,
-        before: Vec::new(),
-        loads: 1.0,
-        mult_adds: 0.0,
-    })
+    Ok(Source::loaded(kernel, wgsl.into(), Fetch::Quads { aligned }, Order::ChannelFirst))
 }

@@ -55,12 +55,15 @@ fn source(run: &Run<'_>, depthwise: &Conv2d) -> Result<Source, Unsupported> {
         Outputs::Neighbours => include_str!("../../shaders/corner_nchw.wgsl"),
         Outputs::Pixels => include_str!("../../shaders/source_depthwise_nchw.wgsl"),
     });
-    let (shader, loads) = match outputs {
-        Outputs::Pixels => (shader.add(shader::window(run.layout)), taps as f64),
+    // A tap's weight is shared by four outputs, unless these are channels.
+    let weights = taps as f64 / if outputs == Outputs::Channels { 1.0 } else { 4.0 };
+    let (shader, loads, registers) = match outputs {
+        // A quad of inputs and its places.
+        Outputs::Pixels => (shader.add(shader::window(run.layout)), taps as f64, 12),
         _ => {
             let window = Window::new(depthwise, outputs, padded_width(run) - run.output().width);
             let shader = shader.add(include_str!("../../shaders/lines.wgsl"));
-            (shader.add(&window.place()).add(&window.fetch()), window.loads())
+            (shader.add(&window.place()).add(&window.fetch()), window.loads(), window.registers())
         }
     };
     let packing = match run.layout {
@@ -81,9 +84,10 @@ fn source(run: &Run<'_>, depthwise: &Conv2d) -> Result<Source, Unsupported> {
         order: Order::ChannelFirst,
         link: 1,
         before: vec![(0, packing, "DEPTHWISE_AT"), (0, Packing::Bias { block: 1 }, "DEPTHWISE_BIAS_AT")],
-        // The taps' weights are shared by the four outputs of a quad.
-        loads: loads + taps as f64 / 4.0,
+        loads: loads + weights,
         mult_adds: taps as f64,
+        shared: 0.0,
+        registers,
     })
 }
 
@@ -125,6 +129,12 @@ impl<'a> Window<'a> {
     fn loads(&self) -> f64 {
         let loads = (self.rows.all.len() * self.columns.all.len()) as f64;
         if self.outputs == Outputs::Neighbours { loads / 4.0 } else { loads }
+    }
+
+    /// For the inputs and the weights of a row, and four sums.
+    fn registers(&self) -> u32 {
+        let lanes = if self.outputs == Outputs::Channels { 4 } else { 1 };
+        (self.columns.all.len() as u32 + self.depthwise.kernel_size[1]) * lanes + 4
     }
 
     /// Whether the rows are a loop, and not written out.

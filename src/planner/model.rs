@@ -97,27 +97,28 @@ impl Parts {
     }
 }
 
-/// What a core of a GPU has, in the least of those that are common (a multiprocessor of NVIDIA's Turing, a compute unit
-/// of AMD's RDNA): registers, bytes of workgroup memory, and invocations that it holds at a time.
+/// What a core of a GPU has, a multiprocessor of NVIDIA's Turing or a compute unit of AMD's RDNA 2: registers, bytes of
+/// workgroup memory, invocations and workgroups that it holds at a time, and lanes that run in step.
 const REGISTERS: u64 = 65536;
 const WORKGROUP_MEMORY: u64 = 65536;
 const INVOCATIONS: u64 = 1024;
+const WORKGROUPS: u64 = 16;
+const IN_STEP: u64 = 32;
 
 /// Lanes of a core that multiply and add at a time, in the largest of them.
 const LANES: f64 = 128.0;
 
-/// Invocations a lane that hide the latencies of a GPU. By Little's law results of four cycles' latency take four
-/// operations a lane; that many sums make up for few invocations Volkov has shown ("Better Performance at Lower
-/// Occupancy", GTC 2010).
+/// Invocations a lane that hide the latencies of a GPU: a rule, not a measurement. That many sums make up for few
+/// invocations Volkov has shown ("Better Performance at Lower Occupancy", GTC 2010).
 const OVERLAPPED: f64 = 4.0;
 
 /// How many workgroups of a pass a core of a GPU holds at a time: as many as its registers, its workgroup memory and
 /// its places for invocations allow. At least one, for else there would be no pipeline.
 pub fn resident_workgroups(pass: &Pass) -> u64 {
-    let invocations = u64::from(pass.workgroup.max(1));
+    let invocations = u64::from(pass.workgroup.max(1)).next_multiple_of(IN_STEP);
     let by_registers = REGISTERS / (u64::from(pass.registers.max(1)) * invocations);
     let by_memory = WORKGROUP_MEMORY / u64::from(pass.workgroup_memory.max(1));
-    by_registers.min(by_memory).min(INVOCATIONS / invocations).max(1)
+    by_registers.min(by_memory).min(INVOCATIONS / invocations).clamp(1, WORKGROUPS)
 }
 
 /// The share of a core's rate that the workgroups which it holds can keep up, in the worst of a recipe's passes.

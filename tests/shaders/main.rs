@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gpuconv::kernels::{Operand, Params, Pass};
-use gpuconv::{Caps, Chain, Choice, Layout, Shape, planner, probe, verify};
+use gpuconv::{Caps, Chain, Choice, Conv2d, Layout, Shape, planner, probe, verify};
 use naga::valid::{Capabilities, GlobalUse, ModuleInfo, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, TypeInner, back};
 
@@ -42,10 +42,22 @@ struct Shader {
 fn problems() -> Vec<(String, Chain, Shape, Layout)> {
     let table = verify::cases();
     let table = table.iter().map(|problem| (problem.to_string(), problem.chain(), problem.input, problem.layout));
-    let blocks = [1, 2].into_iter().flat_map(|stride| {
-        let name = format!("inverted residual of stride {stride}");
-        let chain = Chain::inverted_residual(8, 8, 6, stride);
-        [7, 8].map(|width| (name.clone(), chain.clone(), [2, 8, 9, width].into(), Layout::Nchw))
+    let block = |channels: u32, depthwise: Conv2d, width: u32, layout: Layout| {
+        let hidden = depthwise.in_channels;
+        let links = [Conv2d::pointwise(channels, hidden), depthwise, Conv2d::pointwise(hidden, channels)];
+        let name = format!("inverted residual of {channels} channels in {layout}, {width} wide: {:?}", links[1]);
+        (name, Chain::new(links), Shape::from([2, channels, 9, width]), layout)
+    };
+    let depthwise = |kernel: u32| Conv2d::depthwise(20).kernel_size(kernel).padding(kernel / 2);
+    // Input channels by fours, twos and ones; rows written out and not.
+    let blocks = [Layout::Nchw, Layout::Nhwc].into_iter().flat_map(|layout| {
+        [
+            block(8, depthwise(3), 7, layout),
+            block(8, depthwise(3).stride(2), 8, layout),
+            block(6, depthwise(5), 8, layout),
+            block(5, depthwise(3), 7, layout),
+            block(12, depthwise(5), 7, layout),
+        ]
     });
     table.chain(blocks).collect()
 }

@@ -27,7 +27,7 @@ pub struct Tile {
 }
 
 impl Tile {
-    fn threads(self) -> u32 {
+    pub fn threads(self) -> u32 {
         (self.channels / self.micro_channels) * (self.pixels / self.micro_pixels)
     }
 
@@ -41,9 +41,10 @@ impl Tile {
         (self.pixels / 4 * self.depth).saturating_add(self.channel_tile(staged)).saturating_mul(16)
     }
 
-    /// Of an invocation: its sums, and their operands of one k.
-    fn registers(self) -> u32 {
-        self.micro_channels * self.micro_pixels + self.micro_channels + self.micro_pixels + REGISTERS_FOR_ADDRESSES
+    /// Of an invocation: its sums, and either their operands of one k or what a fetch takes.
+    fn registers(self, fetch: u32) -> u32 {
+        let operands = self.micro_channels + self.micro_pixels;
+        self.micro_channels * self.micro_pixels + operands.max(fetch) + REGISTERS_FOR_ADDRESSES
     }
 }
 
@@ -135,7 +136,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
         workgroups,
         workgroup_memory: tile.workgroup_memory(staged),
         sums: tile.micro_channels * tile.micro_pixels,
-        registers: tile.registers(),
+        registers: tile.registers(source.registers),
     };
     Recipe {
         name: format!("{}/{}x{}x{}", source.kernel, tile.channels, tile.pixels, tile.depth),
@@ -144,7 +145,8 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
         work: Work {
             mult_adds: mult_adds + values * source.mult_adds,
             accesses: values * source.loads + tiles * f64::from(tile.channels) * padded_depth as f64 + outputs,
-            shared: mult_adds * (1.0 / f64::from(tile.micro_channels) + 1.0 / f64::from(tile.micro_pixels)),
+            shared: mult_adds * (1.0 / f64::from(tile.micro_channels) + 1.0 / f64::from(tile.micro_pixels))
+                + values * source.shared,
             bytes: compulsory_bytes(run),
             invocations: pass.invocations(),
         },
