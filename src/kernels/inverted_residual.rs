@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::gemm::tiled::{self, Tile};
-use super::gemm::window::Lines;
+use super::gemm::window::{Lines, MOST_ROWS, MOST_TAPS};
 use super::gemm::{Fetch, Source};
 use super::{Kernel, Recipe, Run, Unsupported, fitting};
 use crate::caps::Caps;
@@ -32,9 +32,6 @@ const TILES: &[Tile] = &[
 ];
 /// Expanded channels that an invocation makes at a time.
 const EXPANDED: u32 = 8;
-/// As `separable` has them: beyond these, a kernel's rows are a loop, and there is no variant.
-const MOST_ROWS: u32 = 3;
-const MOST_TAPS: u64 = 49;
 /// The workgroup memory that WebGPU promises everywhere.
 const MOST_MEMORY: u32 = 16384;
 

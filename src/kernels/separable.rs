@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 
 use super::gemm::tiled::{self, TILES_OF_GATHERED};
-use super::gemm::window::{self, Lines};
+use super::gemm::window::{self, Lines, MOST_ROWS, MOST_TAPS};
 use super::gemm::{Fetch, Source};
 use super::{Kernel, Recipe, Run, Unsupported, fitting};
 use crate::caps::Caps;
@@ -17,12 +17,6 @@ use crate::shader::{self, COMPONENTS, Shader};
 use crate::shape::Layout;
 
 pub const SEPARABLE: Kernel = Kernel { name: "separable", links: 2, candidates };
-
-/// Beyond this many rows of a kernel, drivers keep too many of their values in registers where they are written out.
-const MOST_ROWS: usize = 3;
-
-/// Beyond this the taps of a quad no longer fit into registers beside the sums.
-const MOST_TAPS: u64 = 49;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let [depthwise, pointwise] = run.links else {
@@ -139,7 +133,7 @@ impl<'a> Window<'a> {
 
     /// Whether the rows are a loop, and not written out.
     fn loops(&self) -> bool {
-        self.rows.all.len() > MOST_ROWS
+        self.depthwise.kernel_size[0] > MOST_ROWS
     }
 
     /// `Place` and `place`.

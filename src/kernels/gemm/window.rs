@@ -6,6 +6,11 @@ use std::fmt::Write as _;
 
 use crate::conv::Conv2d;
 
+/// Beyond this many rows of a kernel, drivers keep too many of their values in registers where they are written out.
+pub const MOST_ROWS: u32 = 3;
+/// Beyond this the taps of a quad no longer fit into registers beside a product's sums.
+pub const MOST_TAPS: u64 = 49;
+
 /// Rows or columns of the input under the kernel, counted from the first.
 pub struct Lines {
     pub all: BTreeSet<u32>,
