@@ -34,6 +34,9 @@ pub enum Packing {
     Bias { block: u32 },
     /// `[tap][channel]`: for each kernel position the weights of all channels of a depthwise link.
     Taps,
+    /// `[quad][tap][4]`: for each four channels of a depthwise link the weights of all kernel positions. The last quad is
+    /// padded with zeros.
+    QuadTaps,
 }
 
 /// What `k` counts.
@@ -71,6 +74,7 @@ impl Packing {
             }
             Self::Bias { block } => groups * padded(block),
             Self::Taps => u64::from(conv.out_channels) * conv.fan_in(),
+            Self::QuadTaps => u64::from(conv.out_channels.next_multiple_of(4)) * conv.fan_in(),
         }
     }
 
@@ -91,6 +95,16 @@ impl Packing {
                 let taps = conv.fan_in() as usize;
                 let per_tap = |tap| weights.weight.iter().skip(tap).step_by(taps);
                 (0..taps).flat_map(per_tap).copied().collect()
+            }
+            Self::QuadTaps => {
+                let taps = conv.fan_in() as usize;
+                let quads = (0..conv.out_channels as usize).step_by(4);
+                let places = quads.flat_map(|first| {
+                    (0..taps).flat_map(move |tap| (first..first + 4).map(move |channel| (channel, tap)))
+                });
+                places
+                    .map(|(channel, tap)| weights.weight.get(channel * taps + tap).copied().unwrap_or_default())
+                    .collect()
             }
         }
     }
@@ -222,5 +236,8 @@ mod tests {
         let conv = Conv2d::depthwise(2).kernel_size([1, 3]);
         let weights = Weights::without_bias(&[1., 2., 3., 4., 5., 6.]);
         assert_eq!(Packing::Taps.pack(&conv, weights), [1., 4., 2., 5., 3., 6.]);
+        let quads = Packing::QuadTaps.pack(&conv, weights);
+        assert_eq!(quads, [1., 4., 0., 0., 2., 5., 0., 0., 3., 6., 0., 0.]);
+        assert_eq!(quads.len() as u64, Packing::QuadTaps.len(&conv));
     }
 }

@@ -38,6 +38,8 @@ pub const OUTPUT_VEC4: &str = include_str!("../shaders/output_vec4.wgsl");
 pub const OUTPUT_PAIRS: &str = include_str!("../shaders/output_pairs.wgsl");
 /// The biases, for passes that read no other weights.
 pub const BIASES: &str = include_str!("../shaders/biases.wgsl");
+/// What activations of whole pixels need.
+pub const CLAMP_BITS: &str = include_str!("../shaders/clamp_bits.wgsl");
 /// What reads and writes 64-bit integers needs.
 pub const PAIRS: &str = include_str!("../shaders/pairs.wgsl");
 
@@ -152,6 +154,36 @@ pub fn inner_activation(name: &str, activation: Activation) -> String {
     // An infinite bound bounds nothing, and has no literal in WGSL.
     let literal = |bound: f32| if bound.is_finite() { format!("{bound:e}f") } else { String::new() };
     activate(name, activation, activation.bounds().map(|bounds| bounds.map(literal)))
+}
+
+/// [`inner_activation`], and `name_pixel`: the same for so many quads of channels of one pixel, in place, where all of them
+/// are added up in the end and so may `share_nans`. It needs [`CLAMP_BITS`].
+///
+/// Between zero and something a clamp compares bits as integers, which takes one or two instructions where comparing with
+/// each bound and selecting takes four, and always makes a number of a NaN. So if any of the channels is NaN, the first
+/// becomes it again. That is as good as each, for all that is made of one of them is made of all.
+pub fn pixel_activation(name: &str, activation: Activation, quads: u32, share_nans: bool) -> String {
+    let mut text = inner_activation(name, activation);
+    let parameters: Vec<_> = (0..quads).map(|quad| format!("x{quad}: ptr<function, vec4<f32>>")).collect();
+    let _ = writeln!(text, "fn {name}_pixel({}) {{", parameters.join(", "));
+    // Not up to a zero below zero, whose bits are a negative number's.
+    if let Some([0.0, high]) = activation.bounds().filter(|[_, high]| share_nans && *high > 0.0) {
+        let largest = |bits: &str| {
+            let quads = (0..quads).map(|quad| format!("bitcast<{bits}>(*x{quad})"));
+            quads.reduce(|largest, quad| format!("max({largest}, {quad})")).unwrap_or_default()
+        };
+        let _ = writeln!(text, "    let nan = nan_bits({}, {});", largest("vec4<i32>"), largest("vec4<u32>"));
+        for quad in 0..quads {
+            let _ = writeln!(text, "    *x{quad} = clamp_bits(*x{quad}, {}i);", high.to_bits());
+        }
+        text.push_str("    (*x0).x = bitcast<f32>(bitcast<u32>((*x0).x) | nan);\n");
+    } else {
+        for quad in 0..quads {
+            let _ = writeln!(text, "    *x{quad} = {name}4(*x{quad});");
+        }
+    }
+    text.push_str("}\n");
+    text
 }
 
 /// An activation for one value and for four, called `name` and `name4`. Clamps have bounds, which are WGSL's, or empty

@@ -4,11 +4,10 @@
 //! The inputs under a block overlap those of its neighbours, and are expanded once for each of them; whether that costs
 //! less than the memory traffic the planner decides.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::gemm::tiled::{self, Tile};
-use super::gemm::window::{Lines, MOST_ROWS, MOST_TAPS};
+use super::gemm::window::{Lines, MOST_TAPS};
 use super::gemm::{Fetch, Source};
 use super::{Kernel, Recipe, Run, Unsupported, fitting};
 use crate::caps::Caps;
@@ -30,8 +29,6 @@ const TILES: &[Tile] = &[
     Tile { channels: 64, pixels: 32, depth: 16, micro_channels: 8, micro_pixels: 4 },
     Tile { channels: 32, pixels: 64, depth: 8, micro_channels: 8, micro_pixels: 4 },
 ];
-/// Expanded channels that an invocation makes at a time.
-const EXPANDED: u32 = 8;
 /// The workgroup memory that WebGPU promises everywhere.
 const MOST_MEMORY: u32 = 16384;
 
@@ -76,8 +73,7 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 struct Block {
     tile: Tile,
     halo_height: u32,
-    /// Quads of a row.
-    halo_quads: u32,
+    halo_width: u32,
 }
 
 impl Block {
@@ -86,18 +82,19 @@ impl Block {
             let kernel = (depthwise.kernel_size[axis] - 1).saturating_mul(depthwise.dilation[axis]).saturating_add(1);
             (outputs - 1).saturating_mul(depthwise.stride[axis]).saturating_add(kernel)
         };
-        let [halo_height, width] = [extent(0, tile.pixels / BLOCK_WIDTH), extent(1, BLOCK_WIDTH)];
-        Self { tile, halo_height, halo_quads: width.div_ceil(4) }
+        let [halo_height, halo_width] = [extent(0, tile.pixels / BLOCK_WIDTH), extent(1, BLOCK_WIDTH)];
+        Self { tile, halo_height, halo_width }
     }
 
-    /// Quads of a channel of the halo.
-    fn items(&self) -> u32 {
-        self.halo_height.saturating_mul(self.halo_quads)
+    /// Inputs of a row in workgroup memory. An odd number of quads spreads the rows, which neighbouring lanes read, over
+    /// the banks.
+    fn pitch(&self) -> u32 {
+        self.halo_width | 1
     }
 
     /// Quads of workgroup memory for the expanded channels.
     fn staged(&self) -> u32 {
-        self.items().saturating_mul(self.tile.depth)
+        self.halo_height.saturating_mul(self.pitch()).saturating_mul(self.tile.depth / 4)
     }
 
     /// Workgroup memory, bytes.
@@ -105,94 +102,160 @@ impl Block {
         self.tile.workgroup_memory(self.staged())
     }
 
-    /// Quads of a row under four neighbouring outputs.
-    fn quads(link: &Conv2d) -> BTreeSet<u32> {
-        Lines::columns(link, 4, 0).all.into_iter().map(|column| column / 4).collect()
+    /// Inputs that an invocation expands.
+    fn inputs(&self) -> u32 {
+        self.halo_height.saturating_mul(self.halo_width).div_ceil(self.tile.threads())
     }
 
-    /// `depthwise`, for a quad of neighbours: the taps of a row written out, and the rows, if they are few.
-    fn depthwise(&self, link: &Conv2d) -> String {
-        let [kernel_height, kernel_width] = link.kernel_size;
-        let mut text = String::from(
-            "fn depthwise(channel: u32, first: u32) -> vec4<f32> {\n\
-             \x20   var sum = vec4<f32>(weights[DEPTHWISE_BIAS_AT + channel / 4u][channel % 4u]);\n",
-        );
-        if kernel_height > MOST_ROWS {
-            text.push_str("    for (var ky = 0u; ky < opaque(KERNEL_HEIGHT); ky++) {\n");
-            let weight = |kx: u32| {
-                let tap = format!("(ky * KERNEL_WIDTH + {kx}u)");
-                format!("weights[DEPTHWISE_AT + channel * TAP_QUADS + {tap} / 4u][{tap} % 4u]")
-            };
-            Self::add_row(&mut text, link, "first + ky * DILATION_Y * HALO_QUADS", weight);
-            text.push_str("    }\n");
-        } else {
-            for quad in 0..link.fan_in().div_ceil(4) {
-                let _ = writeln!(text, "    let w{quad} = weights[DEPTHWISE_AT + channel * TAP_QUADS + {quad}u];");
-            }
-            for ky in 0..kernel_height {
-                let weight = |kx: u32| {
-                    let tap = ky * kernel_width + kx;
-                    format!("w{}.{}", tap / 4, COMPONENTS[tap as usize % 4])
-                };
-                text.push_str("    {\n");
-                Self::add_row(&mut text, link, &format!("first + {ky}u * DILATION_Y * HALO_QUADS"), weight);
-                text.push_str("    }\n");
-            }
+    /// To how many channels at a time: as many as there are registers for beside the sums of the product.
+    fn expanded(&self) -> u32 {
+        match self.inputs() {
+            0..=2 => self.tile.depth,
+            3..=5 => 8,
+            _ => 4,
         }
-        text.push_str("    return activate_depthwise4(sum);\n}\n");
+    }
+
+    /// `Place` and `staged_place`: what an invocation's inputs and results have in common for all k.
+    fn place(&self) -> String {
+        let mut text = String::from("struct Place {\n");
+        for input in 0..self.inputs() {
+            let _ = writeln!(text, "    i{input}: HaloInput,");
+        }
+        text.push_str(
+            "    results: HaloResults,\n}\n\
+             fn staged_place(first_pixel: u32, group: u32, local: u32) -> Place {\n\
+             \x20   let corner = halo_corner(first_pixel);\n\
+             \x20   return Place(\n",
+        );
+        for input in 0..self.inputs() {
+            // Neighbouring lanes have neighbouring inputs.
+            let _ = writeln!(text, "        halo_input(local + {input}u * THREADS, corner),");
+        }
+        text.push_str("        halo_results(local),\n    );\n}\n");
         text
     }
 
-    /// Adds the products of a row that starts somewhere, with the weights of its taps.
-    fn add_row(text: &mut String, link: &Conv2d, at: &str, weight: impl Fn(u32) -> String) {
-        let _ = writeln!(text, "        let at = {at};");
-        for quad in Self::quads(link) {
-            let _ = writeln!(text, "        let v{quad} = channel_tile[at + {quad}u];");
+    /// `expand`: some channels at all inputs of an invocation.
+    fn expand(&self) -> String {
+        let (inputs, quads) = (self.inputs(), self.expanded() / 4);
+        let mut text = String::from("fn expand(k0: u32, k: u32, place: Place) {\n");
+        text.push_str("    let bias_at = EXPAND_BIAS_AT + (k0 + k) / 4u;\n");
+        for (input, quad) in (0..inputs).flat_map(|input| (0..quads).map(move |quad| (input, quad))) {
+            let _ = writeln!(text, "    var s{input}_{quad} = weights[bias_at + {quad}u];");
         }
-        for kx in 0..link.kernel_size[1] {
-            let value = |output: u32| {
-                let column = output * link.stride[1] + kx * link.dilation[1];
-                format!("v{}.{}", column / 4, COMPONENTS[column as usize % 4])
-            };
-            let values: Vec<_> = (0..4).map(value).collect();
-            let _ =
-                writeln!(text, "        sum = fma(vec4<f32>({}), vec4<f32>({}), sum);", values.join(", "), weight(kx));
+        // A panel of weights has TILE_DEPTH expanded channels.
+        text.push_str(
+            "    let weights_at = EXPAND_AT + (k0 * EXPAND_DEPTH_PADDED + k) / 4u;\n\
+             \x20   for (var channel = 0u; channel < opaque(EXPAND_DEPTH); channel += 4u) {\n",
+        );
+        for input in 0..inputs {
+            let _ = writeln!(text, "        let v{input} = load_channels(place.i{input}.at, channel);");
+        }
+        text.push_str("        let at = weights_at + channel * (TILE_DEPTH / 4u);\n");
+        for (channel, component) in COMPONENTS.iter().enumerate() {
+            for quad in 0..quads {
+                let weight = format!("w{channel}_{quad}");
+                let _ =
+                    writeln!(text, "        let {weight} = weights[at + {channel}u * (TILE_DEPTH / 4u) + {quad}u];");
+                for input in 0..inputs {
+                    let sum = format!("s{input}_{quad}");
+                    let _ = writeln!(text, "        {sum} = fma(vec4<f32>(v{input}.{component}), {weight}, {sum});");
+                }
+            }
+        }
+        text.push_str("    }\n");
+        for input in 0..inputs {
+            let sums: Vec<_> = (0..quads).map(|quad| format!("s{input}_{quad}")).collect();
+            let _ = writeln!(text, "    let at{input} = k / 4u * HALO_ITEMS + place.i{input}.item;");
+            let _ = writeln!(text, "    if place.i{input}.inside {{");
+            let pointers: Vec<_> = sums.iter().map(|sum| format!("&{sum}")).collect();
+            let _ = writeln!(text, "        activate_expanded_pixel({});", pointers.join(", "));
+            for (quad, sum) in sums.iter().enumerate() {
+                let _ = writeln!(text, "        channel_tile[at{input} + {quad}u * HALO_ITEMS] = {sum};");
+            }
+            let _ = writeln!(text, "    }} else if place.i{input}.padding {{");
+            for quad in 0..quads {
+                let _ = writeln!(text, "        channel_tile[at{input} + {quad}u * HALO_ITEMS] = vec4<f32>(0.0);");
+            }
+            text.push_str("    }\n");
+        }
+        text.push_str("}\n");
+        text
+    }
+}
+
+/// `depthwise`, for four channels of four neighbours. The taps of a row are written out, each input loaded once; the rows
+/// are a loop, for drivers would keep the values of all of them in registers, beside the sums of the product.
+fn depthwise(link: &Conv2d) -> String {
+    let mut text = String::from(
+        "fn depthwise(quad: u32, first: u32) -> Results {\n\
+         \x20   let bias = weights[DEPTHWISE_BIAS_AT + quad];\n",
+    );
+    for output in 0..4 {
+        let _ = writeln!(text, "    var s{output} = bias;");
+    }
+    text.push_str(
+        "    for (var ky = 0u; ky < opaque(KERNEL_HEIGHT); ky++) {\n\
+         \x20       let row = first + ky * DILATION_Y * HALO_PITCH;\n\
+         \x20       let weights_at = DEPTHWISE_AT + (quad * KERNEL_HEIGHT + ky) * KERNEL_WIDTH;\n",
+    );
+    for kx in 0..link.kernel_size[1] {
+        let _ = writeln!(text, "        let w{kx} = weights[weights_at + {kx}u];");
+    }
+    for column in Lines::columns(link, 4, 0).all {
+        let _ = writeln!(text, "        let v{column} = channel_tile[row + {column}u];");
+        for (output, kx) in (0..4).flat_map(|output| (0..link.kernel_size[1]).map(move |kx| (output, kx))) {
+            if output * link.stride[1] + kx * link.dilation[1] == column {
+                let _ = writeln!(text, "        s{output} = fma(v{column}, w{kx}, s{output});");
+            }
         }
     }
+    text.push_str("    }\n");
+    for output in 0..4 {
+        let _ = writeln!(text, "    activate_depthwise_pixel(&s{output});");
+    }
+    text.push_str("    return Results(s0, s1, s2, s3);\n}\n");
+    text
 }
 
 fn source(layout: Layout, [expand, depthwise]: [&Conv2d; 2], block: Block) -> Source {
     let Tile { pixels, depth, .. } = block.tile;
     let height = pixels / BLOCK_WIDTH;
     let taps = depthwise.fan_in();
-    // Input channels expanded at a time.
-    let step = [4u32, 2, 1].into_iter().find(|step| expand.in_channels.is_multiple_of(*step)).unwrap_or(1);
+    // Channels that fill up a step have weights of zero, which make NaNs of infinities; those no channel may share.
+    let share_nans = depthwise.out_channels.is_multiple_of(depth);
+    let activation =
+        |name: &str, link: &Conv2d, quads| shader::pixel_activation(name, link.activation, quads, share_nans);
     let wgsl = Shader::new(include_str!("../../shaders/source_inverted.wgsl"))
         .add(match layout {
             Layout::Nchw => include_str!("../../shaders/expand_nchw.wgsl"),
             Layout::Nhwc => include_str!("../../shaders/expand_nhwc.wgsl"),
         })
-        .add(&shader::inner_activation("activate_expanded", expand.activation))
-        .add(&shader::inner_activation("activate_depthwise", depthwise.activation))
-        .add(&block.depthwise(depthwise))
+        .add(&activation("activate_expanded", expand, block.expanded() / 4))
+        .add(&activation("activate_depthwise", depthwise, 1))
+        .add(shader::CLAMP_BITS)
+        .add(&block.place())
+        .add(&block.expand())
+        .add(&self::depthwise(depthwise))
         .constants(&shader::geometry(depthwise))
         .constants(&[
             ("BLOCK_HEIGHT", height.into()),
             ("BLOCK_WIDTH", BLOCK_WIDTH.into()),
             ("HALO_HEIGHT", block.halo_height.into()),
-            ("HALO_QUADS", block.halo_quads.into()),
+            ("HALO_WIDTH", block.halo_width.into()),
+            ("HALO_PITCH", block.pitch().into()),
+            ("EXPANDED", block.expanded().into()),
             ("EXPAND_DEPTH", expand.in_channels.into()),
-            ("EXPAND_STEP", step.into()),
-            ("EXPANDED", EXPANDED.into()),
-            ("TAP_QUADS", taps.div_ceil(4)),
+            ("EXPAND_DEPTH_PADDED", expand.in_channels.next_multiple_of(4).into()),
+            ("HIDDEN_QUADS", depthwise.out_channels.div_ceil(4).into()),
         ])
         .text();
     let order = Order::ChannelFirst;
-    // Expanded channels for each staged value, the halo's with it; idle invocations in the last turn make as many.
-    let turns = (block.items() * depth / EXPANDED).div_ceil(block.tile.threads());
-    let made = turns * block.tile.threads() * EXPANDED * 4;
-    let expanded = f64::from(made) / f64::from(pixels * depth);
-    let inputs = f64::from(expand.in_channels);
+    let (inputs, channels) = (f64::from(block.inputs()), f64::from(block.expanded()));
+    // Expanded values for each staged one, the halo's with them; invocations without an input make as many.
+    let expanded = inputs * f64::from(block.tile.threads()) / f64::from(pixels);
+    let columns = Lines::columns(depthwise, 4, 0).all.len() as f64;
     Source {
         kernel: INVERTED_RESIDUAL.name,
         wgsl,
@@ -200,17 +263,18 @@ fn source(layout: Layout, [expand, depthwise]: [&Conv2d; 2], block: Block) -> So
         order,
         link: 2,
         before: vec![
-            (0, Packing::Panels { block: depth, k_align: 1, order }, "EXPAND_AT"),
+            (0, Packing::Panels { block: depth, k_align: 4, order }, "EXPAND_AT"),
             (0, Packing::Bias { block: depth }, "EXPAND_BIAS_AT"),
-            (1, Packing::Panels { block: 1, k_align: 4, order }, "DEPTHWISE_AT"),
+            (1, Packing::QuadTaps, "DEPTHWISE_AT"),
             (1, Packing::Bias { block: 1 }, "DEPTHWISE_BIAS_AT"),
         ],
-        // Eight expanded channels share an input, and four inputs a weight.
-        loads: expanded * inputs * (1.0 / 8.0 + 1.0 / 4.0) + taps as f64 / 4.0,
-        mult_adds: expanded * inputs + taps as f64,
-        // Quads under four outputs, which were stored before.
-        shared: f64::from(depthwise.kernel_size[0]) * Block::quads(depthwise).len() as f64 + expanded,
-        // Eight quads of sums, four inputs and eight weights.
-        registers: 44,
+        // Channels share an input, and inputs a weight, of which four come at a time.
+        loads: expanded * f64::from(expand.in_channels) * (1.0 / channels + 0.25 / inputs) + taps as f64 / 4.0,
+        mult_adds: expanded * f64::from(expand.in_channels) + taps as f64,
+        // The columns under four outputs, which were stored before.
+        shared: f64::from(depthwise.kernel_size[0]) * columns / 4.0 + expanded,
+        // Sums and inputs of the expansion, whose weights all lanes share; or those of the depthwise convolution, and a
+        // row of its weights.
+        registers: (block.inputs() * (block.expanded() + 4)).max(24 + 4 * depthwise.kernel_size[1]),
     }
 }

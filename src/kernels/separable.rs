@@ -67,7 +67,12 @@ fn source(run: &Run<'_>, depthwise: &Conv2d) -> Result<Source, Unsupported> {
     Ok(Source {
         kernel: SEPARABLE.name,
         wgsl: shader
-            .add(&shader::inner_activation("activate_depthwise", depthwise.activation))
+            .add(&match outputs {
+                // Steps are filled up with whole quads, so that channels which share NaNs are all real.
+                Outputs::Channels => shader::pixel_activation("activate_depthwise", depthwise.activation, 1, true),
+                _ => shader::inner_activation("activate_depthwise", depthwise.activation),
+            })
+            .add(if outputs == Outputs::Channels { shader::CLAMP_BITS } else { "" })
             .constants(&shader::geometry(depthwise))
             .constants(&[("PIXELS", 4), ("TAP_QUADS", taps.div_ceil(4))])
             .text(),
@@ -182,7 +187,10 @@ impl<'a> Window<'a> {
                 text.push_str("    }\n");
             }
         }
-        text.push_str("    return activate_depthwise4(sum);\n}\n");
+        text.push_str(match channels {
+            true => "    activate_depthwise_pixel(&sum);\n    return sum;\n}\n",
+            false => "    return activate_depthwise4(sum);\n}\n",
+        });
         text
     }
 

@@ -25,17 +25,32 @@ fn nan_and_infinity_go_where_they_should() {
     });
 }
 
-/// The channels that fill up the last of a fused block's steps hold nothing, whatever is in the image.
+/// The channels that fill up the last of a fused block's steps hold nothing, whatever is in the image; and where all
+/// are real ones, NaNs stay apart from infinities, which ReLU6 makes finite.
 #[test]
-fn relu6_makes_infinities_finite_inside_of_a_fused_block() {
+fn nans_and_infinities_go_where_they_should_inside_of_a_fused_block() {
     let gpu = GpuConv::new().unwrap().with_caps(|caps| Caps { is_cpu: false, ..caps });
-    let (chain, input) = (Chain::inverted_residual(3, 5, 3, 1), Shape::from([1, 3, 5, 6]));
-    let subject = Subject { name: "a block of nine channels".into(), chain, input, layout: Layout::Nchw };
-    let mut data = data(&subject).unwrap();
-    data.input[40] = f32::INFINITY;
-    let schedules = planner::alternatives(&subject.chain, input, Layout::Nchw, gpu.caps()).unwrap();
-    let fused = schedules.iter().find(|schedule| schedule.name().starts_with("inverted_residual")).unwrap();
-    assert_eq!(compare(&gpu, &subject, fused, &data), Ok(Ok(())));
+    for (channels, layout) in [(3, Layout::Nchw), (8, Layout::Nchw), (8, Layout::Nhwc)] {
+        let (chain, input) = (Chain::inverted_residual(channels, 5, 4, 1), Shape::from([1, channels, 5, 24]));
+        let subject = Subject { name: format!("a block of {} channels", 4 * channels), chain, input, layout };
+        let mut data = data(&subject).unwrap();
+        let mut plant = |channel: usize, column: usize, value: f32| {
+            data.input[(channel * 5 + 2) * 24 + column] = value;
+        };
+        plant(0, 0, f32::INFINITY);
+        plant(1, 6, f32::NAN);
+        plant(2, 12, -f32::NAN);
+        // Their difference is none, and some weights take it.
+        plant(0, 18, f32::INFINITY);
+        plant(1, 18, f32::INFINITY);
+        plant(2, 23, f32::NEG_INFINITY);
+        let schedules = planner::alternatives(&subject.chain, input, layout, gpu.caps()).unwrap();
+        let fused = schedules.iter().find(|schedule| schedule.name().starts_with("inverted_residual")).unwrap();
+        let answer = data.answer(&subject.chain, subject.input).unwrap();
+        let nans = answer.values.iter().filter(|value| value.is_nan()).count();
+        assert!(nans > 0 && nans < answer.values.len() / 2, "{}: {nans} NaNs", subject.name);
+        assert_eq!(compare(&gpu, &subject, fused, &data), Ok(Ok(())), "{}, {layout}", subject.name);
+    }
 }
 
 /// Where the magnitudes of all terms add up to less than f32's largest number, no order of adding them overflows.

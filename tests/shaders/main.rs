@@ -1,6 +1,7 @@
 //! Every shader that any case of the table can ask for, without a GPU: it parses, validates, translates to what
 //! the drivers of all platforms take, and is what its recipe says it is.
 
+mod races;
 mod uniformity;
 
 use std::collections::{BTreeSet, HashMap};
@@ -117,6 +118,7 @@ fn check(shader: &Shader) -> Result<(), String> {
     let (module, info) = parse(shader)?;
     is_what_its_recipe_says(&shader.pass, &module, &info)?;
     uniformity::check(&module)?;
+    races::check(&module, &info)?;
     translates(&module, &info)
 }
 

@@ -164,21 +164,9 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
 /// The side of the output whose neighbours are neighbours in memory is the columns (quads), the other one the
 /// rows: channels x pixels for NCHW, pixels x channels for NHWC.
 fn micro_tile(tile: Tile, step_depth: u32, layout: Layout) -> String {
-    let (rows, column_quads, columns, [row_tile, row_quads], [column_tile, column_tile_quads]) = match layout {
-        Layout::Nchw => (
-            tile.micro_channels,
-            tile.micro_pixels / 4,
-            tile.pixels / tile.micro_pixels,
-            ["channel_tile", "CHANNEL_QUADS"],
-            ["pixel_tile", "PIXEL_QUADS"],
-        ),
-        Layout::Nhwc => (
-            tile.micro_pixels,
-            tile.micro_channels / 4,
-            tile.channels / tile.micro_channels,
-            ["pixel_tile", "PIXEL_QUADS"],
-            ["channel_tile", "CHANNEL_QUADS"],
-        ),
+    let (rows, column_quads, columns) = match layout {
+        Layout::Nchw => (tile.micro_channels, tile.micro_pixels / 4, tile.pixels / tile.micro_pixels),
+        Layout::Nhwc => (tile.micro_pixels, tile.micro_channels / 4, tile.channels / tile.micro_channels),
     };
     let mut text = format!("const MICRO_COLUMNS: u32 = {columns}u;\nstruct MicroTile {{\n");
     for row in 0..rows {
@@ -187,19 +175,44 @@ fn micro_tile(tile: Tile, step_depth: u32, layout: Layout) -> String {
         }
     }
     text.push_str("}\nfn accumulate(sums: ptr<function, MicroTile>, k: u32, row: u32, column: u32) {\n");
-    let _ = writeln!(text, "    let row_at = k * {row_quads} + row * {}u;", rows / 4);
-    let _ = writeln!(text, "    let column_at = k * {column_tile_quads} + column;");
+    match layout {
+        Layout::Nchw => {
+            let _ = writeln!(text, "    let row_at = k * CHANNEL_QUADS + row * {}u;", rows / 4);
+            text.push_str("    let column_at = k * PIXEL_QUADS + column;\n");
+        }
+        Layout::Nhwc => text.push_str(
+            "    let row_at = k / 4u * TILE_PIXELS + row;\n    let column_at = k * CHANNEL_QUADS + column;\n",
+        ),
+    }
     for k in 0..step_depth {
-        for quad in 0..rows / 4 {
-            let _ = writeln!(text, "    let a{k}_{quad} = {row_tile}[row_at + {k}u * {row_quads} + {quad}u];");
+        match layout {
+            Layout::Nchw => {
+                for quad in 0..rows / 4 {
+                    let _ =
+                        writeln!(text, "    let a{k}_{quad} = channel_tile[row_at + {k}u * CHANNEL_QUADS + {quad}u];");
+                }
+            }
+            // Four k of each pixel.
+            Layout::Nhwc if k % 4 == 0 => {
+                for row in 0..rows {
+                    let at = format!("row_at + {}u * TILE_PIXELS + {}u", k / 4, row * tile.pixels / rows);
+                    let _ = writeln!(text, "    let a{k}_{row} = pixel_tile[{at}];");
+                }
+            }
+            Layout::Nhwc => {}
         }
+        let [column_tile, quads] = match layout {
+            Layout::Nchw => ["pixel_tile", "PIXEL_QUADS"],
+            Layout::Nhwc => ["channel_tile", "CHANNEL_QUADS"],
+        };
         for quad in 0..column_quads {
-            let at = format!("column_at + {k}u * {column_tile_quads} + {}u", quad * columns);
+            let at = format!("column_at + {k}u * {quads} + {}u", quad * columns);
             let _ = writeln!(text, "    let b{k}_{quad} = {column_tile}[{at}];");
-        }
-        for row in 0..rows {
-            let a = format!("a{k}_{}.{}", row / 4, COMPONENTS[row as usize % 4]);
-            for quad in 0..column_quads {
+            for row in 0..rows {
+                let a = match layout {
+                    Layout::Nchw => format!("a{k}_{}.{}", row / 4, COMPONENTS[row as usize % 4]),
+                    Layout::Nhwc => format!("a{}_{row}.{}", k / 4 * 4, COMPONENTS[k as usize % 4]),
+                };
                 let sum = format!("(*sums).s{row}_{quad}");
                 let _ = writeln!(text, "    {sum} = fma(vec4<f32>({a}), b{k}_{quad}, {sum});");
             }
@@ -215,11 +228,14 @@ fn micro_tile(tile: Tile, step_depth: u32, layout: Layout) -> String {
         }
         for row in 0..rows {
             let sum = format!("(*sums).s{row}_{quad}");
-            let row = format!("row * {rows}u + {row}u");
             let _ = match layout {
-                Layout::Nchw => writeln!(text, "    store_row(quad{quad}, group, first_channel + {row}, {sum});"),
+                Layout::Nchw => {
+                    let channel = format!("first_channel + row * {rows}u + {row}u");
+                    writeln!(text, "    store_row(quad{quad}, group, {channel}, {sum});")
+                }
                 Layout::Nhwc => {
-                    writeln!(text, "    store_pixel(first_pixel + {row}, group, first_channel + {column}, {sum});")
+                    let pixel = format!("first_pixel + row + {}u", row * tile.pixels / rows);
+                    writeln!(text, "    store_pixel({pixel}, group, first_channel + {column}, {sum});")
                 }
             };
         }
