@@ -17,8 +17,8 @@
 const PIXEL_QUADS: u32 = TILE_PIXELS / 4u;
 const CHANNEL_QUADS: u32 = TILE_CHANNELS / 4u;
 
-// Quads, so that a micro-tile's operands are: [k][four pixels] in NCHW, [four k][pixel] in NHWC; and [k][four channels].
-// A source may use `channel_tile` while it stages.
+// Quads, as a micro-tile's operands are: [k][four pixels] in NCHW, [four k][pixel] in NHWC; and [k][four channels]. A
+// source may use `channel_tile` while it stages.
 var<workgroup> pixel_tile: array<vec4<f32>, TILE_DEPTH * PIXEL_QUADS>;
 var<workgroup> channel_tile: array<vec4<f32>, CHANNEL_TILE>;
 

@@ -2,18 +2,20 @@
 // expanded channels that are never written to memory; k is the expanded channel.
 //
 // For TILE_DEPTH expanded channels at a time the workgroup expands the inputs under the block, the halo included, into
-// workgroup memory, and convolves what is there. An invocation expands some inputs, and all expand to the same channels,
-// so that all load the same weights, which many GPUs do once for all lanes.
+// workgroup memory, and convolves what is there. An invocation expands some inputs, and all expand to the same
+// channels, so that all load the same weights, which many GPUs do once for all lanes.
 //
-// host     BLOCK_HEIGHT, BLOCK_WIDTH, HALO_HEIGHT, HALO_WIDTH, HALO_PITCH, the depthwise geometry, EXPANDED (channels made
-//          at a time), EXPAND_DEPTH (input channels), EXPAND_DEPTH_PADDED, HIDDEN_QUADS (quads of expanded
-//          channels), EXPAND_AT, EXPAND_BIAS_AT, DEPTHWISE_AT, DEPTHWISE_BIAS_AT, `Place`, `staged_place`, `expand`, `depthwise`,
-//          `activate_expanded_pixel`, `activate_depthwise_pixel`, an expand_* and an input_* file
+// host     BLOCK_HEIGHT, BLOCK_WIDTH, HALO_HEIGHT, HALO_WIDTH, HALO_PITCH, the depthwise geometry, EXPANDED (channels
+//          made at a time), EXPAND_DEPTH (input channels), EXPAND_DEPTH_PADDED, HIDDEN_QUADS (quads of expanded
+//          channels), EXPAND_AT, EXPAND_BIAS_AT, DEPTHWISE_AT, DEPTHWISE_BIAS_AT, `Place`, `staged_place`, `expand`,
+//          `depthwise`, `activate_expanded_pixel`, `activate_depthwise_pixel`, an expand_* and an input_* file
 //
 // The block is MobileNetV2's (Sandler et al., arXiv 1801.04381).
 
 // Quads of a quad of channels in workgroup memory.
 const HALO_ITEMS: u32 = HALO_HEIGHT * HALO_PITCH;
+// An invocation makes four channels of four outputs, or nothing.
+const_assert TILE_DEPTH / 4u * PIXEL_QUADS <= THREADS;
 
 // An image of the batch, and the first input under the block, which may lie in the padding.
 struct Corner {
@@ -79,8 +81,13 @@ fn halo_results(local: u32) -> HaloResults {
 // Stages the depthwise results of TILE_DEPTH channels. The expanded ones, [four k][input], are where the product's
 // weights come afterwards: in `channel_tile`.
 fn stage_pixels(k0: u32, place: Place, local: u32) {
-    for (var k = 0u; k < TILE_DEPTH; k += EXPANDED) {
-        expand(k0, k, place);
+    // Drivers would write out a loop of few steps whole, and go round one of a single step.
+    if EXPANDED == TILE_DEPTH {
+        expand(k0, 0u, place);
+    } else {
+        for (var k = 0u; k < opaque(TILE_DEPTH); k += EXPANDED) {
+            expand(k0, k, place);
+        }
     }
     workgroupBarrier();
     if place.results.k < TILE_DEPTH {

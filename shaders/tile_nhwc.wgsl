@@ -3,6 +3,8 @@
 // Nothing turns them over into quads of pixels here: these would be written by four invocations, a component each, and
 // writing a component may write the whole vector (as it does on Metal and Direct3D).
 
+const_assert THREADS % TILE_PIXELS == 0u;
+
 fn staged_place(first_pixel: u32, group: u32, local: u32) -> Place {
     return place(first_pixel + local % TILE_PIXELS, group);
 }

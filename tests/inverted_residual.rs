@@ -20,13 +20,16 @@ type Case = (Chain, Shape, usize, &'static [usize]);
 #[test]
 fn every_recipe_agrees_with_the_oracle_in_planes() {
     let padded = Conv2d::depthwise(20).kernel_size(3).padding([2, 0, 1, 3]);
+    let strided = Conv2d::depthwise(20).kernel_size(5).stride(2).padding(2);
     let dilated = Conv2d::depthwise(9).kernel_size(5).dilation(2).padding(4);
     let residual = Chain::inverted_residual(4, 4, 3, 1).edge(0, 2, Residual::BeforeActivation).unwrap();
     // Blocks of 8x8 and 4x8 outputs, a part of one, one more, and several images; expanded channels that are no multiple
-    // of those made at a time; input channels by one, two and four; padding on any side.
-    let cases: [Case; 5] = [
+    // of those made at a time; input channels that are whole quads and not; padding on any side; 16, 8 and 4 channels of
+    // one to six inputs at a time.
+    let cases: [Case; 6] = [
         (Chain::inverted_residual(8, 8, 6, 1), [2, 8, 9, 16].into(), 6, &[0, 1]),
-        (Chain::inverted_residual(5, 37, 3, 2), [1, 5, 17, 15].into(), 3, &[1, 2]),
+        (Chain::inverted_residual(5, 37, 3, 2), [1, 5, 17, 15].into(), 3, &[1]),
+        (block(3, 20, 5, strided), [1, 3, 11, 9].into(), 3, &[2]),
         (block(6, 20, 129, padded), [1, 6, 7, 8].into(), 6, &[2]),
         (block(3, 9, 33, dilated), [1, 3, 6, 5].into(), 3, &[0]),
         (residual, [1, 4, 3, 12].into(), 6, &[5]),

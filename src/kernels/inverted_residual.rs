@@ -87,7 +87,7 @@ impl Block {
     }
 
     /// Inputs of a row in workgroup memory. An odd number of quads spreads the rows, which neighbouring lanes read, over
-    /// the banks.
+    /// all banks, or over half of them at a stride of two.
     fn pitch(&self) -> u32 {
         self.halo_width | 1
     }
@@ -200,13 +200,14 @@ fn depthwise(link: &Conv2d) -> String {
          \x20       let row = first + ky * DILATION_Y * HALO_PITCH;\n\
          \x20       let weights_at = DEPTHWISE_AT + (quad * KERNEL_HEIGHT + ky) * KERNEL_WIDTH;\n",
     );
-    for kx in 0..link.kernel_size[1] {
-        let _ = writeln!(text, "        let w{kx} = weights[weights_at + {kx}u];");
-    }
     for column in Lines::columns(link, 4, 0).all {
         let _ = writeln!(text, "        let v{column} = channel_tile[row + {column}u];");
         for (output, kx) in (0..4).flat_map(|output| (0..link.kernel_size[1]).map(move |kx| (output, kx))) {
             if output * link.stride[1] + kx * link.dilation[1] == column {
+                // The first output is the first to see a tap.
+                if output == 0 {
+                    let _ = writeln!(text, "        let w{kx} = weights[weights_at + {kx}u];");
+                }
                 let _ = writeln!(text, "        s{output} = fma(v{column}, w{kx}, s{output});");
             }
         }
@@ -223,6 +224,7 @@ fn source(layout: Layout, [expand, depthwise]: [&Conv2d; 2], block: Block) -> So
     let Tile { pixels, depth, .. } = block.tile;
     let height = pixels / BLOCK_WIDTH;
     let taps = depthwise.fan_in();
+    let expand_depth = expand.in_channels.next_multiple_of(4);
     // Channels that fill up a step have weights of zero, which make NaNs of infinities; those no channel may share.
     let share_nans = depthwise.out_channels.is_multiple_of(depth);
     let activation =
@@ -247,7 +249,7 @@ fn source(layout: Layout, [expand, depthwise]: [&Conv2d; 2], block: Block) -> So
             ("HALO_PITCH", block.pitch().into()),
             ("EXPANDED", block.expanded().into()),
             ("EXPAND_DEPTH", expand.in_channels.into()),
-            ("EXPAND_DEPTH_PADDED", expand.in_channels.next_multiple_of(4).into()),
+            ("EXPAND_DEPTH_PADDED", expand_depth.into()),
             ("HIDDEN_QUADS", depthwise.out_channels.div_ceil(4).into()),
         ])
         .text();
@@ -269,12 +271,12 @@ fn source(layout: Layout, [expand, depthwise]: [&Conv2d; 2], block: Block) -> So
             (1, Packing::Bias { block: 1 }, "DEPTHWISE_BIAS_AT"),
         ],
         // Channels share an input, and inputs a weight, of which four come at a time.
-        loads: expanded * f64::from(expand.in_channels) * (1.0 / channels + 0.25 / inputs) + taps as f64 / 4.0,
-        mult_adds: expanded * f64::from(expand.in_channels) + taps as f64,
+        loads: expanded * f64::from(expand_depth) * (1.0 / channels + 0.25 / inputs) + taps as f64 / 4.0,
+        mult_adds: expanded * f64::from(expand_depth) + taps as f64,
         // The columns under four outputs, which were stored before.
         shared: f64::from(depthwise.kernel_size[0]) * columns / 4.0 + expanded,
-        // Sums and inputs of the expansion, whose weights all lanes share; or those of the depthwise convolution, and a
-        // row of its weights.
-        registers: (block.inputs() * (block.expanded() + 4)).max(24 + 4 * depthwise.kernel_size[1]),
+        // Sums and inputs of the expansion, whose weights all lanes share; or those of the depthwise convolution, and the
+        // weights of a row, which a wide one loads as it goes.
+        registers: (block.inputs() * (block.expanded() + 4)).max(24 + 4 * depthwise.kernel_size[1].min(4)),
     }
 }

@@ -50,7 +50,12 @@ fn problems() -> Vec<(String, Chain, Shape, Layout)> {
         (name, Chain::new(links), Shape::from([2, channels, 9, width]), layout)
     };
     let depthwise = |kernel: u32| Conv2d::depthwise(20).kernel_size(kernel).padding(kernel / 2);
-    // Input channels by fours, twos and ones; rows written out and not.
+    let relu6 = |stride: u32, layout: Layout| {
+        let name = format!("inverted residual of 32 channels in {layout}, ReLU6, stride {stride}");
+        (name, Chain::inverted_residual(8, 8, 4, stride), Shape::from([1, 8, 9, 9]), layout)
+    };
+    // Input channels in whole quads and not, and inputs of an invocation from one to six; expanded channels that fill
+    // steps and share NaNs, and those that do not.
     let blocks = [Layout::Nchw, Layout::Nhwc].into_iter().flat_map(|layout| {
         [
             block(8, depthwise(3), 7, layout),
@@ -58,6 +63,9 @@ fn problems() -> Vec<(String, Chain, Shape, Layout)> {
             block(6, depthwise(5), 8, layout),
             block(5, depthwise(3), 7, layout),
             block(12, depthwise(5), 7, layout),
+            block(8, depthwise(5).stride(2), 9, layout),
+            relu6(1, layout),
+            relu6(2, layout),
         ]
     });
     table.chain(blocks).collect()
