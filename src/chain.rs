@@ -149,6 +149,17 @@ impl Chain {
         Some((convs, range))
     }
 
+    /// The links of a range as a chain of their own. What its last link adds comes from outside, unless it is the part's
+    /// input.
+    pub(crate) fn part(&self, links: Range<usize>) -> Self {
+        let mut part = Self::new(self.links[links.clone()].to_vec());
+        let last = links.end - 1;
+        if self.source(last) == Some(links.start) {
+            part.sources[last - links.start] = Some(0);
+        }
+        part
+    }
+
     /// The tensor that link `link` adds, where the chain itself has it.
     pub fn source(&self, link: usize) -> Option<usize> {
         self.sources.get(link).copied().flatten()

@@ -62,7 +62,10 @@ pub(crate) fn length(what: String, expected: u64, actual: usize) -> Result<()> {
 pub struct Answer {
     /// The outputs, NCHW.
     pub values: Vec<f64>,
-    /// For each output the sum of the magnitudes of all that was added up: the scale of its rounding error.
+    /// For each output the sum of the magnitudes of the terms that the last link added up.
+    pub terms: Vec<f64>,
+    /// The scale of each output's rounding error: its terms, and the magnitudes of the links before as they weigh in
+    /// it.
     pub magnitudes: Vec<f64>,
     /// The outputs' shape.
     pub shape: Shape,
@@ -107,7 +110,7 @@ pub fn convolve(
             }
         }
     }
-    Ok(Answer { values, magnitudes, shape })
+    Ok(Answer { values, terms: magnitudes.clone(), magnitudes, shape })
 }
 
 /// The weighted sum under one output, and the sum of its terms' magnitudes.
@@ -164,7 +167,7 @@ pub fn run(
     let widen = |values: &[f32]| values.iter().copied().map(f64::from).collect::<Vec<_>>();
     let outside = residual.map(widen);
     let mut tensors = vec![widen(input)];
-    let mut answer = Answer { values: Vec::new(), magnitudes: Vec::new(), shape: input_shape };
+    let mut answer = Answer { values: Vec::new(), terms: Vec::new(), magnitudes: Vec::new(), shape: input_shape };
     let mut convolutions = 0;
     for (index, link) in chain.links().iter().enumerate() {
         let (input, shape) = (&tensors[index], shapes[index]);
@@ -209,9 +212,11 @@ pub fn global_average_pool(input: &[f64], input_shape: Shape) -> Result<Answer> 
     length("input".into(), input_shape.len(), input.len())?;
     let planes = || input.chunks_exact(input_shape.pixels() as usize);
     let mean = |sum: f64| sum / input_shape.pixels() as f64;
+    let terms: Vec<_> = planes().map(|plane| mean(plane.iter().map(|value| value.abs()).sum())).collect();
     Ok(Answer {
         values: planes().map(|plane| mean(plane.iter().sum())).collect(),
-        magnitudes: planes().map(|plane| mean(plane.iter().map(|value| value.abs()).sum())).collect(),
+        magnitudes: terms.clone(),
+        terms,
         shape,
     })
 }

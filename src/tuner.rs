@@ -210,7 +210,7 @@ fn pieces(gpu: &GpuConv, chain: &Chain, input: Shape, layout: Layout) -> Result<
         let name = name(first, end);
         // A network has many runs of one kind.
         if !candidates.is_empty() && pieces.iter().all(|piece| piece.name != name) {
-            let (chain, input) = (subject::part(chain, first..end)?, shapes[first]);
+            let (chain, input) = (chain.part(first..end), shapes[first]);
             pieces.push(Piece { name, singles, chain, input, candidates });
         }
     }
@@ -247,7 +247,7 @@ pub fn measure(gpu: &GpuConv, chain: &Chain, input: Shape, layout: Layout, sched
     let (shapes, timer) = (chain.shapes(input)?, Timer::new(gpu)?);
     let batch = BATCH[usize::from(!timer.has_clock())];
     let seconds = schedule.steps.iter().map(|step| {
-        let part = subject::part(chain, step.first..step.first + step.links)?;
+        let part = chain.part(step.first..step.first + step.links);
         let subject = Subject::new(gpu, "measured", &part, shapes[step.first], layout)?;
         // By its name: nobody knows what a caller has made of the rest.
         let choice = Choice::Named(step.recipe.name.clone());

@@ -1,7 +1,5 @@
 //! A run on its own, with data, ready to be computed by any recipe.
 
-use std::ops::Range;
-
 use crate::chain::Chain;
 use crate::error::Result;
 use crate::gpu::GpuConv;
@@ -14,16 +12,6 @@ use crate::verify::{Data, Oracle, Report};
 
 /// Multiply-adds of a link for the oracle: it takes about a second for them, four times over.
 const MOST_CHECKED: u64 = 300_000_000;
-
-/// The links of a range as a chain. What its last link adds stays within the chain if it is the chain's input.
-pub fn part(chain: &Chain, links: Range<usize>) -> Result<Chain> {
-    let last = links.end - 1;
-    let part = Chain::new(chain.links()[links.clone()].to_vec());
-    match (chain.source(last), chain.links()[last].residual()) {
-        (Some(source), Some(residual)) if source == links.start => part.edge(0, last - links.start, residual),
-        _ => Ok(part),
-    }
-}
 
 /// A run's layer and tensors, and the oracle's answer once it is asked for.
 pub struct Subject {

@@ -1,0 +1,48 @@
+//! How a step's outputs on random numbers are judged.
+
+use std::borrow::Cow;
+
+use crate::kernels::Recipe;
+use crate::reference::Answer;
+
+use super::Report;
+
+/// Roundings that a kernel's tolerance does not count: those of the bias, the residual, and an activation that is not
+/// piecewise linear.
+const EPILOGUE_TOLERANCE: f64 = 4.0;
+/// A sum of terms may cancel to a number far smaller than its own rounding error. So an output counts in the norm of
+/// the answer with this part of the magnitudes of its terms at least.
+const LEAST_OF_TERMS: f64 = 1.0 / 64.0;
+
+/// Compares a step's outputs with the oracle's answer on the same inputs. Of an output's error counts the share of its
+/// bound, `tolerance * epsilon * magnitude`; of the outputs together, the relative error.
+///
+/// The bound is what rounding may do at worst, so it finds one wrong output among many, but grows with the number of
+/// terms. The relative error is small wherever all outputs are right, so it finds what is a little wrong everywhere.
+pub fn judge(values: &[f32], answer: &Answer, recipe: &Recipe, report: &mut Report) {
+    let unit = (recipe.tolerance + EPILOGUE_TOLERANCE) * f64::from(f32::EPSILON);
+    let magnitudes = if recipe.mixes { largest_of_planes(answer) } else { Cow::from(&answer.magnitudes) };
+    let (mut error_norm, mut norm) = (0.0, 0.0);
+    for (index, &value) in values.iter().enumerate() {
+        let (expected, terms) = (answer.values[index], answer.terms[index]);
+        let error = (f64::from(value) - expected).abs();
+        let share = error / (unit * magnitudes[index].max(f64::from(f32::MIN_POSITIVE)));
+        report.share_of_bound = worse(report.share_of_bound, share);
+        error_norm += error * error;
+        norm += expected.abs().max(terms * LEAST_OF_TERMS).powi(2);
+    }
+    let relative = (error_norm / f64::max(norm, f64::MIN_POSITIVE)).sqrt();
+    report.relative_error = worse(report.relative_error, relative);
+}
+
+/// The larger of two errors. A NaN is worse than any number, which `max` would drop.
+fn worse(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::INFINITY } else { a.max(b) }
+}
+
+/// For each output the largest magnitude of its plane: what the error of kernels that mix neighbours is measured by.
+fn largest_of_planes(answer: &Answer) -> Cow<'_, [f64]> {
+    let pixels = (answer.shape.pixels() as usize).max(1);
+    let largest = |plane: &[f64]| plane.iter().copied().fold(0.0, f64::max);
+    answer.magnitudes.chunks(pixels).flat_map(|plane| std::iter::repeat_n(largest(plane), plane.len())).collect()
+}

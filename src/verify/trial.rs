@@ -1,0 +1,62 @@
+//! One run of a schedule between guards.
+
+use crate::chain::Chain;
+use crate::error::Result;
+use crate::gpu::GpuConv;
+use crate::planner::Schedule;
+use crate::shape::{Layout, Shape, from_nchw, to_nchw};
+use crate::tensor::Tensor;
+
+use super::{Data, Report};
+
+/// A NaN that no arithmetic makes.
+const POISON: u32 = 0x7FC5_A5A5;
+
+/// A chain and its data, to be run on a device.
+pub struct Trial<'a> {
+    pub chain: &'a Chain,
+    pub input: Shape,
+    pub layout: Layout,
+    pub data: &'a Data,
+}
+
+impl Trial<'_> {
+    /// Runs a schedule and gives its outputs, NCHW. Input and output lie inside of larger buffers filled with NaNs, and
+    /// so is the output before the run. Counts what was not written and what was written besides.
+    pub fn run(&self, gpu: &GpuConv, schedule: &Schedule, report: &mut Report) -> Result<Vec<f32>> {
+        let Self { chain, layout, data, .. } = *self;
+        let shapes = chain.shapes(self.input)?;
+        let output_shape = shapes[shapes.len() - 1];
+        let layer = gpu.chain(chain, &data.weights())?;
+        layer.fix(self.input, layout, schedule.clone())?;
+        let guarded = |values: &[f32], shape: Shape| guarded(gpu, &from_nchw(values, shape, layout), shape, layout);
+        let input = guarded(&data.input, self.input)?;
+        let residual = data.residual.as_ref().zip(chain.outside_residual());
+        let residual = residual.map(|(values, link)| guarded(values, shapes[link + 1])).transpose()?;
+        let output = guarded(&vec![f32::from_bits(POISON); output_shape.len() as usize], output_shape)?;
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        match &residual {
+            Some(residual) => layer.encode_residual(&mut encoder, &input, residual, &output)?,
+            None => layer.encode(&mut encoder, &input, &output)?,
+        }
+        gpu.queue().submit([encoder.finish()]);
+        let whole: Shape = [1, 1, 1, (output.buffer().size() / 4) as u32].into();
+        let all = gpu.download(&Tensor::from_buffer(output.buffer().clone(), 0, whole, Layout::Nchw)?)?;
+        let (start, len) = ((output.offset() / 4) as usize, output_shape.len() as usize);
+        let is_poison = |value: &&f32| value.to_bits() == POISON;
+        let guards = all[..start].iter().chain(&all[start + len..]);
+        report.stray += guards.filter(|value| !is_poison(value)).count();
+        let values = &all[start..start + len];
+        report.unwritten += values.iter().filter(is_poison).count();
+        Ok(to_nchw(values, output_shape, layout))
+    }
+}
+
+/// A tensor between two guard regions of poison.
+fn guarded(gpu: &GpuConv, values: &[f32], shape: Shape, layout: Layout) -> Result<Tensor> {
+    let guard = gpu.caps().storage_offset_alignment.max(256) as usize / 4;
+    let poison = vec![f32::from_bits(POISON); guard];
+    let all = [&poison, values, &poison].concat();
+    let whole = gpu.upload(&all, [1, 1, 1, all.len() as u32])?;
+    Tensor::from_buffer(whole.buffer().clone(), guard as u64 * 4, shape, layout)
+}

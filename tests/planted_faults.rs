@@ -1,0 +1,137 @@
+//! That the checks fail where something is wrong: faults planted in one step's shader, each far too small or too deep in
+//! a chain for a glance at the output.
+
+use gpuconv::planner::{self, Schedule};
+use gpuconv::verify::{Oracle, Report};
+use gpuconv::{Caps, Chain, Choice, Conv2d, Fusion, GpuConv, Layout, Link, Shape};
+
+/// Two blocks of MobileNetV2 with a residual each, a pool and a classifier: seven convolutions.
+fn network() -> (Chain, Shape) {
+    let head = Chain::new([Link::GlobalAveragePool, Conv2d::pointwise(8, 9).into()]);
+    let blocks = Chain::inverted_residual(8, 8, 2, 1).then(Chain::inverted_residual(8, 8, 3, 1));
+    (blocks.then(head), [1, 8, 9, 8].into())
+}
+
+/// A chain, checked by one schedule with faults in it.
+struct Subject {
+    gpu: GpuConv,
+    oracle: Oracle,
+    schedule: Schedule,
+}
+
+impl Subject {
+    fn new(chain: &Chain, input: Shape, is_cpu: bool, choice: &Choice) -> Self {
+        let gpu = GpuConv::new().unwrap_or_else(|error| panic!("{error}")).with_caps(|caps| Caps { is_cpu, ..caps });
+        let schedule = planner::schedule(chain, input, Layout::Nchw, gpu.caps(), choice).unwrap();
+        let oracle = Oracle::of_chain("planted", chain.clone(), input, Layout::Nchw, u64::MAX).unwrap();
+        Self { gpu, oracle, schedule }
+    }
+
+    /// What the check finds when the last shader of a step is changed.
+    fn check(&self, step: usize, change: impl Fn(&str) -> String) -> Report {
+        let mut schedule = self.schedule.clone();
+        let pass = schedule.steps[step].recipe.passes.last_mut().unwrap();
+        let text = change(&pass.wgsl);
+        assert_ne!(text, pass.wgsl, "the fault is not planted");
+        pass.wgsl = text;
+        // SAFETY: the planner made it, and the changes are to values alone.
+        unsafe { self.oracle.check_as_it_is(&self.gpu, &schedule) }.unwrap()
+    }
+
+    fn check_as_planned(&self) -> Report {
+        // SAFETY: the planner made it.
+        unsafe { self.oracle.check_as_it_is(&self.gpu, &self.schedule) }.unwrap()
+    }
+}
+
+/// Puts functions around those called `name` and `name4`, which take a value each: `wrong` says what of.
+fn around(wgsl: &str, name: &str, parameter: [&str; 2], wrong: impl Fn(&str) -> String) -> String {
+    let mut text = wgsl.to_string();
+    for (name, parameter, value) in
+        [(name.to_string(), parameter[0], "f32"), (format!("{name}4"), parameter[1], "vec4<f32>")]
+    {
+        let head = format!("fn {name}(");
+        if text.contains(&head) {
+            text = text.replace(&head, &format!("fn {name}_right("));
+            let argument = parameter.split(':').next().unwrap();
+            let wrong = wrong(&format!("{name}_right({argument})"));
+            text += &format!("\nfn {name}({parameter}) -> {value} {{ return {wrong}; }}\n");
+        }
+    }
+    text
+}
+
+const VALUES: [&str; 2] = ["x: f32", "x: vec4<f32>"];
+
+/// One part in ten thousand more.
+fn scaled(wgsl: &str, name: &str) -> String {
+    around(wgsl, name, VALUES, |right| format!("1.0001 * {right}"))
+}
+
+#[test]
+fn one_part_in_ten_thousand_is_found_in_every_link() {
+    let (chain, input) = network();
+    let subject = Subject::new(&chain, input, true, &Choice::Named("direct".into()));
+    let right = subject.check_as_planned();
+    assert!(right.passes() && right.share_of_bound > 1e-4, "{right:?}");
+    let steps = &subject.schedule.steps;
+    assert_eq!(steps.len(), chain.links().len());
+    for (index, link) in chain.links().iter().enumerate() {
+        let report = subject.check(index, |wgsl| match link {
+            Link::GlobalAveragePool => wgsl.replace("output[plane] = ", "output[plane] = 1.0001 * "),
+            _ => scaled(wgsl, "activate"),
+        });
+        assert!(!report.passes(), "link {index}, {}: {report:?}", steps[index].recipe.name);
+    }
+}
+
+/// What lies between two fused links is never in memory.
+#[test]
+fn one_part_in_ten_thousand_is_found_inside_of_fused_links() {
+    let block = Chain::inverted_residual(8, 8, 3, 1);
+    let subject = Subject::new(&block, [1, 8, 9, 8].into(), false, &Choice::Fusion(Fusion::Always));
+    assert_eq!(subject.schedule.steps.len(), 1);
+    let right = subject.check_as_planned();
+    assert!(right.passes(), "{right:?}");
+    for name in ["activate_expanded", "activate_depthwise"] {
+        let report = subject.check(0, |wgsl| {
+            // It takes quads of a pixel by reference.
+            let head = format!("fn {name}_pixel(");
+            let (_, rest) = wgsl.split_once(&head).unwrap();
+            let (parameters, _) = rest.split_once(')').unwrap();
+            let quads: Vec<_> = parameters.split(", ").filter_map(|part| Some(part.split_once(':')?.0)).collect();
+            let quads: Vec<_> = quads.into_iter().filter(|quad| quad.starts_with('x')).collect();
+            let scale: String = quads.iter().map(|quad| format!(" *{quad} = 1.0001 * *{quad};")).collect();
+            let call = format!("{name}_pixel_right({});{scale}", quads.join(", "));
+            wgsl.replace(&head, &format!("fn {name}_pixel_right("))
+                + &format!("\nfn {name}_pixel({parameters}) {{ {call} }}\n")
+        });
+        assert!(!report.passes(), "{name}: {report:?}");
+    }
+}
+
+#[test]
+fn a_dropped_residual_and_a_wrong_activation_are_found() {
+    let (chain, input) = network();
+    let subject = Subject::new(&chain, input, true, &Choice::Named("direct".into()));
+    // Of the second block; links 3 and 4 have activations in the middle of the network.
+    let added = (0..chain.links().len()).filter(|&link| chain.source(link).is_some()).next_back().unwrap();
+    let dropped =
+        |wgsl: &str| around(wgsl, "load_residual", ["at: u32", "at: vec4<u32>"], |right| format!("0.0 * {right}"));
+    let report = subject.check(added, dropped);
+    assert!(!report.passes() && report.relative_error > 0.01, "{report:?}");
+    let linear = |wgsl: &str| around(wgsl, "activate", VALUES, |_| "x".into());
+    let report = subject.check(added - 1, linear);
+    assert!(!report.passes() && report.relative_error > 0.001, "{report:?}");
+}
+
+/// One output among many, which no norm of the whole tensor would show.
+#[test]
+fn one_wrong_output_among_many_is_found() {
+    let chain = Chain::from(Conv2d::pointwise(8, 8));
+    let subject = Subject::new(&chain, [1, 8, 64, 64].into(), true, &Choice::Named("direct/4x1".into()));
+    let report = subject.check(0, |wgsl| {
+        wgsl.replace("return activate(sum);", "return activate(sum) * select(1.0, 1.0005, at == 4711u);")
+    });
+    assert!(report.share_of_bound > 1.0 && report.relative_error < Report::MOST_RELATIVE_ERROR, "{report:?}");
+}
