@@ -142,6 +142,7 @@ impl From<Error> for Failure {
             | Error::RequestDevice(_)
             | Error::DeviceLost(_)
             | Error::OutOfMemory(_)
+            | Error::Driver(_)
             | Error::Internal(_)
             | Error::Validation(_) => Self::Device(message),
             _ => Self::Call(message),

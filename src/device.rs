@@ -203,7 +203,7 @@ impl Device {
             return Ok(pipeline.clone());
         }
         let compiled = self.scoped(|| self.compile(name, pass));
-        if let Err(error @ (Error::Internal(_) | Error::Validation(_))) = &compiled {
+        if let Err(error @ (Error::Driver(_) | Error::Validation(_))) = &compiled {
             log::warn!("{name} is left out from now on: {error}");
             Arc::make_mut(&mut lock(&self.refused)).insert(pass.wgsl.clone());
         }
@@ -281,7 +281,7 @@ impl Device {
         // wgpu has no error for a device that is lost while it is waited for: it panics.
         match catch_unwind(AssertUnwindSafe(|| self.device.poll(wgpu::PollType::wait_indefinitely()))) {
             Ok(Ok(_)) => self.check_lost(),
-            Ok(Err(error)) => Err(Error::Internal(error.to_string())),
+            Ok(Err(error)) => Err(Error::Driver(error.to_string())),
             Err(_) => {
                 let _ = self.lost.set("the driver gave it up while it was waited for".into());
                 self.alive()
@@ -306,7 +306,7 @@ impl Device {
 fn raised(error: wgpu::Error) -> Error {
     match error {
         wgpu::Error::OutOfMemory { source } => Error::OutOfMemory(source.to_string()),
-        wgpu::Error::Internal { description, .. } => Error::Internal(description),
+        wgpu::Error::Internal { description, .. } => Error::Driver(description),
         wgpu::Error::Validation { description, .. } => Error::Validation(description),
     }
 }
@@ -326,7 +326,7 @@ mod tests {
         let source = || text().into();
         assert_eq!(raised(wgpu::Error::OutOfMemory { source: source() }), Error::OutOfMemory(text()));
         let internal = wgpu::Error::Internal { source: source(), description: text() };
-        assert_eq!(raised(internal), Error::Internal(text()));
+        assert_eq!(raised(internal), Error::Driver(text()));
         let validation = wgpu::Error::Validation { source: source(), description: text() };
         assert_eq!(raised(validation), Error::Validation(text()));
     }

@@ -138,6 +138,10 @@ pub enum Error {
 
     /// The driver failed.
     #[error("the driver failed: {0}")]
+    Driver(String),
+
+    /// The library contradicts itself: a bug in it, which it noticed before it could give a wrong number.
+    #[error("a bug in gpuconv: {0}")]
     Internal(String),
 
     /// The device is gone; nothing of it works from now on.

@@ -101,7 +101,7 @@ impl GpuConv {
             let _ = sender.send(gpu.warm_up(&chains));
         });
         async move {
-            thread.map_err(|error| Error::Internal(error.to_string()))?;
+            thread.map_err(|error| Error::Driver(error.to_string()))?;
             receiver.receive().await.unwrap_or_else(|| Err(Error::Internal("the warm-up ended early".into())))
         }
     }

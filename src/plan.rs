@@ -65,11 +65,14 @@ impl Plan {
         let buffers = schedule.workspace.buffers().iter();
         let workspace = buffers.map(|&bytes| device.buffer("workspace", bytes, storage)).collect::<Result<_>>()?;
         let last = shapes.len() - 1;
-        let part = |part| schedule.workspace.span(part).map(Slot::Workspace);
-        let tensor = |index: usize| match part(Part::Tensor(index)) {
-            Some(slot) => slot,
-            None if index == last => Slot::Output,
-            None => Slot::Input,
+        let part = |part| match schedule.workspace.span(part) {
+            Some(span) => Ok(Slot::Workspace(span)),
+            None => Err(Error::Internal(format!("the workspace of {} has no place for {part:?}", schedule.name()))),
+        };
+        let tensor = |index: usize| match index {
+            0 => Ok(Slot::Input),
+            _ if index == last => Ok(Slot::Output),
+            _ => part(Part::Tensor(index)),
         };
 
         let alignment = u64::from(device.device.limits().min_uniform_buffer_offset_alignment);
@@ -82,12 +85,12 @@ impl Plan {
                 let slot = |operand: Operand| match operand {
                     Operand::Input => tensor(range.start),
                     Operand::Output => tensor(range.end),
-                    Operand::Residual => chain.source(range.end - 1).map_or(Slot::Residual, tensor),
-                    Operand::Weights => Slot::Weights(weights.clone()),
-                    Operand::ReadWorkspace(which) | Operand::WriteWorkspace(which) => {
-                        // There is a part for all that a pass binds: the workspace was made for these steps.
-                        part(Part::Scratch(index, which)).unwrap_or(Slot::Input)
-                    }
+                    Operand::Residual => chain.source(range.end - 1).map_or(Ok(Slot::Residual), tensor),
+                    Operand::Weights => match &weights {
+                        Some(buffer) => Ok(Slot::Weights(buffer.clone())),
+                        None => Err(Error::Internal(format!("{} reads weights and packs none", recipe.name))),
+                    },
+                    Operand::ReadWorkspace(which) | Operand::WriteWorkspace(which) => part(Part::Scratch(index, which)),
                 };
                 let grid = fold(pass.workgroups, device.caps.max_workgroups).ok_or_else(|| Error::TooLarge {
                     what: format!("the grid of {}", recipe.name),
@@ -103,7 +106,7 @@ impl Plan {
                     grid,
                     params_at,
                     params_size,
-                    slots: pass.operands.iter().map(|&operand| slot(operand)).collect(),
+                    slots: pass.operands.iter().map(|&operand| slot(operand)).collect::<Result<_>>()?,
                 });
             }
         }
@@ -128,18 +131,22 @@ fn packed_weights(
     first: usize,
     links: std::ops::Range<usize>,
     sections: &[Section],
-) -> Result<wgpu::Buffer> {
+) -> Result<Option<wgpu::Buffer>> {
+    if sections.is_empty() {
+        return Ok(None);
+    }
     let mut packed = lock(packed);
     let key = (first, sections.to_vec());
     if let Some(buffer) = packed.get(&key) {
-        return Ok(buffer.clone());
+        return Ok(Some(buffer.clone()));
     }
-    // A run without convolutions has no weights.
-    let (convs, of_chain) = chain.run(links).unwrap_or_default();
+    let (convs, of_chain) = chain.run(links.clone()).ok_or_else(|| {
+        Error::Internal(format!("weights are to be packed for links {links:?}, which are not all convolutions"))
+    })?;
     let values = pack::buffer(&convs, &weights[of_chain], sections);
     let buffer = device.buffer_with("weights", bytemuck::cast_slice(&values), wgpu::BufferUsages::STORAGE)?;
     packed.insert(key, buffer.clone());
-    Ok(buffer)
+    Ok(Some(buffer))
 }
 
 /// Checks the tensors of a layer, whose input has the right shape; the shapes are those of residual and output.
@@ -185,10 +192,10 @@ impl Bound {
         if plan.output().is_empty() {
             return Ok(Self { plan, groups: Vec::new() });
         }
-        let groups = device
-            .scoped(|| plan.passes.iter().map(|pass| bind(device, &plan, pass, input, residual, output)).collect());
+        let bind = |pass| bind(device, &plan, pass, input, residual, output);
+        let groups = device.scoped(|| plan.passes.iter().map(bind).collect::<Result<_>>());
         match groups {
-            Ok(groups) => Ok(Self { plan, groups }),
+            Ok(groups) => Ok(Self { groups: groups?, plan }),
             // Whose fault it is shows when each tensor is bound by itself.
             Err(error) => {
                 let tensors = [("input", Some(input)), ("residual", residual), ("output", Some(output))];
@@ -237,7 +244,7 @@ fn bind(
     input: &Tensor,
     residual: Option<&Tensor>,
     output: &Tensor,
-) -> wgpu::BindGroup {
+) -> Result<wgpu::BindGroup> {
     let params = wgpu::BufferBinding {
         buffer: &plan.params,
         offset: pass.params_at,
@@ -248,8 +255,10 @@ fn bind(
         let resource = match slot {
             Slot::Input => input.binding(),
             Slot::Output => output.binding(),
-            // `Layer` has checked that there is one where one is read.
-            Slot::Residual => residual.unwrap_or(input).binding(),
+            Slot::Residual => match residual {
+                Some(residual) => residual.binding(),
+                None => return Err(Error::Internal("a pass reads a residual, and the layer was given none".into())),
+            },
             Slot::Weights(buffer) => buffer.as_entire_binding(),
             Slot::Workspace(span) => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                 buffer: &plan.workspace[span.buffer],
@@ -259,9 +268,9 @@ fn bind(
         };
         entries.push(wgpu::BindGroupEntry { binding: index as u32 + 1, resource });
     }
-    device.device.create_bind_group(&wgpu::BindGroupDescriptor {
+    Ok(device.device.create_bind_group(&wgpu::BindGroupDescriptor {
         label: Some("gpuconv"),
         layout: &pass.pipeline.layout,
         entries: &entries,
-    })
+    }))
 }

@@ -64,10 +64,10 @@ impl Readback {
             let Some(buffer) = buffer else { return Ok(Vec::new()) };
             match receiver.receive().await {
                 Some(Ok(())) => {}
-                Some(Err(error)) => return Err(device.alive().err().unwrap_or(Error::Internal(error.to_string()))),
+                Some(Err(error)) => return Err(device.alive().err().unwrap_or(Error::Driver(error.to_string()))),
                 None => return Err(Error::DeviceLost("the read-back was dropped".into())),
             }
-            let view = buffer.get_mapped_range(..bytes).map_err(|error| Error::Internal(error.to_string()))?;
+            let view = buffer.get_mapped_range(..bytes).map_err(|error| Error::Driver(error.to_string()))?;
             let values = bytemuck::pod_collect_to_vec(&view);
             drop(view);
             buffer.unmap();

@@ -132,8 +132,7 @@ fn epilogue(conv: &Conv2d) -> String {
     let before = conv.residual == Some(Residual::BeforeActivation);
     let after = conv.residual == Some(Residual::AfterActivation);
     let mut text = format!("const RESIDUAL_BEFORE: bool = {before};\nconst RESIDUAL_AFTER: bool = {after};\n");
-    let bits = ["params.low_bits", "params.high_bits"];
-    let bounds = conv.activation.bounds().map(|_| bits.map(|bits| format!("bitcast<f32>({bits})")));
+    let bounds = ["bitcast<f32>(params.low_bits)", "bitcast<f32>(params.high_bits)"];
     text.push_str(&activate("activate", conv.activation, bounds));
     if before || after {
         text.push_str(
@@ -153,7 +152,8 @@ fn epilogue(conv: &Conv2d) -> String {
 pub fn inner_activation(name: &str, activation: Activation) -> String {
     // An infinite bound bounds nothing, and has no literal in WGSL.
     let literal = |bound: f32| if bound.is_finite() { format!("{bound:e}f") } else { String::new() };
-    activate(name, activation, activation.bounds().map(|bounds| bounds.map(literal)))
+    let [low, high] = activation.bounds().unwrap_or([f32::NEG_INFINITY, f32::INFINITY]).map(literal);
+    activate(name, activation, [&low, &high])
 }
 
 /// [`inner_activation`], and `name_pixel`: the same for so many quads of channels of one pixel, in place, where all of them
@@ -187,25 +187,25 @@ pub fn pixel_activation(name: &str, activation: Activation, quads: u32, share_na
 }
 
 /// An activation for one value and for four, called `name` and `name4`. Clamps have bounds, which are WGSL's, or empty
-/// where there is none.
+/// where there is none; other activations do not look at them.
 ///
 /// Comparisons and `select` in place of `min` and `max`, whose answer to a NaN WGSL leaves open.
-fn activate(name: &str, activation: Activation, bounds: Option<[String; 2]>) -> String {
+fn activate(name: &str, activation: Activation, [low, high]: [&str; 2]) -> String {
     let mut text = String::new();
     for (name, value) in [(name.to_string(), "f32"), (format!("{name}4"), "vec4<f32>")] {
         let bounded = |x: &str, sign: &str, bound: &str| match bound {
             "" => x.to_string(),
             _ => format!("select({x}, {value}({bound}), {x} {sign} {value}({bound}))"),
         };
-        let body = match (&bounds, activation) {
-            (Some([low, high]), _) => {
+        let body = match activation {
+            Activation::None | Activation::Relu | Activation::Relu6 | Activation::Clamp(..) => {
                 format!("let raised = {}; return {};", bounded("x", "<", low), bounded("raised", ">", high))
             }
-            (None, Activation::HardSwish) => format!(
+            Activation::HardSwish => format!(
                 "let raised = max(x + {value}(3.0), {value}(0.0)); \
                  return x * (min(raised, {value}(6.0)) / {value}(6.0));"
             ),
-            (None, _) => format!("return x / ({value}(1.0) + exp(-x));"),
+            Activation::Silu => format!("return x / ({value}(1.0) + exp(-x));"),
         };
         let _ = writeln!(text, "fn {name}(x: {value}) -> {value} {{ {body} }}");
     }

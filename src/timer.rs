@@ -110,7 +110,7 @@ impl Clock {
         // The outcome of the mapping shows when its range is asked for.
         self.readback.map_async(wgpu::MapMode::Read, .., |_| {});
         gpu.wait()?;
-        let view = self.readback.get_mapped_range(..).map_err(|error| Error::Internal(error.to_string()))?;
+        let view = self.readback.get_mapped_range(..).map_err(|error| Error::Driver(error.to_string()))?;
         let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&view);
         drop(view);
         self.readback.unmap();

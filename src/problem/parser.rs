@@ -38,6 +38,10 @@ impl<'a> Parser<'a> {
         Err(ParseError { message: message.into(), line: self.line.into(), start: span.start, end: span.end })
     }
 
+    fn unknown_operation<T>(&self, span: Range<usize>, word: &str) -> Parsed<T> {
+        self.error(span, format!("`{word}` is no operation; there are {OPERATIONS}"))
+    }
+
     fn word(&mut self, what: &str) -> Parsed<(Range<usize>, &'a str)> {
         match self.words.get(self.next) {
             Some((span, word)) => {
@@ -106,7 +110,7 @@ impl<'a> Parser<'a> {
             "pool" => self.pool()?,
             "mobilenet_v1" => self.network(nets::mobilenet_v1)?,
             "mobilenet_v2" => self.network(nets::mobilenet_v2)?,
-            _ => return self.error(span, format!("`{word}` is no operation; there are {OPERATIONS}")),
+            _ => return self.unknown_operation(span, word),
         };
         let problem = Problem { input, layout, operation };
         match problem.output() {
@@ -131,7 +135,7 @@ impl<'a> Parser<'a> {
             "conv" => Operation::Conv(conv),
             "pointwise" => Operation::Pointwise(conv),
             "depthwise" => Operation::Depthwise(conv.groups(input.channels)),
-            _ => Operation::Separable(Separable {
+            "separable" => Operation::Separable(Separable {
                 pointwise: Conv2d {
                     kernel_size: [1; 2],
                     stride: [1; 2],
@@ -141,6 +145,7 @@ impl<'a> Parser<'a> {
                 },
                 depthwise: Conv2d { out_channels: input.channels, groups: input.channels, residual: None, ..conv },
             }),
+            other => return self.unknown_operation(0..self.line.len(), other),
         };
         Ok((input, layout, operation))
     }
