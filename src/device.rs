@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::caps::Caps;
 use crate::error::{Error, Result};
+use crate::identity::Identity;
 use crate::kept::Shaders;
 use crate::kernels::Pass;
 use crate::pipelines::PipelineCache;
@@ -17,12 +17,11 @@ pub struct Device {
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
     pub caps: Caps,
-    /// A number of its own, for its tensors to carry.
-    pub id: u64,
+    /// What its tensors know it by.
+    pub identity: Identity,
     /// What was measured on it; plans made from now on go by it.
     profile: Mutex<Arc<Profile>>,
     cache: PipelineCache,
-    lost: Arc<OnceLock<String>>,
     pipelines: Mutex<Shaders<Pipeline>>,
     /// Shaders that the driver did not compile; plans made from now on do without.
     refused: Mutex<Arc<Refused>>,
@@ -44,16 +43,14 @@ pub struct Pipeline {
 
 impl Device {
     pub fn new(device: wgpu::Device, queue: wgpu::Queue) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let (caps, id) = (Caps::of(&device), NEXT.fetch_add(1, Ordering::Relaxed));
+        let (caps, identity) = (Caps::of(&device), Identity::of(&device));
         Self {
             device,
             queue,
             caps,
-            id,
+            identity,
             profile: Mutex::default(),
             cache: PipelineCache::default(),
-            lost: Arc::default(),
             pipelines: Mutex::new(Shaders::new(MOST_IDLE_PIPELINES)),
             refused: Mutex::default(),
             readback: Mutex::default(),
@@ -63,7 +60,7 @@ impl Device {
     /// Notes a loss of the device, and logs errors that no call waits for, in place of wgpu's panic. Only for a
     /// device of our own: a caller's device keeps the caller's handlers.
     pub fn watch(&self) {
-        let lost = self.lost.clone();
+        let lost = self.identity.lost().clone();
         self.device.set_device_lost_callback(move |reason, message| {
             let _ = lost.set(format!("{reason:?}: {message}"));
         });
@@ -72,7 +69,7 @@ impl Device {
 
     /// An error if the device is known to be lost.
     pub fn alive(&self) -> Result<()> {
-        match self.lost.get() {
+        match self.identity.lost().get() {
             Some(message) => Err(Error::DeviceLost(message.clone())),
             None => Ok(()),
         }
@@ -113,7 +110,7 @@ impl Device {
         let call = || drop(self.device.create_buffer(&useless));
         let (_, refusal) = self.caught([wgpu::ErrorFilter::Validation], call);
         if refusal.is_none() {
-            let _ = self.lost.set("it was destroyed, or its driver gave it up".into());
+            let _ = self.identity.lost().set("it was destroyed, or its driver gave it up".into());
         }
         self.alive()
     }
@@ -283,7 +280,7 @@ impl Device {
             Ok(Ok(_)) => self.check_lost(),
             Ok(Err(error)) => Err(Error::Internal(error.to_string())),
             Err(_) => {
-                let _ = self.lost.set("the driver gave it up while it was waited for".into());
+                let _ = self.identity.lost().set("the driver gave it up while it was waited for".into());
                 self.alive()
             }
         }

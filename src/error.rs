@@ -112,8 +112,8 @@ pub enum Error {
     #[error("the {tensor}'s buffer was destroyed")]
     Destroyed { tensor: &'static str },
 
-    /// A tensor was made by another `GpuConv`, or its buffer by another device.
-    #[error("a tensor of {shape} belongs to another GpuConv or device")]
+    /// A tensor, or its buffer, was made by another device.
+    #[error("a tensor of {shape} belongs to another device")]
     ForeignTensor { shape: Shape },
 
     /// The output shares its buffer with the input or the residual.

@@ -162,7 +162,7 @@ pub fn check_tensors(
         }
     }
     for tensor in residual.into_iter().chain([output, input]) {
-        tensor.check_device(device.id)?;
+        tensor.check_device(&device.identity)?;
         tensor.check_alignment(device.caps.storage_offset_alignment)?;
     }
     for (tensor, name) in [(Some(input), "input"), (residual, "residual")] {

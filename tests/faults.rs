@@ -14,6 +14,10 @@ fn gpu() -> GpuConv {
     GpuConv::new().unwrap_or_else(|error| panic!("{error}"))
 }
 
+fn new_encoder(gpu: &GpuConv) -> wgpu::CommandEncoder {
+    gpu.device().create_command_encoder(&Default::default())
+}
+
 fn conv() -> Conv2d {
     Conv2d::pointwise(CHANNELS, CHANNELS).bias(false)
 }
@@ -236,4 +240,38 @@ fn a_refused_shader_gives_way_to_the_next() {
     let fresh = plain.with_caps(|caps| Caps { subgroup: Some([8, 8]), is_cpu: true, ..caps });
     fresh.warm_up(&[(chain, SHAPE.into(), Layout::Nchw)]).unwrap();
     assert_works(&fresh);
+}
+
+/// wgpu counts devices and buffers anew in each instance, so that the first devices of two are equal, and their first
+/// buffers as well. Tensors know better.
+#[test]
+fn a_tensor_of_another_instance_is_refused() {
+    let [gpu, other] = [(); 2].map(|()| {
+        let descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
+        let backends = descriptor.backends;
+        let adapters = pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(backends));
+        pollster::block_on(GpuConv::from_adapter(&adapters[0])).unwrap()
+    });
+    assert_eq!(gpu.device(), other.device());
+    let layer = layer(&gpu);
+    let [x, y, foreign] = [&gpu, &gpu, &other].map(|gpu| gpu.upload(&input(), SHAPE).unwrap());
+    let mut encoder = new_encoder(&gpu);
+    // With kept bindings as well.
+    layer.encode(&mut encoder, &x, &y).unwrap();
+    let outcomes = [
+        layer.forward(&foreign).err(),
+        layer.bind(&foreign, None, &y).err(),
+        layer.bind(&x, None, &foreign).err(),
+        layer.encode(&mut encoder, &foreign, &y).err(),
+        layer.encode(&mut encoder, &x, &foreign).err(),
+        gpu.write(&foreign, &input()).err(),
+        gpu.download(&foreign).err(),
+        pollster::block_on(gpu.download_async(&foreign)).err(),
+        gpu.encode_download(&mut encoder, &foreign).err(),
+    ];
+    for outcome in outcomes {
+        assert_eq!(outcome, Some(Error::ForeignTensor { shape: SHAPE.into() }));
+    }
+    gpu.queue().submit([encoder.finish()]);
+    assert_eq!(gpu.download(&y).unwrap(), expected());
 }

@@ -192,6 +192,31 @@ fn a_layer_and_its_read_back_are_one_submission() {
     assert!(empty.read().unwrap().is_empty());
 }
 
+/// Two of a device share its tensors, one that is gone as well.
+#[test]
+fn a_tensor_belongs_to_its_device() {
+    let first = gpu();
+    let others = [
+        GpuConv::with_device(first.device().clone(), first.queue().clone()),
+        first.with_caps(|caps| caps),
+        GpuConv::with_device(first.device().clone(), first.queue().clone()),
+    ];
+    let x = first.upload(&[1.0, 2.0], [1, 1, 1, 2]).unwrap();
+    drop(first);
+    for (index, gpu) in others.iter().enumerate() {
+        let layer = gpu.pointwise(&Conv2d::new(1, 1), Weights::new(&[2.0], &[0.0])).unwrap();
+        let y = others[(index + 1) % 3].empty([1, 1, 1, 2], Layout::Nchw).unwrap();
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        layer.encode(&mut encoder, &x, &y).unwrap();
+        gpu.queue().submit([encoder.finish()]);
+        assert_eq!(others[(index + 2) % 3].download(&y).unwrap(), [2.0, 4.0]);
+        gpu.write(&x, &[1.0, 2.0]).unwrap();
+    }
+    let (device, queue) = (others[0].device().clone(), others[0].queue().clone());
+    drop(others);
+    assert_eq!(GpuConv::with_device(device, queue).download(&x).unwrap(), [1.0, 2.0]);
+}
+
 #[test]
 fn a_tensor_of_another_device_is_refused() {
     let (gpu, other) = (gpu(), gpu());
