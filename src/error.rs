@@ -128,7 +128,7 @@ pub enum Error {
     #[error("the adapter gives no device: {0}")]
     RequestDevice(String),
 
-    /// The device refused a call as wrong; a bug of this library, or a resource of another device.
+    /// The device refused a call as wrong: a bug of this library, or a buffer that could not be made.
     #[error("the device refused a call: {0}")]
     Validation(String),
 

@@ -264,13 +264,12 @@ impl GpuConv {
     /// [`Error::ForeignTensor`].
     pub fn write(&self, tensor: &Tensor, values: &[f32]) -> Result<()> {
         length("tensor".into(), tensor.shape().len(), values.len())?;
-        tensor.check_device(&self.shared.identity)?;
+        tensor.check("tensor", &self.shared)?;
         if !tensor.buffer().usage().contains(wgpu::BufferUsages::COPY_DST) {
             return Err(Error::Usage { tensor: "tensor", missing: "COPY_DST" });
         }
         let bytes = bytemuck::cast_slice(values);
-        let written = self.shared.scoped(|| self.shared.queue.write_buffer(tensor.buffer(), tensor.offset(), bytes));
-        written.map_err(|error| tensor.blame("tensor", error))
+        self.shared.scoped(|| self.shared.queue.write_buffer(tensor.buffer(), tensor.offset(), bytes))
     }
 
     /// The values of a tensor, in its layout. Blocks until they are computed and copied.
@@ -296,8 +295,7 @@ impl GpuConv {
         let Device { device, queue, .. } = self.shared();
         let mut encoder = self.shared.scoped(|| device.create_command_encoder(&Default::default()))?;
         let readback = self.encode_download(&mut encoder, tensor)?;
-        let submitted = self.shared.scoped(|| queue.submit([encoder.finish()]));
-        submitted.map_err(|error| tensor.blame("tensor", error))?;
+        self.shared.scoped(|| queue.submit([encoder.finish()]))?;
         Ok(readback)
     }
 

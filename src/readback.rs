@@ -20,7 +20,8 @@ pub struct Readback {
 impl Readback {
     /// Records the copy.
     pub(crate) fn encode(device: Arc<Device>, encoder: &mut wgpu::CommandEncoder, tensor: &Tensor) -> Result<Self> {
-        tensor.check_device(&device.identity)?;
+        device.check_lost()?;
+        tensor.check("tensor", &device)?;
         if !tensor.buffer().usage().contains(wgpu::BufferUsages::COPY_SRC) {
             return Err(Error::Usage { tensor: "tensor", missing: "COPY_SRC" });
         }

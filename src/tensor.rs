@@ -1,5 +1,6 @@
 //! Tensors: buffers, or slices of buffers, with a shape and a layout.
 
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::shape::{Layout, Shape};
@@ -74,23 +75,27 @@ impl Tensor {
         Self { device: Some(device), ..self }
     }
 
-    /// Refuses a tensor that is known to be another device's.
-    pub(crate) fn check_device(&self, device: &Identity) -> Result<()> {
-        if self.device.as_ref().is_none_or(|own| own == device) {
-            Ok(())
-        } else {
-            Err(Error::ForeignTensor { shape: self.shape })
+    /// Refuses a tensor that is another device's, or whose buffer was destroyed.
+    pub(crate) fn check(&self, name: &'static str, device: &Device) -> Result<()> {
+        let is_foreign = match &self.device {
+            Some(own) => *own != device.identity,
+            None => device.is_foreign(&self.buffer)?,
+        };
+        if is_foreign {
+            device.check_lost()?;
+            return Err(Error::ForeignTensor { shape: self.shape });
         }
+        self.check_there(name, device)
     }
 
-    /// What it means that the device refused a call with this tensor.
-    pub(crate) fn blame(&self, tensor: &'static str, error: Error) -> Error {
-        // wgpu says it in words only.
-        match error {
-            Error::Validation(text) if text.contains("has been destroyed") => Error::Destroyed { tensor },
-            Error::Validation(text) if text.contains("doesn't match") => Error::ForeignTensor { shape: self.shape },
-            other => other,
+    /// Refuses a tensor whose buffer was destroyed.
+    pub(crate) fn check_there(&self, name: &'static str, device: &Device) -> Result<()> {
+        if device.is_destroyed(&self.buffer) {
+            // A lost device's buffers are gone as well.
+            device.check_lost()?;
+            return Err(Error::Destroyed { tensor: name });
         }
+        Ok(())
     }
 
     /// The buffer.

@@ -5,13 +5,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use gpuconv::kernels::Unsupported;
-use gpuconv::{Caps, Choice, Conv2d, Error, GpuConv, Layer, Layout, Tensor, Weights, random, reference};
+use gpuconv::{Caps, Choice, Conv2d, Error, GpuConv, Layer, Layout, Residual, Tensor, Weights, random, reference};
 
 const CHANNELS: u32 = 16;
 const SHAPE: [u32; 4] = [1, CHANNELS, 12, 12];
 
 fn gpu() -> GpuConv {
     GpuConv::new().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// On a device of the caller's that has no handlers: an error that no scope catches panics.
+fn on_a_callers_device() -> GpuConv {
+    let adapter = pollster::block_on(GpuConv::adapter(None)).unwrap();
+    let descriptor = wgpu::DeviceDescriptor { required_limits: adapter.limits(), ..Default::default() };
+    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
+    GpuConv::with_device(device, queue)
 }
 
 fn new_encoder(gpu: &GpuConv) -> wgpu::CommandEncoder {
@@ -64,8 +72,9 @@ fn assert_lost(gpu: &GpuConv, layer: &Layer, x: &Tensor, y: &Tensor) {
     assert!(is_lost(gpu.warm_up(&[((&conv()).into(), SHAPE.into(), Layout::Nchw)])));
     assert!(is_lost(layer.forward(x)));
     assert!(is_lost(layer.bind(x, None, y)));
-    let mut encoder = gpu.device().create_command_encoder(&Default::default());
+    let mut encoder = new_encoder(gpu);
     assert!(is_lost(layer.encode(&mut encoder, x, y)));
+    assert!(is_lost(gpu.encode_download(&mut encoder, x)));
 }
 
 /// A lost device says so from the next call on, one of the caller's as well; no call before, in between or after
@@ -79,15 +88,17 @@ fn a_lost_device_says_so_and_a_new_one_works() {
         }
         let (layer, x) = (layer(&gpu), gpu.upload(&input(), SHAPE).unwrap());
         let y = layer.forward(&x).unwrap();
-        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        let mut encoder = new_encoder(&gpu);
         layer.encode(&mut encoder, &x, &y).unwrap();
         let late = gpu.encode_download(&mut encoder, &y).unwrap();
         let bound = layer.bind(&x, None, &y).unwrap();
         gpu.queue().submit([encoder.finish()]);
 
         gpu.device().destroy();
+        // The very next call says so, before anything asked the device.
+        assert!(is_lost(layer.encode(&mut new_encoder(&gpu), &x, &y)));
         // What was recorded and bound before may be used; its outcome is an answer or the loss.
-        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        let mut encoder = new_encoder(&gpu);
         bound.encode(&mut encoder);
         gpu.queue().submit([encoder.finish()]);
         match late.read() {
@@ -95,6 +106,7 @@ fn a_lost_device_says_so_and_a_new_one_works() {
             Err(error) => assert!(matches!(error, Error::DeviceLost(_)), "{error}"),
         }
         assert_lost(&gpu, &layer, &x, &y);
+        assert_lost(&GpuConv::with_device(gpu.device().clone(), gpu.queue().clone()), &layer, &x, &y);
         assert_works(&self::gpu());
     }
 }
@@ -240,6 +252,57 @@ fn a_refused_shader_gives_way_to_the_next() {
     let fresh = plain.with_caps(|caps| Caps { subgroup: Some([8, 8]), is_cpu: true, ..caps });
     fresh.warm_up(&[(chain, SHAPE.into(), Layout::Nchw)]).unwrap();
     assert_works(&fresh);
+}
+
+/// Bind groups that are kept do not hide that a buffer is gone. A layer that was bound by hand asks nothing, but it
+/// does not panic either: the device refuses it.
+#[test]
+fn kept_bindings_of_a_buffer_that_is_gone_are_refused() {
+    let gpu = on_a_callers_device();
+    let weight = weight();
+    let conv = conv().residual(Residual::BeforeActivation);
+    let layer = gpu.direct(&conv, Weights { weight: &weight, bias: None }).unwrap();
+    for (gone, name) in ["input", "residual", "output"].into_iter().enumerate() {
+        let tensors = [(); 3].map(|()| gpu.upload(&input(), SHAPE).unwrap());
+        let [x, residual, y] = &tensors;
+        let bound = layer.bind(x, Some(residual), y).unwrap();
+        let mut encoder = new_encoder(&gpu);
+        layer.encode_residual(&mut encoder, x, residual, y).unwrap();
+        gpu.queue().submit([encoder.finish()]);
+
+        tensors[gone].buffer().destroy();
+        let mut encoder = new_encoder(&gpu);
+        let outcome = layer.encode_residual(&mut encoder, x, residual, y);
+        assert_eq!(outcome, Err(Error::Destroyed { tensor: name }));
+        // The encoder is as it was.
+        gpu.queue().submit([encoder.finish()]);
+        let mut encoder = new_encoder(&gpu);
+        bound.encode(&mut encoder);
+        let scope = gpu.device().push_error_scope(wgpu::ErrorFilter::Validation);
+        gpu.queue().submit([encoder.finish()]);
+        assert!(pollster::block_on(scope.pop()).is_some());
+    }
+    assert_works(&gpu);
+}
+
+/// A tensor that cannot be read back is refused before anything is recorded.
+#[test]
+fn a_read_back_of_a_buffer_that_is_gone_leaves_the_encoder_as_it_was() {
+    let (gpu, other) = (on_a_callers_device(), gpu());
+    let [x, gone] = [(); 2].map(|()| gpu.upload(&input(), SHAPE).unwrap());
+    gone.buffer().destroy();
+    let foreign = other.upload(&input(), SHAPE).unwrap();
+    let foreign_buffer = Tensor::from_buffer(foreign.buffer().clone(), 0, SHAPE, Layout::Nchw).unwrap();
+    let mut encoder = new_encoder(&gpu);
+    let destroyed = Error::Destroyed { tensor: "tensor" };
+    assert_eq!(gpu.encode_download(&mut encoder, &gone).err(), Some(destroyed));
+    for foreign in [&foreign, &foreign_buffer] {
+        let error = gpu.encode_download(&mut encoder, foreign).err();
+        assert_eq!(error, Some(Error::ForeignTensor { shape: SHAPE.into() }));
+    }
+    let values = gpu.encode_download(&mut encoder, &x).unwrap();
+    gpu.queue().submit([encoder.finish()]);
+    assert_eq!(values.read().unwrap(), input());
 }
 
 /// wgpu counts devices and buffers anew in each instance, so that the first devices of two are equal, and their first

@@ -1,5 +1,7 @@
 //! Layers as callers use them: sizes, layouts, encoders, and what happens when something does not fit.
 
+use std::cell::RefCell;
+
 use gpuconv::{
     Activation, Chain, Choice, Conv2d, Error, GpuConv, Layer, Layout, Residual, Separable, Shape, Tensor, Weights,
     random, reference, shape,
@@ -215,6 +217,57 @@ fn a_tensor_belongs_to_its_device() {
     let (device, queue) = (others[0].device().clone(), others[0].queue().clone());
     drop(others);
     assert_eq!(GpuConv::with_device(device, queue).download(&x).unwrap(), [1.0, 2.0]);
+}
+
+thread_local! {
+    /// What wgpu was asked to do on this thread, while that is listened to.
+    static CALLS: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+}
+
+/// Listens to wgpu, which logs the calls of its API.
+struct Listener;
+
+impl log::Log for Listener {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.target().starts_with("wgpu_core")
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            CALLS.with_borrow_mut(|calls| calls.iter_mut().for_each(|calls| calls.push(record.args().to_string())));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// What wgpu was asked to make or to drop.
+fn made(call: impl FnOnce()) -> Vec<String> {
+    CALLS.set(Some(Vec::new()));
+    call();
+    let calls = CALLS.take().unwrap_or_default();
+    calls.into_iter().filter(|call| call.contains("create_") || call.contains("::drop")).collect()
+}
+
+#[test]
+fn to_encode_makes_nothing_from_the_second_time_on() {
+    log::set_logger(&Listener).unwrap();
+    log::set_max_level(log::LevelFilter::Trace);
+    let own = gpu();
+    for gpu in [GpuConv::with_device(own.device().clone(), own.queue().clone()), own] {
+        let chain = Chain::inverted_residual(4, 4, 3, 1);
+        let weights = draw(&chain);
+        let layer = gpu.chain_with(&chain, &borrow(&weights), Choice::Named("direct".into())).unwrap();
+        let [x, y] = [(); 2].map(|()| gpu.empty([1, 4, 5, 6], Layout::Nchw).unwrap());
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        let first = made(|| layer.encode(&mut encoder, &x, &y).unwrap());
+        assert!(first.iter().any(|call| call.contains("create_bind_group")), "{first:?}");
+        for _ in 0..2 {
+            let again = made(|| layer.encode(&mut encoder, &x, &y).unwrap());
+            assert!(again.is_empty(), "{again:?}");
+        }
+        gpu.queue().submit([encoder.finish()]);
+    }
 }
 
 #[test]
