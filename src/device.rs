@@ -15,6 +15,7 @@ use crate::kept::Shaders;
 use crate::kernels::Pass;
 use crate::pipelines::PipelineCache;
 use crate::profile::Profile;
+use crate::readback::Target;
 
 /// A device with its caches.
 pub struct Device {
@@ -31,13 +32,13 @@ pub struct Device {
     /// Shaders that the driver did not compile; plans made from now on do without.
     refused: Mutex<Arc<Refused>>,
     /// The buffer of the last read-back, for the next one.
-    readback: Mutex<Option<wgpu::Buffer>>,
+    readback: Mutex<Option<Target>>,
 }
 
 /// A small buffer of the library's own that is there as long as the device is.
 pub struct Own {
     /// The words 1 and 2, to copy from and for nothing else.
-    marks: wgpu::Buffer,
+    pub marks: wgpu::Buffer,
     /// What wgpu says of a range that no buffer has.
     no_range: String,
 }
@@ -354,15 +355,19 @@ impl Device {
     }
 
     /// Takes the kept read-back buffer if it is large enough, else makes one.
-    pub fn take_readback(&self, bytes: u64) -> Result<wgpu::Buffer> {
-        let kept = lock(&self.readback).take().filter(|buffer| buffer.size() >= bytes);
+    pub fn take_target(&self, bytes: u64) -> Result<Target> {
+        let kept = lock(&self.readback).take().filter(|target| target.buffer.size() >= bytes);
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        kept.map_or_else(|| self.buffer("read-back", bytes, usage), Ok)
+        let new = || Ok(Target { buffer: self.buffer("read-back", bytes, usage)?, mark: 0 });
+        kept.map_or_else(new, Ok)
     }
 
-    /// Keeps a read-back buffer, unmapped, for the next time.
-    pub fn keep_readback(&self, buffer: wgpu::Buffer) {
-        lock(&self.readback).replace(buffer);
+    /// Keeps a read-back buffer for the next time: one that is mapped, and whose values were read. Nothing that was
+    /// recorded or asked for is still to come to it.
+    pub fn keep_target(&self, target: Target) {
+        if self.scoped(|| target.buffer.unmap()).is_ok() {
+            lock(&self.readback).replace(target);
+        }
     }
 }
 

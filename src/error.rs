@@ -120,6 +120,11 @@ pub enum Error {
     #[error("the output's buffer is also the {tensor}'s; they must be two")]
     Aliasing { tensor: &'static str },
 
+    /// A read-back's copy was never made: its encoder was not submitted when the values were asked for, or was dropped,
+    /// or the device refused what was submitted.
+    #[error("the values were not copied: the encoder of the read-back was not submitted, was dropped, or was refused")]
+    NotSubmitted,
+
     /// There is no adapter, or none whose name was asked for.
     #[error("no usable GPU adapter{}; {}", called(.wanted), installed(.found))]
     NoAdapter { wanted: Option<String>, found: Vec<String> },

@@ -275,8 +275,8 @@ impl GpuConv {
     /// The values of a tensor, in its layout. Blocks until they are computed and copied.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the tensor's buffer lacks `COPY_SRC`; [`Error::Destroyed`], [`Error::ForeignTensor`]; what
-    /// the device says.
+    /// [`Error::Usage`] if the tensor's buffer lacks `COPY_SRC`; [`Error::Destroyed`], [`Error::ForeignTensor`];
+    /// [`Error::TooLarge`] if the device has no buffer of eight bytes more than the tensor; what the device says.
     pub fn download(&self, tensor: &Tensor) -> Result<Vec<f32>> {
         self.start_download(tensor)?.read()
     }
@@ -300,7 +300,8 @@ impl GpuConv {
     }
 
     /// Records the copy of a tensor to the host into the caller's encoder, behind what computes it: one submission
-    /// for both. The values come with [`Readback::read`], once the encoder is submitted.
+    /// for both. The values come with [`Readback::read`], once the encoder is submitted, or with
+    /// [`Readback::read_async`], which may be called before.
     ///
     /// # Errors
     /// As [`GpuConv::download`].

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use gpuconv::kernels::Unsupported;
-use gpuconv::{Caps, Choice, Conv2d, Error, GpuConv, Layer, Layout, Residual, Tensor, Weights, random, reference};
+use gpuconv::{
+    Caps, Choice, Conv2d, Error, GpuConv, Layer, Layout, Readback, Residual, Tensor, Weights, random, reference,
+};
 
 const CHANNELS: u32 = 16;
 const SHAPE: [u32; 4] = [1, CHANNELS, 12, 12];
@@ -94,9 +96,14 @@ fn a_lost_device_says_so_and_a_new_one_works() {
         let bound = layer.bind(&x, None, &y).unwrap();
         gpu.queue().submit([encoder.finish()]);
 
+        let mut dropped = new_encoder(&gpu);
+        let never = gpu.encode_download(&mut dropped, &y).unwrap().read_async();
+
         gpu.device().destroy();
         // The very next call says so, before anything asked the device.
         assert!(is_lost(layer.encode(&mut new_encoder(&gpu), &x, &y)));
+        drop(dropped);
+        assert!(is_lost(pollster::block_on(never)));
         // What was recorded and bound before may be used; its outcome is an answer or the loss.
         let mut encoder = new_encoder(&gpu);
         bound.encode(&mut encoder);
@@ -252,6 +259,56 @@ fn a_refused_shader_gives_way_to_the_next() {
     let fresh = plain.with_caps(|caps| Caps { subgroup: Some([8, 8]), is_cpu: true, ..caps });
     fresh.warm_up(&[(chain, SHAPE.into(), Layout::Nchw)]).unwrap();
     assert_works(&fresh);
+}
+
+/// A copy that never ran has no values, least of all those that were in its buffer before: not where the encoder is
+/// still to be submitted, not where it or its commands were dropped, not where the device refused them.
+#[test]
+fn what_was_not_submitted_has_no_values() {
+    for gpu in [gpu(), on_a_callers_device()] {
+        let [earlier, x] = [7.0, 1.0].map(|value| gpu.upload(&[value; 4], [1, 1, 2, 2]).unwrap());
+        let download = || assert_eq!(gpu.download(&earlier).unwrap(), [7.0; 4]);
+        let begin = || {
+            let mut encoder = new_encoder(&gpu);
+            let readback = gpu.encode_download(&mut encoder, &x).unwrap();
+            (encoder, readback)
+        };
+        let not_submitted = |readback: Readback| assert_eq!(readback.read(), Err(Error::NotSubmitted));
+        download();
+
+        // What is submitted late disturbs no other read-back.
+        let ((late, readback), (other, in_time)) = (begin(), begin());
+        not_submitted(readback);
+        gpu.queue().submit([late.finish()]);
+        download();
+        gpu.queue().submit([other.finish()]);
+        assert_eq!(in_time.read().unwrap(), [1.0; 4]);
+
+        for drop_it in [drop, |encoder: wgpu::CommandEncoder| drop(encoder.finish())] {
+            let (encoder, readback) = begin();
+            drop_it(encoder);
+            not_submitted(readback);
+            let (encoder, readback) = begin();
+            let values = readback.read_async();
+            drop_it(encoder);
+            assert_eq!(pollster::block_on(values), Err(Error::NotSubmitted));
+            download();
+        }
+
+        let usage = wgpu::BufferUsages::STORAGE;
+        let descriptor = wgpu::BufferDescriptor { label: None, size: 4, usage, mapped_at_creation: false };
+        let no_destination = gpu.device().create_buffer(&descriptor);
+        // More than once, since the buffer of one read-back may be the next one's.
+        for _ in 0..3 {
+            let (mut encoder, readback) = begin();
+            encoder.clear_buffer(&no_destination, 0, None);
+            let scope = gpu.device().push_error_scope(wgpu::ErrorFilter::Validation);
+            gpu.queue().submit([encoder.finish()]);
+            assert!(pollster::block_on(scope.pop()).is_some());
+            not_submitted(readback);
+            download();
+        }
+    }
 }
 
 /// Bind groups that are kept do not hide that a buffer is gone. A layer that was bound by hand asks nothing, but it

@@ -194,6 +194,29 @@ fn a_layer_and_its_read_back_are_one_submission() {
     assert!(empty.read().unwrap().is_empty());
 }
 
+/// A future of values may be made, and asked, before their encoder is submitted: on a device of the library's, and on
+/// one of the caller's, which panics at errors that no scope catches.
+#[test]
+fn a_read_back_may_be_awaited_before_it_is_submitted() {
+    let adapter = pollster::block_on(GpuConv::adapter(None)).unwrap();
+    let (device, queue) = pollster::block_on(adapter.request_device(&Default::default())).unwrap();
+    for gpu in [gpu(), GpuConv::with_device(device, queue)] {
+        let (x, y) = (gpu.upload(&[1.0, 2.0], [1, 1, 1, 2]).unwrap(), gpu.upload(&[3.0], [1, 1, 1, 1]).unwrap());
+        // Twice, since the second time its buffers are the first one's.
+        for _ in 0..2 {
+            let mut encoder = gpu.device().create_command_encoder(&Default::default());
+            let mut of_x = Box::pin(gpu.encode_download(&mut encoder, &x).unwrap().read_async());
+            let of_y = gpu.encode_download(&mut encoder, &y).unwrap().read_async();
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(of_x.as_mut().poll(&mut context).is_pending());
+            gpu.queue().submit([encoder.finish()]);
+            gpu.wait().unwrap();
+            assert_eq!(pollster::block_on(of_y).unwrap(), [3.0]);
+            assert_eq!(pollster::block_on(of_x).unwrap(), [1.0, 2.0]);
+        }
+    }
+}
+
 /// Two of a device share its tensors, one that is gone as well.
 #[test]
 fn a_tensor_belongs_to_its_device() {
