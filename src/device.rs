@@ -2,32 +2,45 @@
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use wgpu::wgc::device::DeviceError;
+use wgpu::wgc::device::queue::QueueWriteError;
+use wgpu::wgc::error::ContextError;
 
 use crate::caps::Caps;
 use crate::error::{Error, Result};
+use crate::identity::Identity;
 use crate::kept::Shaders;
 use crate::kernels::Pass;
 use crate::pipelines::PipelineCache;
 use crate::profile::Profile;
+use crate::readback::Target;
 
 /// A device with its caches.
 pub struct Device {
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
     pub caps: Caps,
-    /// A number of its own, for its tensors to carry.
-    pub id: u64,
+    /// What its tensors know it by.
+    pub identity: Identity,
     /// What was measured on it; plans made from now on go by it.
     profile: Mutex<Arc<Profile>>,
     cache: PipelineCache,
-    lost: Arc<OnceLock<String>>,
+    own: OnceLock<Own>,
     pipelines: Mutex<Shaders<Pipeline>>,
     /// Shaders that the driver did not compile; plans made from now on do without.
     refused: Mutex<Arc<Refused>>,
     /// The buffer of the last read-back, for the next one.
-    readback: Mutex<Option<wgpu::Buffer>>,
+    readback: Mutex<Option<Target>>,
+}
+
+/// A small buffer of the library's own that is there as long as the device is.
+pub struct Own {
+    /// The words 1 and 2, to copy from and for nothing else.
+    pub marks: wgpu::Buffer,
+    /// What wgpu says of a range that no buffer has.
+    no_range: String,
 }
 
 /// The texts of shaders that a driver refused.
@@ -44,16 +57,15 @@ pub struct Pipeline {
 
 impl Device {
     pub fn new(device: wgpu::Device, queue: wgpu::Queue) -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let (caps, id) = (Caps::of(&device), NEXT.fetch_add(1, Ordering::Relaxed));
+        let (caps, identity) = (Caps::of(&device), Identity::of(&device));
         Self {
             device,
             queue,
             caps,
-            id,
+            identity,
             profile: Mutex::default(),
             cache: PipelineCache::default(),
-            lost: Arc::default(),
+            own: OnceLock::new(),
             pipelines: Mutex::new(Shaders::new(MOST_IDLE_PIPELINES)),
             refused: Mutex::default(),
             readback: Mutex::default(),
@@ -63,7 +75,7 @@ impl Device {
     /// Notes a loss of the device, and logs errors that no call waits for, in place of wgpu's panic. Only for a
     /// device of our own: a caller's device keeps the caller's handlers.
     pub fn watch(&self) {
-        let lost = self.lost.clone();
+        let lost = self.identity.lost().clone();
         self.device.set_device_lost_callback(move |reason, message| {
             let _ = lost.set(format!("{reason:?}: {message}"));
         });
@@ -72,7 +84,7 @@ impl Device {
 
     /// An error if the device is known to be lost.
     pub fn alive(&self) -> Result<()> {
-        match self.lost.get() {
+        match self.identity.lost().get() {
             Some(message) => Err(Error::DeviceLost(message.clone())),
             None => Ok(()),
         }
@@ -108,14 +120,70 @@ impl Device {
     /// callback comes late, and a device of the caller's has the caller's. But a wrong call is refused, unless the
     /// device is lost.
     pub fn check_lost(&self) -> Result<()> {
-        let usage = wgpu::BufferUsages::empty();
-        let useless = wgpu::BufferDescriptor { label: Some("lost?"), size: 4, usage, mapped_at_creation: false };
-        let call = || drop(self.device.create_buffer(&useless));
-        let (_, refusal) = self.caught([wgpu::ErrorFilter::Validation], call);
-        if refusal.is_none() {
-            let _ = self.lost.set("it was destroyed, or its driver gave it up".into());
+        self.alive()?;
+        match self.own() {
+            // Nothing may be written into it.
+            Ok(own) if self.refusal(&own.marks).is_none() => {
+                self.note_lost("it was destroyed, or its driver gave it up")
+            }
+            Err(error @ Error::DeviceLost(_)) => Err(error),
+            // A device that has no memory for it is there.
+            _ => Ok(()),
         }
-        self.alive()
+    }
+
+    fn note_lost<T>(&self, message: &str) -> Result<T> {
+        Err(Error::DeviceLost(self.identity.lost().get_or_init(|| message.into()).clone()))
+    }
+
+    /// The library's own buffer, made at its first use.
+    pub fn own(&self) -> Result<&Own> {
+        if let Some(own) = self.own.get() {
+            return Ok(own);
+        }
+        let usage = wgpu::BufferUsages::COPY_SRC;
+        let descriptor = wgpu::BufferDescriptor { label: Some("marks"), size: 8, usage, mapped_at_creation: true };
+        let filters = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation];
+        let (own, error) = self.caught(filters, || {
+            let marks = self.device.create_buffer(&descriptor);
+            // There is no range of a buffer that could not be made.
+            marks.get_mapped_range_mut(..).ok()?.copy_from_slice(bytemuck::bytes_of(&[1u32, 2]));
+            marks.unmap();
+            let no_range = impossible_range(&marks)?;
+            Some(Own { marks, no_range })
+        });
+        match (own, error) {
+            (_, Some(error)) => Err(raised(error)),
+            (Some(own), None) => Ok(self.own.get_or_init(|| own)),
+            (None, None) => self.note_lost("it was lost before it was used"),
+        }
+    }
+
+    /// What wgpu has against a write into a buffer, asked by one of no bytes: wgpu checks that, and does nothing. Of a
+    /// lost device it has nothing to say.
+    fn refusal(&self, buffer: &wgpu::Buffer) -> Option<wgpu::Error> {
+        self.caught([wgpu::ErrorFilter::Validation], || self.queue.write_buffer(buffer, 0, &[])).1
+    }
+
+    /// Whether a buffer is another device's, of the same instance.
+    ///
+    /// # Errors
+    /// [`Error::Validation`] if it could not be made.
+    pub fn is_foreign(&self, buffer: &wgpu::Buffer) -> Result<bool> {
+        let Some(wgpu::Error::Validation { source, description }) = self.refusal(buffer) else { return Ok(false) };
+        let context = source.downcast_ref::<ContextError>();
+        match context.and_then(|context| context.source.downcast_ref()) {
+            Some(QueueWriteError::Queue(DeviceError::DeviceMismatch(_))) => Ok(true),
+            Some(QueueWriteError::InvalidResource(_)) => Err(Error::Validation(description)),
+            // Into a tensor that is only read nothing may be written.
+            _ => Ok(false),
+        }
+    }
+
+    /// Whether a buffer was destroyed.
+    pub fn is_destroyed(&self, buffer: &wgpu::Buffer) -> bool {
+        // wgpu says it in words only, but it says something else of a buffer that is there.
+        self.own().is_ok_and(|own| impossible_range(buffer).is_some_and(|words| words != own.no_range))
     }
 
     /// A buffer of at least four bytes, since none can be bound that is empty.
@@ -282,24 +350,35 @@ impl Device {
         match catch_unwind(AssertUnwindSafe(|| self.device.poll(wgpu::PollType::wait_indefinitely()))) {
             Ok(Ok(_)) => self.check_lost(),
             Ok(Err(error)) => Err(Error::Driver(error.to_string())),
-            Err(_) => {
-                let _ = self.lost.set("the driver gave it up while it was waited for".into());
-                self.alive()
-            }
+            Err(_) => self.note_lost("the driver gave it up while it was waited for"),
         }
     }
 
     /// Takes the kept read-back buffer if it is large enough, else makes one.
-    pub fn take_readback(&self, bytes: u64) -> Result<wgpu::Buffer> {
-        let kept = lock(&self.readback).take().filter(|buffer| buffer.size() >= bytes);
+    pub fn take_target(&self, bytes: u64) -> Result<Target> {
+        let kept = lock(&self.readback).take().filter(|target| target.buffer.size() >= bytes);
         let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-        kept.map_or_else(|| self.buffer("read-back", bytes, usage), Ok)
+        let new = || Ok(Target { buffer: self.buffer("read-back", bytes, usage)?, mark: 0 });
+        kept.map_or_else(new, Ok)
     }
 
-    /// Keeps a read-back buffer, unmapped, for the next time.
-    pub fn keep_readback(&self, buffer: wgpu::Buffer) {
-        lock(&self.readback).replace(buffer);
+    /// Keeps a read-back buffer for the next time: one that is mapped, and whose values were read. Nothing that was
+    /// recorded or asked for is still to come to it.
+    pub fn keep_target(&self, target: Target) {
+        if self.scoped(|| target.buffer.unmap()).is_ok() {
+            lock(&self.readback).replace(target);
+        }
     }
+}
+
+/// What wgpu says of a range that no buffer has, since it starts between two words. Whether the buffer is there it says
+/// first; whether it is mapped it does not come to.
+fn impossible_range(buffer: &wgpu::Buffer) -> Option<String> {
+    // Of an empty buffer it is outside, at which wgpu panics.
+    if buffer.size() == 0 {
+        return None;
+    }
+    buffer.get_mapped_range(1..1).err().map(|error| error.to_string())
 }
 
 /// What an error scope caught.

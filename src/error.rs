@@ -112,13 +112,18 @@ pub enum Error {
     #[error("the {tensor}'s buffer was destroyed")]
     Destroyed { tensor: &'static str },
 
-    /// A tensor was made by another `GpuConv`, or its buffer by another device.
-    #[error("a tensor of {shape} belongs to another GpuConv or device")]
+    /// A tensor, or its buffer, was made by another device.
+    #[error("a tensor of {shape} belongs to another device")]
     ForeignTensor { shape: Shape },
 
     /// The output shares its buffer with the input or the residual.
     #[error("the output's buffer is also the {tensor}'s; they must be two")]
     Aliasing { tensor: &'static str },
+
+    /// A read-back's copy was never made: its encoder was not submitted when the values were asked for, or was dropped,
+    /// or the device refused what was submitted.
+    #[error("the values were not copied: the encoder of the read-back was not submitted, was dropped, or was refused")]
+    NotSubmitted,
 
     /// There is no adapter, or none whose name was asked for.
     #[error("no usable GPU adapter{}; {}", called(.wanted), installed(.found))]
@@ -128,7 +133,7 @@ pub enum Error {
     #[error("the adapter gives no device: {0}")]
     RequestDevice(String),
 
-    /// The device refused a call as wrong; a bug of this library, or a resource of another device.
+    /// The device refused a call as wrong: a bug of this library, or a buffer that could not be made.
     #[error("the device refused a call: {0}")]
     Validation(String),
 

@@ -89,7 +89,8 @@ impl GpuConv {
     }
 
     /// A device of the caller's. Ask for [`GpuConv::wanted_features`] and the adapter's limits when making it:
-    /// what it lacks, kernels do without. Its error and loss handlers stay the caller's.
+    /// what it lacks, kernels do without. Its error and loss handlers stay the caller's. Tensors belong to the device: of
+    /// several `GpuConv` made of one, each takes the others'.
     pub fn with_device(device: wgpu::Device, queue: wgpu::Queue) -> Self {
         Self { shared: Arc::new(Device::new(device, queue)) }
     }
@@ -101,7 +102,6 @@ impl GpuConv {
         let Device { device, queue, .. } = self.shared();
         let mut shared = Device::new(device.clone(), queue.clone());
         shared.caps = change(shared.caps);
-        shared.watch();
         Self { shared: Arc::new(shared) }
     }
 
@@ -233,7 +233,7 @@ impl GpuConv {
     pub fn empty(&self, shape: impl Into<Shape>, layout: Layout) -> Result<Tensor> {
         let shape = shape.into();
         let buffer = self.shared.buffer("tensor", shape.bytes(), tensor_usage())?;
-        Ok(Tensor::from_buffer(buffer, 0, shape, layout)?.of_device(self.shared.id))
+        Ok(Tensor::from_buffer(buffer, 0, shape, layout)?.of_device(self.shared.identity.clone()))
     }
 
     /// A new NCHW tensor of values in that order.
@@ -253,7 +253,7 @@ impl GpuConv {
         let shape = shape.into();
         length("tensor".into(), shape.len(), values.len())?;
         let buffer = self.shared.buffer_with("tensor", bytemuck::cast_slice(values), tensor_usage())?;
-        Ok(Tensor::from_buffer(buffer, 0, shape, layout)?.of_device(self.shared.id))
+        Ok(Tensor::from_buffer(buffer, 0, shape, layout)?.of_device(self.shared.identity.clone()))
     }
 
     /// Writes values, in the tensor's layout, into a tensor that exists. They are there for whatever is submitted
@@ -264,20 +264,19 @@ impl GpuConv {
     /// [`Error::ForeignTensor`].
     pub fn write(&self, tensor: &Tensor, values: &[f32]) -> Result<()> {
         length("tensor".into(), tensor.shape().len(), values.len())?;
-        tensor.check_device(self.shared.id)?;
+        tensor.check("tensor", &self.shared)?;
         if !tensor.buffer().usage().contains(wgpu::BufferUsages::COPY_DST) {
             return Err(Error::Usage { tensor: "tensor", missing: "COPY_DST" });
         }
         let bytes = bytemuck::cast_slice(values);
-        let written = self.shared.scoped(|| self.shared.queue.write_buffer(tensor.buffer(), tensor.offset(), bytes));
-        written.map_err(|error| tensor.blame("tensor", error))
+        self.shared.scoped(|| self.shared.queue.write_buffer(tensor.buffer(), tensor.offset(), bytes))
     }
 
     /// The values of a tensor, in its layout. Blocks until they are computed and copied.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the tensor's buffer lacks `COPY_SRC`; [`Error::Destroyed`], [`Error::ForeignTensor`]; what
-    /// the device says.
+    /// [`Error::Usage`] if the tensor's buffer lacks `COPY_SRC`; [`Error::Destroyed`], [`Error::ForeignTensor`];
+    /// [`Error::TooLarge`] if the device has no buffer of eight bytes more than the tensor; what the device says.
     pub fn download(&self, tensor: &Tensor) -> Result<Vec<f32>> {
         self.start_download(tensor)?.read()
     }
@@ -296,13 +295,13 @@ impl GpuConv {
         let Device { device, queue, .. } = self.shared();
         let mut encoder = self.shared.scoped(|| device.create_command_encoder(&Default::default()))?;
         let readback = self.encode_download(&mut encoder, tensor)?;
-        let submitted = self.shared.scoped(|| queue.submit([encoder.finish()]));
-        submitted.map_err(|error| tensor.blame("tensor", error))?;
+        self.shared.scoped(|| queue.submit([encoder.finish()]))?;
         Ok(readback)
     }
 
     /// Records the copy of a tensor to the host into the caller's encoder, behind what computes it: one submission
-    /// for both. The values come with [`Readback::read`], once the encoder is submitted.
+    /// for both. The values come with [`Readback::read`], once the encoder is submitted, or with
+    /// [`Readback::read_async`], which may be called before.
     ///
     /// # Errors
     /// As [`GpuConv::download`].

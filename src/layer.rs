@@ -45,6 +45,10 @@ struct Planned {
 type Tensors = (Tensor, Option<Tensor>, Tensor);
 
 /// A layer bound to its tensors, ready to be recorded any number of times.
+///
+/// It records and asks nothing, neither whether the device was lost since nor whether a tensor's buffer was destroyed.
+/// If one was, recording does nothing wrong, but the device refuses the encoder when it is submitted: an error for its
+/// handlers, by which wgpu panics if there are none. [`Layer::encode`] does ask.
 #[derive(Clone)]
 pub struct BoundLayer(Arc<[Bound]>);
 
@@ -188,7 +192,8 @@ impl Layer {
     ///
     /// # Errors
     /// As [`Layer::forward`]; [`Error::ShapeMismatch`], [`Error::LayoutMismatch`], [`Error::Misaligned`] and
-    /// [`Error::Aliasing`] for an output that does not fit.
+    /// [`Error::Aliasing`] for an output that does not fit; [`Error::Destroyed`] and [`Error::ForeignTensor`] for any
+    /// tensor.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder, input: &Tensor, output: &Tensor) -> Result<()> {
         self.encode_with(encoder, input, None, output)
     }
@@ -215,6 +220,10 @@ impl Layer {
         output: &Tensor,
     ) -> Result<()> {
         self.gpu.shared().check_lost()?;
+        // Bind groups that are kept do not say that a buffer is gone.
+        for (name, tensor) in [("input", Some(input)), ("residual", residual), ("output", Some(output))] {
+            tensor.map_or(Ok(()), |tensor| tensor.check_there(name, self.gpu.shared()))?;
+        }
         let mut bindings = lock(&self.bindings);
         let known = kept::find(&mut bindings, |((known_input, known_residual, known_output), _)| {
             known_input == input && known_residual.as_ref() == residual && known_output == output

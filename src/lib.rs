@@ -80,7 +80,8 @@
 //!
 //! Nothing panics on what a caller or a device does, and nothing is printed: each way to fail is a variant of [`Error`],
 //! with the numbers that were wrong and what would be right. After a lost device every call says
-//! [`Error::DeviceLost`].
+//! [`Error::DeviceLost`]. There is one exception, which wgpu does not let the library see: a buffer of another
+//! [`wgpu::Instance`], given to [`Tensor::from_buffer`], is taken for another buffer, or wgpu panics.
 
 // Nothing that a caller or a device does may panic; tests may.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable))]
@@ -94,6 +95,7 @@ pub mod cost;
 mod device;
 pub mod error;
 pub mod gpu;
+mod identity;
 mod kept;
 pub mod kernels;
 mod layer;

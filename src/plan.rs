@@ -168,8 +168,9 @@ pub fn check_tensors(
             return Err(Error::LayoutMismatch { tensor: name, expected: layout, actual: tensor.layout() });
         }
     }
-    for tensor in residual.into_iter().chain([output, input]) {
-        tensor.check_device(device.id)?;
+    let named = residual.map(|tensor| ("residual", tensor)).into_iter().chain([("output", output), ("input", input)]);
+    for (name, tensor) in named {
+        tensor.check(name, device)?;
         tensor.check_alignment(device.caps.storage_offset_alignment)?;
     }
     for (tensor, name) in [(Some(input), "input"), (residual, "residual")] {
@@ -193,18 +194,8 @@ impl Bound {
             return Ok(Self { plan, groups: Vec::new() });
         }
         let bind = |pass| bind(device, &plan, pass, input, residual, output);
-        let groups = device.scoped(|| plan.passes.iter().map(bind).collect::<Result<_>>());
-        match groups {
-            Ok(groups) => Ok(Self { groups: groups?, plan }),
-            // Whose fault it is shows when each tensor is bound by itself.
-            Err(error) => {
-                let tensors = [("input", Some(input)), ("residual", residual), ("output", Some(output))];
-                for (name, tensor) in tensors.into_iter().filter_map(|(name, tensor)| Some((name, tensor?))) {
-                    bind_alone(device, tensor).map_err(|error| tensor.blame(name, error))?;
-                }
-                Err(error)
-            }
-        }
+        let groups = device.scoped(|| plan.passes.iter().map(bind).collect::<Result<_>>())??;
+        Ok(Self { plan, groups })
     }
 
     /// Records the dispatches into a compute pass of the caller's.
@@ -216,25 +207,6 @@ impl Bound {
             pass.dispatch_workgroups(x, y, z);
         }
     }
-}
-
-/// Binds a tensor and nothing else.
-fn bind_alone(device: &Device, tensor: &Tensor) -> Result<()> {
-    let ty = wgpu::BufferBindingType::Storage { read_only: false };
-    let entry = wgpu::BindGroupLayoutEntry {
-        binding: 0,
-        visibility: wgpu::ShaderStages::COMPUTE,
-        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
-        count: None,
-    };
-    let descriptor = wgpu::BindGroupLayoutDescriptor { label: Some("tensor"), entries: &[entry] };
-    device
-        .scoped(|| {
-            let layout = &device.device.create_bind_group_layout(&descriptor);
-            let entries = &[wgpu::BindGroupEntry { binding: 0, resource: tensor.binding() }];
-            device.device.create_bind_group(&wgpu::BindGroupDescriptor { label: Some("tensor"), layout, entries })
-        })
-        .map(drop)
 }
 
 fn bind(

@@ -1,6 +1,8 @@
 //! Tensors: buffers, or slices of buffers, with a shape and a layout.
 
+use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::identity::Identity;
 use crate::shape::{Layout, Shape};
 
 /// f32 elements in a wgpu buffer, or in a part of one.
@@ -12,8 +14,8 @@ pub struct Tensor {
     offset: u64,
     shape: Shape,
     layout: Layout,
-    /// The device that made it, where this crate did: wgpu's handles alone do not tell devices apart.
-    device: Option<u64>,
+    /// The device that made it, where this crate did.
+    device: Option<Identity>,
 }
 
 impl Tensor {
@@ -22,7 +24,12 @@ impl Tensor {
     /// The buffer needs the usage `STORAGE`; `COPY_SRC` as well to be downloaded, `COPY_DST` to be written by
     /// [`GpuConv::write`](crate::GpuConv::write). The offset must be a multiple of the device's
     /// `min_storage_buffer_offset_alignment`; that is checked when the tensor is used, as is whether the buffer is of
-    /// the device that uses it. (Of its instance it must be: wgpu cannot tell the buffers of two instances apart.)
+    /// the device that uses it.
+    ///
+    /// One thing cannot be checked: the buffer must be of that device's [`wgpu::Instance`]. wgpu knows buffers by
+    /// numbers, and each instance counts anew. Given a buffer of another instance, it takes the buffer of its own that
+    /// has this number, or panics if there is none. (A tensor that [`GpuConv`](crate::GpuConv) made is refused with
+    /// [`Error::ForeignTensor`] wherever it does not belong.)
     ///
     /// ```
     /// use gpuconv::{GpuConv, Layout, Tensor};
@@ -64,27 +71,31 @@ impl Tensor {
     }
 
     /// The same tensor, known to be of a device.
-    pub(crate) fn of_device(self, device: u64) -> Self {
+    pub(crate) fn of_device(self, device: Identity) -> Self {
         Self { device: Some(device), ..self }
     }
 
-    /// Refuses a tensor that is known to be another device's.
-    pub(crate) fn check_device(&self, device: u64) -> Result<()> {
-        if self.device.is_none_or(|own| own == device) {
-            Ok(())
-        } else {
-            Err(Error::ForeignTensor { shape: self.shape })
+    /// Refuses a tensor that is another device's, or whose buffer was destroyed.
+    pub(crate) fn check(&self, name: &'static str, device: &Device) -> Result<()> {
+        let is_foreign = match &self.device {
+            Some(own) => *own != device.identity,
+            None => device.is_foreign(&self.buffer)?,
+        };
+        if is_foreign {
+            device.check_lost()?;
+            return Err(Error::ForeignTensor { shape: self.shape });
         }
+        self.check_there(name, device)
     }
 
-    /// What it means that the device refused a call with this tensor.
-    pub(crate) fn blame(&self, tensor: &'static str, error: Error) -> Error {
-        // wgpu says it in words only.
-        match error {
-            Error::Validation(text) if text.contains("has been destroyed") => Error::Destroyed { tensor },
-            Error::Validation(text) if text.contains("doesn't match") => Error::ForeignTensor { shape: self.shape },
-            other => other,
+    /// Refuses a tensor whose buffer was destroyed.
+    pub(crate) fn check_there(&self, name: &'static str, device: &Device) -> Result<()> {
+        if device.is_destroyed(&self.buffer) {
+            // A lost device's buffers are gone as well.
+            device.check_lost()?;
+            return Err(Error::Destroyed { tensor: name });
         }
+        Ok(())
     }
 
     /// The buffer.

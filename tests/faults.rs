@@ -5,13 +5,27 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use gpuconv::kernels::Unsupported;
-use gpuconv::{Caps, Choice, Conv2d, Error, GpuConv, Layer, Layout, Tensor, Weights, random, reference};
+use gpuconv::{
+    Caps, Choice, Conv2d, Error, GpuConv, Layer, Layout, Readback, Residual, Tensor, Weights, random, reference,
+};
 
 const CHANNELS: u32 = 16;
 const SHAPE: [u32; 4] = [1, CHANNELS, 12, 12];
 
 fn gpu() -> GpuConv {
     GpuConv::new().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// On a device of the caller's that has no handlers: an error that no scope catches panics.
+fn on_a_callers_device() -> GpuConv {
+    let adapter = pollster::block_on(GpuConv::adapter(None)).unwrap();
+    let descriptor = wgpu::DeviceDescriptor { required_limits: adapter.limits(), ..Default::default() };
+    let (device, queue) = pollster::block_on(adapter.request_device(&descriptor)).unwrap();
+    GpuConv::with_device(device, queue)
+}
+
+fn new_encoder(gpu: &GpuConv) -> wgpu::CommandEncoder {
+    gpu.device().create_command_encoder(&Default::default())
 }
 
 fn conv() -> Conv2d {
@@ -60,8 +74,9 @@ fn assert_lost(gpu: &GpuConv, layer: &Layer, x: &Tensor, y: &Tensor) {
     assert!(is_lost(gpu.warm_up(&[((&conv()).into(), SHAPE.into(), Layout::Nchw)])));
     assert!(is_lost(layer.forward(x)));
     assert!(is_lost(layer.bind(x, None, y)));
-    let mut encoder = gpu.device().create_command_encoder(&Default::default());
+    let mut encoder = new_encoder(gpu);
     assert!(is_lost(layer.encode(&mut encoder, x, y)));
+    assert!(is_lost(gpu.encode_download(&mut encoder, x)));
 }
 
 /// A lost device says so from the next call on, one of the caller's as well; no call before, in between or after
@@ -75,15 +90,22 @@ fn a_lost_device_says_so_and_a_new_one_works() {
         }
         let (layer, x) = (layer(&gpu), gpu.upload(&input(), SHAPE).unwrap());
         let y = layer.forward(&x).unwrap();
-        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        let mut encoder = new_encoder(&gpu);
         layer.encode(&mut encoder, &x, &y).unwrap();
         let late = gpu.encode_download(&mut encoder, &y).unwrap();
         let bound = layer.bind(&x, None, &y).unwrap();
         gpu.queue().submit([encoder.finish()]);
 
+        let mut dropped = new_encoder(&gpu);
+        let never = gpu.encode_download(&mut dropped, &y).unwrap().read_async();
+
         gpu.device().destroy();
+        // The very next call says so, before anything asked the device.
+        assert!(is_lost(layer.encode(&mut new_encoder(&gpu), &x, &y)));
+        drop(dropped);
+        assert!(is_lost(pollster::block_on(never)));
         // What was recorded and bound before may be used; its outcome is an answer or the loss.
-        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        let mut encoder = new_encoder(&gpu);
         bound.encode(&mut encoder);
         gpu.queue().submit([encoder.finish()]);
         match late.read() {
@@ -91,6 +113,7 @@ fn a_lost_device_says_so_and_a_new_one_works() {
             Err(error) => assert!(matches!(error, Error::DeviceLost(_)), "{error}"),
         }
         assert_lost(&gpu, &layer, &x, &y);
+        assert_lost(&GpuConv::with_device(gpu.device().clone(), gpu.queue().clone()), &layer, &x, &y);
         assert_works(&self::gpu());
     }
 }
@@ -236,4 +259,139 @@ fn a_refused_shader_gives_way_to_the_next() {
     let fresh = plain.with_caps(|caps| Caps { subgroup: Some([8, 8]), is_cpu: true, ..caps });
     fresh.warm_up(&[(chain, SHAPE.into(), Layout::Nchw)]).unwrap();
     assert_works(&fresh);
+}
+
+/// A copy that never ran has no values, least of all those that were in its buffer before: not where the encoder is
+/// still to be submitted, not where it or its commands were dropped, not where the device refused them.
+#[test]
+fn what_was_not_submitted_has_no_values() {
+    for gpu in [gpu(), on_a_callers_device()] {
+        let [earlier, x] = [7.0, 1.0].map(|value| gpu.upload(&[value; 4], [1, 1, 2, 2]).unwrap());
+        let download = || assert_eq!(gpu.download(&earlier).unwrap(), [7.0; 4]);
+        let begin = || {
+            let mut encoder = new_encoder(&gpu);
+            let readback = gpu.encode_download(&mut encoder, &x).unwrap();
+            (encoder, readback)
+        };
+        let not_submitted = |readback: Readback| assert_eq!(readback.read(), Err(Error::NotSubmitted));
+        download();
+
+        // What is submitted late disturbs no other read-back.
+        let ((late, readback), (other, in_time)) = (begin(), begin());
+        not_submitted(readback);
+        gpu.queue().submit([late.finish()]);
+        download();
+        gpu.queue().submit([other.finish()]);
+        assert_eq!(in_time.read().unwrap(), [1.0; 4]);
+
+        for drop_it in [drop, |encoder: wgpu::CommandEncoder| drop(encoder.finish())] {
+            let (encoder, readback) = begin();
+            drop_it(encoder);
+            not_submitted(readback);
+            let (encoder, readback) = begin();
+            let values = readback.read_async();
+            drop_it(encoder);
+            assert_eq!(pollster::block_on(values), Err(Error::NotSubmitted));
+            download();
+        }
+
+        let usage = wgpu::BufferUsages::STORAGE;
+        let descriptor = wgpu::BufferDescriptor { label: None, size: 4, usage, mapped_at_creation: false };
+        let no_destination = gpu.device().create_buffer(&descriptor);
+        // More than once, since the buffer of one read-back may be the next one's.
+        for _ in 0..3 {
+            let (mut encoder, readback) = begin();
+            encoder.clear_buffer(&no_destination, 0, None);
+            let scope = gpu.device().push_error_scope(wgpu::ErrorFilter::Validation);
+            gpu.queue().submit([encoder.finish()]);
+            assert!(pollster::block_on(scope.pop()).is_some());
+            not_submitted(readback);
+            download();
+        }
+    }
+}
+
+/// Bind groups that are kept do not hide that a buffer is gone. A layer that was bound by hand asks nothing, but it
+/// does not panic either: the device refuses it.
+#[test]
+fn kept_bindings_of_a_buffer_that_is_gone_are_refused() {
+    let gpu = on_a_callers_device();
+    let weight = weight();
+    let conv = conv().residual(Residual::BeforeActivation);
+    let layer = gpu.direct(&conv, Weights { weight: &weight, bias: None }).unwrap();
+    for (gone, name) in ["input", "residual", "output"].into_iter().enumerate() {
+        let tensors = [(); 3].map(|()| gpu.upload(&input(), SHAPE).unwrap());
+        let [x, residual, y] = &tensors;
+        let bound = layer.bind(x, Some(residual), y).unwrap();
+        let mut encoder = new_encoder(&gpu);
+        layer.encode_residual(&mut encoder, x, residual, y).unwrap();
+        gpu.queue().submit([encoder.finish()]);
+
+        tensors[gone].buffer().destroy();
+        let mut encoder = new_encoder(&gpu);
+        let outcome = layer.encode_residual(&mut encoder, x, residual, y);
+        assert_eq!(outcome, Err(Error::Destroyed { tensor: name }));
+        // The encoder is as it was.
+        gpu.queue().submit([encoder.finish()]);
+        let mut encoder = new_encoder(&gpu);
+        bound.encode(&mut encoder);
+        let scope = gpu.device().push_error_scope(wgpu::ErrorFilter::Validation);
+        gpu.queue().submit([encoder.finish()]);
+        assert!(pollster::block_on(scope.pop()).is_some());
+    }
+    assert_works(&gpu);
+}
+
+/// A tensor that cannot be read back is refused before anything is recorded.
+#[test]
+fn a_read_back_of_a_buffer_that_is_gone_leaves_the_encoder_as_it_was() {
+    let (gpu, other) = (on_a_callers_device(), gpu());
+    let [x, gone] = [(); 2].map(|()| gpu.upload(&input(), SHAPE).unwrap());
+    gone.buffer().destroy();
+    let foreign = other.upload(&input(), SHAPE).unwrap();
+    let foreign_buffer = Tensor::from_buffer(foreign.buffer().clone(), 0, SHAPE, Layout::Nchw).unwrap();
+    let mut encoder = new_encoder(&gpu);
+    let destroyed = Error::Destroyed { tensor: "tensor" };
+    assert_eq!(gpu.encode_download(&mut encoder, &gone).err(), Some(destroyed));
+    for foreign in [&foreign, &foreign_buffer] {
+        let error = gpu.encode_download(&mut encoder, foreign).err();
+        assert_eq!(error, Some(Error::ForeignTensor { shape: SHAPE.into() }));
+    }
+    let values = gpu.encode_download(&mut encoder, &x).unwrap();
+    gpu.queue().submit([encoder.finish()]);
+    assert_eq!(values.read().unwrap(), input());
+}
+
+/// wgpu counts devices and buffers anew in each instance, so that the first devices of two are equal, and their first
+/// buffers as well. Tensors know better.
+#[test]
+fn a_tensor_of_another_instance_is_refused() {
+    let [gpu, other] = [(); 2].map(|()| {
+        let descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
+        let backends = descriptor.backends;
+        let adapters = pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(backends));
+        pollster::block_on(GpuConv::from_adapter(&adapters[0])).unwrap()
+    });
+    assert_eq!(gpu.device(), other.device());
+    let layer = layer(&gpu);
+    let [x, y, foreign] = [&gpu, &gpu, &other].map(|gpu| gpu.upload(&input(), SHAPE).unwrap());
+    let mut encoder = new_encoder(&gpu);
+    // With kept bindings as well.
+    layer.encode(&mut encoder, &x, &y).unwrap();
+    let outcomes = [
+        layer.forward(&foreign).err(),
+        layer.bind(&foreign, None, &y).err(),
+        layer.bind(&x, None, &foreign).err(),
+        layer.encode(&mut encoder, &foreign, &y).err(),
+        layer.encode(&mut encoder, &x, &foreign).err(),
+        gpu.write(&foreign, &input()).err(),
+        gpu.download(&foreign).err(),
+        pollster::block_on(gpu.download_async(&foreign)).err(),
+        gpu.encode_download(&mut encoder, &foreign).err(),
+    ];
+    for outcome in outcomes {
+        assert_eq!(outcome, Some(Error::ForeignTensor { shape: SHAPE.into() }));
+    }
+    gpu.queue().submit([encoder.finish()]);
+    assert_eq!(gpu.download(&y).unwrap(), expected());
 }

@@ -1,5 +1,7 @@
 //! Layers as callers use them: sizes, layouts, encoders, and what happens when something does not fit.
 
+use std::cell::RefCell;
+
 use gpuconv::{
     Activation, Chain, Choice, Conv2d, Error, GpuConv, Layer, Layout, Residual, Separable, Shape, Tensor, Weights,
     random, reference, shape,
@@ -190,6 +192,105 @@ fn a_layer_and_its_read_back_are_one_submission() {
     assert_eq!(before.read().unwrap(), [0.0; 4]);
     assert_eq!(pollster::block_on(after).unwrap(), [2.0, -2.0, 4.0, -2.0]);
     assert!(empty.read().unwrap().is_empty());
+}
+
+/// A future of values may be made, and asked, before their encoder is submitted: on a device of the library's, and on
+/// one of the caller's, which panics at errors that no scope catches.
+#[test]
+fn a_read_back_may_be_awaited_before_it_is_submitted() {
+    let adapter = pollster::block_on(GpuConv::adapter(None)).unwrap();
+    let (device, queue) = pollster::block_on(adapter.request_device(&Default::default())).unwrap();
+    for gpu in [gpu(), GpuConv::with_device(device, queue)] {
+        let (x, y) = (gpu.upload(&[1.0, 2.0], [1, 1, 1, 2]).unwrap(), gpu.upload(&[3.0], [1, 1, 1, 1]).unwrap());
+        // Twice, since the second time its buffers are the first one's.
+        for _ in 0..2 {
+            let mut encoder = gpu.device().create_command_encoder(&Default::default());
+            let mut of_x = Box::pin(gpu.encode_download(&mut encoder, &x).unwrap().read_async());
+            let of_y = gpu.encode_download(&mut encoder, &y).unwrap().read_async();
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(of_x.as_mut().poll(&mut context).is_pending());
+            gpu.queue().submit([encoder.finish()]);
+            gpu.wait().unwrap();
+            assert_eq!(pollster::block_on(of_y).unwrap(), [3.0]);
+            assert_eq!(pollster::block_on(of_x).unwrap(), [1.0, 2.0]);
+        }
+    }
+}
+
+/// Two of a device share its tensors, one that is gone as well.
+#[test]
+fn a_tensor_belongs_to_its_device() {
+    let first = gpu();
+    let others = [
+        GpuConv::with_device(first.device().clone(), first.queue().clone()),
+        first.with_caps(|caps| caps),
+        GpuConv::with_device(first.device().clone(), first.queue().clone()),
+    ];
+    let x = first.upload(&[1.0, 2.0], [1, 1, 1, 2]).unwrap();
+    drop(first);
+    for (index, gpu) in others.iter().enumerate() {
+        let layer = gpu.pointwise(&Conv2d::new(1, 1), Weights::new(&[2.0], &[0.0])).unwrap();
+        let y = others[(index + 1) % 3].empty([1, 1, 1, 2], Layout::Nchw).unwrap();
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        layer.encode(&mut encoder, &x, &y).unwrap();
+        gpu.queue().submit([encoder.finish()]);
+        assert_eq!(others[(index + 2) % 3].download(&y).unwrap(), [2.0, 4.0]);
+        gpu.write(&x, &[1.0, 2.0]).unwrap();
+    }
+    let (device, queue) = (others[0].device().clone(), others[0].queue().clone());
+    drop(others);
+    assert_eq!(GpuConv::with_device(device, queue).download(&x).unwrap(), [1.0, 2.0]);
+}
+
+thread_local! {
+    /// What wgpu was asked to do on this thread, while that is listened to.
+    static CALLS: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+}
+
+/// Listens to wgpu, which logs the calls of its API.
+struct Listener;
+
+impl log::Log for Listener {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.target().starts_with("wgpu_core")
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            CALLS.with_borrow_mut(|calls| calls.iter_mut().for_each(|calls| calls.push(record.args().to_string())));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// What wgpu was asked to make or to drop.
+fn made(call: impl FnOnce()) -> Vec<String> {
+    CALLS.set(Some(Vec::new()));
+    call();
+    let calls = CALLS.take().unwrap_or_default();
+    calls.into_iter().filter(|call| call.contains("create_") || call.contains("::drop")).collect()
+}
+
+#[test]
+fn to_encode_makes_nothing_from_the_second_time_on() {
+    log::set_logger(&Listener).unwrap();
+    log::set_max_level(log::LevelFilter::Trace);
+    let own = gpu();
+    for gpu in [GpuConv::with_device(own.device().clone(), own.queue().clone()), own] {
+        let chain = Chain::inverted_residual(4, 4, 3, 1);
+        let weights = draw(&chain);
+        let layer = gpu.chain_with(&chain, &borrow(&weights), Choice::Named("direct".into())).unwrap();
+        let [x, y] = [(); 2].map(|()| gpu.empty([1, 4, 5, 6], Layout::Nchw).unwrap());
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        let first = made(|| layer.encode(&mut encoder, &x, &y).unwrap());
+        assert!(first.iter().any(|call| call.contains("create_bind_group")), "{first:?}");
+        for _ in 0..2 {
+            let again = made(|| layer.encode(&mut encoder, &x, &y).unwrap());
+            assert!(again.is_empty(), "{again:?}");
+        }
+        gpu.queue().submit([encoder.finish()]);
+    }
 }
 
 #[test]
