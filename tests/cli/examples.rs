@@ -4,14 +4,14 @@
 // Each example is a program: what its own `main` uses is not used here, and what two share is here twice.
 #![allow(dead_code, clippy::duplicate_mod)]
 
-#[path = "../examples/async_readback.rs"]
+#[path = "../../examples/async_readback.rs"]
 mod async_readback;
 #[cfg(all(feature = "cli", feature = "safetensors"))]
-#[path = "../examples/classify.rs"]
+#[path = "../../examples/classify.rs"]
 mod classify;
-#[path = "../examples/filter.rs"]
+#[path = "../../examples/filter.rs"]
 mod filter;
-#[path = "../examples/in_your_app/main.rs"]
+#[path = "../../examples/in_your_app/main.rs"]
 mod in_your_app;
 
 use gpuconv::GpuConv;

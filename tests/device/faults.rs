@@ -9,12 +9,10 @@ use gpuconv::{
     Caps, Choice, Conv2d, Error, GpuConv, Layer, Layout, Readback, Residual, Tensor, Weights, random, reference,
 };
 
+use crate::common::gpu;
+
 const CHANNELS: u32 = 16;
 const SHAPE: [u32; 4] = [1, CHANNELS, 12, 12];
-
-fn gpu() -> GpuConv {
-    GpuConv::new().unwrap_or_else(|error| panic!("{error}"))
-}
 
 /// On a device of the caller's that has no handlers: an error that no scope catches panics.
 fn on_a_callers_device() -> GpuConv {
@@ -114,7 +112,7 @@ fn a_lost_device_says_so_and_a_new_one_works() {
         }
         assert_lost(&gpu, &layer, &x, &y);
         assert_lost(&GpuConv::with_device(gpu.device().clone(), gpu.queue().clone()), &layer, &x, &y);
-        assert_works(&self::gpu());
+        assert_works(&crate::common::gpu());
     }
 }
 
@@ -150,7 +148,7 @@ fn a_device_lost_in_mid_work_stops_every_thread() {
     });
     assert!(done.load(Ordering::Relaxed) >= 8);
     assert!(is_lost(gpu.wait()));
-    assert_works(&self::gpu());
+    assert_works(&crate::common::gpu());
 }
 
 /// A device that may take so many hundredths of the memory, those included that are taken already.

@@ -1,16 +1,18 @@
-//! Every kernel on every case that it takes, on the device of this machine, against the oracle.
+//! Every kernel on the cases that it takes, on the device of this machine, against the oracle.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use gpuconv::planner::Schedule;
+use gpuconv::kernels::KERNELS;
+use gpuconv::planner::{self, Schedule};
 use gpuconv::verify::{self, Oracle};
-use gpuconv::{Caps, GpuConv, Problem, Result};
+use gpuconv::{Caps, GpuConv, Layout, Problem};
 
-/// The device, or a loud failure that says what to install.
-fn gpu() -> GpuConv {
-    GpuConv::new().unwrap_or_else(|error| panic!("{error}"))
-}
+use crate::common::{as_gpu, gpu};
+
+/// Cases of a kernel in a layout that are checked where time is short.
+const FEW: usize = 3;
 
 #[test]
 fn every_case_of_the_table_reads() {
@@ -22,60 +24,145 @@ fn every_case_of_the_table_reads() {
 }
 
 #[test]
-fn every_kernel_agrees_with_the_oracle() {
-    let checks = check(gpu, verify::schedules);
+fn every_kernel_agrees_with_the_oracle_on_a_few_cases() {
+    let both = [Layout::Nchw, Layout::Nhwc];
+    let (chosen, covered) = few(gpu().caps());
+    for kernel in ["depthwise", "direct", "implicit_gemm_subgroup", "matvec", "pointwise_subgroup", "winograd"] {
+        assert!(both.iter().all(|&layout| covered.contains(&(kernel, layout))), "{kernel} of {covered:?}");
+    }
+    check(gpu, &chosen);
+}
+
+/// A software device is given other variants than a GPU, so those of a GPU run here in its stead.
+#[test]
+fn every_kernel_for_gpus_agrees_with_the_oracle_on_a_few_cases() {
+    let both = [Layout::Nchw, Layout::Nhwc];
+    let (chosen, covered) = few(as_gpu().caps());
+    for kernel in [
+        "depthwise",
+        "direct",
+        "implicit_gemm",
+        "implicit_gemm_uniform",
+        "matvec",
+        "pointwise",
+        "pointwise_uniform",
+        "separable",
+        "split",
+        "winograd",
+    ] {
+        assert!(both.iter().all(|&layout| covered.contains(&(kernel, layout))), "{kernel} of {covered:?}");
+    }
+    check(as_gpu, &chosen);
+}
+
+/// Each kernel and layout on the first cases that it takes, by the recipe with the shortest shaders: a software device
+/// compiles long ones slowly.
+fn few(caps: &Caps) -> (Vec<(Problem, Vec<Schedule>)>, Vec<(&'static str, Layout)>) {
+    let mut covered: Vec<(&str, Layout)> = Vec::new();
+    let mut chosen = Vec::new();
+    for problem in verify::cases().into_iter().filter(|problem| problem.input.batch > 0) {
+        let links = problem.chain().links().len();
+        let all = planner::alternatives(&problem.chain(), problem.input, problem.layout, caps).unwrap();
+        let mut schedules = Vec::new();
+        for kernel in KERNELS.iter().filter(|kernel| kernel.links == links) {
+            let of_kernel = |schedule: &&Schedule| {
+                schedule.steps.len() == 1 && kernel_of(&schedule.steps[0].recipe.name) == kernel.name
+            };
+            let text = |schedule: &&Schedule| -> usize {
+                schedule.steps[0].recipe.passes.iter().map(|pass| pass.wgsl.len()).sum()
+            };
+            let key = (kernel.name, problem.layout);
+            let count = covered.iter().filter(|known| **known == key).count();
+            if count < FEW
+                && let Some(shortest) = all.iter().filter(of_kernel).min_by_key(text)
+            {
+                covered.push(key);
+                schedules.push(shortest.clone());
+            }
+        }
+        chosen.push((problem, schedules));
+    }
+    (chosen, covered)
+}
+
+fn kernel_of(recipe: &str) -> &str {
+    recipe.split('/').next().unwrap()
+}
+
+/// Every case of the table, by one recipe of each kernel, another from case to case.
+#[test]
+#[ignore = "takes minutes"]
+fn every_case_agrees_with_the_oracle_in_full() {
+    let checks = check(gpu, &rotating(gpu().caps(), |_, _| true));
     assert!(checks > verify::cases().len(), "only {checks} checks");
 }
 
-/// A software device is given other variants than a GPU, so those of a GPU run here in its place: the kernels that
-/// only a GPU is given on every case, the others on a few, for a software device compiles them slowly.
+/// The kernels that only a GPU is given on every case, the others on a few.
 #[test]
-fn the_variants_for_gpus_agree_with_the_oracle() {
-    let gpu = || gpu().with_caps(|caps| Caps { is_cpu: false, ..caps });
-    let for_gpus = AtomicUsize::new(0);
-    check(gpu, |problem, caps, turn| {
-        let mut schedules = verify::schedules(problem, caps, turn)?;
-        let is_for_gpus = |schedule: &Schedule| {
-            let name = schedule.name();
-            name.contains("_uniform") || name.starts_with("split") || name.starts_with("matvec")
-        };
-        schedules.retain(|schedule| turn.is_multiple_of(7) || is_for_gpus(schedule));
-        for_gpus.fetch_add(schedules.iter().filter(|schedule| is_for_gpus(schedule)).count(), Ordering::Relaxed);
-        Ok(schedules)
-    });
-    let for_gpus = for_gpus.into_inner();
+#[ignore = "takes minutes"]
+fn the_variants_for_gpus_agree_with_the_oracle_in_full() {
+    let is_for_gpus = |schedule: &Schedule| {
+        let name = schedule.name();
+        name.contains("_uniform") || name.starts_with("split") || name.starts_with("matvec")
+    };
+    let chosen = rotating(as_gpu().caps(), |turn, schedule| turn.is_multiple_of(7) || is_for_gpus(schedule));
+    let for_gpus = chosen.iter().flat_map(|(_, schedules)| schedules).filter(|schedule| is_for_gpus(schedule)).count();
     assert!(for_gpus > 80, "only {for_gpus} checks of kernels for GPUs");
+    check(as_gpu, &chosen);
 }
 
 /// A software device without 64-bit integers, as there are, on a part of the cases.
 #[test]
-fn the_variants_without_64_bit_integers_agree_with_the_oracle() {
+#[ignore = "takes minutes"]
+fn the_variants_without_64_bit_integers_agree_with_the_oracle_in_full() {
     let gpu = || gpu().with_caps(|caps| Caps { int64: false, ..caps });
-    let checks = check(gpu, |problem, caps, turn| match turn % 7 {
-        3 => verify::schedules(problem, caps, turn),
-        _ => Ok(Vec::new()),
-    });
+    let checks = check(gpu, &rotating(gpu().caps(), |turn, _| turn % 7 == 3));
     assert!(checks > verify::cases().len() / 7, "only {checks} checks");
 }
 
-/// Checks schedules of every case, given its turn, and says how many. Each case has a device of its own: some software
-/// devices keep the memory of all they ever compiled.
-fn check(
-    gpu: impl Fn() -> GpuConv + Sync,
-    schedules: impl Fn(&Problem, &Caps, usize) -> Result<Vec<Schedule>> + Sync,
-) -> usize {
-    let cases = verify::cases();
+/// Every recipe that a device could be given on every case that it takes. Made for SwiftShader, which compiles fast.
+#[test]
+#[ignore = "takes minutes"]
+fn every_recipe_agrees_with_the_oracle_in_full() {
+    for gpu in [gpu, as_gpu] {
+        let caps = gpu().caps().clone();
+        let all = |problem: Problem| {
+            let schedules = planner::alternatives(&problem.chain(), problem.input, problem.layout, &caps).unwrap();
+            (problem, schedules)
+        };
+        let chosen: Vec<_> = verify::cases().into_iter().map(all).collect();
+        let recipes = |(_, schedules): &(Problem, Vec<Schedule>)| -> Vec<String> {
+            schedules.iter().flat_map(|schedule| schedule.steps.iter().map(|step| step.recipe.name.clone())).collect()
+        };
+        let recipes: BTreeSet<String> = chosen.iter().flat_map(recipes).collect();
+        let checks = check(gpu, &chosen);
+        println!("{checks} checks of {} recipes", recipes.len());
+        assert!(recipes.len() > 40, "only {recipes:?}");
+    }
+}
+
+/// The schedules that `gpuconv verify` takes of each case.
+fn rotating(caps: &Caps, keep: impl Fn(usize, &Schedule) -> bool) -> Vec<(Problem, Vec<Schedule>)> {
+    let choose = |(turn, problem): (usize, Problem)| {
+        let mut schedules = verify::schedules(&problem, caps, turn).unwrap();
+        schedules.retain(|schedule| keep(turn, schedule));
+        (problem, schedules)
+    };
+    verify::cases().into_iter().enumerate().map(choose).collect()
+}
+
+/// Checks schedules of some cases, and says how many. Each case has a device of its own: some software devices keep the
+/// memory of all they ever compiled.
+fn check(gpu: impl Fn() -> GpuConv + Sync, chosen: &[(Problem, Vec<Schedule>)]) -> usize {
     let (next, checks, wrong) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Vec::new()));
-    let check = |turn: usize, problem: &Problem| {
-        let gpu = gpu();
-        let schedules = schedules(problem, gpu.caps(), turn).unwrap();
+    let check = |(problem, schedules): &(Problem, Vec<Schedule>)| {
         if schedules.is_empty() {
             return;
         }
-        let oracle = Oracle::new(problem).unwrap();
+        let (gpu, oracle) = (gpu(), Oracle::new(problem).unwrap());
         for schedule in schedules {
             checks.fetch_add(1, Ordering::Relaxed);
-            let found = oracle.check(&gpu, &schedule);
+            let found = oracle.check(&gpu, schedule);
             if !found.as_ref().is_ok_and(|report| report.passes()) {
                 wrong.lock().unwrap().push(format!("{problem}: {}: {found:?}", schedule.name()));
             }
@@ -85,10 +172,8 @@ fn check(
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                loop {
-                    let turn = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(problem) = cases.get(turn) else { break };
-                    check(turn, problem);
+                while let Some(case) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    check(case);
                 }
             });
         }

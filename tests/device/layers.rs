@@ -1,33 +1,14 @@
 //! Layers as callers use them: sizes, layouts, encoders, and what happens when something does not fit.
 
 use std::cell::RefCell;
+use std::rc::Rc;
 
 use gpuconv::{
     Activation, Chain, Choice, Conv2d, Error, GpuConv, Layer, Layout, Residual, Separable, Shape, Tensor, Weights,
     random, reference, shape,
 };
 
-fn gpu() -> GpuConv {
-    GpuConv::new().unwrap_or_else(|error| panic!("{error}"))
-}
-
-/// Weights of a chain, drawn from whole numbers, so that every answer is exact.
-fn draw(chain: &Chain) -> Vec<(Vec<f32>, Vec<f32>)> {
-    let draw = |(_, conv): (usize, &Conv2d)| {
-        let weight = random::integers("weight", conv.weight_shape().len(), 2);
-        (weight, random::integers("bias", conv.out_channels.into(), 2))
-    };
-    chain.convolutions().map(draw).collect()
-}
-
-fn borrow(weights: &[(Vec<f32>, Vec<f32>)]) -> Vec<Weights<'_>> {
-    weights.iter().map(|(weight, bias)| Weights::new(weight, bias)).collect()
-}
-
-fn expected(chain: &Chain, input: &[f32], shape: Shape, weights: &[Weights<'_>], residual: Option<&[f32]>) -> Vec<f32> {
-    let answer = reference::run(chain, input, shape, weights, residual).unwrap();
-    answer.values.iter().map(|&value| value as f32).collect()
-}
+use crate::common::{borrow, draw, expected, gpu, listen};
 
 #[test]
 fn a_layer_takes_any_size_in_either_layout() {
@@ -242,40 +223,22 @@ fn a_tensor_belongs_to_its_device() {
     assert_eq!(GpuConv::with_device(device, queue).download(&x).unwrap(), [1.0, 2.0]);
 }
 
-thread_local! {
-    /// What wgpu was asked to do on this thread, while that is listened to.
-    static CALLS: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
-}
-
-/// Listens to wgpu, which logs the calls of its API.
-struct Listener;
-
-impl log::Log for Listener {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.target().starts_with("wgpu_core")
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            CALLS.with_borrow_mut(|calls| calls.iter_mut().for_each(|calls| calls.push(record.args().to_string())));
-        }
-    }
-
-    fn flush(&self) {}
-}
-
 /// What wgpu was asked to make or to drop.
 fn made(call: impl FnOnce()) -> Vec<String> {
-    CALLS.set(Some(Vec::new()));
-    call();
-    let calls = CALLS.take().unwrap_or_default();
-    calls.into_iter().filter(|call| call.contains("create_") || call.contains("::drop")).collect()
+    let calls = Rc::new(RefCell::new(Vec::new()));
+    let heard = calls.clone();
+    // wgpu logs the calls of its API.
+    let hear = move |target: &str, call: &str| {
+        if target.starts_with("wgpu_core") && (call.contains("create_") || call.contains("::drop")) {
+            heard.borrow_mut().push(call.to_string());
+        }
+    };
+    listen(hear, call);
+    calls.take()
 }
 
 #[test]
 fn to_encode_makes_nothing_from_the_second_time_on() {
-    log::set_logger(&Listener).unwrap();
-    log::set_max_level(log::LevelFilter::Trace);
     let own = gpu();
     for gpu in [GpuConv::with_device(own.device().clone(), own.queue().clone()), own] {
         let chain = Chain::inverted_residual(4, 4, 3, 1);

@@ -8,6 +8,8 @@ use gpuconv::{
     reference, shape,
 };
 
+use crate::common::{borrow, draw};
+
 /// Tests that take hundreds of megabytes, one at a time.
 static LARGE: Mutex<()> = Mutex::new(());
 
@@ -30,17 +32,13 @@ struct Case {
 impl Case {
     fn new(chain: impl Into<Chain>, input: [u32; 4]) -> Self {
         let (chain, input) = (chain.into(), Shape::from(input));
-        let draw = |(_, conv): (usize, &Conv2d)| {
-            let weight = random::integers("weight", conv.weight_shape().len(), 2);
-            (weight, random::integers("bias", conv.out_channels.into(), 2))
-        };
         let residual = residual_shape(&chain, input).map(|shape| random::integers("residual", shape.len(), 2));
-        let weights = chain.convolutions().map(draw).collect();
+        let weights = draw(&chain);
         Self { weights, input, values: random::integers("input", input.len(), 2), residual, chain }
     }
 
     fn weights(&self) -> Vec<Weights<'_>> {
-        self.weights.iter().map(|(weight, bias)| Weights::new(weight, bias)).collect()
+        borrow(&self.weights)
     }
 
     /// Computes it on a device and compares with the oracle. The images that were computed at a time.

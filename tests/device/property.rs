@@ -11,7 +11,7 @@ mod workgroup_memory;
 use std::cell::{Cell, RefCell};
 use std::fmt::Debug;
 
-use draw::{Case, Device, Subject};
+use self::draw::{Case, Device, Subject};
 use gpuconv::planner::Schedule;
 use gpuconv::verify::{Oracle, Report};
 use gpuconv::{Error, GpuConv, Problem, planner};

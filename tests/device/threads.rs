@@ -7,14 +7,12 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use gpuconv::{
-    Activation, Chain, Choice, Conv2d, GpuConv, Layer, Layout, Separable, Shape, Weights, random, reference, shape,
+    Activation, Chain, Choice, Conv2d, GpuConv, Layer, Layout, Separable, Shape, Weights, random, shape,
 };
 
-const THREADS: usize = 8;
+use crate::common::{borrow, draw, expected, gpu, listen};
 
-fn gpu() -> GpuConv {
-    GpuConv::new().unwrap_or_else(|error| panic!("{error}"))
-}
+const THREADS: usize = 8;
 
 /// Runs something in eight threads that start together. Fails where they take too long, for then they wait for each
 /// other.
@@ -44,23 +42,19 @@ struct Subject {
 
 impl Subject {
     fn new(chain: Chain, shapes: &[[u32; 4]]) -> Self {
-        let draw = |(_, conv): (usize, &Conv2d)| {
-            let weight = random::integers("weight", conv.weight_shape().len(), 2);
-            (weight, random::integers("bias", conv.out_channels.into(), 2))
-        };
-        let weights = chain.convolutions().map(draw).collect();
+        let weights = draw(&chain);
         let mut subject = Self { chain, weights, cases: Vec::new() };
         for &shape in shapes {
             let shape = Shape::from(shape);
             let input = random::integers("input", shape.len(), 2);
-            let answer = reference::run(&subject.chain, &input, shape, &subject.weights(), None).unwrap();
-            subject.cases.push((shape, input, answer.values.iter().map(|&value| value as f32).collect()));
+            let answer = expected(&subject.chain, &input, shape, &subject.weights(), None);
+            subject.cases.push((shape, input, answer));
         }
         subject
     }
 
     fn weights(&self) -> Vec<Weights<'_>> {
-        self.weights.iter().map(|(weight, bias)| Weights::new(weight, bias)).collect()
+        borrow(&self.weights)
     }
 
     fn layer(&self, gpu: &GpuConv, choice: Choice) -> Layer {
@@ -109,36 +103,21 @@ fn eight_threads_get_the_same_answers() {
     assert_eq!(counts, [16; THREADS]);
 }
 
-/// Counts the shaders of `direct` that are compiled; no other test has any.
-struct Counter(AtomicUsize);
-
-static COMPILED: Counter = Counter(AtomicUsize::new(0));
-
-impl log::Log for Counter {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if record.args().to_string() == "compiled direct/4x1" {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn flush(&self) {}
-}
-
 #[test]
 fn plans_and_shaders_are_made_once() {
-    log::set_logger(&COMPILED).unwrap();
-    log::set_max_level(log::LevelFilter::Debug);
     let gpu = gpu();
     let subject = Subject::new(Conv2d::new(3, 5).kernel_size(3).padding(1).into(), &[[1, 3, 6, 6]]);
     let (shape, input, right) = subject.cases[0].clone();
     let layers = [(); 2].map(|()| subject.layer(&gpu, Choice::Named("direct/4x1".into())));
+    let compiled = Arc::new(AtomicUsize::new(0));
+    let count = compiled.clone();
     let plans = in_threads(move |thread| {
+        let (layers, count) = (&layers, count.clone());
+        let hear = move |_: &str, line: &str| {
+            count.fetch_add(usize::from(line == "compiled direct/4x1"), Ordering::Relaxed);
+        };
         let layer = &layers[thread % 2];
-        let y = layer.forward(&gpu.upload(&input, shape).unwrap()).unwrap();
+        let y = listen(hear, || layer.forward(&gpu.upload(&input, shape).unwrap()).unwrap());
         assert_eq!(gpu.download(&y).unwrap(), right);
         (thread % 2, layer.schedule(shape, Layout::Nchw).unwrap().considered)
     });
@@ -148,5 +127,5 @@ fn plans_and_shaders_are_made_once() {
         }
     }
     // Both layers and all threads share the shader.
-    assert_eq!(COMPILED.0.load(Ordering::Relaxed), 1);
+    assert_eq!(compiled.load(Ordering::Relaxed), 1);
 }

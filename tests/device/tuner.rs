@@ -8,9 +8,7 @@ use gpuconv::profile::Profile;
 use gpuconv::tuner::{self, Options, Outcome};
 use gpuconv::{Chain, Choice, Error, GpuConv, Layout, Problem, Residual, Tuning, probe};
 
-fn gpu() -> GpuConv {
-    GpuConv::new().unwrap_or_else(|error| panic!("{error}"))
-}
+use crate::common::gpu;
 
 fn parse(line: &str) -> Problem {
     line.parse().unwrap_or_else(|error| panic!("{error}"))

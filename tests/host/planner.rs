@@ -90,7 +90,7 @@ fn representatives() -> Vec<(String, Chain, Shape, Layout)> {
     all
 }
 
-/// `tests/planner.txt` says what is picked; a change of it is to be looked at. `BLESS=1` in the environment
+/// `tests/host/planner.txt` says what is picked; a change of it is to be looked at. `BLESS=1` in the environment
 /// writes it anew.
 #[test]
 fn the_planner_picks_what_the_table_says() {
@@ -102,7 +102,7 @@ fn the_planner_picks_what_the_table_says() {
             let _ = writeln!(table, "    {device:7} {}", schedule.name());
         }
     }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/planner.txt");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/host/planner.txt");
     if std::env::var_os("BLESS").is_some_and(|value| value == "1") {
         std::fs::write(&path, &table).unwrap();
     }
@@ -111,7 +111,7 @@ fn the_planner_picks_what_the_table_says() {
     let changed: Vec<_> = table.lines().filter(|line| !expected.lines().any(|expected| expected == *line)).collect();
     assert!(
         table == expected,
-        "tests/planner.txt says otherwise; if the new picks are right, BLESS=1 writes them down:\n{}",
+        "tests/host/planner.txt says otherwise; if the new picks are right, BLESS=1 writes them down:\n{}",
         changed.join("\n")
     );
 }

@@ -7,8 +7,8 @@ use gpuconv::verify::Data;
 use gpuconv::{Caps, Chain, Choice, Error, GpuConv, Layout, Problem, Result, Shape, planner};
 use proptest::prelude::*;
 
-use crate::draw::{self, Planted, Subject};
-use crate::{Verdict, draw_and_check, for_each_subject};
+use super::draw::{self, Planted, Subject};
+use super::{Verdict, draw_and_check, for_each_subject};
 
 /// Rows and columns by which kernels that mix neighbours may carry what is not finite beyond the outputs that have it.
 const MOST_SPREAD: i64 = 5;

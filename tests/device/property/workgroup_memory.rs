@@ -5,8 +5,8 @@ use gpuconv::planner::Schedule;
 use gpuconv::verify::Oracle;
 use proptest::prelude::*;
 
-use crate::draw::{self, Case, Device, Subject};
-use crate::{draw_and_check, for_each_subject, verdict};
+use super::draw::{self, Case, Device, Subject};
+use super::{draw_and_check, for_each_subject, verdict};
 
 #[test]
 fn workgroup_memory_is_written_before_it_is_read() {
