@@ -9,13 +9,17 @@ mod async_readback;
 #[cfg(all(feature = "cli", feature = "safetensors"))]
 #[path = "../../examples/classify.rs"]
 mod classify;
+#[path = "../../examples/common/mod.rs"]
+mod common;
 #[path = "../../examples/filter.rs"]
 mod filter;
 #[path = "../../examples/in_your_app/main.rs"]
 mod in_your_app;
 
-use gpuconv::GpuConv;
-use image::{Rgb, RgbImage};
+use std::path::{Path, PathBuf};
+
+use gpuconv::{Caps, Error, GpuConv};
+use image::{ImageEncoder, Rgb, RgbImage};
 
 fn gpu() -> GpuConv {
     GpuConv::new().unwrap_or_else(|error| panic!("{error}"))
@@ -107,12 +111,131 @@ fn every_image_is_answered_without_waiting() {
     assert_eq!(middles, expected);
 }
 
-/// A network so narrow that its shaders are compiled in a moment, whose weights are a fixture's.
+/// By a network so narrow that its shaders are compiled in a moment, whose weights are a fixture's.
+#[cfg(all(feature = "cli", feature = "safetensors"))]
+fn classify(batch: &str, picture: Option<&Path>) {
+    use clap::Parser;
+    let weights = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/mobilenet_v2.timm.safetensors");
+    let arguments = ["classify", "--width=0.05", "--classes=20", "--runs=1", "--batch", batch, "--weights", weights];
+    let arguments = arguments.map(PathBuf::from).into_iter().chain(picture.map(PathBuf::from));
+    classify::classify(&classify::Options::parse_from(arguments)).unwrap();
+}
+
 #[cfg(all(feature = "cli", feature = "safetensors"))]
 #[test]
 fn a_picture_is_classified() {
-    use clap::Parser;
-    let weights = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/mobilenet_v2.timm.safetensors");
-    let arguments = ["classify", "--width=0.05", "--classes=20", "--runs=1", "--batch=2", "--weights", weights];
-    classify::classify(&classify::Options::parse_from(arguments)).unwrap();
+    classify("2", None);
+}
+
+/// The most memory that this process has held, where the system says so.
+fn most_resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+    line.map_or(0, |kib| kib.parse::<u64>().unwrap() * 1024)
+}
+
+/// Enlarged before it is cropped, a picture a pixel wide takes 8 GB and a minute.
+#[test]
+fn no_picture_takes_much_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("thin.png");
+    RgbImage::new(1, 40_000).save(&path).unwrap();
+    #[cfg(all(feature = "cli", feature = "safetensors"))]
+    classify("1", Some(&path));
+    filter::run(Some(path), folder.path()).unwrap();
+    for filter in filter::filters() {
+        let size = image::image_dimensions(folder.path().join(filter.name).with_extension("png")).unwrap();
+        assert_eq!(size, (1, 40_000), "{}", filter.name);
+    }
+    // What a device has no room for is refused before it is made into numbers, which take four times as much.
+    let gpu = gpu().with_caps(|caps| Caps { max_storage_binding: 128 << 20, ..caps });
+    for filter in filter::filters() {
+        let refused = filter::apply(&gpu, &filter, &RgbImage::new(12_000, 12_000));
+        assert!(matches!(refused, Err(Error::TooLarge { .. })), "{:?}", refused.map(|values| values.len()));
+    }
+    let most = most_resident();
+    assert!(most < 2 << 30, "{most} bytes");
+}
+
+#[test]
+fn the_middle_of_a_picture_is_what_is_looked_at() {
+    // Of 256 rows, so that nothing is made larger or smaller.
+    let wide = RgbImage::from_fn(301, 256, |x, y| Rgb([x as u8, (x >> 8) as u8, y as u8]));
+    let middle = common::middle(&wide, 256, 224);
+    assert_eq!(middle.dimensions(), (224, 224));
+    assert!(middle.enumerate_pixels().all(|(x, y, pixel)| pixel == wide.get_pixel(x + 22 + 16, y + 16)));
+    // In any size all that is seen is the square in the middle.
+    for (width, height) in [(1, 40_000), (40_000, 1), (3, 64), (640, 480), (480, 640), (513, 512)] {
+        let side = width.min(height);
+        let picture = RgbImage::from_fn(width, height, |x, y| {
+            let is_inside = |at: u32, extent: u32| ((extent - side) / 2..(extent - side) / 2 + side).contains(&at);
+            Rgb([u8::from(is_inside(x, width) && is_inside(y, height)) * 255; 3])
+        });
+        let middle = common::middle(&picture, 256, 224);
+        assert!(middle.pixels().all(|pixel| pixel.0 == [255; 3]), "{width}x{height}");
+    }
+}
+
+/// A JPEG file of an upright picture, 48 x 64 and grey in four levels, that a camera stored in another orientation:
+/// row 0 and column 0 of what is stored are the sides of the picture that the Exif standard's table says.
+fn photograph(path: &Path, orientation: u8) {
+    let (width, height) = (48, 64);
+    let upright = |x: u32, y: u32| Rgb([(x / 24 * 80 + y / 32 * 160) as u8; 3]);
+    let seen = |column: u32, row: u32| match orientation {
+        1 => (column, row),
+        2 => (width - 1 - column, row),
+        3 => (width - 1 - column, height - 1 - row),
+        4 => (column, height - 1 - row),
+        5 => (row, column),
+        6 => (width - 1 - row, column),
+        7 => (width - 1 - row, height - 1 - column),
+        _ => (row, height - 1 - column),
+    };
+    let (columns, rows) = if orientation < 5 { (width, height) } else { (height, width) };
+    let stored = RgbImage::from_fn(columns, rows, |column, row| {
+        let (x, y) = seen(column, row);
+        upright(x, y)
+    });
+    // A directory of one entry: tag 0x0112, of one 16-bit number.
+    let mut exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
+    exif.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
+    let mut encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(std::fs::File::create(path).unwrap(), 100);
+    encoder.set_exif_metadata(exif).unwrap();
+    encoder.write_image(&stored, columns, rows, image::ExtendedColorType::Rgb8).unwrap();
+}
+
+#[test]
+fn photographs_are_upright() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("photograph.jpg");
+    for orientation in 1..=8 {
+        photograph(&path, orientation);
+        let picture = common::picture(Some(&path)).unwrap();
+        assert_eq!(picture.dimensions(), (48, 64), "orientation {orientation}");
+        let corners = [(0, 0), (47, 0), (0, 63), (47, 63)].map(|(x, y)| picture.get_pixel(x, y).0[0]);
+        for (corner, expected) in corners.into_iter().zip([0, 80, 160, 240]) {
+            assert!(corner.abs_diff(expected) < 3, "orientation {orientation}: {corners:?}");
+        }
+    }
+    // One that does not exist is none.
+    photograph(&path, 9);
+    assert_eq!(common::picture(Some(&path)).unwrap().dimensions(), (64, 48));
+}
+
+#[test]
+fn a_picture_of_absurd_size_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("long.png");
+    let refusal = |path: &Path| common::picture(Some(path)).err().map_or("taken".into(), |error| error.to_string());
+    image::GrayImage::new(1, 70_000).save(&path).unwrap();
+    let message = refusal(&path);
+    assert!(message.starts_with(&format!("{}: ", path.display())) && message.contains("limit"), "{message}");
+    // A header that promises 60000 x 60000 pixels, and no more.
+    let header = *b"\0\0\xEA\x60\0\0\xEA\x60\x08\x02\0\0\0";
+    let mut file = b"\x89PNG\r\n\x1a\n\0\0\0\x0DIHDR".to_vec();
+    file.extend(header);
+    file.extend(b"\x0F\xB0\xE2\x15");
+    file.extend(b"\0\0\0\x0AIDAT");
+    std::fs::write(&path, file).unwrap();
+    assert!(refusal(&path).contains("imit"), "{}", refusal(&path));
 }
