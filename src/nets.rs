@@ -35,6 +35,8 @@ pub struct Network {
     pub width: f64,
     /// The number of logits.
     pub classes: u32,
+    /// The mean and the deviation of each channel, red, green and blue, of the pixels that it was trained on.
+    pub pixels: [[f32; 3]; 2],
     /// What it computes.
     pub chain: Chain,
     /// The names that timm gives, a pair for each convolution.
@@ -93,7 +95,9 @@ pub fn mobilenet_v1(width: f64, classes: u32) -> Result<Network> {
     }
     chain = chain.then(classifier(channels, classes));
     timm.push(Names::classifier("classifier"));
-    Ok(Network { name: "mobilenet_v1", width, classes, chain, timm, torchvision: Vec::new() })
+    // Inception's.
+    let pixels = [[0.5; 3]; 2];
+    Ok(Network { name: "mobilenet_v1", width, classes, pixels, chain, timm, torchvision: Vec::new() })
 }
 
 /// MobileNetV2 (arXiv 1801.04381), as torchvision's `mobilenet_v2` and timm's `mobilenetv2_100`.
@@ -126,7 +130,9 @@ pub fn mobilenet_v2(width: f64, classes: u32) -> Result<Network> {
     chain = chain.then(classifier(features, classes));
     timm.push(Names::classifier("classifier"));
     torchvision.push(Names::classifier("classifier.1"));
-    Ok(Network { name: "mobilenet_v2", width, classes, chain, timm, torchvision })
+    // ImageNet's.
+    let pixels = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
+    Ok(Network { name: "mobilenet_v2", width, classes, pixels, chain, timm, torchvision })
 }
 
 fn stem(channels: u32) -> Chain {

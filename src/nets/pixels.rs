@@ -16,10 +16,7 @@ impl Network {
     /// # Ok::<(), gpuconv::Error>(())
     /// ```
     pub fn normalize(&self, rgb: &[u8], pixels: usize) -> Vec<f32> {
-        let (mean, deviation) = match self.name {
-            "mobilenet_v1" => ([0.5; 3], [0.5; 3]),
-            _ => ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-        };
+        let [mean, deviation] = self.pixels;
         let planes = |image: &[u8]| -> Vec<f32> {
             let normal = |channel: usize, byte: &u8| (f32::from(*byte) / 255.0 - mean[channel]) / deviation[channel];
             (0..3)

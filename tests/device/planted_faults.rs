@@ -138,3 +138,20 @@ fn one_wrong_output_among_many_is_found() {
     });
     assert!(report.share_of_bound > 1.0 && report.relative_error < Report::MOST_RELATIVE_ERROR, "{report:?}");
 }
+
+/// What slips into kernels: the last column of the input or the output, and a pair of weights in the other order.
+#[test]
+fn slips_in_a_kernel_are_found() {
+    let chain = Chain::from(Conv2d::new(3, 5).kernel_size(3).padding(1));
+    let subject = Subject::new(&chain, [1, 3, 6, 7].into(), true, &Choice::Named("direct/4x1".into()));
+    let replaced = |from: &'static str, to: &'static str| subject.check(0, move |wgsl| wgsl.replace(from, to));
+
+    let report = replaced("inside(x, params.in_width)", "inside(x + 1, params.in_width)");
+    assert!(report.inexact > 0 && !report.passes(), "the last column is padding: {report:?}");
+    let report = replaced("if x + 2u < params.out_width {", "if x + 3u < params.out_width {");
+    assert!(report.unwritten > 0 && !report.passes(), "the tail is not written: {report:?}");
+    let report = replaced("weights[weight_row + kx]", "weights[weight_row + (kx ^ 1u) % KERNEL_WIDTH]");
+    assert!(report.inexact > 0 && !report.passes(), "two weights in the other order: {report:?}");
+    let report = replaced("if x + 3u < params.out_width {", "if x + 3u <= params.out_width {");
+    assert!(!report.passes(), "one element too many is written: {report:?}");
+}
