@@ -1,15 +1,15 @@
 //! The device and what is shared by everything on it: error scopes, compiled pipelines, copies.
 
-use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::caps::Caps;
 use crate::error::{Error, Result};
-use crate::kept::Shaders;
-use crate::kernels::Pass;
+use crate::kept::Slots;
+use crate::kernels::{Operand, Pass};
 use crate::pipelines::PipelineCache;
+use crate::planner::Refused;
 use crate::profile::Profile;
 
 /// A device with its caches.
@@ -23,15 +23,12 @@ pub struct Device {
     profile: Mutex<Arc<Profile>>,
     cache: PipelineCache,
     lost: Arc<OnceLock<String>>,
-    pipelines: Mutex<Shaders<Pipeline>>,
+    pipelines: Mutex<Slots<Arc<str>, Pipeline>>,
     /// Shaders that the driver did not compile; plans made from now on do without.
     refused: Mutex<Arc<Refused>>,
     /// The buffer of the last read-back, for the next one.
     readback: Mutex<Option<wgpu::Buffer>>,
 }
-
-/// The texts of shaders that a driver refused.
-pub type Refused = HashSet<String>;
 
 /// Shaders that stay compiled though no plan uses them any more.
 const MOST_IDLE_PIPELINES: usize = 256;
@@ -54,7 +51,7 @@ impl Device {
             profile: Mutex::default(),
             cache: PipelineCache::default(),
             lost: Arc::default(),
-            pipelines: Mutex::new(Shaders::new(MOST_IDLE_PIPELINES)),
+            pipelines: Mutex::new(Slots::new(MOST_IDLE_PIPELINES)),
             refused: Mutex::default(),
             readback: Mutex::default(),
         }
@@ -197,15 +194,16 @@ impl Device {
     /// The compiled shader of a pass, from the cache if it was compiled before. A shader that the driver refuses is
     /// noted as such.
     pub fn pipeline(&self, name: &str, pass: &Pass) -> Result<Arc<Pipeline>> {
-        let entry = lock(&self.pipelines).slot(&pass.wgsl);
+        let wgsl = pass.wgsl.text();
+        let entry = lock(&self.pipelines).slot(wgsl.clone());
         let mut entry = lock(&entry);
         if let Some(pipeline) = &*entry {
             return Ok(pipeline.clone());
         }
-        let compiled = self.scoped(|| self.compile(name, pass));
+        let compiled = self.scoped(|| self.compile(name, &wgsl, &pass.operands));
         if let Err(error @ (Error::Internal(_) | Error::Validation(_))) = &compiled {
             log::warn!("{name} is left out from now on: {error}");
-            Arc::make_mut(&mut lock(&self.refused)).insert(pass.wgsl.clone());
+            Arc::make_mut(&mut lock(&self.refused)).insert(name, wgsl);
         }
         let pipeline = Arc::new(compiled?);
         log::debug!("compiled {name}");
@@ -218,7 +216,7 @@ impl Device {
         lock(&self.refused).clone()
     }
 
-    fn compile(&self, name: &str, pass: &Pass) -> Pipeline {
+    fn compile(&self, name: &str, wgsl: &str, operands: &[Operand]) -> Pipeline {
         let entry = |binding: usize, ty| wgpu::BindGroupLayoutEntry {
             binding: binding as u32,
             visibility: wgpu::ShaderStages::COMPUTE,
@@ -226,7 +224,7 @@ impl Device {
             count: None,
         };
         let mut entries = vec![entry(0, wgpu::BufferBindingType::Uniform)];
-        for (index, operand) in pass.operands.iter().enumerate() {
+        for (index, operand) in operands.iter().enumerate() {
             entries.push(entry(index + 1, wgpu::BufferBindingType::Storage { read_only: !operand.is_written() }));
         }
         let layout = self
@@ -241,7 +239,7 @@ impl Device {
         let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(name),
             layout: Some(&pipeline_layout),
-            module: &self.shader(name, &pass.wgsl),
+            module: &self.shader(name, wgsl),
             entry_point: Some("main"),
             compilation_options: wgpu::PipelineCompilationOptions {
                 // Every element of workgroup memory is written before it is read.

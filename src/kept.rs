@@ -1,37 +1,39 @@
 //! What is kept for later, and what is dropped first: what was not used for longest.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 use std::sync::{Arc, Mutex};
 
-/// Compiled shaders by their text. One that somebody holds stays; of the others, the idle ones, so many at the most.
-pub struct Shaders<T> {
-    slots: HashMap<String, Slot<T>>,
+/// Values that are made once and shared, by their keys: compiled shaders by their texts, say. One that somebody holds
+/// stays; of the others, the idle ones, so many at the most.
+pub struct Slots<K, T> {
+    slots: HashMap<K, Slot<T>>,
     /// How often any was asked for.
     uses: u64,
     most_idle: usize,
 }
 
 struct Slot<T> {
-    /// A lock of its own, so that threads compile different shaders at the same time, but each once.
+    /// A lock of its own, so that threads make different values at the same time, but each once.
     value: Arc<Mutex<Option<Arc<T>>>>,
     last_use: u64,
 }
 
-impl<T> Shaders<T> {
+impl<K: Eq + Hash, T> Slots<K, T> {
     pub fn new(most_idle: usize) -> Self {
         Self { slots: HashMap::new(), uses: 0, most_idle }
     }
 
-    /// The place of a shader, empty if it is to be compiled.
-    pub fn slot(&mut self, wgsl: &str) -> Arc<Mutex<Option<Arc<T>>>> {
+    /// The place of a value, empty if it is to be made.
+    pub fn slot(&mut self, key: K) -> Arc<Mutex<Option<Arc<T>>>> {
         self.uses += 1;
-        if let Some(slot) = self.slots.get_mut(wgsl) {
+        if let Some(slot) = self.slots.get_mut(&key) {
             slot.last_use = self.uses;
             return slot.value.clone();
         }
         self.drop_idle();
         let value = Arc::default();
-        self.slots.insert(wgsl.into(), Slot { value: Arc::clone(&value), last_use: self.uses });
+        self.slots.insert(key, Slot { value: Arc::clone(&value), last_use: self.uses });
         value
     }
 
@@ -79,7 +81,7 @@ mod tests {
     use super::*;
 
     /// Asks for a shader and says whether it was compiled only now.
-    fn compile(shaders: &mut Shaders<u32>, wgsl: &str) -> (Arc<u32>, bool) {
+    fn compile(shaders: &mut Slots<&'static str, u32>, wgsl: &'static str) -> (Arc<u32>, bool) {
         let slot = shaders.slot(wgsl);
         let mut value = slot.lock().unwrap();
         let is_new = value.is_none();
@@ -88,7 +90,7 @@ mod tests {
 
     #[test]
     fn shaders_that_nobody_uses_are_dropped_the_oldest_first() {
-        let mut shaders = Shaders::new(2);
+        let mut shaders = Slots::new(2);
         let (held, _) = compile(&mut shaders, "held");
         for name in ["a", "b", "a", "c"] {
             compile(&mut shaders, name);
