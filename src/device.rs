@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::caps::Caps;
 use crate::error::{Error, Result};
-use crate::kept::Slots;
+use crate::kept::{Slots, get_or_make};
 use crate::kernels::{Operand, Pass};
+use crate::memory::Memory;
 use crate::pipelines::PipelineCache;
 use crate::planner::Refused;
 use crate::profile::Profile;
@@ -26,6 +27,8 @@ pub struct Device {
     pipelines: Mutex<Slots<Arc<str>, Pipeline>>,
     /// Shaders that the driver did not compile; plans made from now on do without.
     refused: Mutex<Arc<Refused>>,
+    /// What its layers share and keep.
+    pub memory: Memory,
     /// The buffer of the last read-back, for the next one.
     readback: Mutex<Option<wgpu::Buffer>>,
 }
@@ -53,6 +56,7 @@ impl Device {
             lost: Arc::default(),
             pipelines: Mutex::new(Slots::new(MOST_IDLE_PIPELINES)),
             refused: Mutex::default(),
+            memory: Memory::default(),
             readback: Mutex::default(),
         }
     }
@@ -120,7 +124,7 @@ impl Device {
         self.check_size(label, bytes)?;
         let size = bytes.max(4).next_multiple_of(4);
         let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
-        self.scoped(|| self.device.create_buffer(&descriptor))
+        self.with_room(|| self.scoped(|| self.device.create_buffer(&descriptor)))
     }
 
     /// A buffer that holds some bytes from the start.
@@ -128,7 +132,7 @@ impl Device {
         self.check_size(label, bytes.len() as u64)?;
         let size = (bytes.len() as u64).max(4).next_multiple_of(4);
         let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: true };
-        self.scoped(|| {
+        let make = || {
             let buffer = self.device.create_buffer(&descriptor);
             // Without memory there is no range to map; the error scope has the reason.
             if !bytes.is_empty()
@@ -138,7 +142,8 @@ impl Device {
             }
             buffer.unmap();
             buffer
-        })
+        };
+        self.with_room(|| self.scoped(make))
     }
 
     /// The driver's cache of pipelines, made at its first use; none where the device has none.
@@ -195,20 +200,19 @@ impl Device {
     /// noted as such.
     pub fn pipeline(&self, name: &str, pass: &Pass) -> Result<Arc<Pipeline>> {
         let wgsl = pass.wgsl.text();
-        let entry = lock(&self.pipelines).slot(wgsl.clone());
-        let mut entry = lock(&entry);
-        if let Some(pipeline) = &*entry {
-            return Ok(pipeline.clone());
-        }
-        let compiled = self.scoped(|| self.compile(name, &wgsl, &pass.operands));
-        if let Err(error @ (Error::Internal(_) | Error::Validation(_))) = &compiled {
-            log::warn!("{name} is left out from now on: {error}");
-            Arc::make_mut(&mut lock(&self.refused)).insert(name, wgsl);
-        }
-        let pipeline = Arc::new(compiled?);
-        log::debug!("compiled {name}");
-        *entry = Some(pipeline.clone());
-        Ok(pipeline)
+        let place = lock(&self.pipelines).place(wgsl.clone());
+        get_or_make(&place, || {
+            let compiled = self.scoped(|| self.compile(name, &wgsl, &pass.operands));
+            match &compiled {
+                Ok(_) => log::debug!("compiled {name}"),
+                Err(error @ (Error::Internal(_) | Error::Validation(_))) => {
+                    log::warn!("{name} is left out from now on: {error}");
+                    Arc::make_mut(&mut lock(&self.refused)).insert(name, wgsl);
+                }
+                Err(_) => {}
+            }
+            compiled
+        })
     }
 
     /// The shaders that the driver refused so far.
@@ -297,6 +301,11 @@ impl Device {
     /// Keeps a read-back buffer, unmapped, for the next time.
     pub fn keep_readback(&self, buffer: wgpu::Buffer) {
         lock(&self.readback).replace(buffer);
+    }
+
+    /// Drops the kept read-back buffer.
+    pub fn drop_readback(&self) {
+        lock(&self.readback).take();
     }
 }
 

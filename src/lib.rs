@@ -97,6 +97,7 @@ pub mod gpu;
 mod kept;
 pub mod kernels;
 mod layer;
+mod memory;
 pub mod nets;
 pub mod pack;
 mod pipelines;

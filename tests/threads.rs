@@ -1,13 +1,15 @@
 //! One device, and layers on it, used by eight threads at once: the same answers, each plan and each shader made once,
-//! and no thread that waits for ever.
+//! and no thread that waits for ever, or for what another compiles.
 
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::channel;
-use std::sync::{Arc, Barrier};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Barrier, Once};
 use std::time::Duration;
 
 use gpuconv::{
-    Activation, Chain, Choice, Conv2d, GpuConv, Layer, Layout, Separable, Shape, Weights, random, reference, shape,
+    Activation, Chain, Choice, Conv2d, GpuConv, Layer, Layout, Separable, Shape, Tensor, Weights, random, reference,
+    shape,
 };
 
 const THREADS: usize = 8;
@@ -109,19 +111,43 @@ fn eight_threads_get_the_same_answers() {
     assert_eq!(counts, [16; THREADS]);
 }
 
-/// Counts the shaders of `direct` that are compiled; no other test has any.
-struct Counter(AtomicUsize);
+/// Counts the shaders of `direct` that are compiled and the plans for five columns that are made, of each of which only one
+/// test has any, and says when a shader is compiled.
+struct Watch {
+    direct: AtomicUsize,
+    planned: AtomicUsize,
+}
 
-static COMPILED: Counter = Counter(AtomicUsize::new(0));
+static WATCH: Watch = Watch { direct: AtomicUsize::new(0), planned: AtomicUsize::new(0) };
 
-impl log::Log for Counter {
+thread_local! {
+    /// What a thread does each time that it has compiled a shader.
+    static COMPILED: RefCell<Option<Box<dyn Fn()>>> = const { RefCell::new(None) };
+}
+
+fn watch() {
+    static START: Once = Once::new();
+    START.call_once(|| {
+        log::set_logger(&WATCH).unwrap();
+        log::set_max_level(log::LevelFilter::Debug);
+    });
+}
+
+impl log::Log for Watch {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
         true
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        if record.args().to_string() == "compiled direct/4x1" {
-            self.0.fetch_add(1, Ordering::Relaxed);
+        let text = record.args().to_string();
+        if text == "compiled direct/4x1" {
+            self.direct.fetch_add(1, Ordering::Relaxed);
+        }
+        if text.starts_with("planned ") && text.contains("x3x5") {
+            self.planned.fetch_add(1, Ordering::Relaxed);
+        }
+        if text.starts_with("compiled ") {
+            COMPILED.with_borrow(|then| then.iter().for_each(|then| then()));
         }
     }
 
@@ -130,8 +156,7 @@ impl log::Log for Counter {
 
 #[test]
 fn plans_and_shaders_are_made_once() {
-    log::set_logger(&COMPILED).unwrap();
-    log::set_max_level(log::LevelFilter::Debug);
+    watch();
     let gpu = gpu();
     let subject = Subject::new(Conv2d::new(3, 5).kernel_size(3).padding(1).into(), &[[1, 3, 6, 6]]);
     let (shape, input, right) = subject.cases[0].clone();
@@ -148,5 +173,60 @@ fn plans_and_shaders_are_made_once() {
         }
     }
     // Both layers and all threads share the shader.
-    assert_eq!(COMPILED.0.load(Ordering::Relaxed), 1);
+    assert_eq!(WATCH.direct.load(Ordering::Relaxed), 1);
+}
+
+/// While a thread compiles for a size that is new to a layer, others compute the sizes that are not, with bindings that
+/// are kept and without, and make plans for further ones. Only who needs that very size waits for it, and has the same
+/// plan then.
+#[test]
+fn no_thread_waits_for_what_another_compiles() {
+    watch();
+    for by_encode in [false, true] {
+        // A device of its own, which has compiled nothing.
+        let gpu = gpu();
+        let shapes = [[1, 4, 4, 4], [1, 4, 3, 5], [2, 4, 4, 4]];
+        let subject = Subject::new(Conv2d::pointwise(4, 5).into(), &shapes);
+        let layer = subject.layer(&gpu, Choice::Auto);
+        let [known, new, other] = &subject.cases[..] else { unreachable!() };
+        let tensors = |(shape, input, _): &(Shape, Vec<f32>, Vec<f32>)| {
+            let output = layer.output_shape(*shape).unwrap();
+            [gpu.upload(input, *shape).unwrap(), gpu.empty(output, Layout::Nchw).unwrap()]
+        };
+        let encode = |[x, y]: &[Tensor; 2], right: &[f32]| {
+            let mut encoder = gpu.device().create_command_encoder(&Default::default());
+            layer.encode(&mut encoder, x, y).unwrap();
+            gpu.queue().submit([encoder.finish()]);
+            assert_eq!(gpu.download(y).unwrap(), right);
+        };
+        let forward = |[x, _]: &[Tensor; 2], right: &[f32]| {
+            assert_eq!(gpu.download(&layer.forward(x).unwrap()).unwrap(), right);
+        };
+        let bound = tensors(known);
+        encode(&bound, &known.2);
+
+        let ((began, begun), (finish, finished)) = (channel(), channel::<()>());
+        let plans = WATCH.planned.load(Ordering::Relaxed);
+        std::thread::scope(|scope| {
+            let compute = if by_encode { &encode as &(dyn Fn(&[Tensor; 2], &[f32]) + Sync) } else { &forward };
+            let compile = move || {
+                // In the midst of it, until the others are done.
+                COMPILED.set(Some(Box::new(move || {
+                    let _ = began.send(());
+                    let waited = finished.recv_timeout(Duration::from_secs(20));
+                    assert_ne!(waited, Err(RecvTimeoutError::Timeout), "the others wait for what is compiled");
+                })));
+                compute(&tensors(new), &new.2);
+            };
+            scope.spawn(compile);
+            begun.recv_timeout(Duration::from_secs(60)).expect("the new size needs another shader");
+            scope.spawn(|| compute(&tensors(new), &new.2));
+            encode(&bound, &known.2);
+            encode(&tensors(known), &known.2);
+            forward(&bound, &known.2);
+            encode(&tensors(other), &other.2);
+            drop(finish);
+        });
+        assert_eq!(WATCH.planned.load(Ordering::Relaxed) - plans, 1, "the new size is planned once");
+    }
 }
