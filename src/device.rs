@@ -1,6 +1,5 @@
 //! The device and what is shared by everything on it: error scopes, compiled pipelines, copies.
 
-use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -11,9 +10,11 @@ use wgpu::wgc::error::ContextError;
 use crate::caps::Caps;
 use crate::error::{Error, Result};
 use crate::identity::Identity;
-use crate::kept::Shaders;
-use crate::kernels::Pass;
+use crate::kept::{Slots, get_or_make};
+use crate::kernels::{Operand, Pass};
+use crate::memory::Memory;
 use crate::pipelines::PipelineCache;
+use crate::planner::Refused;
 use crate::profile::Profile;
 use crate::readback::Target;
 
@@ -28,9 +29,11 @@ pub struct Device {
     profile: Mutex<Arc<Profile>>,
     cache: PipelineCache,
     own: OnceLock<Own>,
-    pipelines: Mutex<Shaders<Pipeline>>,
+    pipelines: Mutex<Slots<Arc<str>, Pipeline>>,
     /// Shaders that the driver did not compile; plans made from now on do without.
     refused: Mutex<Arc<Refused>>,
+    /// What its layers share and keep.
+    pub memory: Memory,
     /// The buffer of the last read-back, for the next one.
     readback: Mutex<Option<Target>>,
 }
@@ -42,9 +45,6 @@ pub struct Own {
     /// What wgpu says of a range that no buffer has.
     no_range: String,
 }
-
-/// The texts of shaders that a driver refused.
-pub type Refused = HashSet<String>;
 
 /// Shaders that stay compiled though no plan uses them any more.
 const MOST_IDLE_PIPELINES: usize = 256;
@@ -66,8 +66,9 @@ impl Device {
             profile: Mutex::default(),
             cache: PipelineCache::default(),
             own: OnceLock::new(),
-            pipelines: Mutex::new(Shaders::new(MOST_IDLE_PIPELINES)),
+            pipelines: Mutex::new(Slots::new(MOST_IDLE_PIPELINES)),
             refused: Mutex::default(),
+            memory: Memory::default(),
             readback: Mutex::default(),
         }
     }
@@ -191,7 +192,7 @@ impl Device {
         self.check_size(label, bytes)?;
         let size = bytes.max(4).next_multiple_of(4);
         let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
-        self.scoped(|| self.device.create_buffer(&descriptor))
+        self.with_room(|| self.scoped(|| self.device.create_buffer(&descriptor)))
     }
 
     /// A buffer that holds some bytes from the start.
@@ -199,7 +200,7 @@ impl Device {
         self.check_size(label, bytes.len() as u64)?;
         let size = (bytes.len() as u64).max(4).next_multiple_of(4);
         let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: true };
-        self.scoped(|| {
+        let make = || {
             let buffer = self.device.create_buffer(&descriptor);
             // Without memory there is no range to map; the error scope has the reason.
             if !bytes.is_empty()
@@ -209,7 +210,8 @@ impl Device {
             }
             buffer.unmap();
             buffer
-        })
+        };
+        self.with_room(|| self.scoped(make))
     }
 
     /// The driver's cache of pipelines, made at its first use; none where the device has none.
@@ -265,20 +267,20 @@ impl Device {
     /// The compiled shader of a pass, from the cache if it was compiled before. A shader that the driver refuses is
     /// noted as such.
     pub fn pipeline(&self, name: &str, pass: &Pass) -> Result<Arc<Pipeline>> {
-        let entry = lock(&self.pipelines).slot(&pass.wgsl);
-        let mut entry = lock(&entry);
-        if let Some(pipeline) = &*entry {
-            return Ok(pipeline.clone());
-        }
-        let compiled = self.scoped(|| self.compile(name, pass));
-        if let Err(error @ (Error::Driver(_) | Error::Validation(_))) = &compiled {
-            log::warn!("{name} is left out from now on: {error}");
-            Arc::make_mut(&mut lock(&self.refused)).insert(pass.wgsl.clone());
-        }
-        let pipeline = Arc::new(compiled?);
-        log::debug!("compiled {name}");
-        *entry = Some(pipeline.clone());
-        Ok(pipeline)
+        let wgsl = pass.wgsl.text();
+        let place = lock(&self.pipelines).place(wgsl.clone());
+        get_or_make(&place, || {
+            let compiled = self.scoped(|| self.compile(name, &wgsl, &pass.operands));
+            match &compiled {
+                Ok(_) => log::debug!("compiled {name}"),
+                Err(error @ (Error::Driver(_) | Error::Validation(_))) => {
+                    log::warn!("{name} is left out from now on: {error}");
+                    Arc::make_mut(&mut lock(&self.refused)).insert(name, wgsl);
+                }
+                Err(_) => {}
+            }
+            compiled
+        })
     }
 
     /// The shaders that the driver refused so far.
@@ -286,7 +288,7 @@ impl Device {
         lock(&self.refused).clone()
     }
 
-    fn compile(&self, name: &str, pass: &Pass) -> Pipeline {
+    fn compile(&self, name: &str, wgsl: &str, operands: &[Operand]) -> Pipeline {
         let entry = |binding: usize, ty| wgpu::BindGroupLayoutEntry {
             binding: binding as u32,
             visibility: wgpu::ShaderStages::COMPUTE,
@@ -294,7 +296,7 @@ impl Device {
             count: None,
         };
         let mut entries = vec![entry(0, wgpu::BufferBindingType::Uniform)];
-        for (index, operand) in pass.operands.iter().enumerate() {
+        for (index, operand) in operands.iter().enumerate() {
             entries.push(entry(index + 1, wgpu::BufferBindingType::Storage { read_only: !operand.is_written() }));
         }
         let layout = self
@@ -309,7 +311,7 @@ impl Device {
         let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(name),
             layout: Some(&pipeline_layout),
-            module: &self.shader(name, &pass.wgsl),
+            module: &self.shader(name, wgsl),
             entry_point: Some("main"),
             compilation_options: wgpu::PipelineCompilationOptions {
                 // Every element of workgroup memory is written before it is read.
@@ -368,6 +370,11 @@ impl Device {
         if self.scoped(|| target.buffer.unmap()).is_ok() {
             lock(&self.readback).replace(target);
         }
+    }
+
+    /// Drops the kept read-back buffer.
+    pub fn drop_readback(&self) {
+        lock(&self.readback).take();
     }
 }
 

@@ -20,10 +20,22 @@ use crate::tuner;
 ///
 /// Cloning is cheap and shares all of it. It is `Send` and `Sync`.
 ///
-/// A program may run for as long as it likes on as many shapes as it likes. Compiled shaders are kept while a layer's
-/// plan uses them, and 256 more, those used last; a layer keeps the plans of the 64 input sizes and the bind groups of
-/// the 16 pairs of tensors that it met last, and packs its weights once for each way to lay them out. What the driver
-/// itself keeps (see [`GpuConv::pipeline_cache_data`]) is the driver's to bound.
+/// A program may run for as long as it likes on as many shapes as it likes. What is kept for the next time is bounded:
+///
+/// - One workspace, for the tensors between the steps of all layers and sizes: as large as the largest that a kept plan
+///   needs. Layers run one after the other, in the order in which they are submitted, so they can share it.
+/// - A layer's plans of the 64 input sizes that it met last, and of those that something is bound to. A plan takes up to
+///   1 MB on the host for a network, and some 10 KB on the device.
+/// - A layer's weights, once for each way to lay them out that a kept plan reads. Beside those of the plan that was made
+///   last they take up to 256 MiB; older plans go for that.
+/// - A layer's bind groups for the 16 pairs of tensors that it recorded last. They keep the tensors: those of the last
+///   pair, and up to 256 MiB of the others.
+/// - Compiled shaders while a plan uses them, and 256 more, those used last.
+///
+/// Where the device is out of memory, all of this that is not in use is dropped, but for the shaders, and what found no
+/// memory is tried once more. A [`BoundLayer`](crate::BoundLayer) is the caller's: it keeps its plan, its tensors and the
+/// workspace as it was when the layer was bound. What the driver itself keeps (see [`GpuConv::pipeline_cache_data`]) is
+/// the driver's to bound.
 #[derive(Clone)]
 pub struct GpuConv {
     shared: Arc<Device>,

@@ -1,60 +1,95 @@
 //! What is kept for later, and what is dropped first: what was not used for longest.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 use std::sync::{Arc, Mutex};
 
-/// Compiled shaders by their text. One that somebody holds stays; of the others, the idle ones, so many at the most.
-pub struct Shaders<T> {
-    slots: HashMap<String, Slot<T>>,
+use crate::device::lock;
+
+/// Values that are made once and shared, by their keys: compiled shaders by their texts, say. One that somebody holds
+/// stays, and `most_idle` of the others, the idle ones.
+pub struct Slots<K, T> {
+    slots: HashMap<K, Slot<T>>,
     /// How often any was asked for.
     uses: u64,
     most_idle: usize,
 }
 
+/// The place of a value. It has a lock of its own, so that threads make different values at the same time, but each once.
+pub type Place<T> = Arc<Mutex<Option<Arc<T>>>>;
+
 struct Slot<T> {
-    /// A lock of its own, so that threads compile different shaders at the same time, but each once.
-    value: Arc<Mutex<Option<Arc<T>>>>,
+    place: Place<T>,
     last_use: u64,
 }
 
-impl<T> Shaders<T> {
+impl<K: Eq + Hash, T> Slots<K, T> {
     pub fn new(most_idle: usize) -> Self {
         Self { slots: HashMap::new(), uses: 0, most_idle }
     }
 
-    /// The place of a shader, empty if it is to be compiled.
-    pub fn slot(&mut self, wgsl: &str) -> Arc<Mutex<Option<Arc<T>>>> {
+    /// The place of a value, for [`get_or_make`].
+    pub fn place(&mut self, key: K) -> Place<T> {
         self.uses += 1;
-        if let Some(slot) = self.slots.get_mut(wgsl) {
+        if let Some(slot) = self.slots.get_mut(&key) {
             slot.last_use = self.uses;
-            return slot.value.clone();
+            return slot.place.clone();
         }
-        self.drop_idle();
-        let value = Arc::default();
-        self.slots.insert(wgsl.into(), Slot { value: Arc::clone(&value), last_use: self.uses });
-        value
+        // One is for what comes next.
+        self.drop_idle(self.most_idle.saturating_sub(1));
+        let place = Place::default();
+        self.slots.insert(key, Slot { place: place.clone(), last_use: self.uses });
+        place
     }
 
-    fn drop_idle(&mut self) {
-        if self.slots.len() < self.most_idle {
-            return;
-        }
-        let mut idle: Vec<u64> = self.slots.values().filter(|slot| slot.is_idle()).map(|slot| slot.last_use).collect();
-        if idle.len() < self.most_idle {
-            return;
-        }
-        // One place is for what comes next.
+    /// The values, but for those in the making.
+    pub fn values(&self) -> impl Iterator<Item = Arc<T>> {
+        self.slots.values().filter_map(|slot| slot.place.try_lock().ok()?.clone())
+    }
+
+    /// Drops idle values until there are no more than `most`, and places whose value could not be made.
+    pub fn drop_idle(&mut self, most: usize) {
+        self.slots.retain(|_, slot| !slot.is_idle(|_| false));
+        let idle = self.slots.values().filter(|slot| slot.is_idle(is_alone));
+        let mut idle: Vec<u64> = idle.map(|slot| slot.last_use).collect();
         idle.sort_unstable();
-        let last_dropped = idle[idle.len() - self.most_idle];
-        self.slots.retain(|_, slot| slot.last_use > last_dropped || !slot.is_idle());
+        if let Some(last_dropped) = idle.len().checked_sub(most + 1).map(|last| idle[last]) {
+            self.slots.retain(|_, slot| slot.last_use > last_dropped || !slot.is_idle(is_alone));
+        }
+    }
+
+    /// Drops the idle value that was not used for longest. Whether there was one.
+    pub fn drop_oldest(&mut self) -> bool {
+        let idle = self.slots.values().filter(|slot| slot.is_idle(is_alone)).count();
+        self.drop_idle(idle.saturating_sub(1));
+        idle > 0
+    }
+
+    /// Drops all, whoever holds them.
+    pub fn clear(&mut self) {
+        self.slots.clear();
     }
 }
 
+/// The value of a place, made now if there is none. Other threads that ask for it wait until it is made, or make it
+/// themselves if it could not be.
+pub fn get_or_make<T, E>(place: &Mutex<Option<Arc<T>>>, make: impl FnOnce() -> Result<T, E>) -> Result<Arc<T>, E> {
+    let mut value = lock(place);
+    match &*value {
+        Some(value) => Ok(value.clone()),
+        None => Ok(value.insert(Arc::new(make()?)).clone()),
+    }
+}
+
+fn is_alone<T>(value: &Arc<T>) -> bool {
+    Arc::strong_count(value) == 1
+}
+
 impl<T> Slot<T> {
-    /// Whether nobody compiles it or holds it.
-    fn is_idle(&self) -> bool {
-        let unused = |value: &Option<Arc<T>>| value.as_ref().is_none_or(|value| Arc::strong_count(value) == 1);
-        Arc::strong_count(&self.value) == 1 && self.value.try_lock().is_ok_and(|value| unused(&value))
+    /// Whether no thread makes the value, or waits for it, and it is as it should be if there is one.
+    fn is_idle(&self, value: impl Fn(&Arc<T>) -> bool) -> bool {
+        let is_free = Arc::strong_count(&self.place) == 1;
+        is_free && self.place.try_lock().is_ok_and(|found| found.as_ref().is_none_or(value))
     }
 }
 
@@ -66,29 +101,24 @@ pub fn find<T>(queue: &mut VecDeque<T>, wanted: impl FnMut(&T) -> bool) -> Optio
     queue.back()
 }
 
-/// Adds an entry to a queue of so many at the most.
-pub fn push<T>(queue: &mut VecDeque<T>, entry: T, most: usize) {
-    if queue.len() >= most {
-        queue.pop_front();
-    }
-    queue.push_back(entry);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     /// Asks for a shader and says whether it was compiled only now.
-    fn compile(shaders: &mut Shaders<u32>, wgsl: &str) -> (Arc<u32>, bool) {
-        let slot = shaders.slot(wgsl);
-        let mut value = slot.lock().unwrap();
-        let is_new = value.is_none();
-        (value.get_or_insert_with(Arc::default).clone(), is_new)
+    fn compile(shaders: &mut Slots<&'static str, u32>, wgsl: &'static str) -> (Arc<u32>, bool) {
+        let mut is_new = false;
+        let make = || {
+            is_new = true;
+            Ok::<_, ()>(0)
+        };
+        let shader = get_or_make(&shaders.place(wgsl), make).unwrap();
+        (shader, is_new)
     }
 
     #[test]
     fn shaders_that_nobody_uses_are_dropped_the_oldest_first() {
-        let mut shaders = Shaders::new(2);
+        let mut shaders = Slots::new(2);
         let (held, _) = compile(&mut shaders, "held");
         for name in ["a", "b", "a", "c"] {
             compile(&mut shaders, name);
@@ -100,17 +130,32 @@ mod tests {
         drop(held);
         compile(&mut shaders, "d");
         assert_eq!(shaders.slots.len(), 2, "as many idle ones as may be");
+        assert!(shaders.drop_oldest());
+        assert!(!compile(&mut shaders, "d").1, "the older one was dropped");
+        assert!(shaders.drop_oldest() && !shaders.drop_oldest());
+        assert_eq!(shaders.values().count(), 0);
     }
 
     #[test]
-    fn a_queue_drops_what_was_not_used_for_longest() {
-        let mut queue = VecDeque::new();
-        for entry in [1, 2, 3] {
-            push(&mut queue, entry, 3);
+    fn what_cannot_be_made_takes_no_place() {
+        let mut shaders = Slots::new(2);
+        compile(&mut shaders, "a");
+        for name in ["b", "c", "d"] {
+            assert_eq!(get_or_make(&shaders.place(name), || Err("no")), Err("no"));
         }
+        assert!(!compile(&mut shaders, "a").1, "others were dropped for it");
+        // What is in the making stays, though it is not there yet.
+        let place = shaders.place("e");
+        shaders.drop_idle(0);
+        get_or_make(&place, || Ok::<_, ()>(5)).unwrap();
+        assert!(!compile(&mut shaders, "e").1);
+    }
+
+    #[test]
+    fn what_is_found_is_the_last_to_be_dropped() {
+        let mut queue = VecDeque::from([1, 2, 3]);
         assert_eq!(find(&mut queue, |&entry| entry == 1), Some(&1));
-        push(&mut queue, 4, 3);
-        assert_eq!(queue, [3, 1, 4]);
-        assert_eq!(find(&mut queue, |&entry| entry == 2), None);
+        assert_eq!(queue, [2, 3, 1]);
+        assert_eq!(find(&mut queue, |&entry| entry == 4), None);
     }
 }

@@ -20,6 +20,8 @@ use crate::error::Result;
 use crate::pack::Section;
 use crate::shape::{Layout, MOST_ELEMENTS, Shape};
 
+pub use crate::shader::Wgsl;
+
 /// One way to compute a run of links: a shader, and the function that says how to use it.
 #[non_exhaustive]
 pub struct Kernel {
@@ -122,7 +124,7 @@ pub struct Recipe {
 #[derive(Clone, Debug)]
 pub struct Pass {
     /// The complete shader; its entry point is `main`.
-    pub wgsl: String,
+    pub wgsl: Wgsl,
     /// What is bound at bindings 1, 2, …; binding 0 is the parameter block.
     pub operands: Vec<Operand>,
     /// The numbers that change with the image size.

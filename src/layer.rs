@@ -1,56 +1,50 @@
 //! Layers: a chain with its weights on a device, for inputs of any size.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+mod kept;
+
+use std::sync::Arc;
 
 use crate::chain::Chain;
-use crate::device::{Device, lock};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::gpu::GpuConv;
-use crate::kept;
-use crate::plan::{Bound, PackedWeights, Plan, check_tensors};
+use crate::plan::{Bound, Plan, check_tensors};
 use crate::planner::{self, Choice, Schedule};
 use crate::reference::{Weights, check_weights};
 use crate::shape::{Layout, Shape};
 use crate::tensor::Tensor;
 
-/// Plans that a layer keeps: one for each input size; what was not used for longest is dropped first.
-const MOST_PLANS: usize = 64;
-/// Pairs of tensors whose bind groups a layer keeps for [`Layer::encode`]; they keep the tensors alive.
-const MOST_BINDINGS: usize = 16;
+pub use kept::Kept;
+use kept::{MOST_BYTES, Planned};
 
 /// A chain of convolutions with its weights, made by [`GpuConv`].
 ///
 /// It takes inputs of any batch, height and width, in either layout; the output has the input's layout. The
-/// plan of a size is made at its first use and kept, with its workspace, until 64 other sizes were used since.
+/// plan of a size is made at its first use and kept; [`GpuConv`] says for how long. While a thread makes one, others that
+/// use the layer go on, unless they need the same.
 pub struct Layer {
     gpu: GpuConv,
     chain: Chain,
     choice: Choice,
     weights: Vec<(Vec<f32>, Option<Vec<f32>>)>,
-    packed: PackedWeights,
-    plans: Mutex<VecDeque<Arc<Planned>>>,
-    bindings: Mutex<VecDeque<(Tensors, BoundLayer)>>,
+    kept: Arc<Kept>,
 }
 
-/// How inputs of one size are computed.
-struct Planned {
-    input: Shape,
-    layout: Layout,
-    /// The plans for the batch, each with the first image that it is for: one, unless a binding holds less.
-    bands: Vec<(u32, Arc<Plan>)>,
-}
-
-/// Input, residual and output.
-type Tensors = (Tensor, Option<Tensor>, Tensor);
-
-/// A layer bound to its tensors, ready to be recorded any number of times.
+/// A layer bound to its tensors, ready to be recorded any number of times, also when the layer is gone. It keeps the
+/// tensors, the layer's weights and the device's workspace as it was when the layer was bound.
 ///
 /// It records and asks nothing, neither whether the device was lost since nor whether a tensor's buffer was destroyed.
 /// If one was, recording does nothing wrong, but the device refuses the encoder when it is submitted: an error for its
 /// handlers, by which wgpu panics if there are none. [`Layer::encode`] does ask.
 #[derive(Clone)]
-pub struct BoundLayer(Arc<[Bound]>);
+pub struct BoundLayer(Arc<Binding>);
+
+struct Binding {
+    bands: Vec<Bound>,
+    workspace: Vec<wgpu::Buffer>,
+    /// So that the layer counts it as used.
+    _plan: Arc<Planned>,
+}
 
 impl BoundLayer {
     /// Records the layer into an encoder, in a compute pass of its own. Allocates nothing and submits nothing.
@@ -61,7 +55,11 @@ impl BoundLayer {
 
     /// Records the layer into a compute pass of the caller's, beside other work.
     pub fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>) {
-        self.0.iter().for_each(|band| band.dispatch(pass));
+        self.0.bands.iter().for_each(|band| band.dispatch(pass));
+    }
+
+    fn workspace(&self) -> &[wgpu::Buffer] {
+        &self.0.workspace
     }
 }
 
@@ -69,16 +67,10 @@ impl Layer {
     pub(crate) fn new(gpu: &GpuConv, chain: Chain, weights: &[Weights<'_>], choice: Choice) -> Result<Self> {
         check_weights(&chain, weights)?;
         gpu.shared().check_lost()?;
+        let kept = Arc::default();
+        gpu.shared().watch_layer(&kept);
         let owned = |weights: &Weights<'_>| (weights.weight.to_vec(), weights.bias.map(<[f32]>::to_vec));
-        Ok(Self {
-            gpu: gpu.clone(),
-            chain,
-            choice,
-            weights: weights.iter().map(owned).collect(),
-            packed: PackedWeights::default(),
-            plans: Mutex::default(),
-            bindings: Mutex::default(),
-        })
+        Ok(Self { gpu: gpu.clone(), chain, choice, weights: weights.iter().map(owned).collect(), kept })
     }
 
     /// Fixes how inputs of a size are computed, whatever the planner would choose.
@@ -87,9 +79,7 @@ impl Layer {
     /// What the device says.
     pub(crate) fn fix(&self, input: Shape, layout: Layout, schedule: Schedule) -> Result<()> {
         let bands = vec![(0, Arc::new(self.compile(input, schedule)?))];
-        let mut plans = lock(&self.plans);
-        plans.retain(|plan| plan.input != input || plan.layout != layout);
-        plans.push_back(Arc::new(Planned { input, layout, bands }));
+        self.kept.fix(input, layout, Planned::new(bands));
         Ok(())
     }
 
@@ -172,7 +162,8 @@ impl Layer {
     }
 
     /// Records the layer into the caller's encoder. Nothing is submitted; nothing is allocated on the device either from the
-    /// second time on with the same tensors, for their bind groups are kept (of the last 16 pairs).
+    /// second time on with the same tensors, for their bind groups are kept (of the last 16 pairs, and until a larger input
+    /// of some layer makes the workspace grow that all layers share; [`Layer::bind`] is for ever).
     ///
     /// ```
     /// use gpuconv::{Conv2d, GpuConv, Layout, Weights};
@@ -219,22 +210,20 @@ impl Layer {
         residual: Option<&Tensor>,
         output: &Tensor,
     ) -> Result<()> {
-        self.gpu.shared().check_lost()?;
+        let device = self.gpu.shared();
+        device.check_lost()?;
         // Bind groups that are kept do not say that a buffer is gone.
         for (name, tensor) in [("input", Some(input)), ("residual", residual), ("output", Some(output))] {
-            tensor.map_or(Ok(()), |tensor| tensor.check_there(name, self.gpu.shared()))?;
+            tensor.map_or(Ok(()), |tensor| tensor.check_there(name, device))?;
         }
-        let mut bindings = lock(&self.bindings);
-        let known = kept::find(&mut bindings, |((known_input, known_residual, known_output), _)| {
-            known_input == input && known_residual.as_ref() == residual && known_output == output
-        });
-        if let Some((_, bound)) = known {
+        let tensors = (input.clone(), residual.cloned(), output.clone());
+        if let Some(bound) = self.kept.binding(&tensors) {
             bound.encode(encoder);
             return Ok(());
         }
         let bound = self.bind(input, residual, output)?;
         bound.encode(encoder);
-        kept::push(&mut bindings, ((input.clone(), residual.cloned(), output.clone()), bound), MOST_BINDINGS);
+        self.kept.keep(tensors, bound, |workspace| device.shares(workspace));
         Ok(())
     }
 
@@ -252,22 +241,29 @@ impl Layer {
         let shapes = self.chain.shapes(input.shape())?;
         let outputs = [self.chain.outside_residual().map_or(0, |link| link + 1), shapes.len() - 1].map(|at| shapes[at]);
         check_tensors(device, outputs, input, residual, output)?;
+        let workspace = device.workspace(&plan.workspace)?;
         let bind = |(first, band): &(u32, Arc<Plan>)| {
             let images = |tensor: &Tensor| tensor.images(*first, band.input().batch);
-            Bound::new(device, band.clone(), &images(input), residual.map(images).as_ref(), &images(output))
+            let residual = residual.map(images);
+            Bound::new(device, band.clone(), &workspace, &images(input), residual.as_ref(), &images(output))
         };
-        Ok(BoundLayer(plan.bands.iter().map(bind).collect::<Result<_>>()?))
+        let bands = plan.bands.iter().map(bind).collect::<Result<_>>()?;
+        Ok(BoundLayer(Arc::new(Binding { bands, workspace, _plan: plan })))
     }
 
-    /// The plan of an input size, made now if it was not before. The lock is held meanwhile, so that two threads
-    /// make a plan once.
+    /// The plan of an input size, made now if it was not before.
     fn plan(&self, input: Shape, layout: Layout) -> Result<Arc<Planned>> {
-        let mut plans = lock(&self.plans);
-        if let Some(plan) = kept::find(&mut plans, |plan| plan.input == input && plan.layout == layout) {
-            return Ok(plan.clone());
+        let mut is_new = false;
+        let plan = self.kept.plan(input, layout, || {
+            let bands = self.make_bands(input, layout)?;
+            is_new = true;
+            log::debug!("planned {} links on {input}, {layout}", self.chain.links().len());
+            Ok(Planned::new(bands))
+        })?;
+        if is_new {
+            self.kept.trim(&plan, MOST_BYTES);
+            self.gpu.shared().fit_workspace();
         }
-        let plan = Arc::new(Planned { input, layout, bands: self.make_bands(input, layout)? });
-        kept::push(&mut plans, plan.clone(), MOST_PLANS);
         Ok(plan)
     }
 
@@ -310,6 +306,13 @@ impl Layer {
         let shapes = self.chain.shapes(input)?;
         let weights: Vec<_> =
             self.weights.iter().map(|(weight, bias)| Weights { weight, bias: bias.as_deref() }).collect();
-        Plan::new(self.gpu.shared(), &self.chain, &weights, &self.packed, shapes, schedule)
+        Plan::new(self.gpu.shared(), &self.chain, &weights, &self.kept.packed, shapes, schedule)
+    }
+}
+
+impl Drop for Layer {
+    fn drop(&mut self) {
+        self.kept.clear();
+        self.gpu.shared().fit_workspace();
     }
 }

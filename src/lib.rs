@@ -99,6 +99,7 @@ mod identity;
 mod kept;
 pub mod kernels;
 mod layer;
+mod memory;
 pub mod nets;
 pub mod pack;
 mod pipelines;

@@ -112,7 +112,8 @@ impl Packing {
 
 /// Sections one after the other, and where each starts, in elements.
 pub fn sections(links: &[Conv2d], packings: &[(usize, Packing)]) -> (Vec<Section>, Vec<u64>) {
-    let (mut sections, mut offsets, mut end) = (Vec::new(), Vec::new(), 0);
+    let count = packings.len();
+    let (mut sections, mut offsets, mut end) = (Vec::with_capacity(count), Vec::with_capacity(count), 0);
     for &(link, packing) in packings {
         let len = packing.len(&links[link]).next_multiple_of(4);
         sections.push(Section { link, packing, len });

@@ -61,8 +61,13 @@ impl GpuConv {
     fn compile_all(&self, schedules: Vec<Schedule>) -> Result<()> {
         let (mut passes, mut seen) = (Vec::new(), HashSet::new());
         for recipe in schedules.into_iter().flat_map(|schedule| schedule.steps).map(|step| step.recipe) {
-            let distinct = recipe.passes.into_iter().filter(|pass| seen.insert(pass.wgsl.clone()));
-            passes.extend(distinct.map(|pass| (recipe.name.clone(), pass)));
+            for mut pass in recipe.passes {
+                let wgsl = pass.wgsl.text();
+                if seen.insert(wgsl.clone()) {
+                    pass.wgsl = wgsl.into();
+                    passes.push((recipe.name.clone(), pass));
+                }
+            }
         }
         let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
         let work = || {

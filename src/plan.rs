@@ -1,11 +1,11 @@
 //! Plans: a schedule compiled for a device, with its weights and workspace in place.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use crate::chain::Chain;
 use crate::device::{Device, Pipeline, lock};
 use crate::error::{Error, Result};
+use crate::kept::{Slots, get_or_make};
 use crate::kernels::{Operand, fold};
 use crate::pack::{self, Section};
 use crate::planner::Schedule;
@@ -14,16 +14,16 @@ use crate::shape::Shape;
 use crate::tensor::Tensor;
 use crate::workspace::{Part, Span};
 
-/// Packed weight buffers, by the run's first link and the sections: layers of all image sizes share them.
-pub type PackedWeights = Mutex<HashMap<(usize, Vec<Section>), wgpu::Buffer>>;
+/// Packed weight buffers, by the run's first link and the sections: plans of all image sizes share them.
+pub type PackedWeights = Mutex<Slots<(usize, Vec<Section>), wgpu::Buffer>>;
 
-/// What a layer needs to compute one input size: everything but the caller's tensors.
+/// What a layer needs to compute one input size: everything but the caller's tensors and the workspace, whose sizes are in
+/// the schedule.
 pub struct Plan {
     pub schedule: Schedule,
     pub shapes: Vec<Shape>,
     passes: Vec<PlannedPass>,
     params: wgpu::Buffer,
-    workspace: Vec<wgpu::Buffer>,
 }
 
 struct PlannedPass {
@@ -41,18 +41,18 @@ enum Slot {
     Input,
     Output,
     Residual,
-    Weights(wgpu::Buffer),
+    Weights(Arc<wgpu::Buffer>),
     Workspace(Span),
 }
 
-/// A plan bound to its tensors: to encode it allocates nothing.
+/// A plan bound to its tensors and a workspace: to encode it allocates nothing.
 pub struct Bound {
     plan: Arc<Plan>,
     groups: Vec<wgpu::BindGroup>,
 }
 
 impl Plan {
-    /// Compiles the shaders, packs the weights and makes the buffers of a schedule.
+    /// Compiles the shaders, packs the weights and writes the parameters of a schedule.
     pub fn new(
         device: &Device,
         chain: &Chain,
@@ -61,9 +61,6 @@ impl Plan {
         shapes: Vec<Shape>,
         schedule: Schedule,
     ) -> Result<Self> {
-        let storage = wgpu::BufferUsages::STORAGE;
-        let buffers = schedule.workspace.buffers().iter();
-        let workspace = buffers.map(|&bytes| device.buffer("workspace", bytes, storage)).collect::<Result<_>>()?;
         let last = shapes.len() - 1;
         let part = |part| match schedule.workspace.span(part) {
             Some(span) => Ok(Slot::Workspace(span)),
@@ -111,7 +108,20 @@ impl Plan {
             }
         }
         let params = device.buffer_with("parameters", &params, wgpu::BufferUsages::UNIFORM)?;
-        Ok(Self { schedule, shapes, passes, params, workspace })
+        Ok(Self { schedule, shapes, passes, params })
+    }
+
+    /// The weights that it reads, some more than once.
+    pub fn weights(&self) -> impl Iterator<Item = &Arc<wgpu::Buffer>> {
+        self.passes.iter().flat_map(|pass| &pass.slots).filter_map(|slot| match slot {
+            Slot::Weights(weights) => Some(weights),
+            _ => None,
+        })
+    }
+
+    /// Bytes of its parameters.
+    pub fn parameters(&self) -> u64 {
+        self.params.size()
     }
 
     pub fn input(&self) -> Shape {
@@ -131,21 +141,18 @@ fn packed_weights(
     first: usize,
     links: std::ops::Range<usize>,
     sections: &[Section],
-) -> Result<Option<wgpu::Buffer>> {
+) -> Result<Option<Arc<wgpu::Buffer>>> {
     if sections.is_empty() {
         return Ok(None);
     }
-    let mut packed = lock(packed);
-    let key = (first, sections.to_vec());
-    if let Some(buffer) = packed.get(&key) {
-        return Ok(Some(buffer.clone()));
-    }
-    let (convs, of_chain) = chain.run(links.clone()).ok_or_else(|| {
-        Error::Internal(format!("weights are to be packed for links {links:?}, which are not all convolutions"))
+    let place = lock(packed).place((first, sections.to_vec()));
+    let buffer = get_or_make(&place, || {
+        let (convs, of_chain) = chain.run(links.clone()).ok_or_else(|| {
+            Error::Internal(format!("weights are to be packed for links {links:?}, which are not all convolutions"))
+        })?;
+        let values = pack::buffer(&convs, &weights[of_chain], sections);
+        device.buffer_with("weights", bytemuck::cast_slice(&values), wgpu::BufferUsages::STORAGE)
     })?;
-    let values = pack::buffer(&convs, &weights[of_chain], sections);
-    let buffer = device.buffer_with("weights", bytemuck::cast_slice(&values), wgpu::BufferUsages::STORAGE)?;
-    packed.insert(key, buffer.clone());
     Ok(Some(buffer))
 }
 
@@ -182,10 +189,11 @@ pub fn check_tensors(
 }
 
 impl Bound {
-    /// Makes the bind groups of a plan and its tensors, which were checked.
+    /// Makes the bind groups of a plan, its tensors, which were checked, and a workspace that is large enough for it.
     pub fn new(
         device: &Device,
         plan: Arc<Plan>,
+        workspace: &[wgpu::Buffer],
         input: &Tensor,
         residual: Option<&Tensor>,
         output: &Tensor,
@@ -193,7 +201,7 @@ impl Bound {
         if plan.output().is_empty() {
             return Ok(Self { plan, groups: Vec::new() });
         }
-        let bind = |pass| bind(device, &plan, pass, input, residual, output);
+        let bind = |pass| bind(device, &plan, pass, workspace, input, residual, output);
         let groups = device.scoped(|| plan.passes.iter().map(bind).collect::<Result<_>>())??;
         Ok(Self { plan, groups })
     }
@@ -213,6 +221,7 @@ fn bind(
     device: &Device,
     plan: &Plan,
     pass: &PlannedPass,
+    workspace: &[wgpu::Buffer],
     input: &Tensor,
     residual: Option<&Tensor>,
     output: &Tensor,
@@ -233,7 +242,7 @@ fn bind(
             },
             Slot::Weights(buffer) => buffer.as_entire_binding(),
             Slot::Workspace(span) => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                buffer: &plan.workspace[span.buffer],
+                buffer: &workspace[span.buffer],
                 offset: span.offset,
                 size: std::num::NonZeroU64::new(span.bytes),
             }),

@@ -3,12 +3,12 @@
 mod bands;
 mod cut;
 pub mod model;
+mod refused;
 
 use std::sync::Arc;
 
 use crate::caps::Caps;
 use crate::chain::Chain;
-use crate::device::Refused;
 use crate::error::{Error, Result};
 use crate::kernels::{KERNELS, POOL, Recipe, Run, Unsupported};
 use crate::profile::Profile;
@@ -19,6 +19,7 @@ pub(crate) use bands::band_inputs;
 pub use bands::images_at_once;
 use cut::{Wanted, is_called};
 use model::Parts;
+pub(crate) use refused::Refused;
 
 /// What the caller says about the choice of kernels.
 ///
@@ -267,7 +268,7 @@ impl Planner<'_> {
     /// # Errors
     /// What [`Chain::shapes`] says; [`Error::NoKernel`] with every kernel's reason; [`Error::UnknownKernel`].
     pub fn schedule(&self, chain: &Chain, input: Shape, layout: Layout, choice: &Choice) -> Result<Schedule> {
-        self.schedule_without(&Refused::new(), chain, input, layout, choice)
+        self.schedule_without(&Refused::default(), chain, input, layout, choice)
     }
 
     /// The cheapest schedule without shaders that the driver refused.
@@ -283,7 +284,7 @@ impl Planner<'_> {
         let considered = self.consider(chain, &shapes, layout, refused);
         let wanted = Wanted::new(choice);
         if let Err(unknown) = check_names(&considered, wanted.names()) {
-            let without_refusals = self.consider(chain, &shapes, layout, &Refused::new());
+            let without_refusals = self.consider(chain, &shapes, layout, &Refused::default());
             check_names(&without_refusals, wanted.names()).map_err(|_| unknown)?;
             let rejected = wanted.names().iter().map(|name| (name.to_string(), Unsupported::Refused)).collect();
             return Err(Error::NoKernel {
@@ -305,7 +306,7 @@ impl Planner<'_> {
     /// # Errors
     /// As [`Planner::schedule`].
     pub fn alternatives(&self, chain: &Chain, input: Shape, layout: Layout) -> Result<Vec<Schedule>> {
-        self.alternatives_without(&Refused::new(), chain, input, layout)
+        self.alternatives_without(&Refused::default(), chain, input, layout)
     }
 
     /// The same without shaders that the driver refused.
@@ -340,10 +341,7 @@ impl Planner<'_> {
 
 /// The recipes whose shaders the driver has not refused.
 fn accepted(mut recipes: Vec<Recipe>, refused: &Refused) -> Result<Vec<Recipe>, Unsupported> {
-    if refused.is_empty() {
-        return Ok(recipes);
-    }
-    recipes.retain(|recipe| recipe.passes.iter().all(|pass| !refused.contains(&pass.wgsl)));
+    recipes.retain(|recipe| !refused.has(recipe));
     if recipes.is_empty() { Err(Unsupported::Refused) } else { Ok(recipes) }
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::gpu::GpuConv;
-use crate::kernels::{Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, fold};
+use crate::kernels::{Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Wgsl, fold};
 use crate::planner::model::Rates;
 use crate::shader::{CONV, Shader};
 use crate::timer::Timer;
@@ -63,9 +63,11 @@ pub fn probe(gpu: &GpuConv) -> Result<Rates> {
 /// What is run: arithmetic, loads, and loads from workgroup memory.
 #[doc(hidden)]
 pub fn passes(workgroups: u64) -> [Pass; 3] {
-    let shader = |text: &str| Shader::new(text).add(CONV).constants(&[("ELEMENTS", ELEMENTS.into())]).text();
-    let pass = |wgsl: String, workgroup_memory: u32| Pass {
-        wgsl,
+    fn shader(text: &str) -> String {
+        Shader::new(text).add(CONV).constants(&[("ELEMENTS", ELEMENTS.into())]).text()
+    }
+    let pass = |wgsl: fn() -> String, workgroup_memory: u32| Pass {
+        wgsl: Wgsl::new(wgsl),
         operands: vec![Operand::Input, Operand::Output],
         params: Params { batch: 1, ..Params::default() },
         workgroup: WORKGROUP,
@@ -74,11 +76,11 @@ pub fn passes(workgroups: u64) -> [Pass; 3] {
         sums: 4 * SUMS,
         registers: 4 * SUMS + REGISTERS_FOR_ADDRESSES,
     };
-    let sum = include_str!("../shaders/probe_sum.wgsl");
+    const SUM: &str = include_str!("../shaders/probe_sum.wgsl");
     [
-        pass(shader(include_str!("../shaders/probe_arithmetic.wgsl")) + &step_of(), 0),
-        pass(shader(include_str!("../shaders/probe_loads.wgsl")) + sum, 0),
-        pass(shader(include_str!("../shaders/probe_shared.wgsl")) + sum, ELEMENTS * 4),
+        pass(|| shader(include_str!("../shaders/probe_arithmetic.wgsl")) + &step_of(), 0),
+        pass(|| shader(include_str!("../shaders/probe_loads.wgsl")) + SUM, 0),
+        pass(|| shader(include_str!("../shaders/probe_shared.wgsl")) + SUM, ELEMENTS * 4),
     ]
 }
 

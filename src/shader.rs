@@ -1,9 +1,9 @@
 //! The one place where WGSL text is put together: files and generated declarations, one after the other.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
+use std::sync::Arc;
 
 use crate::conv::{Activation, Conv2d, Residual};
-use crate::kernels::Run;
 use crate::shape::Layout;
 
 /// The components of a `vec4`.
@@ -43,6 +43,35 @@ pub const CLAMP_BITS: &str = include_str!("../shaders/clamp_bits.wgsl");
 /// What reads and writes 64-bit integers needs.
 pub const PAIRS: &str = include_str!("../shaders/pairs.wgsl");
 
+/// WGSL, a whole shader or a part of one, that is made when it is asked for: a planner looks at hundreds of shaders, of
+/// which a few run. Clones are cheap and share how it is made.
+#[derive(Clone)]
+pub struct Wgsl(Arc<dyn Fn() -> Arc<str> + Send + Sync>);
+
+impl Wgsl {
+    /// What a function makes, the same at every call.
+    pub fn new(make: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        Self(Arc::new(move || make().into()))
+    }
+
+    /// The text. It is not kept: compiled shaders are, by their texts, and what is not compiled nobody asks for twice.
+    pub fn text(&self) -> Arc<str> {
+        (self.0)()
+    }
+}
+
+impl From<Arc<str>> for Wgsl {
+    fn from(text: Arc<str>) -> Self {
+        Self(Arc::new(move || text.clone()))
+    }
+}
+
+impl fmt::Debug for Wgsl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Wgsl").finish_non_exhaustive()
+    }
+}
+
 /// A shader in the making: WGSL files, the kernel's first so that naga's line numbers are its own.
 pub struct Shader {
     text: String,
@@ -61,6 +90,11 @@ impl Shader {
         self
     }
 
+    /// Appends some.
+    pub fn add_all(self, files: &[&str]) -> Self {
+        files.iter().fold(self, |shader, file| shader.add(file))
+    }
+
     /// Appends `const NAME: u32 = VALUE;` for each.
     pub fn constants(mut self, constants: &[(&str, u64)]) -> Self {
         for (name, value) in constants {
@@ -76,8 +110,8 @@ impl Shader {
     }
 
     /// Appends what all kernels share, and the epilogue of a run's last link.
-    pub fn finish(self, run: &Run<'_>) -> String {
-        self.add(EPILOGUE).add(&epilogue(run.last())).finish_without_epilogue()
+    pub fn finish(self, last: &Conv2d) -> String {
+        self.add(EPILOGUE).add(&epilogue(last)).finish_without_epilogue()
     }
 
     /// Appends what all kernels share.
@@ -122,8 +156,8 @@ pub fn window(layout: Layout) -> &'static str {
 }
 
 /// Whether a link has a bias, as the shaders ask.
-pub fn has_bias(conv: &Conv2d) -> String {
-    format!("const HAS_BIAS: bool = {};\n", conv.bias)
+pub fn has_bias(conv: &Conv2d) -> &'static str {
+    if conv.bias { "const HAS_BIAS: bool = true;\n" } else { "const HAS_BIAS: bool = false;\n" }
 }
 
 /// What of the epilogue depends on the link: the activation and the residual. A clamp's bounds are parameters, so that

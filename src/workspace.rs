@@ -89,7 +89,7 @@ impl Workspace {
         Some(Span { buffer: place.buffer, offset: place.offset, bytes: self.sizes[value] })
     }
 
-    /// The sizes of its buffers, bytes.
+    /// The sizes of its buffers, bytes, the largest first.
     pub fn buffers(&self) -> &[u64] {
         &self.arrangement.buffers
     }

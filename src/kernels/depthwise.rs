@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::ops::Range;
 
 use super::{
-    Kernel, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Work, compulsory_bytes, fitting,
+    Kernel, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, compulsory_bytes, fitting,
     single_pass_operands,
 };
 use crate::caps::Caps;
@@ -57,8 +57,9 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 }
 
 /// How a strip of a link goes down its rows.
-struct Strip<'a> {
-    link: &'a Conv2d,
+struct Strip {
+    link: Conv2d,
+    layout: Layout,
     rows: u32,
     width: u32,
     /// The input columns under a strip, from its first.
@@ -76,8 +77,8 @@ struct Strip<'a> {
     weights_in_array: bool,
 }
 
-impl<'a> Strip<'a> {
-    fn new(run: &Run<'a>, caps: &Caps, [rows, width]: [u32; 2]) -> Self {
+impl Strip {
+    fn new(run: &Run<'_>, caps: &Caps, [rows, width]: [u32; 2]) -> Self {
         let link = run.last();
         // A strip starts at an even output, so its first input is as even as the padding; it then starts one
         // column earlier.
@@ -90,7 +91,8 @@ impl<'a> Strip<'a> {
         let columns = (0..width).flat_map(|output| (0..link.kernel_size[1]).map(move |tap| column(output, tap)));
         let window = (link.kernel_size[0] - 1) * link.dilation[0] + 1;
         Self {
-            link,
+            link: link.clone(),
+            layout: run.layout,
             rows,
             width,
             columns: columns.collect(),
@@ -150,8 +152,34 @@ impl<'a> Strip<'a> {
         (self.loaded().count() * self.loads().len()) as u64 + self.link.fan_in() + u64::from(self.width)
     }
 
+    /// The whole shader, whose workgroups have so many invocations of so many channels.
+    fn wgsl(&self, workgroup: u32, lanes: u32) -> String {
+        let (value, output_file, store_value) = match lanes {
+            1 if self.output_pairs => ("f32", shader::OUTPUT_PAIRS, ""),
+            1 => ("f32", shader::OUTPUT_SCALAR, "fn store_value(at: u32, sum: Value) { store(at, sum); }\n"),
+            _ => (
+                "vec4<f32>",
+                shader::OUTPUT_VEC4,
+                "fn store_value(at: u32, sum: Value) { store4(vec4<u32>(at * 4u), vec4<bool>(true), sum); }\n",
+            ),
+        };
+        let input = if self.pairs { "u64" } else { "Value" };
+        let input = format!("@group(0) @binding(1) var<storage, read> input: array<{input}>;\n");
+        Shader::new(include_str!("../../shaders/depthwise.wgsl"))
+            .add(shader::strides(self.layout))
+            .add(output_file)
+            .add(if self.pairs || self.output_pairs { shader::PAIRS } else { "" })
+            .add(&format!("alias Value = {value};\n{input}"))
+            .add(store_value)
+            .add(&self.compute())
+            .constants(&shader::geometry(&self.link))
+            .constants(&[("TILE_WIDTH", self.width.into()), ("WORKGROUP", workgroup.into())])
+            .finish(&self.link)
+    }
+
     /// `compute_strip`, written out.
-    fn wgsl(&self, layout: Layout) -> String {
+    fn compute(&self) -> String {
+        let layout = self.layout;
         let mut text = String::from("fn compute_strip(strip: Strip) {\n");
         let _ = writeln!(text, "    let last_row = i32(params.in_height) - 1;");
         let _ = writeln!(text, "    let last_column = i32(params.in_width) - 1;");
@@ -286,28 +314,6 @@ fn recipe(run: &Run<'_>, caps: &Caps, [rows, width]: [u32; 2], lanes: u32) -> Re
     let channels = link.out_channels / lanes;
     let items = u64::from(tiles[0]) * u64::from(tiles[1]) * u64::from(channels) * u64::from(output.batch);
 
-    let (value, output_file, store_value) = match lanes {
-        1 if strip.output_pairs => ("f32", shader::OUTPUT_PAIRS, ""),
-        1 => ("f32", shader::OUTPUT_SCALAR, "fn store_value(at: u32, sum: Value) { store(at, sum); }\n"),
-        _ => (
-            "vec4<f32>",
-            shader::OUTPUT_VEC4,
-            "fn store_value(at: u32, sum: Value) { store4(vec4<u32>(at * 4u), vec4<bool>(true), sum); }\n",
-        ),
-    };
-    let input = if strip.pairs { "u64" } else { "Value" };
-    let mut constants = shader::geometry(link);
-    constants.extend([("TILE_WIDTH", width.into()), ("WORKGROUP", workgroup.into())]);
-    let wgsl = Shader::new(include_str!("../../shaders/depthwise.wgsl"))
-        .add(shader::strides(run.layout))
-        .add(output_file)
-        .add(if strip.pairs || strip.output_pairs { shader::PAIRS } else { "" })
-        .add(&format!("alias Value = {value};\n@group(0) @binding(1) var<storage, read> input: array<{input}>;\n"))
-        .add(store_value)
-        .add(&strip.wgsl(run.layout))
-        .constants(&constants)
-        .finish(run);
-
     let values = items as f64 * f64::from(lanes);
     let rows_each = f64::from(rows.min(output.height));
     let steps = rows_each + f64::from(strip.lead());
@@ -315,8 +321,9 @@ fn recipe(run: &Run<'_>, caps: &Caps, [rows, width]: [u32; 2], lanes: u32) -> Re
     let taps_loaded = link.fan_in() as f64 * if strip.keeps_rows() { 1.0 } else { rows_each };
     let outputs = rows_each * f64::from(width);
     let stores = outputs / if strip.output_pairs { 2.0 } else { 1.0 };
+    let registers = strip.registers() as u32;
     let pass = Pass {
-        wgsl,
+        wgsl: Wgsl::new(move || strip.wgsl(workgroup, lanes)),
         operands: single_pass_operands(run),
         params: Params {
             tiles_x: tiles[1],
@@ -333,7 +340,7 @@ fn recipe(run: &Run<'_>, caps: &Caps, [rows, width]: [u32; 2], lanes: u32) -> Re
         workgroups: items.div_ceil(workgroup.into()),
         workgroup_memory: 0,
         sums: width * lanes,
-        registers: strip.registers() as u32 * lanes + REGISTERS_FOR_ADDRESSES,
+        registers: registers * lanes + REGISTERS_FOR_ADDRESSES,
     };
     Recipe {
         name: format!("depthwise/{rows}x{width}{}", if lanes == 4 { "x4" } else { "" }),

@@ -1,7 +1,7 @@
 //! `direct`: any link there is, by the definition of convolution.
 
 use super::{
-    Kernel, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Work, compulsory_bytes, fitting,
+    Kernel, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, compulsory_bytes, fitting,
     single_pass_operands,
 };
 use crate::caps::Caps;
@@ -34,13 +34,16 @@ fn recipe(run: &Run<'_>, block: u32) -> Recipe {
     let items = u64::from(tiles_x) * u64::from(output.height) * channel_blocks * u64::from(output.batch);
     let depth = link.fan_in();
 
-    let wgsl = Shader::new(include_str!("../../shaders/direct.wgsl"))
-        .add(shader::strides(run.layout))
-        .add(shader::OUTPUT_SCALAR)
-        .add(block_declarations(block))
-        .constants(&shader::geometry(link))
-        .constants(&[("BLOCK", block.into()), ("WORKGROUP", WORKGROUP.into())])
-        .finish(run);
+    let (conv, layout) = (link.clone(), run.layout);
+    let wgsl = Wgsl::new(move || {
+        Shader::new(include_str!("../../shaders/direct.wgsl"))
+            .add(shader::strides(layout))
+            .add(shader::OUTPUT_SCALAR)
+            .add(block_declarations(block))
+            .constants(&shader::geometry(&conv))
+            .constants(&[("BLOCK", block.into()), ("WORKGROUP", WORKGROUP.into())])
+            .finish(&conv)
+    });
 
     let (items_f, depth_f, block_f) = (items as f64, depth as f64, f64::from(block));
     let pass = Pass {

@@ -4,7 +4,7 @@ pub mod registers;
 pub mod tiled;
 pub mod window;
 
-use super::{Params, Run, Unsupported};
+use super::{Params, Run, Unsupported, Wgsl};
 use crate::conv::Conv2d;
 use crate::pack::{self, Order, Packing, Section, sections};
 use crate::shader::{self, Shader};
@@ -26,7 +26,7 @@ pub struct Source {
     /// The kernel's name.
     pub kernel: &'static str,
     /// The source's file with `place` and `fetch`, and whatever else it needs.
-    pub wgsl: String,
+    pub wgsl: Wgsl,
     /// How its values come.
     pub fetch: Fetch,
     /// What `k` counts.
@@ -48,7 +48,7 @@ pub struct Source {
 
 impl Source {
     /// A source whose values are loaded as they are, for a run's only link.
-    pub fn loaded(kernel: &'static str, wgsl: String, fetch: Fetch, order: Order) -> Self {
+    pub fn loaded(kernel: &'static str, wgsl: Wgsl, fetch: Fetch, order: Order) -> Self {
         Self {
             kernel,
             wgsl,
@@ -87,7 +87,7 @@ pub struct Product<'a> {
     pub weights: Vec<Section>,
     pub params: Params,
     /// All declarations but those of the tile.
-    pub wgsl: String,
+    pub wgsl: Wgsl,
     pub padded_depth: u64,
 }
 
@@ -110,16 +110,17 @@ pub fn product<'a>(run: &Run<'a>, source: &Source, block: u32, k_align: u32) -> 
         bias_at: offsets.get(panels_at + 1).copied().unwrap_or(0) as u32,
         ..Params::of(run).grouped(link, block)
     };
-    let mut constants: Vec<_> =
-        source.before.iter().zip(&offsets).map(|(&(_, _, name), &offset)| (name, offset / 4)).collect();
-    constants.push(("TILE_CHANNELS", block.into()));
+    let before = source.before.iter().zip(&offsets).map(|(&(_, _, name), &offset)| (name, offset / 4));
+    let constants: Vec<_> = before.chain([("TILE_CHANNELS", block.into())]).collect();
     let is_padded = padded_depth != link.fan_in();
-    let wgsl = Shader::new(&format!("const DEPTH_IS_PADDED: bool = {is_padded};\n")).constants(&constants).text();
+    let wgsl = Wgsl::new(move || {
+        Shader::new(&format!("const DEPTH_IS_PADDED: bool = {is_padded};\n")).constants(&constants).text()
+    });
     Product { link, weights, params, wgsl, padded_depth }
 }
 
 /// The files that read the input and write the output, as their alignment allows.
-pub fn access(run: &Run<'_>, source: &Source, pairs: bool) -> String {
+pub fn access(run: &Run<'_>, source: &Source, pairs: bool) -> [&'static str; 5] {
     let output = run.output();
     let nchw = include_str!("../../shaders/product_nchw.wgsl");
     let (aligned_output, [pixels, product]) = match (run.layout, source.fetch) {
@@ -149,5 +150,5 @@ pub fn access(run: &Run<'_>, source: &Source, pairs: bool) -> String {
         Fetch::Rows { .. } => "",
     };
     let output = if aligned_output { shader::OUTPUT_VEC4 } else { shader::OUTPUT_SCALAR };
-    Shader::new(product).add(pixels).add(input).add(output).add(&shader::has_bias(run.last())).text()
+    [product, pixels, input, output, shader::has_bias(run.last())]
 }

@@ -8,7 +8,7 @@ use super::gemm::registers::{self, Block};
 use super::gemm::tiled::{self, TILES, TILES_OF_GATHERED, Tile};
 use super::gemm::window::{self, Lines};
 use super::gemm::{self, Fetch, Source};
-use super::{Kernel, Recipe, Run, Unsupported, fitting};
+use super::{Kernel, Recipe, Run, Unsupported, Wgsl, fitting};
 use crate::caps::Caps;
 use crate::conv::Conv2d;
 use crate::pack::Order;
@@ -100,7 +100,9 @@ fn taps(run: &Run<'_>, kernel: &'static str, tile: Tile) -> Option<Source> {
         Layout::Nchw => (include_str!("../../shaders/source_taps_nchw.wgsl"), false),
         Layout::Nhwc => (include_str!("../../shaders/source_taps_nhwc.wgsl"), channels.is_multiple_of(4)),
     };
-    let wgsl = Shader::new(file).add(shader::window(run.layout)).constants(&shader::geometry(link)).text();
+    let (conv, layout) = (link.clone(), run.layout);
+    let wgsl =
+        Wgsl::new(move || Shader::new(file).add(shader::window(layout)).constants(&shader::geometry(&conv)).text());
     Some(Source::loaded(kernel, wgsl, Fetch::Quads { aligned }, Order::ByTap))
 }
 
@@ -114,12 +116,13 @@ fn windows(run: &Run<'_>, kernel: &'static str) -> Source {
             (include_str!("../../shaders/source_window_nhwc.wgsl"), aligned, Order::ChannelLast)
         }
     };
-    // Constants, for each k is divided by them.
-    let wgsl = Shader::new(file)
-        .add(shader::window(run.layout))
-        .constants(&shader::geometry(link))
-        .constants(&[("GROUP_IN", link.group_in_channels().into()), ("DEPTH", link.fan_in())]);
-    Source::loaded(kernel, wgsl.text(), Fetch::Quads { aligned }, order)
+    let (conv, layout) = (link.clone(), run.layout);
+    let wgsl = Wgsl::new(move || {
+        // Constants, for each k is divided by them.
+        let divisors = [("GROUP_IN", conv.group_in_channels().into()), ("DEPTH", conv.fan_in())];
+        Shader::new(file).add(shader::window(layout)).constants(&shader::geometry(&conv)).constants(&divisors).text()
+    });
+    Source::loaded(kernel, wgsl, Fetch::Quads { aligned }, order)
 }
 
 /// The source that loads a row of inputs once for all columns of the kernel.
@@ -128,21 +131,24 @@ fn rows(run: &Run<'_>, kernel: &'static str, block: Block) -> Source {
     // The first column of a block is as even as the padding, for its first output is.
     let pairs = block.weights.pairs() && run.input().width.is_multiple_of(2);
     let filled = run.output().width.next_multiple_of(block.pixels) - run.output().width;
-    let row = Row { link, pixels: block.pixels, pairs, columns: Lines::columns(link, block.pixels, filled) };
-    let (text, loads) = row.fetch();
-    let wgsl = Shader::new(include_str!("../../shaders/source_rows_nchw.wgsl"))
-        .add(include_str!("../../shaders/lines.wgsl"))
-        .add(include_str!("../../shaders/corner_nchw.wgsl"))
-        .add(&text)
-        .constants(&shader::geometry(link));
-    let columns = link.kernel_size[1];
-    let source = Source::loaded(kernel, wgsl.text(), Fetch::Rows { columns }, Order::ChannelFirst);
+    let columns = Lines::columns(link, block.pixels, filled);
+    let row = Row { link: link.clone(), pixels: block.pixels, pairs, columns };
+    let (loads, columns) = (row.loads().len(), link.kernel_size[1]);
+    let wgsl = Wgsl::new(move || {
+        Shader::new(include_str!("../../shaders/source_rows_nchw.wgsl"))
+            .add(include_str!("../../shaders/lines.wgsl"))
+            .add(include_str!("../../shaders/corner_nchw.wgsl"))
+            .add(&row.fetch())
+            .constants(&shader::geometry(&row.link))
+            .text()
+    });
+    let source = Source::loaded(kernel, wgsl, Fetch::Rows { columns }, Order::ChannelFirst);
     Source { loads: loads as f64 / f64::from(block.pixels * columns), ..source }
 }
 
 /// What some neighbouring outputs see of a row of the input.
-struct Row<'a> {
-    link: &'a Conv2d,
+struct Row {
+    link: Conv2d,
     /// The neighbours.
     pixels: u32,
     /// Whether two neighbouring columns are one load.
@@ -150,7 +156,7 @@ struct Row<'a> {
     columns: Lines,
 }
 
-impl Row<'_> {
+impl Row {
     /// How many columns before the first the loads start: pairs start at even ones.
     fn shift(&self) -> u32 {
         if self.pairs { self.link.padding[1] % 2 } else { 0 }
@@ -170,8 +176,8 @@ impl Row<'_> {
         loads
     }
 
-    /// `Place`, `place`, and `fetch_row` written out; and how many loads it has.
-    fn fetch(&self) -> (String, usize) {
+    /// `Place`, `place`, and `fetch_row` written out.
+    fn fetch(&self) -> String {
         let (loads, shift) = (self.loads(), i64::from(self.shift()));
         let padded = loads.iter().filter(|(_, is_padded)| **is_padded).map(|(load, _)| load);
         let found =
@@ -221,6 +227,6 @@ impl Row<'_> {
             let _ = writeln!(text, "        vec4<f32>({}),", values.join(", "));
         }
         text.push_str("    );\n}\n");
-        (text, loads.len())
+        text
     }
 }

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use super::gemm::tiled::{self, Tile};
 use super::gemm::window::{Lines, MOST_TAPS};
 use super::gemm::{Fetch, Source};
-use super::{Kernel, Recipe, Run, Unsupported, fitting};
+use super::{Kernel, Recipe, Run, Unsupported, Wgsl, fitting};
 use crate::caps::Caps;
 use crate::conv::Conv2d;
 use crate::pack::{Order, Packing};
@@ -227,32 +227,36 @@ fn source(layout: Layout, [expand, depthwise]: [&Conv2d; 2], block: Block) -> So
     let expand_depth = expand.in_channels.next_multiple_of(4);
     // Channels that fill up a step have weights of zero, which make NaNs of infinities; those no channel may share.
     let share_nans = depthwise.out_channels.is_multiple_of(depth);
-    let activation =
-        |name: &str, link: &Conv2d, quads| shader::pixel_activation(name, link.activation, quads, share_nans);
-    let wgsl = Shader::new(include_str!("../../shaders/source_inverted.wgsl"))
-        .add(match layout {
-            Layout::Nchw => include_str!("../../shaders/expand_nchw.wgsl"),
-            Layout::Nhwc => include_str!("../../shaders/expand_nhwc.wgsl"),
-        })
-        .add(&activation("activate_expanded", expand, block.expanded() / 4))
-        .add(&activation("activate_depthwise", depthwise, 1))
-        .add(shader::CLAMP_BITS)
-        .add(&block.place())
-        .add(&block.expand())
-        .add(&self::depthwise(depthwise))
-        .constants(&shader::geometry(depthwise))
-        .constants(&[
-            ("BLOCK_HEIGHT", height.into()),
-            ("BLOCK_WIDTH", BLOCK_WIDTH.into()),
-            ("HALO_HEIGHT", block.halo_height.into()),
-            ("HALO_WIDTH", block.halo_width.into()),
-            ("HALO_PITCH", block.pitch().into()),
-            ("EXPANDED", block.expanded().into()),
-            ("EXPAND_DEPTH", expand.in_channels.into()),
-            ("EXPAND_DEPTH_PADDED", expand_depth.into()),
-            ("HIDDEN_QUADS", depthwise.out_channels.div_ceil(4).into()),
-        ])
-        .text();
+    let links = [expand.clone(), depthwise.clone()];
+    let wgsl = Wgsl::new(move || {
+        let [expand, depthwise] = &links;
+        let activation =
+            |name: &str, link: &Conv2d, quads| shader::pixel_activation(name, link.activation, quads, share_nans);
+        Shader::new(include_str!("../../shaders/source_inverted.wgsl"))
+            .add(match layout {
+                Layout::Nchw => include_str!("../../shaders/expand_nchw.wgsl"),
+                Layout::Nhwc => include_str!("../../shaders/expand_nhwc.wgsl"),
+            })
+            .add(&activation("activate_expanded", expand, block.expanded() / 4))
+            .add(&activation("activate_depthwise", depthwise, 1))
+            .add(shader::CLAMP_BITS)
+            .add(&block.place())
+            .add(&block.expand())
+            .add(&self::depthwise(depthwise))
+            .constants(&shader::geometry(depthwise))
+            .constants(&[
+                ("BLOCK_HEIGHT", height.into()),
+                ("BLOCK_WIDTH", BLOCK_WIDTH.into()),
+                ("HALO_HEIGHT", block.halo_height.into()),
+                ("HALO_WIDTH", block.halo_width.into()),
+                ("HALO_PITCH", block.pitch().into()),
+                ("EXPANDED", block.expanded().into()),
+                ("EXPAND_DEPTH", expand.in_channels.into()),
+                ("EXPAND_DEPTH_PADDED", expand_depth.into()),
+                ("HIDDEN_QUADS", depthwise.out_channels.div_ceil(4).into()),
+            ])
+            .text()
+    });
     let order = Order::ChannelFirst;
     let (inputs, channels) = (f64::from(block.inputs()), f64::from(block.expanded()));
     // Expanded values for each staged one, the halo's with them; invocations without an input make as many.

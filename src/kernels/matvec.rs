@@ -3,7 +3,7 @@
 
 use super::gemm::{self, Fetch, Source};
 use super::{
-    Kernel, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Work, compulsory_bytes, fitting,
+    Kernel, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, compulsory_bytes, fitting,
     single_pass_operands,
 };
 use crate::caps::Caps;
@@ -90,10 +90,10 @@ impl Vectors {
         let product = gemm::product(&vectors, &source, tile.channels, 4);
         let workgroup = tile.lanes * tile.slices;
         let workgroups = u64::from(product.params.panels) * u64::from(run.input().batch.div_ceil(rows));
+        let (access, last) = (gemm::access(&vectors, &source, tile.pairs), run.last().clone());
+        let parts = [source.wgsl, product.wgsl];
         let pass = Pass {
-            wgsl: tile
-                .wgsl(rows, &source.wgsl, &product.wgsl, &gemm::access(&vectors, &source, tile.pairs))
-                .finish(run),
+            wgsl: Wgsl::new(move || tile.wgsl(rows, &parts, &access).finish(&last)),
             operands: single_pass_operands(run),
             params: Params { work: workgroups as u32, ..product.params },
             workgroup,
@@ -124,13 +124,13 @@ impl Vectors {
 
     fn source(&self) -> Source {
         let aligned = self.link.in_channels.is_multiple_of(4);
-        let wgsl = include_str!("../../shaders/source_pointwise_nhwc.wgsl").into();
+        let wgsl = Wgsl::new(|| include_str!("../../shaders/source_pointwise_nhwc.wgsl").into());
         Source::loaded(MATVEC.name, wgsl, Fetch::Quads { aligned }, self.order)
     }
 }
 
 impl Tile {
-    fn wgsl(self, rows: u32, source: &str, product: &str, access: &str) -> Shader {
+    fn wgsl(self, rows: u32, [source, product]: &[Wgsl; 2], access: &[&str]) -> Shader {
         let core = match self.slices {
             1 => Shader::new(include_str!("../../shaders/matvec_serial.wgsl")),
             slices => Shader::new(include_str!("../../shaders/matvec.wgsl")).constants(&[
@@ -146,11 +146,11 @@ impl Tile {
         core.constants(&[("LANES", self.lanes.into())])
             .add(include_str!("../../shaders/matvec_quads.wgsl"))
             .add(rows)
-            .add(source)
+            .add(&source.text())
             .add(if self.pairs { shader::PAIRS } else { "" })
             .add(if self.pairs { shader::WEIGHTS_QUADS_PAIRS } else { shader::WEIGHTS_VEC4 })
-            .add(access)
-            .add(product)
+            .add_all(access)
+            .add(&product.text())
     }
 
     fn work(self, rows: u32, workgroups: u64, depth: u64) -> Work {

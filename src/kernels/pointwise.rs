@@ -2,7 +2,7 @@
 //! over the channels.
 
 use super::gemm::{self, Fetch, Source, registers, tiled};
-use super::{Kernel, Recipe, Run, Unsupported, fitting};
+use super::{Kernel, Recipe, Run, Unsupported, Wgsl, fitting};
 use crate::caps::Caps;
 use crate::pack::Order;
 use crate::shape::Layout;
@@ -49,5 +49,5 @@ pub fn source(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported
         }
         Layout::Nhwc => (include_str!("../../shaders/source_pointwise_nhwc.wgsl"), link.group_in_channels() % 4 == 0),
     };
-    Ok(Source::loaded(kernel, wgsl.into(), Fetch::Quads { aligned }, Order::ChannelFirst))
+    Ok(Source::loaded(kernel, Wgsl::new(|| wgsl.into()), Fetch::Quads { aligned }, Order::ChannelFirst))
 }

@@ -1,6 +1,6 @@
 //! `pool`: the mean of each plane, summed by invocations in common or by one alone.
 
-use super::{Kernel, Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Work, fitting};
+use super::{Kernel, Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, fitting};
 use crate::caps::Caps;
 use crate::shader::{self, Shader};
 use crate::shape::Layout;
@@ -30,39 +30,46 @@ fn by_tree(run: &Run<'_>, [planes, lanes]: [u32; 2]) -> Recipe {
         Layout::Nchw => [lanes, 1],
         Layout::Nhwc => [1, planes],
     };
-    let wgsl = Shader::new(include_str!("../../shaders/pool.wgsl"))
-        .constants(&[
-            ("PLANES", planes.into()),
-            ("LANES", lanes.into()),
-            ("STEPS", lanes.ilog2().into()),
-            ("PLANE_DISTANCE", plane_distance.into()),
-            ("LANE_DISTANCE", lane_distance.into()),
-        ])
-        .add(&shared(run, workgroup));
+    let layout = run.layout;
+    let wgsl = Wgsl::new(move || {
+        Shader::new(include_str!("../../shaders/pool.wgsl"))
+            .constants(&[
+                ("PLANES", planes.into()),
+                ("LANES", lanes.into()),
+                ("STEPS", lanes.ilog2().into()),
+                ("PLANE_DISTANCE", plane_distance.into()),
+                ("LANE_DISTANCE", lane_distance.into()),
+            ])
+            .add(&shared(layout, workgroup))
+            .text()
+    });
     let workgroups = run.output().len().div_ceil(planes.into());
-    let pass = Pass { workgroups, workgroup, workgroup_memory: workgroup * 4, ..pass(run, wgsl.text()) };
+    let pass = Pass { workgroups, workgroup, workgroup_memory: workgroup * 4, ..pass(run, wgsl) };
     let invocations = pass.invocations();
     let work = Work { shared: invocations * f64::from(lanes.ilog2()), invocations, ..work(run) };
     recipe(format!("pool/{planes}x{lanes}"), run, pass, work)
 }
 
 fn serial(run: &Run<'_>) -> Recipe {
-    let wgsl = Shader::new(include_str!("../../shaders/pool_serial.wgsl")).add(&shared(run, SERIAL));
+    let layout = run.layout;
+    let wgsl = Wgsl::new(move || {
+        Shader::new(include_str!("../../shaders/pool_serial.wgsl")).add(&shared(layout, SERIAL)).text()
+    });
     let workgroups = run.output().len().div_ceil(SERIAL.into());
-    let pass = Pass { workgroups, workgroup: SERIAL, ..pass(run, wgsl.text()) };
+    let pass = Pass { workgroups, workgroup: SERIAL, ..pass(run, wgsl) };
     let work = Work { invocations: pass.invocations(), ..work(run) };
     recipe("pool/serial".into(), run, pass, work)
 }
 
 /// Where planes lie, and what all kernels share.
-fn shared(run: &Run<'_>, workgroup: u32) -> String {
+fn shared(layout: Layout, workgroup: u32) -> String {
     Shader::new(include_str!("../../shaders/pool_planes.wgsl"))
-        .add(shader::strides(run.layout))
+        .add(shader::strides(layout))
         .constants(&[("WORKGROUP", workgroup.into())])
         .finish_without_epilogue()
 }
 
-fn pass(run: &Run<'_>, wgsl: String) -> Pass {
+fn pass(run: &Run<'_>, wgsl: Wgsl) -> Pass {
     Pass {
         wgsl,
         operands: vec![Operand::Input, Operand::Output],

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use super::gemm::tiled::{self, TILES_OF_GATHERED};
 use super::gemm::window::{self, Lines, MOST_ROWS, MOST_TAPS};
 use super::gemm::{Fetch, Source};
-use super::{Kernel, Recipe, Run, Unsupported, fitting};
+use super::{Kernel, Recipe, Run, Unsupported, Wgsl, fitting};
 use crate::caps::Caps;
 use crate::conv::Conv2d;
 use crate::pack::{Order, Packing};
@@ -46,21 +46,13 @@ fn source(run: &Run<'_>, depthwise: &Conv2d) -> Result<Source, Unsupported> {
         Layout::Nchw if u64::from(padded_width(run)) * 4 <= u64::from(run.output().width) * 5 => Outputs::Neighbours,
         Layout::Nchw => Outputs::Pixels,
     };
-    let shader = Shader::new(match outputs {
-        Outputs::Channels => include_str!("../../shaders/corner_nhwc.wgsl"),
-        Outputs::Neighbours => include_str!("../../shaders/corner_nchw.wgsl"),
-        Outputs::Pixels => include_str!("../../shaders/source_depthwise_nchw.wgsl"),
-    });
     // A tap's weight is shared by four outputs, unless these are channels.
     let weights = taps as f64 / if outputs == Outputs::Channels { 1.0 } else { 4.0 };
-    let (shader, loads, registers) = match outputs {
+    let window = Window::new(depthwise, outputs, padded_width(run) - run.output().width);
+    let (loads, registers) = match outputs {
         // A quad of inputs and its places.
-        Outputs::Pixels => (shader.add(shader::window(run.layout)), taps as f64, 12),
-        _ => {
-            let window = Window::new(depthwise, outputs, padded_width(run) - run.output().width);
-            let shader = shader.add(include_str!("../../shaders/lines.wgsl"));
-            (shader.add(&window.place()).add(&window.fetch()), window.loads(), window.registers())
-        }
+        Outputs::Pixels => (taps as f64, 12),
+        _ => (window.loads(), window.registers()),
     };
     let packing = match run.layout {
         Layout::Nhwc => Packing::Taps,
@@ -68,16 +60,7 @@ fn source(run: &Run<'_>, depthwise: &Conv2d) -> Result<Source, Unsupported> {
     };
     Ok(Source {
         kernel: SEPARABLE.name,
-        wgsl: shader
-            .add(&match outputs {
-                // Steps are filled up with whole quads, so that channels which share NaNs are all real.
-                Outputs::Channels => shader::pixel_activation("activate_depthwise", depthwise.activation, 1, true),
-                _ => shader::inner_activation("activate_depthwise", depthwise.activation),
-            })
-            .add(if outputs == Outputs::Channels { shader::CLAMP_BITS } else { "" })
-            .constants(&shader::geometry(depthwise))
-            .constants(&[("PIXELS", 4), ("TAP_QUADS", taps.div_ceil(4))])
-            .text(),
+        wgsl: Wgsl::new(move || window.wgsl()),
         fetch: match outputs {
             Outputs::Neighbours => Fetch::Lines,
             _ => Fetch::Quads { aligned: outputs == Outputs::Channels },
@@ -109,21 +92,45 @@ enum Outputs {
 }
 
 /// The inputs under the kernel for four outputs.
-struct Window<'a> {
-    depthwise: &'a Conv2d,
+struct Window {
+    depthwise: Conv2d,
     outputs: Outputs,
     rows: Lines,
     columns: Lines,
 }
 
-impl<'a> Window<'a> {
+impl Window {
     /// `filled`: outputs behind the last of a row.
-    fn new(depthwise: &'a Conv2d, outputs: Outputs, filled: u32) -> Self {
+    fn new(depthwise: &Conv2d, outputs: Outputs, filled: u32) -> Self {
         let columns = match outputs {
             Outputs::Neighbours => Lines::columns(depthwise, 4, filled),
             Outputs::Channels | Outputs::Pixels => Lines::columns(depthwise, 1, 0),
         };
-        Self { depthwise, outputs, rows: Lines::rows(depthwise), columns }
+        Self { depthwise: depthwise.clone(), outputs, rows: Lines::rows(depthwise), columns }
+    }
+
+    /// All that the source is made of.
+    fn wgsl(&self) -> String {
+        let Self { depthwise, outputs, .. } = self;
+        let shader = match outputs {
+            Outputs::Channels => Shader::new(include_str!("../../shaders/corner_nhwc.wgsl")),
+            Outputs::Neighbours => Shader::new(include_str!("../../shaders/corner_nchw.wgsl")),
+            Outputs::Pixels => Shader::new(include_str!("../../shaders/source_depthwise_nchw.wgsl")),
+        };
+        let shader = match outputs {
+            Outputs::Pixels => shader.add(shader::window(Layout::Nchw)),
+            _ => shader.add(include_str!("../../shaders/lines.wgsl")).add(&self.place()).add(&self.fetch()),
+        };
+        shader
+            .add(&match outputs {
+                // Steps are filled up with whole quads, so that channels which share NaNs are all real.
+                Outputs::Channels => shader::pixel_activation("activate_depthwise", depthwise.activation, 1, true),
+                _ => shader::inner_activation("activate_depthwise", depthwise.activation),
+            })
+            .add(if *outputs == Outputs::Channels { shader::CLAMP_BITS } else { "" })
+            .constants(&shader::geometry(depthwise))
+            .constants(&[("PIXELS", 4), ("TAP_QUADS", depthwise.fan_in().div_ceil(4))])
+            .text()
     }
 
     /// Loads of the input for each output.

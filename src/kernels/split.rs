@@ -6,8 +6,8 @@
 
 use super::gemm;
 use super::{
-    Kernel, Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Work, fitting, implicit_gemm,
-    pointwise,
+    Kernel, Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, fitting,
+    implicit_gemm, pointwise,
 };
 use crate::caps::Caps;
 use crate::pack::{self, Packing, slices};
@@ -92,16 +92,19 @@ fn recipe(run: &Run<'_>, slices: u32, partial: Shape, product: Recipe) -> Recipe
 fn sum_pass(run: &Run<'_>, slices: u32, bias_at: u64) -> Pass {
     let link = run.last();
     let outputs = run.output().len();
-    let wgsl = Shader::new(include_str!("../../shaders/split_sum.wgsl"))
-        .add(match run.layout {
-            Layout::Nchw => include_str!("../../shaders/split_sum_nchw.wgsl"),
-            Layout::Nhwc => include_str!("../../shaders/split_sum_nhwc.wgsl"),
-        })
-        .add(shader::OUTPUT_SCALAR)
-        .add(shader::BIASES)
-        .add(&shader::has_bias(link))
-        .constants(&[("SLICES", slices.into()), ("WORKGROUP", WORKGROUP.into())])
-        .finish(run);
+    let (conv, layout) = (link.clone(), run.layout);
+    let wgsl = Wgsl::new(move || {
+        Shader::new(include_str!("../../shaders/split_sum.wgsl"))
+            .add(match layout {
+                Layout::Nchw => include_str!("../../shaders/split_sum_nchw.wgsl"),
+                Layout::Nhwc => include_str!("../../shaders/split_sum_nhwc.wgsl"),
+            })
+            .add(shader::OUTPUT_SCALAR)
+            .add(shader::BIASES)
+            .add(shader::has_bias(&conv))
+            .constants(&[("SLICES", slices.into()), ("WORKGROUP", WORKGROUP.into())])
+            .finish(&conv)
+    });
     let mut operands = vec![Operand::ReadWorkspace(0), Operand::Weights, Operand::Output];
     operands.extend(run.has_residual().then_some(Operand::Residual));
     Pass {

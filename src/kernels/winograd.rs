@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use super::gemm::{self, registers, tiled};
 use super::{
-    Kernel, Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Work, fitting, pointwise,
+    Kernel, Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, fitting, pointwise,
 };
 use crate::caps::Caps;
 use crate::conv::Conv2d;
@@ -56,16 +56,27 @@ fn products(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 /// A run cut into tiles.
 struct Tiles<'a> {
     run: &'a Run<'a>,
-    outputs: u32,
+    transform: Transform,
     /// Tiles of an image, down and right.
     count: [u32; 2],
     /// The convolution of the transformed tensors, and their shapes.
     product: Conv2d,
     shapes: [Shape; 2],
+}
+
+/// What the shaders of the two transforms are made of.
+#[derive(Clone)]
+struct Transform {
+    link: Conv2d,
+    layout: Layout,
+    /// Outputs a side of a tile.
+    outputs: u32,
     workgroup: u32,
     is_cpu: bool,
     /// Whether two neighbouring inputs are one load, for software devices: they pay by the load.
     pairs: bool,
+    /// Whether rows of the output are whole quads.
+    quads: bool,
 }
 
 impl<'a> Tiles<'a> {
@@ -78,30 +89,31 @@ impl<'a> Tiles<'a> {
             Layout::Nchw => tiles.next_multiple_of(4),
             Layout::Nhwc => tiles,
         };
-        let product = winograd::product(run.last(), outputs);
+        let link = run.last();
+        let product = winograd::product(link, outputs);
         // More tiles than a u32 counts do not fit into any binding.
         let width = u32::try_from(tiles).unwrap_or(u32::MAX);
         let shape = |channels| Shape { batch: 1, channels, height: 1, width };
         Self {
             run,
-            outputs,
+            transform: Transform {
+                link: link.clone(),
+                layout: run.layout,
+                outputs,
+                workgroup: if caps.is_cpu { WORKGROUP_CPU } else { WORKGROUP },
+                is_cpu: caps.is_cpu,
+                pairs: caps.is_cpu && caps.int64 && run.layout == Layout::Nchw && run.input().width.is_multiple_of(2),
+                quads: output.width.is_multiple_of(4),
+            },
             count,
             shapes: [shape(product.in_channels), shape(product.out_channels)],
             product,
-            workgroup: if caps.is_cpu { WORKGROUP_CPU } else { WORKGROUP },
-            is_cpu: caps.is_cpu,
-            pairs: caps.is_cpu && caps.int64 && run.layout == Layout::Nchw && run.input().width.is_multiple_of(2),
         }
-    }
-
-    /// Inputs a side of a tile.
-    fn line(&self) -> u32 {
-        self.outputs + 2
     }
 
     fn recipe(&self, product: Recipe) -> Recipe {
         let link = self.run.last();
-        let outputs = self.outputs;
+        let Transform { outputs, .. } = self.transform;
         let (weights, bias_at) =
             pack::stand_in(link, &product.weights, |block, k_align, _| Packing::Winograd { outputs, block, k_align });
 
@@ -113,13 +125,13 @@ impl<'a> Tiles<'a> {
         passes.push(self.output_pass(bias_at));
 
         let workspace: Vec<_> = self.shapes.iter().map(Shape::bytes).collect();
-        let points = f64::from(winograd::points(self.outputs));
+        let points = f64::from(winograd::points(outputs));
         let [items_in, items_out] = self.items().map(|items| items as f64);
-        let loads = f64::from(self.line() * self.row_loads().count() as u32);
+        let loads = f64::from(self.transform.line() * self.transform.row_loads().count() as u32);
         let tensors = self.run.input().bytes() + self.run.output().bytes();
         let variant = product.name.split_once('/').map_or("", |(_, variant)| variant);
         Recipe {
-            name: format!("{}/{}x{}-{variant}", WINOGRAD.name, self.outputs, self.outputs),
+            name: format!("{}/{outputs}x{outputs}-{variant}", WINOGRAD.name),
             passes,
             weights,
             work: Work {
@@ -127,7 +139,7 @@ impl<'a> Tiles<'a> {
                 mult_adds: product.work.mult_adds + (items_in + items_out) * points * 2.0,
                 accesses: product.work.accesses
                     + items_in * (loads + points)
-                    + items_out * (points + f64::from(self.outputs * self.outputs)),
+                    + items_out * (points + f64::from(outputs * outputs)),
                 // The transformed weights are 16/9 or 4 times the weights.
                 bytes: product.work.bytes + workspace.iter().sum::<u64>() as f64 + tensors as f64,
                 ..product.work
@@ -135,9 +147,9 @@ impl<'a> Tiles<'a> {
             workspace,
             // The transforms add what cancels in exact arithmetic, with factors of up to 8 in each direction for
             // F(4x4), so that an output's error has a part from its whole tile.
-            tolerance: if self.outputs == 2 { 16.0 } else { 96.0 },
+            tolerance: if outputs == 2 { 16.0 } else { 96.0 },
             // The transforms of F(2x2) are sums and halves; F(4x4) divides by 6 and 24.
-            exact: self.outputs == 2,
+            exact: outputs == 2,
             mixes: true,
         }
     }
@@ -148,7 +160,7 @@ impl<'a> Tiles<'a> {
         [self.run.input(), self.run.output()].map(|shape| tiles * u64::from(shape.channels))
     }
 
-    fn pass(&self, wgsl: String, operands: Vec<Operand>, items: u64) -> Pass {
+    fn pass(&self, wgsl: Wgsl, operands: Vec<Operand>, items: u64) -> Pass {
         Pass {
             wgsl,
             operands,
@@ -158,28 +170,50 @@ impl<'a> Tiles<'a> {
                 work: items as u32,
                 ..Params::of(self.run)
             },
-            workgroup: self.workgroup,
-            workgroups: items.div_ceil(self.workgroup.into()),
+            workgroup: self.transform.workgroup,
+            workgroups: items.div_ceil(self.transform.workgroup.into()),
             workgroup_memory: 0,
-            sums: winograd::points(self.outputs),
-            registers: winograd::points(self.outputs) + REGISTERS_FOR_ADDRESSES,
+            sums: winograd::points(self.transform.outputs),
+            registers: winograd::points(self.transform.outputs) + REGISTERS_FOR_ADDRESSES,
         }
     }
 
+    fn input_pass(&self) -> Pass {
+        let transform = self.transform.clone();
+        let wgsl = Wgsl::new(move || transform.of_input());
+        self.pass(wgsl, vec![Operand::Input, Operand::WriteWorkspace(0)], self.items()[0])
+    }
+
+    fn output_pass(&self, bias_at: u64) -> Pass {
+        let transform = self.transform.clone();
+        let wgsl = Wgsl::new(move || transform.of_output());
+        let mut operands = vec![Operand::ReadWorkspace(1), Operand::Weights, Operand::Output];
+        operands.extend(self.run.has_residual().then_some(Operand::Residual));
+        let mut pass = self.pass(wgsl, operands, self.items()[1]);
+        pass.params.bias_at = bias_at as u32;
+        pass
+    }
+}
+
+impl Transform {
+    /// Inputs a side of a tile.
+    fn line(&self) -> u32 {
+        self.outputs + 2
+    }
+
     fn shader(&self, file: &str, tile: &str) -> Shader {
-        let link = self.run.last();
         Shader::new(file)
             .add(tile)
             .add(match self.outputs {
                 2 => include_str!("../../shaders/winograd_2x2.wgsl"),
                 _ => include_str!("../../shaders/winograd_4x4.wgsl"),
             })
-            .add(match self.run.layout {
+            .add(match self.layout {
                 Layout::Nchw => include_str!("../../shaders/winograd_nchw.wgsl"),
                 Layout::Nhwc => include_str!("../../shaders/winograd_nhwc.wgsl"),
             })
-            .add(shader::strides(self.run.layout))
-            .constants(&shader::geometry(link))
+            .add(shader::strides(self.layout))
+            .constants(&shader::geometry(&self.link))
             .constants(&[
                 ("OUTPUTS", self.outputs.into()),
                 ("LINE", self.line().into()),
@@ -187,39 +221,32 @@ impl<'a> Tiles<'a> {
             ])
     }
 
-    fn input_pass(&self) -> Pass {
+    /// The shader that transforms the input.
+    fn of_input(&self) -> String {
         let row = if self.pairs { shader::ROW_PAIRS } else { shader::ROW_SCALAR };
-        let wgsl = self
-            .shader(include_str!("../../shaders/winograd_input.wgsl"), &self.input_tile())
+        self.shader(include_str!("../../shaders/winograd_input.wgsl"), &self.input_tile())
             .add(row)
             .add(if self.pairs { shader::PAIRS } else { "" })
-            .finish_without_epilogue();
-        self.pass(wgsl, vec![Operand::Input, Operand::WriteWorkspace(0)], self.items()[0])
+            .finish_without_epilogue()
     }
 
-    fn output_pass(&self, bias_at: u64) -> Pass {
-        let (store, quads) = match self.outputs {
+    /// The shader that transforms the products.
+    fn of_output(&self) -> String {
+        let (store, in_quads) = match self.outputs {
             2 => (include_str!("../../shaders/winograd_store_2x2.wgsl"), false),
-            _ => (include_str!("../../shaders/winograd_store_4x4.wgsl"), self.run.layout == Layout::Nchw),
+            _ => (include_str!("../../shaders/winograd_store_4x4.wgsl"), self.layout == Layout::Nchw),
         };
-        let aligned = quads && self.run.output().width.is_multiple_of(4);
-        let wgsl = self
-            .shader(include_str!("../../shaders/winograd_output.wgsl"), &self.output_tile())
+        self.shader(include_str!("../../shaders/winograd_output.wgsl"), &self.output_tile())
             .add(store)
-            .add(if aligned { shader::OUTPUT_VEC4 } else { shader::OUTPUT_SCALAR })
+            .add(if in_quads && self.quads { shader::OUTPUT_VEC4 } else { shader::OUTPUT_SCALAR })
             .add(shader::BIASES)
-            .add(&shader::has_bias(self.run.last()))
-            .finish(self.run);
-        let mut operands = vec![Operand::ReadWorkspace(1), Operand::Weights, Operand::Output];
-        operands.extend(self.run.has_residual().then_some(Operand::Residual));
-        let mut pass = self.pass(wgsl, operands, self.items()[1]);
-        pass.params.bias_at = bias_at as u32;
-        pass
+            .add(shader::has_bias(&self.link))
+            .finish(&self.link)
     }
 
     /// How many columns before a tile's first the loads start: pairs start at even ones.
     fn shift(&self) -> u32 {
-        if self.pairs { self.run.last().padding[1] % 2 } else { 0 }
+        if self.pairs { self.link.padding[1] % 2 } else { 0 }
     }
 
     /// The columns at which the loads of a row start.

@@ -35,7 +35,7 @@ pub struct Place {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Arrangement {
     pub places: Vec<Place>,
-    /// The sizes of the buffers, bytes.
+    /// The sizes of the buffers, bytes, the largest first.
     pub buffers: Vec<u64>,
 }
 
@@ -50,7 +50,23 @@ pub fn arrange(sizes: &[u64], dispatches: &[Uses], limits: Limits) -> Arrangemen
     by_time.sort_by_key(|&value| values.lives[value].start);
     let ways = [&by_size, &by_time].into_iter().flat_map(|order| [true, false].map(|spread| (order, spread)));
     let arrangements = ways.map(|(order, spread)| values.place(order, spread, limits));
-    arrangements.min_by_key(|found| (found.buffers.iter().sum::<u64>(), found.buffers.len())).unwrap_or_default()
+    let best = arrangements.min_by_key(|found| (found.buffers.iter().sum::<u64>(), found.buffers.len()));
+    best.unwrap_or_default().largest_first()
+}
+
+impl Arrangement {
+    /// The same with its buffers in the order of their sizes.
+    fn largest_first(mut self) -> Self {
+        let mut order: Vec<_> = (0..self.buffers.len()).collect();
+        order.sort_by_key(|&buffer| Reverse(self.buffers[buffer]));
+        let mut numbers = vec![0; order.len()];
+        for (number, &buffer) in order.iter().enumerate() {
+            numbers[buffer] = number;
+        }
+        self.places.iter_mut().for_each(|place| place.buffer = numbers[place.buffer]);
+        self.buffers.sort_by_key(|&bytes| Reverse(bytes));
+        self
+    }
 }
 
 struct Values<'a> {
@@ -147,6 +163,7 @@ mod tests {
         let together = |a, b| life(a).0 <= life(b).1 && life(b).0 <= life(a).1;
         let clash = |a, b| dispatches.iter().any(|uses| uses.reads.contains(&a) && uses.writes.contains(&b));
         let range = |value: usize| found.places[value].offset..found.places[value].offset + sizes[value];
+        assert!(found.buffers.is_sorted_by_key(|&bytes| Reverse(bytes)), "the largest is not the first in {found:?}");
         for a in 0..sizes.len() {
             assert!(found.places[a].offset.is_multiple_of(limits.alignment), "{a} is misaligned in {found:?}");
             assert!(range(a).end <= found.buffers[found.places[a].buffer], "{a} leaves its buffer in {found:?}");
@@ -168,10 +185,7 @@ mod tests {
 
     #[test]
     fn a_line_takes_turns_between_two_buffers() {
-        let found = check(&[1024, 512, 2048, 4096, 256], &line(5), LIMITS);
-        let mut buffers = found.buffers;
-        buffers.sort();
-        assert_eq!(buffers, [2048, 4096]);
+        assert_eq!(check(&[1024, 512, 2048, 4096, 256], &line(5), LIMITS).buffers, [4096, 2048]);
         assert_eq!(check(&[1024], &line(1), LIMITS).buffers, [1024]);
         assert!(check(&[], &line(0), LIMITS).buffers.is_empty());
     }

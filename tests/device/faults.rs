@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use gpuconv::kernels::Unsupported;
 use gpuconv::{
-    Caps, Choice, Conv2d, Error, GpuConv, Layer, Layout, Readback, Residual, Tensor, Weights, random, reference,
+    Caps, Chain, Choice, Conv2d, Error, GpuConv, Layer, Layout, Readback, Residual, Tensor, Weights, random, reference,
 };
 
 use crate::common::gpu;
@@ -175,6 +175,51 @@ fn memory_that_is_not_there() {
     let outcome = gpu.empty([1, 1, 1 << 16, 1 << 16], Layout::Nchw);
     let too_large = Error::TooLarge { what: "the tensor buffer".into(), needed: 1 << 34, limit };
     assert_eq!(outcome, Err(too_large));
+}
+
+/// A layer that has met sizes for which a device has no memory together computes the next, and what is kept for later is
+/// dropped where there is none.
+#[test]
+fn what_is_kept_makes_room() {
+    // Other programs take memory meanwhile, and give it back.
+    let outcomes: Vec<_> = (0..3).map_while(|_| kept_makes_room().err()).collect();
+    assert!(outcomes.len() < 3, "{outcomes:?}");
+}
+
+fn kept_makes_room() -> Result<(), Error> {
+    let mebibytes = |count: u32| [1, 1, count * 256, 1024];
+    let has_room = |gpu: &GpuConv| gpu.empty(mebibytes(600), Layout::Nchw).is_ok();
+    let gpu = (1..=100).find_map(|percent| gpu_within(percent).ok().filter(has_room)).expect("600 MiB to spare");
+    let allocated = || {
+        gpu.wait().unwrap();
+        gpu.device().generate_allocator_report().expect("a device that says what it has").total_allocated_bytes >> 20
+    };
+
+    // The tensor inside takes as much as can be bound, 128 MiB on a software device; those outside a sixteenth of that.
+    let chain = Chain::new([Conv2d::new(1, 16), Conv2d::new(16, 1)]);
+    let weights = [Weights::new(&[1.0; 16], &[1.0; 16]), Weights::new(&[0.5; 16], &[1.0])];
+    let layer = gpu.chain_with(&chain, &weights, Choice::Named("direct".into()))?;
+    let compute = |change: u32| {
+        let y = layer.forward(&gpu.empty([1, 1, 1440 - change, 1440 + change], Layout::Nchw)?)?;
+        gpu.download(&y).map(|values| assert!(values.iter().all(|&value| value == 9.0)))
+    };
+    (0..8).try_for_each(|size| compute(8 * size))?;
+
+    // Tensors that only a binding has.
+    let copy = gpu.direct(&Conv2d::new(1, 1), Weights::new(&[1.0], &[0.0]))?;
+    let (x, y) = (gpu.empty(mebibytes(100), Layout::Nchw)?, gpu.empty(mebibytes(100), Layout::Nchw)?);
+    copy.encode(&mut gpu.device().create_command_encoder(&Default::default()), &x, &y)?;
+    drop((x, y));
+    let kept = allocated();
+    assert!(kept > 300, "{kept} MiB are kept");
+    // A driver need not give all of it back to the system.
+    let large = gpu.empty(mebibytes(1900), Layout::Nchw);
+    assert!(matches!(large, Ok(_) | Err(Error::OutOfMemory(_))), "{large:?}");
+    drop(large);
+    let kept = allocated();
+    assert!(kept < 10, "{kept} MiB are kept where there is no memory");
+    // It is made again for what needs it.
+    compute(0)
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod inverted_residual;
 mod kernels;
 mod layers;
 mod limits;
+mod memory;
 #[cfg(feature = "safetensors")]
 mod nets;
 mod planted_faults;

@@ -1,6 +1,8 @@
 //! That the checks fail where something is wrong: faults planted in one step's shader, each far too small or too deep in
 //! a chain for a glance at the output.
 
+use std::sync::Arc;
+
 use gpuconv::planner::{self, Schedule};
 use gpuconv::verify::{Oracle, Report};
 use gpuconv::{Caps, Chain, Choice, Conv2d, Fusion, GpuConv, Layout, Link, Shape};
@@ -33,9 +35,10 @@ impl Subject {
     fn check(&self, step: usize, change: impl Fn(&str) -> String) -> Report {
         let mut schedule = self.schedule.clone();
         let pass = schedule.steps[step].recipe.passes.last_mut().unwrap();
-        let text = change(&pass.wgsl);
-        assert_ne!(text, pass.wgsl, "the fault is not planted");
-        pass.wgsl = text;
+        let right = pass.wgsl.text();
+        let wrong = change(&right);
+        assert_ne!(wrong, *right, "the fault is not planted");
+        pass.wgsl = Arc::<str>::from(wrong).into();
         // SAFETY: the planner made it, and the changes are to values alone.
         unsafe { self.oracle.check_as_it_is(&self.gpu, &schedule) }.unwrap()
     }

@@ -1,12 +1,14 @@
 //! One device, and layers on it, used by eight threads at once: the same answers, each plan and each shader made once,
-//! and no thread that waits for ever.
+//! and no thread that waits for ever, or for what another compiles.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use gpuconv::{Activation, Chain, Choice, Conv2d, GpuConv, Layer, Layout, Separable, Shape, Weights, random, shape};
+use gpuconv::{
+    Activation, Chain, Choice, Conv2d, GpuConv, Layer, Layout, Separable, Shape, Tensor, Weights, random, shape,
+};
 
 use crate::common::{borrow, draw, expected, gpu, listen};
 
@@ -126,4 +128,64 @@ fn plans_and_shaders_are_made_once() {
     }
     // Both layers and all threads share the shader.
     assert_eq!(compiled.load(Ordering::Relaxed), 1);
+}
+
+/// While a thread compiles for a size that is new to a layer, others compute the sizes that are not, with bindings that
+/// are kept and without, and make plans for further ones. Only who needs that very size waits for it, and has the same
+/// plan then.
+#[test]
+fn no_thread_waits_for_what_another_compiles() {
+    for by_encode in [false, true] {
+        // A device of its own, which has compiled nothing.
+        let gpu = gpu();
+        let shapes = [[1, 4, 4, 4], [1, 4, 3, 5], [2, 4, 4, 4]];
+        let subject = Subject::new(Conv2d::pointwise(4, 5).into(), &shapes);
+        let layer = subject.layer(&gpu, Choice::Auto);
+        let [known, new, other] = &subject.cases[..] else { unreachable!() };
+        let tensors = |(shape, input, _): &(Shape, Vec<f32>, Vec<f32>)| {
+            let output = layer.output_shape(*shape).unwrap();
+            [gpu.upload(input, *shape).unwrap(), gpu.empty(output, Layout::Nchw).unwrap()]
+        };
+        let encode = |[x, y]: &[Tensor; 2], right: &[f32]| {
+            let mut encoder = gpu.device().create_command_encoder(&Default::default());
+            layer.encode(&mut encoder, x, y).unwrap();
+            gpu.queue().submit([encoder.finish()]);
+            assert_eq!(gpu.download(y).unwrap(), right);
+        };
+        let forward = |[x, _]: &[Tensor; 2], right: &[f32]| {
+            assert_eq!(gpu.download(&layer.forward(x).unwrap()).unwrap(), right);
+        };
+        let bound = tensors(known);
+        encode(&bound, &known.2);
+
+        let ((began, begun), (finish, finished)) = (channel(), channel::<()>());
+        let plans = Arc::new(AtomicUsize::new(0));
+        // Of the new size; the others are told apart by their threads.
+        let count = |plans: &AtomicUsize, line: &str| {
+            plans.fetch_add(usize::from(line.starts_with("planned ") && line.contains("x3x5")), Ordering::Relaxed);
+        };
+        std::thread::scope(|scope| {
+            let compute = if by_encode { &encode as &(dyn Fn(&[Tensor; 2], &[f32]) + Sync) } else { &forward };
+            let (first, second) = (plans.clone(), plans.clone());
+            let stop = move |_: &str, line: &str| {
+                count(&first, line);
+                if line.starts_with("compiled ") {
+                    // In the midst of it, until the others are done.
+                    let _ = began.send(());
+                    let waited = finished.recv_timeout(Duration::from_secs(20));
+                    assert_ne!(waited, Err(RecvTimeoutError::Timeout), "the others wait for what is compiled");
+                }
+            };
+            scope.spawn(|| listen(stop, || compute(&tensors(new), &new.2)));
+            begun.recv_timeout(Duration::from_secs(60)).expect("the new size needs another shader");
+            let hear = move |_: &str, line: &str| count(&second, line);
+            scope.spawn(|| listen(hear, || compute(&tensors(new), &new.2)));
+            encode(&bound, &known.2);
+            encode(&tensors(known), &known.2);
+            forward(&bound, &known.2);
+            encode(&tensors(other), &other.2);
+            drop(finish);
+        });
+        assert_eq!(plans.load(Ordering::Relaxed), 1, "the new size is planned once");
+    }
 }

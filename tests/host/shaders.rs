@@ -7,8 +7,8 @@ mod uniformity;
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write as _;
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use gpuconv::kernels::{Operand, Params, Pass};
 use gpuconv::{Caps, Chain, Choice, Conv2d, Layout, Shape, planner, probe, verify};
@@ -73,7 +73,7 @@ fn problems() -> Vec<(String, Chain, Shape, Layout)> {
 
 /// Each distinct shader once. Two passes with the same text must agree on all that the text decides.
 fn shaders() -> Vec<Shader> {
-    let mut shaders: HashMap<String, Shader> = HashMap::new();
+    let mut shaders: HashMap<Arc<str>, Shader> = HashMap::new();
     for caps in devices() {
         for (problem, chain, input, layout) in problems() {
             let schedule = planner::schedule(&chain, input, layout, &caps, &Choice::Auto);
@@ -82,7 +82,8 @@ fn shaders() -> Vec<Shader> {
             for recipe in candidates.map(|candidate| candidate.recipe.clone()) {
                 for pass in recipe.passes {
                     let origin = format!("{} of {problem}", recipe.name);
-                    if let Some(known) = shaders.get(&pass.wgsl) {
+                    let text = pass.wgsl.text();
+                    if let Some(known) = shaders.get(&text) {
                         let bindings = [&known.pass, &pass].map(|pass| bindings_of(&pass.operands));
                         assert_eq!(bindings[0], bindings[1], "{origin} and {}", known.origin);
                         assert_eq!(known.pass.workgroup, pass.workgroup, "{origin} and {}", known.origin);
@@ -92,7 +93,7 @@ fn shaders() -> Vec<Shader> {
                     capabilities.set(Capabilities::SUBGROUP, caps.subgroup.is_some());
                     // A GPU's shaders do without.
                     capabilities.set(Capabilities::SHADER_INT64, caps.int64 && caps.is_cpu);
-                    shaders.insert(pass.wgsl.clone(), Shader { pass, origin, capabilities });
+                    shaders.insert(text, Shader { pass, origin, capabilities });
                 }
             }
         }
@@ -131,7 +132,7 @@ fn check(shader: &Shader) -> Result<(), String> {
 }
 
 fn parse(shader: &Shader) -> Result<(Module, ModuleInfo), String> {
-    let wgsl = &shader.pass.wgsl;
+    let wgsl = &*shader.pass.wgsl.text();
     let module = naga::front::wgsl::parse_str(wgsl).map_err(|error| error.emit_to_string(wgsl))?;
     let info = Validator::new(ValidationFlags::all(), shader.capabilities)
         .subgroup_stages(naga::valid::ShaderStages::COMPUTE)

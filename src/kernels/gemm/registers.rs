@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{Fetch, Product, Source, access, product};
 use crate::caps::Caps;
 use crate::kernels::{
-    Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Work, compulsory_bytes, single_pass_operands,
+    Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, compulsory_bytes, single_pass_operands,
 };
 use crate::shader::{self, COMPONENTS, Shader};
 use crate::shape::Layout;
@@ -118,7 +118,8 @@ pub fn subgroup_blocks(caps: &Caps, blocks: &[[u32; 2]]) -> Result<Vec<Block>, U
 /// The product in registers, without workgroup memory.
 pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
     let [_, steps] = steps(block, run.layout, source.fetch);
-    let Product { link, weights, params, wgsl, padded_depth } = product(run, source, block.channels, steps);
+    let Product { link, weights, params, wgsl: product_wgsl, padded_depth } =
+        product(run, source, block.channels, steps);
     let output = run.output();
     let tiles_x = output.width.div_ceil(block.pixels);
     let pixels = match source.fetch {
@@ -137,15 +138,18 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
             (include_str!("../../../shaders/gemm_subgroup.wgsl"), shader::WEIGHTS_PAIRS)
         }
     };
-    let wgsl = Shader::new(core)
-        .add(weights_file)
-        .add(if block.weights.pairs() { shader::PAIRS } else { "" })
-        .add(&source.wgsl)
-        .add(&access)
-        .add(&compute(block, run.layout, source.fetch))
-        .add(&wgsl)
-        .constants(&[("PIXELS", block.pixels.into()), ("THREADS", block.threads.into())])
-        .finish(run);
+    let (source_wgsl, fetch, last, layout) = (source.wgsl.clone(), source.fetch, run.last().clone(), run.layout);
+    let wgsl = Wgsl::new(move || {
+        Shader::new(core)
+            .add(weights_file)
+            .add(if block.weights.pairs() { shader::PAIRS } else { "" })
+            .add(&source_wgsl.text())
+            .add_all(&access)
+            .add(&compute(block, layout, fetch))
+            .add(&product_wgsl.text())
+            .constants(&[("PIXELS", block.pixels.into()), ("THREADS", block.threads.into())])
+            .finish(&last)
+    });
 
     let invocations = workgroups as f64 * f64::from(block.threads);
     let outputs = invocations * f64::from(block.channels * block.pixels);

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{Fetch, Product, Source, access, product};
 use crate::caps::Caps;
 use crate::kernels::{
-    Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Work, compulsory_bytes, single_pass_operands,
+    Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Wgsl, Work, compulsory_bytes, single_pass_operands,
 };
 use crate::pack::Order;
 use crate::shader::{self, COMPONENTS, Shader};
@@ -75,7 +75,8 @@ const ONE_SEGMENT: &str = "alias Located = Place;\n\
 
 /// The product through workgroup memory.
 pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe {
-    let Product { link, weights, params, wgsl, padded_depth } = product(run, source, tile.channels, tile.depth);
+    let Product { link, weights, params, wgsl: product_wgsl, padded_depth } =
+        product(run, source, tile.channels, tile.depth);
     let output = run.output();
     let staging = match run.layout {
         Layout::Nchw => include_str!("../../../shaders/tile_nchw.wgsl"),
@@ -99,30 +100,34 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
     let workgroups = tiles * u64::from(params.panels) * u64::from(link.groups);
     let access = access(run, source, false);
     // A software device takes long to compile each load that is written out.
-    let (step_depth, steps) = match caps.is_cpu {
-        true => (4, format!("opaque({}u)", tile.depth / 4)),
-        false => (tile.depth, "1u".into()),
-    };
-    let wgsl = Shader::new(include_str!("../../../shaders/gemm_tile.wgsl"))
-        .add(shader::WEIGHTS_VEC4)
-        .add(&source.wgsl)
-        .add(staging)
-        .add(&access)
-        .add(&micro_tile(tile, step_depth, run.layout))
-        .add(&format!("fn tile_steps() -> u32 {{ return {steps}; }}\n"))
-        .add(match source.order {
-            Order::ByTap => "fn segments() -> u32 { return params.padded_depth / params.segment_depth; }\n",
-            Order::ChannelFirst | Order::ChannelLast => ONE_SEGMENT,
-        })
-        .add(&wgsl)
-        .constants(&[
-            ("TILE_PIXELS", tile.pixels.into()),
-            ("TILE_DEPTH", tile.depth.into()),
-            ("STEP_DEPTH", step_depth.into()),
-            ("CHANNEL_TILE", tile.channel_tile(staged).into()),
-            ("THREADS", tile.threads().into()),
-        ])
-        .finish(run);
+    let step_depth = if caps.is_cpu { 4 } else { tile.depth };
+    let (source_wgsl, order, last, layout) = (source.wgsl.clone(), source.order, run.last().clone(), run.layout);
+    let wgsl = Wgsl::new(move || {
+        let steps = match tile.depth / step_depth {
+            1 => "1u".into(),
+            steps => format!("opaque({steps}u)"),
+        };
+        Shader::new(include_str!("../../../shaders/gemm_tile.wgsl"))
+            .add(shader::WEIGHTS_VEC4)
+            .add(&source_wgsl.text())
+            .add(staging)
+            .add_all(&access)
+            .add(&micro_tile(tile, step_depth, layout))
+            .add(&format!("fn tile_steps() -> u32 {{ return {steps}; }}\n"))
+            .add(match order {
+                Order::ByTap => "fn segments() -> u32 { return params.padded_depth / params.segment_depth; }\n",
+                Order::ChannelFirst | Order::ChannelLast => ONE_SEGMENT,
+            })
+            .add(&product_wgsl.text())
+            .constants(&[
+                ("TILE_PIXELS", tile.pixels.into()),
+                ("TILE_DEPTH", tile.depth.into()),
+                ("STEP_DEPTH", step_depth.into()),
+                ("CHANNEL_TILE", tile.channel_tile(staged).into()),
+                ("THREADS", tile.threads().into()),
+            ])
+            .finish(&last)
+    });
 
     let tiles = workgroups as f64;
     let values = tiles * f64::from(tile.pixels) * padded_depth as f64;

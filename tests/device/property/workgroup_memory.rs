@@ -1,6 +1,8 @@
 //! That no kernel reads workgroup memory before it has written it, and so none needs it to be zero: shaders that fill it
 //! with NaNs first give the same.
 
+use std::sync::Arc;
+
 use gpuconv::planner::Schedule;
 use gpuconv::verify::Oracle;
 use proptest::prelude::*;
@@ -36,8 +38,8 @@ fn workgroup_memory_is_written_before_it_is_read() {
 /// Lets each shader of a schedule begin by filling its workgroup memory with NaNs.
 fn poison(schedule: &mut Schedule) {
     for pass in schedule.steps.iter_mut().flat_map(|step| &mut step.recipe.passes) {
-        let arrays: Vec<_> = pass
-            .wgsl
+        let mut wgsl = pass.wgsl.text().to_string();
+        let arrays: Vec<_> = wgsl
             .lines()
             .filter_map(array)
             .map(|(name, of, len)| {
@@ -47,14 +49,15 @@ fn poison(schedule: &mut Schedule) {
                 )
             })
             .collect();
-        assert_eq!(arrays.is_empty(), pass.workgroup_memory == 0, "{}", pass.wgsl);
+        assert_eq!(arrays.is_empty(), pass.workgroup_memory == 0, "{wgsl}");
         if arrays.is_empty() {
             continue;
         }
-        let at = pass.wgsl.find("fn main(").and_then(|at| Some(at + pass.wgsl[at..].find(") {")? + 3)).unwrap();
-        pass.wgsl.insert_str(at, &format!("\n{}workgroupBarrier();\n", arrays.concat()));
+        let at = wgsl.find("fn main(").and_then(|at| Some(at + wgsl[at..].find(") {")? + 3)).unwrap();
+        wgsl.insert_str(at, &format!("\n{}workgroupBarrier();\n", arrays.concat()));
         // Made of a parameter, for WGSL has no such constant.
-        pass.wgsl += "fn not_a_number() -> f32 { return bitcast<f32>(max(params.batch, 0x7fc5a5a5u)); }\n";
+        wgsl += "fn not_a_number() -> f32 { return bitcast<f32>(max(params.batch, 0x7fc5a5a5u)); }\n";
+        pass.wgsl = Arc::<str>::from(wgsl).into();
     }
 }
 

@@ -1,0 +1,29 @@
+//! What a driver refused, so that plans do without.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::kernels::Recipe;
+
+/// Texts of shaders that a driver did not compile, by the names of their recipes: only recipes of such a name have
+/// their texts made, to be compared.
+#[derive(Clone, Debug, Default)]
+pub struct Refused(HashMap<String, HashSet<Arc<str>>>);
+
+impl Refused {
+    /// Notes a shader of a recipe.
+    pub fn insert(&mut self, recipe: &str, wgsl: Arc<str>) {
+        self.0.entry(recipe.into()).or_default().insert(wgsl);
+    }
+
+    /// How many shaders were refused.
+    pub fn len(&self) -> usize {
+        self.0.values().map(HashSet::len).sum()
+    }
+
+    /// Whether one of a recipe's shaders was.
+    pub fn has(&self, recipe: &Recipe) -> bool {
+        let texts = self.0.get(&recipe.name);
+        texts.is_some_and(|texts| recipe.passes.iter().any(|pass| texts.contains(&pass.wgsl.text())))
+    }
+}
