@@ -5,6 +5,7 @@
 //! `cargo test --test device -- --ignored`.
 
 mod common;
+mod examples;
 mod faults;
 mod inverted_residual;
 mod kernels;

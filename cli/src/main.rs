@@ -1,4 +1,4 @@
-//! The command line: one module a command, and here what they share.
+//! The command line `gpuconv`: one module a command, and here what they share.
 
 mod bench;
 mod cost;
@@ -151,7 +151,7 @@ impl From<Error> for Failure {
 }
 
 /// Reads the arguments, runs the command and turns its outcome into an exit code.
-pub fn main() -> ExitCode {
+fn main() -> ExitCode {
     // No backtrace reaches a user, not even from a driver's glue; the line says where to look.
     std::panic::set_hook(Box::new(|panic| complain(&format!("internal error: {}", one_line(&panic.to_string())))));
     let filter = env_logger::Env::default().default_filter_or("gpuconv=warn");

@@ -14,12 +14,9 @@ mod filter;
 #[path = "../../examples/in_your_app/main.rs"]
 mod in_your_app;
 
-use gpuconv::GpuConv;
 use image::{Rgb, RgbImage};
 
-fn gpu() -> GpuConv {
-    GpuConv::new().unwrap_or_else(|error| panic!("{error}"))
-}
+use super::common::gpu;
 
 /// What a filter makes of a value, by its own formula: `near(dx, dy)` is the value so far away.
 fn filtered(name: &str, near: &dyn Fn(i64, i64) -> f64) -> f64 {

@@ -1,7 +1,5 @@
 //! The command line, driven as a process: what it writes, its files, and how it fails.
 
-#[cfg(feature = "safetensors")]
-mod examples;
 mod limits;
 mod manners;
 mod report;
