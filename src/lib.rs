@@ -139,6 +139,9 @@ pub use tensor::Tensor;
 #[cfg(feature = "tuning")]
 pub use tuning::Tuning;
 
+/// The wgpu whose devices, buffers and encoders the library takes.
+pub use wgpu;
+
 /// The README's example is compiled and run as a documentation test.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

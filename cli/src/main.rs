@@ -14,6 +14,7 @@ mod run;
 mod shell;
 mod table;
 mod tune;
+mod tuning_file;
 mod verify;
 
 use std::io::{self, Write};
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, error::ErrorKind};
 use gpuconv::planner::Schedule;
-use gpuconv::{Choice, Error, Fusion, GpuConv, Problem, Tuning};
+use gpuconv::{Choice, Error, Fusion, GpuConv, Problem};
 use serde::Serialize;
 
 /// 2-D convolution on any GPU.
@@ -63,10 +64,10 @@ impl Target {
         let file = match &self.tuning {
             Some(none) if none.as_os_str() == "none" => None,
             Some(file) => Some(file.clone()),
-            None => Tuning::user_file().filter(|file| file.exists()),
+            None => tuning_file::of_user().filter(|file| file.exists()),
         };
         if let Some(file) = file {
-            gpu.use_tuning(&tune::load(&file)?);
+            gpu.use_tuning(&tuning_file::load(&file)?);
             pipelines::load(&gpu, &file)?;
         }
         Ok(gpu)

@@ -6,7 +6,7 @@
 
 #[path = "../../examples/async_readback.rs"]
 mod async_readback;
-#[cfg(all(feature = "cli", feature = "safetensors"))]
+#[cfg(feature = "safetensors")]
 #[path = "../../examples/classify.rs"]
 mod classify;
 #[path = "../../examples/filter.rs"]
@@ -105,7 +105,7 @@ fn every_image_is_answered_without_waiting() {
 }
 
 /// A network so narrow that its shaders are compiled in a moment, whose weights are a fixture's.
-#[cfg(all(feature = "cli", feature = "safetensors"))]
+#[cfg(feature = "safetensors")]
 #[test]
 fn a_picture_is_classified() {
     use clap::Parser;

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use gpuconv::verify::Data;
+use gpuconv::wgpu::naga;
 use gpuconv::{Problem, Residual};
 use npyz::{Order, WriterBuilder};
 use serde_json::Value;
