@@ -12,7 +12,6 @@ use std::time::Instant;
 use clap::Parser;
 use gpuconv::verify::Data;
 use gpuconv::{Choice, Fusion, GpuConv, Layout, OwnedWeights, nets};
-use image::{DynamicImage, imageops::FilterType};
 use indicatif::{ProgressBar, ProgressStyle};
 
 mod common;
@@ -61,9 +60,7 @@ pub fn classify(options: &Options) -> Result<(), Box<dyn Error>> {
         None => Data::random("", &network.chain, [0, 3, SIZE, SIZE].into())?.weights.into_iter().map(random).collect(),
     };
     bar.inc(1);
-    // The middle of the picture, its shorter side at 256.
-    let picture = DynamicImage::from(common::picture(options.image.as_deref())?);
-    let picture = picture.resize_to_fill(256, 256, FilterType::CatmullRom).crop_imm(16, 16, SIZE, SIZE).into_rgb8();
+    let picture = common::middle(&common::picture(options.image.as_deref())?, 256, SIZE);
     let pixels = network.normalize(&picture, (SIZE * SIZE) as usize).repeat(options.batch as usize);
     bar.inc(1);
     let gpu = GpuConv::new()?;

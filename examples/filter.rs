@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use gpuconv::{Activation, Chain, Conv2d, GpuConv, Tensor, Weights};
+use gpuconv::{Activation, Chain, Conv2d, GpuConv, Layout, Tensor, Weights};
 use image::{ExtendedColorType, RgbImage};
 
 mod common;
@@ -63,10 +63,13 @@ fn upload(gpu: &GpuConv, picture: &RgbImage, radius: u32) -> gpuconv::Result<Ten
 
 /// The filtered picture, plane by plane; prints what it took.
 pub fn apply(gpu: &GpuConv, filter: &Filter, picture: &RgbImage) -> gpuconv::Result<Vec<f32>> {
-    let x = upload(gpu, picture, filter.radius)?;
     let weights: Vec<_> = filter.weights.iter().map(|weight| Weights::without_bias(weight)).collect();
     let layer = gpu.chain(&filter.chain, &weights)?;
-    let y = layer.forward(&x)?; // the first time compiles
+    let [columns, rows] = [picture.width(), picture.height()].map(|extent| extent + 2 * filter.radius);
+    // Compiles; and what is too large for the device is refused before it takes memory.
+    layer.warm_up([1, 3, rows, columns], Layout::Nchw)?;
+    let x = upload(gpu, picture, filter.radius)?;
+    let y = layer.forward(&x)?;
     gpu.wait()?;
     let (start, kernels) = (Instant::now(), layer.schedule(x.shape(), x.layout())?.name());
     layer.forward(&x)?;
@@ -75,7 +78,7 @@ pub fn apply(gpu: &GpuConv, filter: &Filter, picture: &RgbImage) -> gpuconv::Res
     gpu.download(&y)
 }
 
-fn run(picture: Option<PathBuf>, folder: &Path) -> Result<(), Box<dyn Error>> {
+pub fn run(picture: Option<PathBuf>, folder: &Path) -> Result<(), Box<dyn Error>> {
     let (gpu, picture) = (GpuConv::new()?, common::picture(picture.as_deref())?);
     for filter in filters() {
         let path = folder.join(filter.name).with_extension("png");

@@ -60,16 +60,16 @@ pub enum Error {
     #[error("not a safetensors file: {0}")]
     NotSafetensors(String),
 
-    /// A file lacks a tensor.
-    #[error("the file has no tensor `{name}`, which must be {expected:?}")]
-    MissingTensor { name: String, expected: Vec<usize> },
+    /// A file lacks a tensor, by the names of the publisher whose names it has most of: timm or torchvision.
+    #[error("the file has no tensor `{name}` ({publisher}'s name), which must be {expected:?}")]
+    MissingTensor { name: String, publisher: &'static str, expected: Vec<usize> },
 
     /// A tensor of a file has another shape than it must have.
     #[error("the tensor `{name}` must be {expected:?}, but is {actual:?}")]
     TensorShape { name: String, expected: Vec<usize>, actual: Vec<usize> },
 
-    /// A tensor of a file has another element type than f32.
-    #[error("the tensor `{name}` must be F32, but is {actual}")]
+    /// A tensor of a file has an element type that f32 is not made of.
+    #[error("the tensor `{name}` must be F32, F16, BF16 or F64, but is {actual}")]
     TensorType { name: String, actual: String },
 
     /// A file has a tensor that the network does not.

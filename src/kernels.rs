@@ -291,6 +291,8 @@ pub enum Unsupported {
     Groups(u32),
     /// It takes another kernel size.
     KernelSize([u32; 2]),
+    /// It takes only a window that is the whole image.
+    Window { kernel: [u32; 2], image: [u32; 2] },
     /// It takes another stride.
     Stride([u32; 2]),
     /// It takes no padding.
@@ -315,13 +317,15 @@ pub enum Unsupported {
     SoftwareDevice,
     /// It has so many outputs that it fills a device without.
     Outputs { count: u64, most: u64 },
-    /// Its input channels do not come in slices.
+    /// Its input channels do not come in quads, or slices.
     InChannels(u32),
+    /// It takes more output channels, in each of the groups.
+    OutChannels { each: u32, groups: u32 },
     /// Too many registers would be taken.
     Registers(u64),
     /// The workgroup is larger than the device's.
     Invocations { needed: u32, limit: u32 },
-    /// The workgroup's memory is larger than the device's.
+    /// The workgroup's memory is larger than the device's, or than the kernel takes.
     WorkgroupMemory { needed: u32, limit: u32 },
     /// A buffer is larger than the device can bind.
     Binding { bytes: u64, limit: u64 },
@@ -339,6 +343,9 @@ impl fmt::Display for Unsupported {
             Self::Links(count) => write!(f, "not for a run of {count}"),
             Self::Groups(groups) => write!(f, "not for groups: {groups}"),
             Self::KernelSize([rows, columns]) => write!(f, "not for a {rows}x{columns} kernel"),
+            Self::Window { kernel: [rows, columns], image: [height, width] } => {
+                write!(f, "the window of {rows}x{columns} is not the whole image of {height}x{width}")
+            }
             Self::Stride([down, right]) => write!(f, "not for stride {down}x{right}"),
             Self::Padding([top, left, bottom, right]) => write!(f, "not for padding {top},{left},{bottom},{right}"),
             Self::Dilation([down, right]) => write!(f, "not for dilation {down}x{right}"),
@@ -352,14 +359,16 @@ impl fmt::Display for Unsupported {
             Self::NeedsSubgroups => f.write_str("the device has no subgroup operations"),
             Self::Outputs { count, most } => write!(f, "for {most} outputs at the most, not {count}"),
             Self::InChannels(count) => write!(f, "not for {count} input channels"),
+            Self::OutChannels { each, groups: 1 } => write!(f, "not for {each} output channels"),
+            Self::OutChannels { each, .. } => write!(f, "not for {each} output channels a group"),
             Self::Registers(count) => write!(f, "would take {count} registers"),
             Self::Invocations { needed, limit } => write!(f, "needs workgroups of {needed}, the device has {limit}"),
             Self::WorkgroupMemory { needed, limit } => {
-                write!(f, "needs {needed} bytes of workgroup memory, the device has {limit}")
+                write!(f, "needs {needed} bytes of workgroup memory, the limit is {limit}")
             }
-            Self::Binding { bytes, limit } => write!(f, "needs a binding of {bytes} bytes, the device has {limit}"),
+            Self::Binding { bytes, limit } => write!(f, "needs a binding of {bytes} bytes, the limit is {limit}"),
             Self::StorageBuffers { needed, limit } => write!(f, "binds {needed} buffers, the device has {limit}"),
-            Self::Grid { needed, limit } => write!(f, "needs {needed} workgroups, the device has {limit}"),
+            Self::Grid { needed, limit } => write!(f, "needs {needed} workgroups, the limit is {limit}"),
             Self::Refused => f.write_str("the driver refused its shader"),
         }
     }

@@ -52,8 +52,9 @@ pub fn values(mut reader: impl Read, name: &str, what: &str, shape: &[u64]) -> O
     })
 }
 
-/// The bytes of a header, if it is one that npyz reads in no time: each bracket inside of others doubles what it takes.
-/// NumPy's are four deep at the most, and short.
+/// The bytes of a header, if it is one that npyz reads, and in no time: it multiplies sizes without a look at whether
+/// their product fits, and each bracket inside of others doubles what it takes. NumPy's are no more than four deep, and
+/// short.
 fn header(reader: &mut impl Read) -> io::Result<Vec<u8>> {
     const DEEPEST: i32 = 4;
     const LONGEST: u64 = 1 << 16;
@@ -64,7 +65,11 @@ fn header(reader: &mut impl Read) -> io::Result<Vec<u8>> {
         reader.take(2).read_to_end(&mut bytes)?;
     }
     let length = bytes.iter().skip(8).rev().fold(0, |length, &byte| length << 8 | u64::from(byte));
-    reader.take(length.min(LONGEST)).read_to_end(&mut bytes)?;
+    let read = reader.take(length.min(LONGEST)).read_to_end(&mut bytes)?;
+    let numbers = bytes[bytes.len() - read..].split(|byte| !byte.is_ascii_digit()).filter(|digits| !digits.is_empty());
+    let product = numbers
+        .map(|digits| str::from_utf8(digits).ok()?.parse::<u64>().ok())
+        .try_fold(1u64, |product, number| product.checked_mul(number?.max(1)));
     let (mut depth, mut deepest) = (0, 0);
     for byte in &bytes {
         depth += match byte {
@@ -74,7 +79,7 @@ fn header(reader: &mut impl Read) -> io::Result<Vec<u8>> {
         };
         deepest = depth.max(deepest);
     }
-    if length > LONGEST || deepest > DEEPEST {
+    if length > LONGEST || deepest > DEEPEST || product.is_none() {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "its header is none that NumPy writes"));
     }
     Ok(bytes)
@@ -142,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_of_brackets_is_refused_in_no_time() {
+    fn a_header_that_is_none_is_refused_in_no_time() {
         let header = |text: String| {
             let length = (text.len() as u16).to_le_bytes();
             [b"\x93NUMPY\x01\x00", &length[..], text.as_bytes()].concat()
@@ -150,6 +155,14 @@ mod tests {
         let nested = header(format!("{{'descr':{}", "{".repeat(60)));
         let Err(Failure::Call(message)) = values(&nested[..], "x.npy", "input", &[1]) else { panic!("it was taken") };
         assert_eq!(message, "cannot read x.npy: its header is none that NumPy writes");
+        // Sizes whose product no integer holds, with a zero behind them as well.
+        for shape in ["9223372036854775808, 2", "4294967296, 4294967296, 0", "18446744073709551616,"] {
+            let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape}), }}\n");
+            let Err(Failure::Call(message)) = values(&header(text)[..], "x.npy", "input", &[1]) else {
+                panic!("{shape}")
+            };
+            assert_eq!(message, "cannot read x.npy: its header is none that NumPy writes");
+        }
         let plain = header("{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }\n".into());
         let file = [plain, 2.5f32.to_le_bytes().to_vec()].concat();
         assert!(values(&file[..], "x.npy", "input", &[1]).is_ok_and(|values| values == [2.5]));

@@ -40,7 +40,7 @@ pub struct Plan {
 /// Devices to plan for that are not here.
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Device {
-    /// A desktop GPU: subgroups of 32 to 64 lanes, 32 KiB of workgroup memory
+    /// A desktop GPU: subgroups of 32 to 64 lanes, 32 KiB of workgroup memory, bindings of 2 GiB
     Gpu,
     /// What WebGPU promises everywhere, without subgroups
     Webgpu,
@@ -49,9 +49,15 @@ enum Device {
 impl Device {
     fn caps(self) -> Caps {
         match self {
-            Self::Gpu => {
-                Caps { max_invocations: 1024, max_workgroup_memory: 32768, subgroup: Some([32, 64]), ..Caps::webgpu() }
-            }
+            Self::Gpu => Caps {
+                // What wgpu gives of such a GPU through Direct3D 12 and, but for NVIDIA's, through Vulkan.
+                max_storage_binding: (2 << 30) - 4,
+                max_buffer: (2 << 30) - 1,
+                max_invocations: 1024,
+                max_workgroup_memory: 32768,
+                subgroup: Some([32, 64]),
+                ..Caps::webgpu()
+            },
             Self::Webgpu => Caps::webgpu(),
         }
     }

@@ -1,10 +1,14 @@
 //! What the examples that work on pictures share.
 
+// Each of them takes a part of it.
+#![allow(dead_code)]
+
 use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
 
-use image::{ImageReader, Rgb, RgbImage};
+use image::imageops::{self, FilterType};
+use image::{DynamicImage, ImageDecoder, ImageReader, ImageResult, Limits, Rgb, RgbImage};
 
 /// Says what went wrong in words, where `Result` as a program's answer would print the error's fields.
 pub fn exit_code(result: Result<(), Box<dyn Error>>) -> ExitCode {
@@ -17,12 +21,37 @@ pub fn exit_code(result: Result<(), Box<dyn Error>>) -> ExitCode {
     }
 }
 
-/// A JPEG or PNG file; without one a sun above the sea.
+/// A JPEG or PNG file, upright; without one a sun above the sea.
 pub fn picture(path: Option<&Path>) -> Result<RgbImage, Box<dyn Error>> {
     let Some(path) = path else { return Ok(sunset()) };
-    let named = |error: &dyn Error| format!("{}: {error}", path.display());
-    let reader = ImageReader::open(path).and_then(ImageReader::with_guessed_format).map_err(|error| named(&error))?;
-    Ok(reader.decode().map_err(|error| named(&error))?.into_rgb8())
+    Ok(decode(path).map_err(|error| format!("{}: {error}", path.display()))?)
+}
+
+fn decode(path: &Path) -> ImageResult<RgbImage> {
+    // A few bytes can promise any number of pixels.
+    let mut limits = Limits::default(); // 512 MiB
+    (limits.max_image_width, limits.max_image_height) = (Some(1 << 16), Some(1 << 16));
+    let mut reader = ImageReader::open(path)?.with_guessed_format()?;
+    reader.limits(limits.clone());
+    let mut decoder = reader.into_decoder()?;
+    limits.reserve(decoder.total_bytes())?;
+    decoder.set_limits(limits)?;
+    // Cameras store what their sensor sees, and which way up it was held.
+    let orientation = decoder.orientation()?;
+    let mut picture = DynamicImage::from_decoder(decoder)?;
+    picture.apply_orientation(orientation);
+    Ok(picture.into_rgb8())
+}
+
+/// The middle `size` x `size` pixels of a picture whose shorter side is made `side` pixels long.
+pub fn middle(picture: &RgbImage, side: u32, size: u32) -> RgbImage {
+    // Cropped before it is resized: a picture a pixel wide would become thousands of times its size.
+    let (width, height) = picture.dimensions();
+    let shorter = width.min(height);
+    let square = imageops::crop_imm(picture, (width - shorter) / 2, (height - shorter) / 2, shorter, shorter);
+    let square = imageops::resize(&*square, side, side, FilterType::CatmullRom);
+    let edge = (side - size) / 2;
+    imageops::crop_imm(&square, edge, edge, size, size).to_image()
 }
 
 fn sunset() -> RgbImage {

@@ -48,8 +48,10 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
             }
         }
     }
-    if recipes.is_empty() {
-        return Err(Unsupported::Registers(fewest));
+    match () {
+        () if !recipes.is_empty() => {}
+        () if fewest > MOST_REGISTERS => return Err(Unsupported::Registers(fewest)),
+        () => return Err(Unsupported::KernelSize(link.kernel_size)),
     }
     fitting(run, caps, recipes)
 }

@@ -4,14 +4,22 @@ pub mod registers;
 pub mod tiled;
 pub mod window;
 
-use super::{Params, Run};
+use super::{Params, Run, Unsupported};
 use crate::conv::Conv2d;
 use crate::pack::{self, Order, Packing, Section, sections};
 use crate::shader::{self, Shader};
 use crate::shape::Layout;
 
 /// Below this many output channels in a group, most of a tile would be idle.
-pub const FEWEST_CHANNELS: u32 = 4;
+const FEWEST_CHANNELS: u32 = 4;
+
+/// Whether the groups of a link have output channels enough for tiles.
+pub fn fills_tiles(link: &Conv2d) -> Result<(), Unsupported> {
+    match link.group_out_channels() {
+        FEWEST_CHANNELS.. => Ok(()),
+        each => Err(Unsupported::OutChannels { each, groups: link.groups }),
+    }
+}
 
 /// Where the product's pixels come from.
 pub struct Source {

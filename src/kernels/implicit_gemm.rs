@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use super::gemm::registers::{self, Block};
 use super::gemm::tiled::{self, TILES, TILES_OF_GATHERED, Tile};
 use super::gemm::window::{self, Lines};
-use super::gemm::{FEWEST_CHANNELS, Fetch, Source};
+use super::gemm::{self, Fetch, Source};
 use super::{Kernel, Recipe, Run, Unsupported, fitting};
 use crate::caps::Caps;
 use crate::conv::Conv2d;
@@ -77,8 +77,7 @@ fn check(run: &Run<'_>) -> Result<(), Unsupported> {
     let link = run.only()?;
     match () {
         () if link.is_pointwise() => Err(Unsupported::Pointwise),
-        () if link.group_out_channels() < FEWEST_CHANNELS => Err(Unsupported::Groups(link.groups)),
-        () => Ok(()),
+        () => gemm::fills_tiles(link),
     }
 }
 

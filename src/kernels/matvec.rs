@@ -45,7 +45,7 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
         () if link.groups != 1 => return Err(Unsupported::Groups(link.groups)),
         () if link.padding != [0; 4] => return Err(Unsupported::Padding(link.padding)),
         () if link.kernel_size != [image.height, image.width] => {
-            return Err(Unsupported::KernelSize(link.kernel_size));
+            return Err(Unsupported::Window { kernel: link.kernel_size, image: [image.height, image.width] });
         }
         () => {}
     }

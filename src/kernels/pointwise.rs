@@ -1,7 +1,7 @@
 //! `pointwise`, `pointwise_uniform` and `pointwise_subgroup`: 1x1 convolutions, grouped ones too, as a matrix product
 //! over the channels.
 
-use super::gemm::{FEWEST_CHANNELS, Fetch, Source, registers, tiled};
+use super::gemm::{self, Fetch, Source, registers, tiled};
 use super::{Kernel, Recipe, Run, Unsupported, fitting};
 use crate::caps::Caps;
 use crate::pack::Order;
@@ -38,11 +38,9 @@ pub fn source(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported
     let link = run.only()?;
     match () {
         () if link.kernel_size != [1, 1] => return Err(Unsupported::KernelSize(link.kernel_size)),
-        () if link.groups > 1 && link.group_out_channels() < FEWEST_CHANNELS => {
-            return Err(Unsupported::Groups(link.groups));
-        }
         () if link.stride != [1, 1] => return Err(Unsupported::Stride(link.stride)),
         () if link.padding != [0; 4] => return Err(Unsupported::Padding(link.padding)),
+        () if link.groups > 1 => gemm::fills_tiles(link)?,
         () => {}
     }
     let (wgsl, aligned) = match run.layout {

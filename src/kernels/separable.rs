@@ -39,7 +39,9 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 fn source(run: &Run<'_>, depthwise: &Conv2d) -> Result<Source, Unsupported> {
     let taps = depthwise.fan_in();
     let outputs = match run.layout {
-        Layout::Nhwc if !depthwise.in_channels.is_multiple_of(4) => return Err(Unsupported::Layout(run.layout)),
+        Layout::Nhwc if !depthwise.in_channels.is_multiple_of(4) => {
+            return Err(Unsupported::InChannels(depthwise.in_channels));
+        }
         Layout::Nhwc => Outputs::Channels,
         Layout::Nchw if u64::from(padded_width(run)) * 4 <= u64::from(run.output().width) * 5 => Outputs::Neighbours,
         Layout::Nchw => Outputs::Pixels,

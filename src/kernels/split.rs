@@ -4,7 +4,7 @@
 //! Two passes: each slice of the input channels is a group of a grouped convolution, whose outputs are the slices'
 //! sums; then these are added up.
 
-use super::gemm::FEWEST_CHANNELS;
+use super::gemm;
 use super::{
     Kernel, Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Work, fitting, implicit_gemm,
     pointwise,
@@ -30,9 +30,10 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     if caps.is_cpu {
         return Err(Unsupported::SoftwareDevice);
     }
-    if link.groups != 1 || link.out_channels < FEWEST_CHANNELS {
+    if link.groups != 1 {
         return Err(Unsupported::Groups(link.groups));
     }
+    gemm::fills_tiles(link)?;
     if run.output().len() > MOST_OUTPUTS {
         return Err(Unsupported::Outputs { count: run.output().len(), most: MOST_OUTPUTS });
     }

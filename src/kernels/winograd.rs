@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use super::gemm::{FEWEST_CHANNELS, registers, tiled};
+use super::gemm::{self, registers, tiled};
 use super::{
     Kernel, Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Work, fitting, pointwise,
 };
@@ -29,10 +29,8 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
         () if link.kernel_size != [3, 3] => return Err(Unsupported::KernelSize(link.kernel_size)),
         () if link.stride != [1, 1] => return Err(Unsupported::Stride(link.stride)),
         () if link.dilation != [1, 1] => return Err(Unsupported::Dilation(link.dilation)),
-        () if link.groups != 1 || link.out_channels < FEWEST_CHANNELS => {
-            return Err(Unsupported::Groups(link.groups));
-        }
-        () => {}
+        () if link.groups != 1 => return Err(Unsupported::Groups(link.groups)),
+        () => gemm::fills_tiles(link)?,
     }
     let mut recipes = Vec::new();
     for &outputs in OUTPUTS {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors};
 
 use super::{Names, Network};
@@ -13,21 +14,26 @@ use crate::reference::Weights;
 /// PyTorch's, which both publishers keep.
 const EPS: f64 = 1e-5;
 
+/// Words that programs put before the names of all tensors, for what they keep the network in: PyTorch's
+/// `DataParallel` and `compile`, training frameworks, files of more than weights.
+const WRAPPERS: [&str; 5] = ["module", "model", "backbone", "_orig_mod", "state_dict"];
+
 impl Network {
     /// The weights of the network's convolutions from the bytes of a safetensors file, batch norms folded into them.
     ///
     /// The names are timm's (`mobilenetv1_100`, `mobilenetv2_100`) or torchvision's (`mobilenet_v2`), whichever the
-    /// file has. `num_batches_tracked`, which only training needs, is passed over.
+    /// file has. Where all of them begin with `module.`, `model.`, `backbone.`, `_orig_mod.` or `state_dict.`, or
+    /// several of these, that is left out. `num_batches_tracked`, which only training needs, is passed over.
+    ///
+    /// F16 and BF16 become the same numbers in f32, F64 the nearest.
     ///
     /// # Errors
     /// [`Error::NotSafetensors`]; [`Error::MissingTensor`], [`Error::SurplusTensor`], [`Error::TensorShape`] and
     /// [`Error::TensorType`] for the first tensor that is not as the network has it; what
     /// [`Weights::fold_batch_norm`] says.
     pub fn weights(&self, file: &[u8]) -> Result<Vec<OwnedWeights>> {
-        let mut file = File::read(file)?;
-        let is_torchvision = self.torchvision.iter().any(|names| file.has(&format!("{}.weight", names.conv)));
-        let names = if is_torchvision { &self.torchvision } else { &self.timm };
-        let convolutions = names.iter().zip(self.chain.convolutions());
+        let mut file = File::read(file, [("timm", &self.timm), ("torchvision", &self.torchvision)])?;
+        let convolutions = file.names.iter().zip(self.chain.convolutions());
         let weights = convolutions.map(|(names, (_, conv))| file.convolution(names, conv)).collect::<Result<_>>()?;
         file.is_used_up()?;
         Ok(weights)
@@ -38,17 +44,26 @@ impl Network {
 struct File<'a> {
     tensors: SafeTensors<'a>,
     unused: BTreeSet<String>,
+    /// Whose names it has, and what stands before them.
+    publisher: &'static str,
+    names: &'a [Names],
+    prefix: String,
 }
 
 impl<'a> File<'a> {
-    fn read(bytes: &'a [u8]) -> Result<Self> {
+    fn read(bytes: &'a [u8], published: [(&'static str, &'a Vec<Names>); 2]) -> Result<Self> {
         let tensors = SafeTensors::deserialize(bytes).map_err(|error| Error::NotSafetensors(error.to_string()))?;
-        let unused = tensors.names().into_iter().map(String::from).collect();
-        Ok(Self { tensors, unused })
-    }
-
-    fn has(&self, name: &str) -> bool {
-        self.tensors.tensor(name).is_ok()
+        let unused: BTreeSet<_> = tensors.names().into_iter().map(String::from).collect();
+        // By their ends, for what stands before them may be none of the words that are left out.
+        let known = |names: &[Names]| {
+            let parts = names.iter().flat_map(|names| std::iter::once(&names.conv).chain(&names.norm));
+            let ends = parts.map(|part| format!("{part}.weight"));
+            ends.filter(|end| unused.iter().any(|name| name.ends_with(end))).count()
+        };
+        let [timm, torchvision] = published;
+        let (publisher, names) = if known(torchvision.1) > known(timm.1) { torchvision } else { timm };
+        let prefix = wrapping(&unused, names);
+        Ok(Self { tensors, unused, publisher, names, prefix })
     }
 
     fn convolution(&mut self, names: &Names, conv: &Conv2d) -> Result<OwnedWeights> {
@@ -64,25 +79,29 @@ impl<'a> File<'a> {
         let mut values = |part| self.values(&format!("{norm}.{part}"), &channels);
         let (scale, bias) = (values("weight")?, values("bias")?);
         let (mean, variance) = (values("running_mean")?, values("running_var")?);
-        self.unused.remove(&format!("{norm}.num_batches_tracked"));
+        self.unused.remove(&format!("{}{norm}.num_batches_tracked", self.prefix));
         let norm = BatchNorm { weight: &scale, bias: &bias, running_mean: &mean, running_var: &variance, eps: EPS };
         Weights::without_bias(&weight).fold_batch_norm(&norm)
     }
 
     fn values(&mut self, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
-        let missing = |_| Error::MissingTensor { name: name.into(), expected: expected.to_vec() };
-        let tensor = self.tensors.tensor(name).map_err(missing)?;
+        let name = format!("{}{name}", self.prefix);
+        let Ok(tensor) = self.tensors.tensor(&name) else {
+            return Err(Error::MissingTensor { name, publisher: self.publisher, expected: expected.to_vec() });
+        };
         if tensor.shape() != expected {
             let (expected, actual) = (expected.to_vec(), tensor.shape().to_vec());
-            return Err(Error::TensorShape { name: name.into(), expected, actual });
+            return Err(Error::TensorShape { name, expected, actual });
         }
-        if tensor.dtype() != Dtype::F32 {
-            return Err(Error::TensorType { name: name.into(), actual: format!("{:?}", tensor.dtype()) });
+        self.unused.remove(&name);
+        let bytes = tensor.data();
+        match tensor.dtype() {
+            Dtype::F32 => Ok(floats(bytes, f32::from_le_bytes)),
+            Dtype::F16 => Ok(floats(bytes, |bytes| f16::from_le_bytes(bytes).to_f32())),
+            Dtype::BF16 => Ok(floats(bytes, |bytes| bf16::from_le_bytes(bytes).to_f32())),
+            Dtype::F64 => Ok(floats(bytes, |bytes| f64::from_le_bytes(bytes) as f32)),
+            other => Err(Error::TensorType { name, actual: format!("{other:?}") }),
         }
-        self.unused.remove(name);
-        // The file is little-endian, and a tensor in it may start at any byte.
-        let float = |bytes: &[u8]| bytes.try_into().map_or(f32::NAN, f32::from_le_bytes);
-        Ok(tensor.data().chunks_exact(4).map(float).collect())
     }
 
     fn is_used_up(&self) -> Result<()> {
@@ -94,4 +113,24 @@ impl<'a> File<'a> {
             }
         }
     }
+}
+
+/// The wrappers that all tensors have before their names, one behind the other.
+fn wrapping(tensors: &BTreeSet<String>, names: &[Names]) -> String {
+    let mut prefix = String::new();
+    for word in tensors.first().map_or("", String::as_str).split('.') {
+        let longer = format!("{prefix}{word}.");
+        // A network may have names that begin so themselves.
+        let is_whole = names.iter().any(|names| tensors.contains(&format!("{prefix}{}.weight", names.conv)));
+        if is_whole || !WRAPPERS.contains(&word) || !tensors.iter().all(|name| name.starts_with(&longer)) {
+            break;
+        }
+        prefix = longer;
+    }
+    prefix
+}
+
+/// The values of a tensor, which are little-endian and may start at any byte.
+fn floats<const BYTES: usize>(bytes: &[u8], float: impl Fn([u8; BYTES]) -> f32) -> Vec<f32> {
+    bytes.chunks_exact(BYTES).map(|bytes| bytes.try_into().map_or(f32::NAN, &float)).collect()
 }

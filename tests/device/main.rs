@@ -5,7 +5,6 @@
 //! `cargo test --test device -- --ignored`.
 
 mod common;
-mod examples;
 mod faults;
 mod inverted_residual;
 mod kernels;

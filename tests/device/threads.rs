@@ -6,9 +6,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use gpuconv::{
-    Activation, Chain, Choice, Conv2d, GpuConv, Layer, Layout, Separable, Shape, Weights, random, shape,
-};
+use gpuconv::{Activation, Chain, Choice, Conv2d, GpuConv, Layer, Layout, Separable, Shape, Weights, random, shape};
 
 use crate::common::{borrow, draw, expected, gpu, listen};
 

@@ -1,4 +1,7 @@
-//! What needs no device: the shaders as text, and what the planner makes of a chain.
+//! What needs no device: the shaders as text, what the planner makes of a chain, files of weights, and the scripts.
 
 mod planner;
+mod scripts;
 mod shaders;
+#[cfg(feature = "safetensors")]
+mod weights;

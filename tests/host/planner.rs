@@ -291,10 +291,9 @@ fn a_kernel_that_cannot_says_why() {
         ("pointwise 1x8x8x8 -> 8", cpu(), "pointwise_uniform", Unsupported::SoftwareDevice),
         ("conv 1x8x8x8 -> 8 k3 nhwc", gpu(), "implicit_gemm_uniform", Unsupported::Layout(Layout::Nhwc)),
         ("conv 1x8x8x19 -> 8 k1x9", gpu(), "implicit_gemm_uniform", Unsupported::KernelSize([1, 9])),
-        ("pointwise 1x8x1x2 -> 8", gpu(), "matvec", Unsupported::KernelSize([1, 1])),
         ("pointwise 1x8x1x1 -> 8 g2", cpu(), "matvec", Unsupported::Groups(2)),
         ("conv 1x8x1x1 -> 8 k3 p1", gpu(), "matvec", Unsupported::Padding([1; 4])),
-        ("separable 1x6x8x8 -> 8 k3 nhwc", gpu(), "separable", Unsupported::Layout(Layout::Nhwc)),
+        ("separable 1x6x8x8 -> 8 k3 nhwc", gpu(), "separable", Unsupported::InChannels(6)),
         ("separable 1x8x32x32 -> 8 k9", gpu(), "separable", Unsupported::KernelSize([9, 9])),
     ] {
         let Err(Error::NoKernel { rejected, .. }) = plan(line, &caps, named(kernel)) else {
@@ -303,6 +302,37 @@ fn a_kernel_that_cannot_says_why() {
         let reasons: Vec<_> = rejected.iter().filter(|(name, _)| name == kernel).map(|(_, reason)| reason).collect();
         assert_eq!(reasons, [&expected], "{line}");
     }
+}
+
+/// A reason that names what was not the reason sends its reader astray.
+#[test]
+fn a_reason_says_what_it_was() {
+    for (line, kernel, expected) in [
+        ("pointwise 1x8x1x2 -> 8", "matvec", "the window of 1x1 is not the whole image of 1x2"),
+        ("conv 1x8x7x7 -> 8 k7x5", "matvec", "the window of 7x5 is not the whole image of 7x7"),
+        ("conv 1x8x8x8 -> 2 k3", "implicit_gemm", "not for 2 output channels"),
+        ("conv 1x8x8x8 -> 8 k3 g4", "implicit_gemm_uniform", "not for 2 output channels a group"),
+        ("pointwise 1x8x8x8 -> 8 g4", "pointwise", "not for 2 output channels a group"),
+        ("conv 1x64x8x8 -> 2 k3", "split", "not for 2 output channels"),
+        ("conv 1x8x8x8 -> 2 k3", "winograd", "not for 2 output channels"),
+        ("conv 1x64x8x8 -> 64 k3 g2", "winograd", "not for groups: 2"),
+        ("separable 1x6x8x8 -> 8 k3 nhwc", "separable", "not for 6 input channels"),
+        ("depthwise 1x96x64x64 k31", "depthwise", "not for a 31x31 kernel"),
+        ("depthwise 1x8x8x256 k1x200", "depthwise", "would take 201 registers"),
+    ] {
+        let error = plan(line, &gpu(), named(kernel)).unwrap_err().to_string();
+        assert!(error.ends_with(&format!(": {kernel} ({expected})")), "{line}: {error}");
+    }
+    // A limit of the kernel's own is not the device's.
+    let block = Chain::inverted_residual(64, 64, 6, 2);
+    let dilated = Chain::new(block.convolutions().map(|(_, conv)| match conv.is_depthwise() {
+        true => conv.clone().kernel_size(7).padding(9).dilation(3),
+        false => conv.clone(),
+    }));
+    let refused =
+        planner::schedule(&dilated, [1, 64, 56, 56].into(), Layout::Nchw, &gpu(), &named("inverted_residual"));
+    let error = refused.unwrap_err().to_string();
+    assert!(error.contains("bytes of workgroup memory, the limit is 16384"), "{error}");
 }
 
 #[test]

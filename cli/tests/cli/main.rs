@@ -331,6 +331,15 @@ fn plan_for_a_device_that_is_not_here() {
         assert!(turned_down["reason"].as_str().unwrap().contains("software devices"), "{plan}");
     }
     failure(&["plan", "--device", "abacus", "pointwise 1x1x1x1 -> 1"], 2);
+    // 256 MiB of input: twice what WebGPU promises to bind, and nothing to a desktop GPU.
+    let large = "conv 1x256x512x512 -> 256 k3 p1";
+    assert_eq!(json(&["plan", "--json", "--device", "gpu", large])["images_at_once"], Value::Null);
+    let refused = one_line(&["plan", "--device", "webgpu", large], 2);
+    assert!(refused.ends_with("takes 268435456, but the limit is 134217728"), "{refused}");
+    // A batch of more than that goes in one piece, and one that no binding holds in several.
+    let batch =
+        |images: u32| json(&["plan", "--json", "--device", "gpu", &format!("conv {images}x256x512x512 -> 8 k3 p1")]);
+    assert_eq!([7, 15].map(|images| batch(images)["images_at_once"].as_u64()), [None, Some(7)]);
     failure(&["plan", "--device", "gpu", "--adapter", "any", "pointwise 1x1x1x1 -> 1"], 2);
 }
 

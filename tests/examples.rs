@@ -1,0 +1,243 @@
+//! The examples, run; the numbers of all but `classify`, whose networks have tests of their own, checked against loops
+//! on the CPU that share nothing with the kernels.
+//!
+//! A program of their own, since one of them asks how much memory this process has held.
+
+// Each example is a program: what its own `main` uses is not used here, and what two share is here twice.
+#![allow(dead_code, clippy::duplicate_mod)]
+
+#[path = "../examples/async_readback.rs"]
+mod async_readback;
+#[cfg(feature = "safetensors")]
+#[path = "../examples/classify.rs"]
+mod classify;
+#[path = "../examples/common/mod.rs"]
+mod common;
+#[path = "../examples/filter.rs"]
+mod filter;
+#[path = "../examples/in_your_app/main.rs"]
+mod in_your_app;
+
+use std::path::{Path, PathBuf};
+
+use gpuconv::{Caps, Error, GpuConv};
+use image::{ImageEncoder, Rgb, RgbImage};
+
+fn gpu() -> GpuConv {
+    GpuConv::new().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// What a filter makes of a value, by its own formula: `near(dx, dy)` is the value so far away.
+fn filtered(name: &str, near: &dyn Fn(i64, i64) -> f64) -> f64 {
+    let bell = |radius: i64, deviation: f64| {
+        let weight = |x: i64, y: i64| (-0.5 * (x * x + y * y) as f64 / (deviation * deviation)).exp();
+        let around = || (-radius..=radius).flat_map(|y| (-radius..=radius).map(move |x| (x, y)));
+        let sum: f64 = around().map(|(x, y)| weight(x, y)).sum();
+        around().map(|(x, y)| weight(x, y) * near(x, y)).sum::<f64>() / sum
+    };
+    match name {
+        "blur" => bell(6, 2.5),
+        "sharpen" => (2.0 * near(0, 0) - bell(2, 1.0)).clamp(0.0, 1.0),
+        _ => {
+            let step = |x: [i64; 2], y: [i64; 2]| near(x[1], y[1]) - near(x[0], y[0]);
+            let right: f64 = [-1, 0, 0, 1].map(|y| step([-1, 1], [y, y])).iter().sum();
+            let down: f64 = [-1, 0, 0, 1].map(|x| step([x, x], [-1, 1])).iter().sum();
+            right.abs() + down.abs()
+        }
+    }
+}
+
+#[test]
+fn filters_do_what_their_names_say() {
+    let (width, height) = (37, 21);
+    let picture = RgbImage::from_fn(width, height, |x, y| {
+        Rgb([(x * 7 + y * y) as u8, (x * y) as u8, if x > y { 220 } else { 31 }])
+    });
+    let value = |channel: usize, x: i64, y: i64| {
+        let inside = |at: i64, extent: u32| at.clamp(0, i64::from(extent) - 1) as u32;
+        f64::from(picture.get_pixel(inside(x, width), inside(y, height)).0[channel]) / 255.0
+    };
+    let gpu = gpu();
+    for filter in filter::filters() {
+        let values = filter::apply(&gpu, &filter, &picture).unwrap();
+        let mut expected = Vec::new();
+        for channel in 0..3 {
+            for (y, x) in (0..i64::from(height)).flat_map(|y| (0..i64::from(width)).map(move |x| (y, x))) {
+                expected.push(filtered(filter.name, &|dx, dy| value(channel, x + dx, y + dy)));
+            }
+        }
+        if filter.name == "edges" {
+            let pixels = expected.len() / 3;
+            let grey = |pixel| [0.2126, 0.7152, 0.0722].iter().zip(expected.iter().skip(pixel).step_by(pixels));
+            let grey = |pixel| grey(pixel).map(|(share, value)| share * value).sum::<f64>().clamp(0.0, 1.0);
+            expected = (0..pixels).map(grey).collect();
+        }
+        assert_eq!(values.len(), expected.len(), "{}", filter.name);
+        for (at, (value, expected)) in values.iter().zip(expected).enumerate() {
+            assert!((f64::from(*value) - expected).abs() < 2e-6, "{} {at}: {value} is not {expected}", filter.name);
+        }
+    }
+}
+
+#[test]
+fn a_program_of_its_own_device_gets_its_picture() {
+    let bytes = in_your_app::picture().unwrap();
+    let size = in_your_app::SIZE as i64;
+    let drawn = |channel: i64, x: i64, y: i64| match (0..size).contains(&x) && (0..size).contains(&y) {
+        true => (channel + 1) * x * y / 4096 % 2,
+        false => 0,
+    };
+    assert_eq!(bytes.len() as i64, size * size * 4);
+    let mut grey = 0;
+    for (at, pixel) in (0..).zip(bytes.chunks_exact(4)) {
+        let (x, y) = (at % size, at / size);
+        for channel in 0..3 {
+            let near = (-2..=2).flat_map(|dy| (-2..=2).map(move |dx| (x + dx, y + dy)));
+            let sum: i64 = near.map(|(x, y)| drawn(channel, x, y)).sum();
+            let byte = i64::from(pixel[channel as usize]);
+            // Bytes are rounded, and a half may go either way.
+            assert!((byte * 25 - sum * 255).abs() <= 13, "{x},{y}: {byte} for {sum} of 25");
+            grey += i64::from(sum % 25 != 0);
+        }
+        assert_eq!(pixel[3], 255);
+    }
+    assert!(grey > 10_000, "nothing is blurred");
+}
+
+#[test]
+fn every_image_is_answered_without_waiting() {
+    let mut middles = async_readback::middles().unwrap();
+    middles.sort_by_key(|(image, _)| *image);
+    // Sums of 32 channels' 3x3 windows.
+    let expected: Vec<_> = (0..async_readback::IMAGES).map(|image| (image, (image * 32 * 9) as f32)).collect();
+    assert_eq!(middles, expected);
+}
+
+/// By a network so narrow that its shaders are compiled in a moment, whose weights are a fixture's.
+#[cfg(feature = "safetensors")]
+fn classify(batch: &str, picture: Option<&Path>) {
+    use clap::Parser;
+    let weights = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/mobilenet_v2.timm.safetensors");
+    let arguments = ["classify", "--width=0.05", "--classes=20", "--runs=1", "--batch", batch, "--weights", weights];
+    let arguments = arguments.map(PathBuf::from).into_iter().chain(picture.map(PathBuf::from));
+    classify::classify(&classify::Options::parse_from(arguments)).unwrap();
+}
+
+#[cfg(feature = "safetensors")]
+#[test]
+fn a_picture_is_classified() {
+    classify("2", None);
+}
+
+/// The most memory that this process has held, where the system says so.
+fn most_resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+    line.map_or(0, |kib| kib.parse::<u64>().unwrap() * 1024)
+}
+
+/// Enlarged before it is cropped, a picture a pixel wide takes 8 GB and a minute.
+#[test]
+fn no_picture_takes_much_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("thin.png");
+    RgbImage::new(1, 40_000).save(&path).unwrap();
+    #[cfg(feature = "safetensors")]
+    classify("1", Some(&path));
+    filter::run(Some(path), folder.path()).unwrap();
+    for filter in filter::filters() {
+        let size = image::image_dimensions(folder.path().join(filter.name).with_extension("png")).unwrap();
+        assert_eq!(size, (1, 40_000), "{}", filter.name);
+    }
+    // What a device has no room for is refused before it is made into numbers, which take four times as much.
+    let gpu = gpu().with_caps(|caps| Caps { max_storage_binding: 128 << 20, ..caps });
+    for filter in filter::filters() {
+        let refused = filter::apply(&gpu, &filter, &RgbImage::new(12_000, 12_000));
+        assert!(matches!(refused, Err(Error::TooLarge { .. })), "{:?}", refused.map(|values| values.len()));
+    }
+    let most = most_resident();
+    assert!(most < 2 << 30, "{most} bytes");
+}
+
+#[test]
+fn the_middle_of_a_picture_is_what_is_looked_at() {
+    // Of 256 rows, so that nothing is made larger or smaller.
+    let wide = RgbImage::from_fn(301, 256, |x, y| Rgb([x as u8, (x >> 8) as u8, y as u8]));
+    let middle = common::middle(&wide, 256, 224);
+    assert_eq!(middle.dimensions(), (224, 224));
+    assert!(middle.enumerate_pixels().all(|(x, y, pixel)| pixel == wide.get_pixel(x + 22 + 16, y + 16)));
+    // In any size all that is seen is the square in the middle.
+    for (width, height) in [(1, 40_000), (40_000, 1), (3, 64), (640, 480), (480, 640), (513, 512)] {
+        let side = width.min(height);
+        let picture = RgbImage::from_fn(width, height, |x, y| {
+            let is_inside = |at: u32, extent: u32| ((extent - side) / 2..(extent - side) / 2 + side).contains(&at);
+            Rgb([u8::from(is_inside(x, width) && is_inside(y, height)) * 255; 3])
+        });
+        let middle = common::middle(&picture, 256, 224);
+        assert!(middle.pixels().all(|pixel| pixel.0 == [255; 3]), "{width}x{height}");
+    }
+}
+
+/// A JPEG file of an upright picture, 48 x 64 and grey in four levels, that a camera stored in another orientation:
+/// row 0 and column 0 of what is stored are the sides of the picture that the Exif standard's table says.
+fn photograph(path: &Path, orientation: u8) {
+    let (width, height) = (48, 64);
+    let upright = |x: u32, y: u32| Rgb([(x / 24 * 80 + y / 32 * 160) as u8; 3]);
+    let seen = |column: u32, row: u32| match orientation {
+        1 => (column, row),
+        2 => (width - 1 - column, row),
+        3 => (width - 1 - column, height - 1 - row),
+        4 => (column, height - 1 - row),
+        5 => (row, column),
+        6 => (width - 1 - row, column),
+        7 => (width - 1 - row, height - 1 - column),
+        _ => (row, height - 1 - column),
+    };
+    let (columns, rows) = if orientation < 5 { (width, height) } else { (height, width) };
+    let stored = RgbImage::from_fn(columns, rows, |column, row| {
+        let (x, y) = seen(column, row);
+        upright(x, y)
+    });
+    // A directory of one entry: tag 0x0112, of one 16-bit number.
+    let mut exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
+    exif.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
+    let mut encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(std::fs::File::create(path).unwrap(), 100);
+    encoder.set_exif_metadata(exif).unwrap();
+    encoder.write_image(&stored, columns, rows, image::ExtendedColorType::Rgb8).unwrap();
+}
+
+#[test]
+fn photographs_are_upright() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("photograph.jpg");
+    for orientation in 1..=8 {
+        photograph(&path, orientation);
+        let picture = common::picture(Some(&path)).unwrap();
+        assert_eq!(picture.dimensions(), (48, 64), "orientation {orientation}");
+        let corners = [(0, 0), (47, 0), (0, 63), (47, 63)].map(|(x, y)| picture.get_pixel(x, y).0[0]);
+        for (corner, expected) in corners.into_iter().zip([0, 80, 160, 240]) {
+            assert!(corner.abs_diff(expected) < 3, "orientation {orientation}: {corners:?}");
+        }
+    }
+    // One that does not exist is none.
+    photograph(&path, 9);
+    assert_eq!(common::picture(Some(&path)).unwrap().dimensions(), (64, 48));
+}
+
+#[test]
+fn a_picture_of_absurd_size_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("long.png");
+    let refusal = |path: &Path| common::picture(Some(path)).err().map_or("taken".into(), |error| error.to_string());
+    image::GrayImage::new(1, 70_000).save(&path).unwrap();
+    let message = refusal(&path);
+    assert!(message.starts_with(&format!("{}: ", path.display())) && message.contains("limit"), "{message}");
+    // A header that promises 60000 x 60000 pixels, and no more.
+    let header = *b"\0\0\xEA\x60\0\0\xEA\x60\x08\x02\0\0\0";
+    let mut file = b"\x89PNG\r\n\x1a\n\0\0\0\x0DIHDR".to_vec();
+    file.extend(header);
+    file.extend(b"\x0F\xB0\xE2\x15");
+    file.extend(b"\0\0\0\x0AIDAT");
+    std::fs::write(&path, file).unwrap();
+    assert!(refusal(&path).contains("imit"), "{}", refusal(&path));
+}
