@@ -1,15 +1,13 @@
 //! Standard against separable convolution, and each kernel against `direct`, on the device that wgpu finds.
 //!
-//! `cargo bench` measures and ends with tables of the medians and a page of charts; `cargo bench --bench conv --
-//! FILTER` measures a part. `cargo bench -- --test` runs everything once, to see that it runs.
+//! `cargo bench` measures, ends with tables of the medians, and then has the command line write a page of charts; `cargo
+//! bench --bench conv -- FILTER` measures a part. `cargo bench -- --test` runs everything once, to see that it runs.
 //!
 //! Times are the device's own where it has timestamps, from the start of a compute pass to its end, else the wall
 //! clock's from the submission to the end of its work. Weights and tensors are on the device before.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, measurement::WallTime};
@@ -87,25 +85,8 @@ fn main() -> Result<()> {
     if given("--bench") && !given("--test") && !given("--list") {
         bench.print_standard_against_separable()?;
         bench.print_kernels()?;
-        let lines = [PAIR].into_iter().chain(MOBILENET_V1.map(|(line, _)| line));
-        if lines.map(str::parse).collect::<Result<Vec<Problem>>>()?.iter().all(|problem| bench.has(problem)) {
-            write_report();
-        }
     }
     Ok(())
-}
-
-/// Lets the command line write its page of charts, for which it measures by itself. Without it there is no page.
-fn write_report() {
-    let built = option_env!("CARGO_BIN_EXE_gpuconv").map(PathBuf::from);
-    // Where benchmarks were packed for another machine, it lies beside them.
-    let beside = std::env::current_exe().ok().map(|bench| bench.with_file_name("gpuconv"));
-    let Some(program) = [built, beside].into_iter().flatten().find(|program| program.exists()) else { return };
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().filter(|target| target.exists());
-    let page = target.unwrap_or(Path::new("")).join("report.html");
-    println!("\nA report with charts, of the layers of its own:");
-    // Planned as the benchmarks are, whatever was tuned. What is wrong it says itself.
-    let _ = Command::new(program).args(["report", "--tuning", "none", "--output"]).arg(page).status();
 }
 
 /// The standard convolution that a separable one stands in for.
@@ -291,11 +272,6 @@ impl Bench {
             runs -= now;
         }
         Ok(total)
-    }
-
-    /// Whether a problem was measured: a filter may have left it out.
-    fn has(&self, problem: &Problem) -> bool {
-        self.median(&problem.to_string()).is_some()
     }
 
     /// The median of a case in seconds, if it was measured.

@@ -153,13 +153,9 @@ pub enum Error {
     #[error("the device is lost: {0}")]
     DeviceLost(String),
 
-    /// A tuning file that is no JSON, or not of the form that it says.
+    /// A tuning that is no JSON, or not of the form that it says.
     #[error("the tuning file is damaged: {0}")]
     DamagedTuning(String),
-
-    /// A file cannot be read or written.
-    #[error("{}: {message}", path.display())]
-    File { path: std::path::PathBuf, message: String },
 
     /// A problem's text is wrong.
     #[error(transparent)]

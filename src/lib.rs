@@ -64,7 +64,7 @@
 //!    [`Chain::inverted_residual`] of three, [`nets::mobilenet_v2`] of fifty-four; [`GpuConv::chain`] runs any.
 //! 3. **In your program.** [`GpuConv::with_device`] takes your device, [`Tensor::from_buffer`] your buffers,
 //!    [`Layer::encode`] your encoder. It submits nothing. [`GpuConv::encode_download`] and [`Readback::read_async`] bring
-//!    results back without blocking; [`GpuConv::warm_up`] compiles ahead.
+//!    results back without blocking; [`GpuConv::warm_up`] compiles ahead. Take [`wgpu`] from here, and versions agree.
 //! 4. **What runs, and why.** [`Layer::schedule`] says which recipes a layer takes. The [`planner`] asks all [`kernels`],
 //!    each of which answers with recipes (plain data: WGSL, grid, weight layout) or a typed reason why not, and cuts the
 //!    chain where it is cheapest. A [`Choice`] overrules it. A [`Problem`] is the text by which the command line,
@@ -139,6 +139,9 @@ pub use shape::{Layout, Shape};
 pub use tensor::Tensor;
 #[cfg(feature = "tuning")]
 pub use tuning::Tuning;
+
+/// The wgpu whose devices, buffers and encoders the library takes.
+pub use wgpu;
 
 /// The README's example is compiled and run as a documentation test.
 #[cfg(doctest)]

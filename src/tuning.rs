@@ -19,8 +19,6 @@
 //! Times are in seconds. A device is known by its name, its driver and the backend; kernels change from version to
 //! version of this crate, so that is a part of the key, too.
 
-mod file;
-
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

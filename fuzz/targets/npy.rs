@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 
 #[allow(dead_code)]
-#[path = "../../src/cli/npy.rs"]
+#[path = "../../cli/src/npy.rs"]
 mod npy;
 
 /// What the command line's module expects around it.

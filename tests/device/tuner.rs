@@ -186,33 +186,3 @@ fn a_damaged_file_is_an_error_and_one_of_another_version_is_ignored() {
     assert!(!gpu.use_tuning(&driver) && gpu.profile().runs.is_empty());
     assert!(gpu.use_tuning(&read(&whole).unwrap()) && gpu.profile().runs.len() == 1);
 }
-
-#[test]
-fn writers_at_the_same_time_undo_nothing_of_each_other() {
-    let gpu = gpu();
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("new/tuning.json");
-    std::thread::scope(|scope| {
-        for writer in 0..4 {
-            let (gpu, path) = (gpu.clone(), path.clone());
-            scope.spawn(move || {
-                for size in 1..20 {
-                    let line = format!("pointwise {writer}x8x{size}x{size} -> 8");
-                    Tuning::new(&gpu, profile(&line, "direct/4x4", 0.5)).add_to(&path).unwrap();
-                    // Whoever reads meanwhile reads a whole one.
-                    assert!(Tuning::load(&path).unwrap().profile(&gpu).unwrap().runs.contains_key(&line));
-                }
-            });
-        }
-    });
-    assert_eq!(Tuning::load(&path).unwrap().counts(), (4 * 19, 1));
-    let left: Vec<_> =
-        std::fs::read_dir(path.parent().unwrap()).unwrap().map(|file| file.unwrap().file_name()).collect();
-    assert_eq!(left.len(), 2, "{left:?}");
-
-    // A damaged file is left to be looked at.
-    std::fs::write(&path, "{").unwrap();
-    assert!(matches!(Tuning::default().add_to(&path), Err(Error::DamagedTuning(_))));
-    assert_eq!(std::fs::read_to_string(&path).unwrap(), "{");
-    assert!(matches!(Tuning::load(&folder.path().join("none")), Err(Error::File { .. })));
-}

@@ -1,7 +1,7 @@
 //! `devices`: every adapter, what it can do, and which one the other commands take.
 
 use clap::Args;
-use gpuconv::{Caps, Error, GpuConv};
+use gpuconv::{Caps, Error, GpuConv, wgpu};
 use serde::Serialize;
 
 use super::{Failure, Outcome, Target, print, print_json, table};

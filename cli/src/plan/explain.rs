@@ -7,7 +7,7 @@ use gpuconv::planner::{Considered, Planner, Schedule};
 use gpuconv::{Chain, Choice, Fusion, Layout, Shape, cost, planner};
 use serde::Serialize;
 
-use crate::cli::{Outcome, kernels, table};
+use crate::{Outcome, kernels, table};
 
 /// What is planned, and by whom.
 pub struct Subject<'a> {

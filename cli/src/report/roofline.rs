@@ -5,7 +5,7 @@ use plotters::style::text_anchor::HPos;
 
 use super::chart::{self, Area, Box4, Family, GRID, LINE, MUTED, Point, TEXT, place};
 use super::data::{Report, Step};
-use crate::cli::{Outcome, table::figure};
+use crate::{Outcome, table::figure};
 
 /// The layers that have a place on logarithmic axes: a pool multiplies nothing.
 fn points(report: &Report) -> Vec<&Step> {

@@ -4,7 +4,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::cli::{Failure, Outcome, table};
+use crate::{Failure, Outcome, table};
 
 /// Where a chart is drawn, in pixels.
 pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;

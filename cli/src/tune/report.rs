@@ -10,7 +10,7 @@ use gpuconv::{Choice, GpuConv, probe};
 use serde::Serialize;
 
 use super::{Case, measured, tune_case};
-use crate::cli::{Failure, Outcome, adapter_name, print, table};
+use crate::{Failure, Outcome, adapter_name, print, table};
 
 /// What one problem says of the model.
 #[derive(Serialize)]

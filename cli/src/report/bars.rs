@@ -5,7 +5,7 @@ use plotters::style::text_anchor::HPos;
 
 use super::chart::{self, Area, FORMS, GRID, LINE, MUTED, TEXT};
 use super::data::{Comparison, Form, Report};
-use crate::cli::Outcome;
+use crate::Outcome;
 
 /// What is compared: its name, its unit, and a form's amount in it.
 type Measure = (&'static str, &'static str, fn(&Form) -> f64);

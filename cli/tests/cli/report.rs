@@ -9,7 +9,7 @@ use roxmltree::{Document, Node, ParsingOptions};
 use serde_json::Value;
 
 /// What was measured for the README's picture.
-const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/report.json");
+const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/report.json");
 
 fn run(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gpuconv"));

@@ -8,7 +8,7 @@ use gpuconv::planner::Schedule;
 use gpuconv::shape::{from_nchw, to_nchw};
 use gpuconv::timer::Timer;
 use gpuconv::verify::Data;
-use gpuconv::{BoundLayer, Choice, GpuConv, Layout, Operation, Problem, Shape, Tensor, cost, planner};
+use gpuconv::{BoundLayer, Choice, GpuConv, Layout, Operation, Problem, Shape, Tensor, cost, planner, wgpu};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 

@@ -1,12 +1,11 @@
 //! The driver's compiled pipelines, kept beside a tuning file: `tune` writes them, the other commands take them.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use gpuconv::GpuConv;
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, tuning_file};
 
 /// Gives the driver what is kept beside a tuning file, if anything is.
 pub fn load(gpu: &GpuConv, tuning: &Path) -> Outcome {
@@ -22,14 +21,8 @@ pub fn load(gpu: &GpuConv, tuning: &Path) -> Outcome {
 pub fn save(gpu: &GpuConv, tuning: &Path) -> Outcome {
     let Some(bytes) = gpu.pipeline_cache_data() else { return Ok(()) };
     let path = file(tuning);
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let write = || {
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(&bytes)?;
-        file.persist(&path).map_err(|error| error.error)
-    };
-    write().map_err(|error| Failure::Call(format!("cannot write {}: {error}", path.display())))?;
-    Ok(())
+    let written = tuning_file::write(&path, &bytes);
+    written.map_err(|error| Failure::Call(format!("cannot write {}: {error}", path.display())))
 }
 
 fn file(tuning: &Path) -> PathBuf {

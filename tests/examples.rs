@@ -1,19 +1,21 @@
 //! The examples, run; the numbers of all but `classify`, whose networks have tests of their own, checked against loops
 //! on the CPU that share nothing with the kernels.
+//!
+//! A program of their own, since one of them asks how much memory this process has held.
 
 // Each example is a program: what its own `main` uses is not used here, and what two share is here twice.
 #![allow(dead_code, clippy::duplicate_mod)]
 
-#[path = "../../examples/async_readback.rs"]
+#[path = "../examples/async_readback.rs"]
 mod async_readback;
-#[cfg(all(feature = "cli", feature = "safetensors"))]
-#[path = "../../examples/classify.rs"]
+#[cfg(feature = "safetensors")]
+#[path = "../examples/classify.rs"]
 mod classify;
-#[path = "../../examples/common/mod.rs"]
+#[path = "../examples/common/mod.rs"]
 mod common;
-#[path = "../../examples/filter.rs"]
+#[path = "../examples/filter.rs"]
 mod filter;
-#[path = "../../examples/in_your_app/main.rs"]
+#[path = "../examples/in_your_app/main.rs"]
 mod in_your_app;
 
 use std::path::{Path, PathBuf};
@@ -112,7 +114,7 @@ fn every_image_is_answered_without_waiting() {
 }
 
 /// By a network so narrow that its shaders are compiled in a moment, whose weights are a fixture's.
-#[cfg(all(feature = "cli", feature = "safetensors"))]
+#[cfg(feature = "safetensors")]
 fn classify(batch: &str, picture: Option<&Path>) {
     use clap::Parser;
     let weights = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/mobilenet_v2.timm.safetensors");
@@ -121,7 +123,7 @@ fn classify(batch: &str, picture: Option<&Path>) {
     classify::classify(&classify::Options::parse_from(arguments)).unwrap();
 }
 
-#[cfg(all(feature = "cli", feature = "safetensors"))]
+#[cfg(feature = "safetensors")]
 #[test]
 fn a_picture_is_classified() {
     classify("2", None);
@@ -140,7 +142,7 @@ fn no_picture_takes_much_memory() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("thin.png");
     RgbImage::new(1, 40_000).save(&path).unwrap();
-    #[cfg(all(feature = "cli", feature = "safetensors"))]
+    #[cfg(feature = "safetensors")]
     classify("1", Some(&path));
     filter::run(Some(path), folder.path()).unwrap();
     for filter in filter::filters() {

@@ -1,4 +1,4 @@
-//! The command line: one module a command, and here what they share.
+//! The command line `gpuconv`: one module a command, and here what they share.
 
 mod bench;
 mod cost;
@@ -14,6 +14,7 @@ mod run;
 mod shell;
 mod table;
 mod tune;
+mod tuning_file;
 mod verify;
 
 use std::io::{self, Write};
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, error::ErrorKind};
 use gpuconv::planner::Schedule;
-use gpuconv::{Choice, Error, Fusion, GpuConv, Problem, Tuning};
+use gpuconv::{Choice, Error, Fusion, GpuConv, Problem};
 use serde::Serialize;
 
 /// 2-D convolution on any GPU.
@@ -63,10 +64,10 @@ impl Target {
         let file = match &self.tuning {
             Some(none) if none.as_os_str() == "none" => None,
             Some(file) => Some(file.clone()),
-            None => Tuning::user_file().filter(|file| file.exists()),
+            None => tuning_file::of_user().filter(|file| file.exists()),
         };
         if let Some(file) = file {
-            gpu.use_tuning(&tune::load(&file)?);
+            gpu.use_tuning(&tuning_file::load(&file)?);
             pipelines::load(&gpu, &file)?;
         }
         Ok(gpu)
@@ -151,7 +152,7 @@ impl From<Error> for Failure {
 }
 
 /// Reads the arguments, runs the command and turns its outcome into an exit code.
-pub fn main() -> ExitCode {
+fn main() -> ExitCode {
     // No backtrace reaches a user, not even from a driver's glue; the line says where to look.
     std::panic::set_hook(Box::new(|panic| complain(&format!("internal error: {}", one_line(&panic.to_string())))));
     let filter = env_logger::Env::default().default_filter_or("gpuconv=warn");

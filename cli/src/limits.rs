@@ -1,7 +1,7 @@
 //! A device with less than its adapter has, to see what a lesser one would do.
 
 use clap::{Args, ValueEnum};
-use gpuconv::GpuConv;
+use gpuconv::{GpuConv, wgpu};
 
 /// What of an adapter is left unused.
 #[derive(Args)]

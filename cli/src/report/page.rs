@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::data::{Network, Report};
 use super::{bars, chart, roofline, timeline};
-use crate::cli::{Failure, Outcome, table};
+use crate::{Failure, Outcome, table};
 
 /// Widths of a chart in pixels: for a page, and for a phone.
 const WIDTHS: [u32; 2] = [960, 360];

@@ -3,7 +3,7 @@
 use comfy_table::CellAlignment;
 
 use super::explain::{MOST_LISTED, Planned, Step};
-use crate::cli::table::{self, count, figure};
+use crate::table::{self, count, figure};
 
 /// The steps, what they move and need, and what was turned down.
 pub fn text(planned: &Planned) -> String {

@@ -5,7 +5,7 @@ use plotters::style::text_anchor::HPos;
 
 use super::chart::{self, Area, Family, GRID, LINE, MUTED, amount};
 use super::data::{Network, Step};
-use crate::cli::{Outcome, table::figure};
+use crate::{Outcome, table::figure};
 
 /// The share of the time of each family of kernels, the largest first.
 fn shares(network: &Network) -> Vec<(Family, f64)> {

@@ -12,7 +12,7 @@ use gpuconv::{GpuConv, Tuning, probe, profile::Profile};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{Case, Failure, Outcome, Target, adapter_name, pipelines, print, print_json, table};
+use super::{Case, Failure, Outcome, Target, adapter_name, pipelines, print, print_json, table, tuning_file};
 
 #[derive(Args)]
 pub struct Tune {
@@ -91,7 +91,7 @@ impl Tune {
             }
             profile.merge(runs.profile.clone());
             // After each, so that what was measured is kept if the next ends early.
-            Tuning::new(&gpu, profile.clone()).add_to(&file)?;
+            tuning_file::add_to(&file, &Tuning::new(&gpu, profile.clone()))?;
             if self.json {
                 for run in &runs.runs {
                     let line = serde_json::to_string(&Run::new(run)).map_err(|e| Failure::Call(e.to_string()))?;
@@ -138,31 +138,23 @@ impl Tune {
     }
 
     fn file(&self) -> Outcome<PathBuf> {
-        let file = self.output.clone().or_else(Tuning::user_file);
+        let file = self.output.clone().or_else(tuning_file::of_user);
         file.ok_or_else(|| Failure::Call("there is no folder for caches here; name a file with --output".into()))
     }
 
     fn merge_files(&self) -> Outcome {
         let mut all = Tuning::default();
         for path in &self.merge {
-            all.merge(load(path)?);
+            all.merge(tuning_file::load(path)?);
         }
         let file = self.file()?;
-        all.add_to(&file)?;
+        tuning_file::add_to(&file, &all)?;
         let (runs, devices) = all.counts();
         if self.json {
             return print_json(&Merged { runs, devices, file: &file });
         }
         print(&format!("{runs} runs on {devices} devices, in {}\n", file.display()))
     }
-}
-
-/// A tuning file, and its name if it is wrong.
-pub fn load(path: &Path) -> Outcome<Tuning> {
-    Tuning::load(path).map_err(|error| match error {
-        gpuconv::Error::File { .. } => error.into(),
-        other => Failure::Call(format!("{}: {other}", path.display())),
-    })
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Failure {

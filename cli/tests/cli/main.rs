@@ -1,7 +1,5 @@
 //! The command line, driven as a process: what it writes, its files, and how it fails.
 
-#[cfg(feature = "safetensors")]
-mod examples;
 mod limits;
 mod manners;
 mod report;
@@ -13,6 +11,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use gpuconv::verify::Data;
+use gpuconv::wgpu::naga;
 use gpuconv::{Problem, Residual};
 use npyz::{Order, WriterBuilder};
 use serde_json::Value;

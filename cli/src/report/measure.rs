@@ -10,7 +10,7 @@ use gpuconv::{
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::data::{Ceilings, Comparison, Device, Form, Memory, Network, Report, Step};
-use crate::cli::{Case, Outcome, devices, kernels as kernel_names};
+use crate::{Case, Outcome, devices, kernels as kernel_names};
 
 /// Measures all of it: the ceilings, then each problem as it is planned, and separable ones in their other forms too.
 pub fn measure(gpu: &GpuConv, cases: &[Case], quiet: bool) -> Outcome<Report> {

@@ -1,0 +1,97 @@
+//! The tuning file of a user: where it is, and how it stays whole.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use etcetera::BaseStrategy;
+use gpuconv::Tuning;
+
+use super::{Failure, Outcome};
+
+/// Where this user's tuning is by the platform's convention: `gpuconv/tuning.json` in the folder for caches
+/// (`$XDG_CACHE_HOME` or `~/.cache`, `~/Library/Caches`, `%LOCALAPPDATA%`). None if the user has no home.
+pub fn of_user() -> Option<PathBuf> {
+    let folders = etcetera::base_strategy::choose_native_strategy().ok()?;
+    Some(folders.cache_dir().join("gpuconv").join("tuning.json"))
+}
+
+/// Reads a file.
+pub fn load(path: &Path) -> Outcome<Tuning> {
+    let bytes = fs::read(path).map_err(|error| failure(path, &error))?;
+    Tuning::from_json(&bytes).map_err(|error| failure(path, &error))
+}
+
+/// Adds what a tuning knows to a file, which need not exist; one that is damaged is left as it is. Of writers at the
+/// same time each waits for the one before, so none undoes what another wrote. (They lock a file beside it, which
+/// stays.)
+pub fn add_to(path: &Path, tuning: &Tuning) -> Outcome {
+    let lock_path = path.with_extension("lock");
+    let lock = || {
+        fs::create_dir_all(folder(path))?;
+        let lock = File::create(&lock_path)?;
+        fs4::FileExt::lock(&lock)?;
+        Ok(lock)
+    };
+    // Until the end of the function; closing the file unlocks it.
+    let _lock = lock().map_err(|error: io::Error| failure(&lock_path, &error))?;
+    let is_there = fs::exists(path).map_err(|error| failure(path, &error))?;
+    let mut all = if is_there { load(path)? } else { Tuning::default() };
+    all.merge(tuning.clone());
+    write(path, all.to_json().as_bytes()).map_err(|error| failure(path, &error))
+}
+
+/// Writes a file. It takes its name when its last byte is written, so nothing ever reads a part of it.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = tempfile::NamedTempFile::new_in(folder(path))?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn failure(path: &Path, error: &dyn std::fmt::Display) -> Failure {
+    Failure::Call(format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writers_at_the_same_time_undo_nothing_of_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/tuning.json");
+        std::thread::scope(|scope| {
+            for writer in 0..4 {
+                let path = path.clone();
+                scope.spawn(move || {
+                    for size in 1..20 {
+                        let line = format!("pointwise {writer}x8x{size}x{size} -> 8");
+                        let json = serde_json::json!({"format": 1, "devices": [{
+                            "device": "a", "driver": "b", "backend": "vulkan", "version": "0.1.0", "rates": null,
+                            "runs": {&line: {"direct/4x4": 0.5}},
+                        }]});
+                        add_to(&path, &Tuning::from_json(json.to_string().as_bytes()).unwrap()).unwrap();
+                        // Whoever reads meanwhile reads a whole one.
+                        assert!(load(&path).unwrap().to_json().contains(&line));
+                    }
+                });
+            }
+        });
+        assert_eq!(load(&path).unwrap().counts(), (4 * 19, 1));
+        let names: Vec<_> =
+            fs::read_dir(path.parent().unwrap()).unwrap().map(|file| file.unwrap().file_name()).collect();
+        assert_eq!(names.len(), 2, "{names:?}");
+
+        // A damaged file is left to be looked at.
+        fs::write(&path, "{").unwrap();
+        let refused = |outcome| matches!(outcome, Err(Failure::Call(message)) if message.contains("damaged"));
+        assert!(refused(add_to(&path, &Tuning::default())));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{");
+    }
+}

@@ -1,7 +1,0 @@
-//! The command line `gpuconv`; see [`cli`].
-
-mod cli;
-
-fn main() -> std::process::ExitCode {
-    cli::main()
-}
