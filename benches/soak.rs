@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use gpuconv::{
-    Activation, Chain, Conv2d, GpuConv, Layer, OwnedWeights, Result, Separable, Shape, Weights, random, reference,
+    Activation, Chain, Conv2d, GpuConv, Layer, OwnedWeights, Result, Separable, Shape, Weights, oracle, random,
 };
 
 /// Kinds of layers, and sizes that each meets in a round.
@@ -113,7 +113,7 @@ impl Subject {
         let output = gpu.download(&self.layer.forward(&gpu.upload(&values, shape)?)?)?;
         if number.is_multiple_of(50) {
             let weights: Vec<_> = self.weights.iter().map(OwnedWeights::borrow).collect();
-            let expected = reference::run(self.layer.chain(), &values, shape, &weights, None)?;
+            let expected = oracle::run(self.layer.chain(), &values, shape, &weights, None)?;
             assert!(output.iter().zip(&expected.values).all(|(&value, &expected)| f64::from(value) == expected));
         }
         Ok(())

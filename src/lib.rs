@@ -87,58 +87,40 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable))]
 #![warn(missing_docs)]
 
-mod batch_norm;
-pub mod caps;
-pub mod chain;
-pub mod conv;
-pub mod cost;
-mod device;
-pub mod error;
-pub mod gpu;
-mod identity;
-mod kept;
+// Floors, from the lowest up: model, oracle, nets, problem, kernels, planner, runtime, verify, tuning. Each takes only from
+// those below it.
 pub mod kernels;
-mod layer;
-mod memory;
+mod model;
 pub mod nets;
-pub mod pack;
-mod pipelines;
-mod plan;
+pub mod oracle;
 pub mod planner;
-pub mod probe;
 pub mod problem;
-pub mod profile;
-#[doc(hidden)]
-pub mod random;
-mod readback;
-pub mod reference;
-mod rehearsal;
-mod shader;
-pub mod shape;
-pub mod tensor;
-#[doc(hidden)]
-pub mod timer;
-pub mod tuner;
-#[cfg(feature = "tuning")]
-pub mod tuning;
+mod runtime;
+mod tuning;
 pub mod verify;
-pub mod workspace;
 
-pub use batch_norm::{BatchNorm, OwnedWeights};
-pub use caps::Caps;
-pub use chain::{Chain, Link, Separable};
-pub use conv::{Activation, Conv2d, Residual};
-pub use error::{Error, ParseError, Result};
-pub use gpu::GpuConv;
-pub use layer::{BoundLayer, Layer};
-pub use planner::{Choice, Fusion};
+pub use kernels::pack;
+pub use model::batch_norm::{BatchNorm, OwnedWeights};
+pub use model::caps::Caps;
+pub use model::chain::{Chain, Link, Separable};
+pub use model::conv::{Activation, Conv2d, Residual};
+pub use model::error::{Error, ParseError, Result};
+pub use model::shape::{Layout, Shape};
+pub use model::weights::Weights;
+pub use model::{cost, shape};
+pub use planner::{Choice, Fusion, profile, workspace};
 pub use problem::{Operation, Problem};
-pub use readback::Readback;
-pub use reference::Weights;
-pub use shape::{Layout, Shape};
-pub use tensor::Tensor;
+pub use runtime::gpu::GpuConv;
+pub use runtime::layer::{BoundLayer, Layer};
+pub use runtime::readback::Readback;
+pub use runtime::tensor::Tensor;
+#[doc(hidden)]
+pub use runtime::timer;
 #[cfg(feature = "tuning")]
-pub use tuning::Tuning;
+pub use tuning::json::Tuning;
+pub use tuning::{probe, tuner};
+#[doc(hidden)]
+pub use verify::random;
 
 /// The wgpu whose devices, buffers and encoders the library takes.
 pub use wgpu;

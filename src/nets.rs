@@ -16,9 +16,9 @@ mod pixels;
 #[cfg(feature = "safetensors")]
 mod weights;
 
-use crate::chain::{Chain, Link};
-use crate::conv::{Activation, Conv2d};
-use crate::error::{Error, Result};
+use crate::model::chain::{Chain, Link};
+use crate::model::conv::{Activation, Conv2d};
+use crate::model::error::{Error, Result};
 
 pub use logits::{softmax, top};
 

@@ -3,17 +3,19 @@
 mod bands;
 mod cut;
 pub mod model;
+pub mod profile;
 mod refused;
+pub mod workspace;
 
 use std::sync::Arc;
 
-use crate::caps::Caps;
-use crate::chain::Chain;
-use crate::error::{Error, Result};
 use crate::kernels::{KERNELS, POOL, Recipe, Run, Unsupported};
-use crate::profile::Profile;
-use crate::shape::{Layout, Shape};
-use crate::workspace::Workspace;
+use crate::model::caps::Caps;
+use crate::model::chain::Chain;
+use crate::model::error::{Error, Result};
+use crate::model::shape::{Layout, Shape};
+use crate::planner::profile::Profile;
+use crate::planner::workspace::Workspace;
 
 pub(crate) use bands::band_inputs;
 pub use bands::images_at_once;

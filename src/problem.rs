@@ -5,11 +5,11 @@ mod parser;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::chain::{Chain, Link, Separable};
-use crate::conv::{Activation, Conv2d, Residual};
-use crate::error::{Error, Result};
+use crate::model::chain::{Chain, Link, Separable};
+use crate::model::conv::{Activation, Conv2d, Residual};
+use crate::model::error::{Error, Result};
+use crate::model::shape::{Layout, Shape};
 use crate::nets::Network;
-use crate::shape::{Layout, Shape};
 use parser::Parser;
 
 /// A chain with the shape and layout of its input.

@@ -2,23 +2,25 @@
 //! user's own GPU.
 
 mod judge;
+#[doc(hidden)]
+pub mod random;
 mod sample;
 mod trial;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use crate::caps::Caps;
-use crate::chain::Chain;
-use crate::conv::Activation;
-use crate::device::lock;
-use crate::error::{Error, Result};
-use crate::gpu::GpuConv;
+use crate::model::caps::Caps;
+use crate::model::chain::Chain;
+use crate::model::conv::Activation;
+use crate::model::error::{Error, Result};
+use crate::model::shape::{Layout, Shape};
+use crate::model::weights::Weights;
+use crate::oracle::{self, Answer};
 use crate::planner::{self, Choice, Fusion, Schedule, Step};
 use crate::problem::{Operation, Problem};
-use crate::random;
-use crate::reference::{self, Answer, Weights};
-use crate::shape::{Layout, Shape};
+use crate::runtime::device::lock;
+use crate::runtime::gpu::GpuConv;
 
 use judge::judge;
 use sample::Sample;
@@ -172,7 +174,7 @@ impl Data {
 
     /// The oracle's answer.
     pub fn answer(&self, chain: &Chain, input: Shape) -> Result<Answer> {
-        reference::run(chain, &self.input, input, &self.weights(), self.residual.as_deref())
+        oracle::run(chain, &self.input, input, &self.weights(), self.residual.as_deref())
     }
 }
 

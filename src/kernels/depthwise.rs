@@ -8,11 +8,11 @@ use super::{
     Kernel, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, compulsory_bytes, fitting,
     single_pass_operands,
 };
-use crate::caps::Caps;
-use crate::conv::Conv2d;
-use crate::pack::{Order, Packing, sections};
-use crate::shader::{self, Shader};
-use crate::shape::Layout;
+use crate::kernels::pack::{Order, Packing, sections};
+use crate::kernels::shader::{self, Shader};
+use crate::model::caps::Caps;
+use crate::model::conv::Conv2d;
+use crate::model::shape::Layout;
 
 pub const DEPTHWISE: Kernel = Kernel { name: "depthwise", links: 1, candidates };
 

@@ -4,9 +4,9 @@ use super::{
     Kernel, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, compulsory_bytes, fitting,
     single_pass_operands,
 };
-use crate::caps::Caps;
-use crate::pack::{Order, Packing, sections};
-use crate::shader::{self, Shader};
+use crate::kernels::pack::{Order, Packing, sections};
+use crate::kernels::shader::{self, Shader};
+use crate::model::caps::Caps;
 
 pub const DIRECT: Kernel = Kernel { name: "direct", links: 1, candidates };
 

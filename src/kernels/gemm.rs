@@ -5,10 +5,10 @@ pub mod tiled;
 pub mod window;
 
 use super::{Params, Run, Unsupported, Wgsl};
-use crate::conv::Conv2d;
-use crate::pack::{self, Order, Packing, Section, sections};
-use crate::shader::{self, Shader};
-use crate::shape::Layout;
+use crate::kernels::pack::{self, Order, Packing, Section, sections};
+use crate::kernels::shader::{self, Shader};
+use crate::model::conv::Conv2d;
+use crate::model::shape::Layout;
 
 /// Below this many output channels in a group, most of a tile would be idle.
 const FEWEST_CHANNELS: u32 = 4;

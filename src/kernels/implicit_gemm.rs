@@ -9,12 +9,12 @@ use super::gemm::tiled::{self, TILES, TILES_OF_GATHERED, Tile};
 use super::gemm::window::{self, Lines};
 use super::gemm::{self, Fetch, Source};
 use super::{Kernel, Recipe, Run, Unsupported, Wgsl, fitting};
-use crate::caps::Caps;
-use crate::conv::Conv2d;
-use crate::pack::Order;
-use crate::shader;
-use crate::shader::Shader;
-use crate::shape::Layout;
+use crate::kernels::pack::Order;
+use crate::kernels::shader;
+use crate::kernels::shader::Shader;
+use crate::model::caps::Caps;
+use crate::model::conv::Conv2d;
+use crate::model::shape::Layout;
 
 pub const IMPLICIT_GEMM: Kernel = Kernel { name: "implicit_gemm", links: 1, candidates: by_tiles };
 pub const IMPLICIT_GEMM_UNIFORM: Kernel =

@@ -6,11 +6,11 @@ use super::{
     Kernel, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, compulsory_bytes, fitting,
     single_pass_operands,
 };
-use crate::caps::Caps;
-use crate::conv::Conv2d;
-use crate::pack::Order;
-use crate::shader::{self, Shader};
-use crate::shape::{Layout, Shape};
+use crate::kernels::pack::Order;
+use crate::kernels::shader::{self, Shader};
+use crate::model::caps::Caps;
+use crate::model::conv::Conv2d;
+use crate::model::shape::{Layout, Shape};
 
 pub const MATVEC: Kernel = Kernel { name: "matvec", links: 1, candidates };
 

@@ -3,9 +3,9 @@
 
 use super::gemm::{self, Fetch, Source, registers, tiled};
 use super::{Kernel, Recipe, Run, Unsupported, Wgsl, fitting};
-use crate::caps::Caps;
-use crate::pack::Order;
-use crate::shape::Layout;
+use crate::kernels::pack::Order;
+use crate::model::caps::Caps;
+use crate::model::shape::Layout;
 
 pub const POINTWISE: Kernel = Kernel { name: "pointwise", links: 1, candidates: by_tiles };
 pub const POINTWISE_UNIFORM: Kernel = Kernel { name: "pointwise_uniform", links: 1, candidates: by_uniform_loads };

@@ -1,9 +1,9 @@
 //! `pool`: the mean of each plane, summed by invocations in common or by one alone.
 
 use super::{Kernel, Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, fitting};
-use crate::caps::Caps;
-use crate::shader::{self, Shader};
-use crate::shape::Layout;
+use crate::kernels::shader::{self, Shader};
+use crate::model::caps::Caps;
+use crate::model::shape::Layout;
 
 pub const POOL: Kernel = Kernel { name: "pool", links: 1, candidates };
 

@@ -10,11 +10,11 @@ use super::gemm::tiled::{self, TILES_OF_GATHERED};
 use super::gemm::window::{self, Lines, MOST_ROWS, MOST_TAPS};
 use super::gemm::{Fetch, Source};
 use super::{Kernel, Recipe, Run, Unsupported, Wgsl, fitting};
-use crate::caps::Caps;
-use crate::conv::Conv2d;
-use crate::pack::{Order, Packing};
-use crate::shader::{self, COMPONENTS, Shader};
-use crate::shape::Layout;
+use crate::kernels::pack::{Order, Packing};
+use crate::kernels::shader::{self, COMPONENTS, Shader};
+use crate::model::caps::Caps;
+use crate::model::conv::Conv2d;
+use crate::model::shape::Layout;
 
 pub const SEPARABLE: Kernel = Kernel { name: "separable", links: 2, candidates };
 

@@ -9,10 +9,10 @@ use super::{
     Kernel, Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, fitting,
     implicit_gemm, pointwise,
 };
-use crate::caps::Caps;
-use crate::pack::{self, Packing, slices};
-use crate::shader::{self, Shader};
-use crate::shape::{Layout, Shape};
+use crate::kernels::pack::{self, Packing, slices};
+use crate::kernels::shader::{self, Shader};
+use crate::model::caps::Caps;
+use crate::model::shape::{Layout, Shape};
 
 pub const SPLIT: Kernel = Kernel { name: "split", links: 1, candidates };
 

@@ -10,11 +10,11 @@ use super::gemm::{self, registers, tiled};
 use super::{
     Kernel, Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, fitting, pointwise,
 };
-use crate::caps::Caps;
-use crate::conv::Conv2d;
-use crate::pack::{self, Packing, winograd};
-use crate::shader::{self, Shader};
-use crate::shape::{Layout, Shape};
+use crate::kernels::pack::{self, Packing, winograd};
+use crate::kernels::shader::{self, Shader};
+use crate::model::caps::Caps;
+use crate::model::conv::Conv2d;
+use crate::model::shape::{Layout, Shape};
 
 pub const WINOGRAD: Kernel = Kernel { name: "winograd", links: 1, candidates };
 

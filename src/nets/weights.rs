@@ -6,10 +6,10 @@ use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors};
 
 use super::{Names, Network};
-use crate::batch_norm::{BatchNorm, OwnedWeights};
-use crate::conv::Conv2d;
-use crate::error::{Error, Result};
-use crate::reference::Weights;
+use crate::model::batch_norm::{BatchNorm, OwnedWeights};
+use crate::model::conv::Conv2d;
+use crate::model::error::{Error, Result};
+use crate::model::weights::Weights;
 
 /// PyTorch's, which both publishers keep.
 const EPS: f64 = 1e-5;

@@ -1,9 +1,9 @@
 //! Bands: the images of a batch that are computed at a time where its tensors do not fit into one binding.
 
-use crate::caps::Caps;
-use crate::chain::Chain;
-use crate::error::{Error, Result};
-use crate::shape::Shape;
+use crate::model::caps::Caps;
+use crate::model::chain::Chain;
+use crate::model::error::{Error, Result};
+use crate::model::shape::Shape;
 
 /// How many images of a batch are computed at a time: all of them, or as many as let each of the chain's tensors fit into
 /// one binding. A band's first image lies where a binding may start.
@@ -63,7 +63,7 @@ fn step(image: u64, alignment: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conv::Conv2d;
+    use crate::model::conv::Conv2d;
 
     fn caps(limit: u64) -> Caps {
         Caps { max_storage_binding: limit, ..Caps::webgpu() }

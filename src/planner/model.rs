@@ -1,7 +1,7 @@
 //! The cost model: what a recipe's work takes on a device, in seconds. `docs/cost-model.md` has the formulas.
 
-use crate::caps::Caps;
 use crate::kernels::{Pass, Recipe, Work};
+use crate::model::caps::Caps;
 
 /// The rates at which a device works, from a probe or guessed.
 #[derive(Clone, Copy, Debug, PartialEq)]

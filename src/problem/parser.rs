@@ -3,11 +3,11 @@
 use std::ops::Range;
 
 use super::{Operation, Problem};
-use crate::chain::Separable;
-use crate::conv::{Activation, Conv2d, Residual};
-use crate::error::{Error, ParseError, Result};
+use crate::model::chain::Separable;
+use crate::model::conv::{Activation, Conv2d, Residual};
+use crate::model::error::{Error, ParseError, Result};
+use crate::model::shape::{Layout, Shape};
 use crate::nets::{self, Network};
-use crate::shape::{Layout, Shape};
 
 const OPERATIONS: &str = "conv, depthwise, pointwise, separable, pool, mobilenet_v1, mobilenet_v2";
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::kernels::Recipe;
-use crate::reference::Answer;
+use crate::oracle::Answer;
 
 use super::Report;
 

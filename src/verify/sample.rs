@@ -1,10 +1,11 @@
 //! A part of a large problem's outputs, for an oracle that has not all day: some channels of the last convolution,
 //! in all their pixels.
 
-use crate::chain::{Chain, Link};
-use crate::error::Result;
-use crate::reference::{self, Answer, Weights};
-use crate::shape::Shape;
+use crate::model::chain::{Chain, Link};
+use crate::model::error::Result;
+use crate::model::shape::Shape;
+use crate::model::weights::Weights;
+use crate::oracle::{self, Answer};
 
 use super::Data;
 
@@ -48,7 +49,7 @@ impl Sample {
         // Of a run's edges only one from its input to its last link is possible: what is added then is the input.
         let added = chain.source(last).map(|_| &data.input).or(data.residual.as_ref());
         let added = added.filter(|_| chain.links()[last].residual().is_some()).map(|values| self.select(values));
-        reference::run(&Chain::new(links), &data.input, input, &weights, added.as_deref())
+        oracle::run(&Chain::new(links), &data.input, input, &weights, added.as_deref())
     }
 
     /// These channels of a tensor of the output's shape, NCHW.
@@ -64,7 +65,7 @@ impl Sample {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conv::{Activation, Conv2d, Residual};
+    use crate::model::conv::{Activation, Conv2d, Residual};
 
     /// The channels of a sample have the answers that they have in the whole.
     #[test]

@@ -1,11 +1,11 @@
 //! One run of a schedule between guards.
 
-use crate::chain::Chain;
-use crate::error::Result;
-use crate::gpu::GpuConv;
+use crate::model::chain::Chain;
+use crate::model::error::Result;
+use crate::model::shape::{Layout, Shape, from_nchw, to_nchw};
 use crate::planner::Schedule;
-use crate::shape::{Layout, Shape, from_nchw, to_nchw};
-use crate::tensor::Tensor;
+use crate::runtime::gpu::GpuConv;
+use crate::runtime::tensor::Tensor;
 
 use super::{Data, Report};
 

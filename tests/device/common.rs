@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::Once;
 
-use gpuconv::{Caps, Chain, Conv2d, GpuConv, Shape, Weights, random, reference};
+use gpuconv::{Caps, Chain, Conv2d, GpuConv, Shape, Weights, oracle, random};
 
 /// The device, or a loud failure that says what to install.
 pub fn gpu() -> GpuConv {
@@ -37,7 +37,7 @@ pub fn expected(
     weights: &[Weights<'_>],
     residual: Option<&[f32]>,
 ) -> Vec<f32> {
-    let answer = reference::run(chain, input, shape, weights, residual).unwrap();
+    let answer = oracle::run(chain, input, shape, weights, residual).unwrap();
     answer.values.iter().map(|&value| value as f32).collect()
 }
 

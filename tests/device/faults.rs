@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use gpuconv::kernels::Unsupported;
 use gpuconv::{
-    Caps, Chain, Choice, Conv2d, Error, GpuConv, Layer, Layout, Readback, Residual, Tensor, Weights, random, reference,
+    Caps, Chain, Choice, Conv2d, Error, GpuConv, Layer, Layout, Readback, Residual, Tensor, Weights, oracle, random,
 };
 
 use crate::common::gpu;
@@ -46,7 +46,7 @@ fn layer(gpu: &GpuConv) -> Layer {
 fn expected() -> Vec<f32> {
     let weight = weight();
     let weights = [Weights { weight: &weight, bias: None }];
-    let answer = reference::run(&(&conv()).into(), &input(), SHAPE.into(), &weights, None).unwrap();
+    let answer = oracle::run(&(&conv()).into(), &input(), SHAPE.into(), &weights, None).unwrap();
     answer.values.iter().map(|&value| value as f32).collect()
 }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use gpuconv::{
     Activation, Chain, Choice, Conv2d, Error, GpuConv, Layer, Layout, Residual, Separable, Shape, Tensor, Weights,
-    random, reference, shape,
+    oracle, random, shape,
 };
 
 use crate::common::{borrow, draw, expected, gpu, listen};
@@ -291,7 +291,7 @@ fn infinities_and_nans_pass_through_the_activations() {
     for activation in [Activation::None, Activation::Relu, Activation::Relu6, Activation::Clamp(f32::NEG_INFINITY, 2.0)]
     {
         for (found, value) in run(activation).into_iter().zip(values) {
-            let expected = reference::activate(activation, value.into()) as f32;
+            let expected = oracle::activate(activation, value.into()) as f32;
             assert!(found == expected || (found.is_nan() && expected.is_nan()), "{activation} of {value}: {found}");
         }
     }

@@ -4,8 +4,8 @@ use std::sync::Mutex;
 
 use gpuconv::planner::images_at_once;
 use gpuconv::{
-    Caps, Chain, Choice, Conv2d, Error, GpuConv, Layout, Residual, Separable, Shape, Weights, kernels, planner, random,
-    reference, shape,
+    Caps, Chain, Choice, Conv2d, Error, GpuConv, Layout, Residual, Separable, Shape, Weights, kernels, oracle, planner,
+    random, shape,
 };
 
 use crate::common::{borrow, draw};
@@ -43,7 +43,7 @@ impl Case {
 
     /// Computes it on a device and compares with the oracle. The images that were computed at a time.
     fn check(&self, gpu: &GpuConv, layout: Layout, choice: Choice) -> Result<u32, Error> {
-        let answer = reference::run(&self.chain, &self.values, self.input, &self.weights(), self.residual.as_deref())?;
+        let answer = oracle::run(&self.chain, &self.values, self.input, &self.weights(), self.residual.as_deref())?;
         let right: Vec<_> = answer.values.iter().map(|&value| value as f32).collect();
         let layer = gpu.chain_with(&self.chain, &self.weights(), choice)?;
         let output = layer.output_shape(self.input)?;

@@ -4,8 +4,8 @@ use std::alloc::{GlobalAlloc, Layout as Allocation, System};
 use std::cell::Cell;
 
 use gpuconv::{
-    Caps, Chain, Choice, Conv2d, GpuConv, Layer, Layout, OwnedWeights, Shape, Tensor, Weights, nets, planner, random,
-    reference,
+    Caps, Chain, Choice, Conv2d, GpuConv, Layer, Layout, OwnedWeights, Shape, Tensor, Weights, nets, oracle, planner,
+    random,
 };
 
 /// Counts what each thread allocates, for the tests of a program share its heap.
@@ -104,7 +104,7 @@ impl Subject {
     }
 
     fn answer(&self, input: &[f32], shape: Shape) -> Vec<f32> {
-        let answer = reference::run(&self.chain, input, shape, &self.weights(), None).unwrap();
+        let answer = oracle::run(&self.chain, input, shape, &self.weights(), None).unwrap();
         answer.values.iter().map(|&value| value as f32).collect()
     }
 }

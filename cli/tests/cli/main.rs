@@ -385,7 +385,7 @@ fn run_agrees_with_the_oracle() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let (shape, values) = load(folder.path("y.npy").as_ref());
     assert_eq!(shape, <[u32; 4]>::from(output_shape).map(u64::from));
-    let answer = gpuconv::reference::run(&chain, &data.input, problem.input, &data.weights(), data.residual.as_deref());
+    let answer = gpuconv::oracle::run(&chain, &data.input, problem.input, &data.weights(), data.residual.as_deref());
     for (value, expected) in values.iter().zip(answer.unwrap().values) {
         assert!((f64::from(*value) - expected).abs() < 1e-5, "{value} is not {expected}");
     }

@@ -3,13 +3,13 @@
 use std::fmt::Write as _;
 
 use super::{Fetch, Product, Source, access, product};
-use crate::caps::Caps;
+use crate::kernels::pack::Order;
+use crate::kernels::shader::{self, COMPONENTS, Shader};
 use crate::kernels::{
     Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Wgsl, Work, compulsory_bytes, single_pass_operands,
 };
-use crate::pack::Order;
-use crate::shader::{self, COMPONENTS, Shader};
-use crate::shape::Layout;
+use crate::model::caps::Caps;
+use crate::model::shape::Layout;
 
 /// The sizes of a product through workgroup memory.
 #[derive(Clone, Copy, Debug)]

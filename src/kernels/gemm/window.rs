@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use crate::conv::Conv2d;
+use crate::model::conv::Conv2d;
 
 /// Beyond this many rows of a kernel, drivers keep too many of their values in registers where they are written out.
 pub const MOST_ROWS: u32 = 3;

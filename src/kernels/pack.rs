@@ -1,0 +1,244 @@
+//! Weights laid out once, in the order in which a kernel reads them.
+
+pub mod slices;
+pub mod winograd;
+
+use crate::model::conv::Conv2d;
+use crate::model::weights::Weights;
+
+/// A part of the weight buffer of a recipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Section {
+    /// Which link of the run it belongs to.
+    pub link: usize,
+    /// How it is laid out.
+    pub packing: Packing,
+    /// Its length in elements, a multiple of four so that the next section is aligned for `vec4`.
+    pub len: u64,
+}
+
+/// How weights or biases are laid out.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the variants say what their fields are")]
+pub enum Packing {
+    /// `[group][panel][k][block]`: the output channels of a group cut into panels of `block`, and for each
+    /// `k` (an input channel's tap) the panel's weights side by side. `k` is padded with zeros to a
+    /// multiple of `k_align`, the last panel to `block`.
+    Panels { block: u32, k_align: u32, order: Order },
+    /// [`Packing::Panels`] of the transformed weights of Winograd's F(m x m, 3x3), so many outputs a side.
+    Winograd { outputs: u32, block: u32, k_align: u32 },
+    /// [`Packing::Panels`] of the weights cut along their input channels.
+    Slices { slices: u32, block: u32, k_align: u32, order: Order },
+    /// The bias of each output channel in the order of [`Packing::Panels`]; zeros where there is none.
+    Bias { block: u32 },
+    /// `[tap][channel]`: for each kernel position the weights of all channels of a depthwise link.
+    Taps,
+    /// `[quad][tap][4]`: for each four channels of a depthwise link the weights of all kernel positions. The last quad is
+    /// padded with zeros.
+    QuadTaps,
+}
+
+/// What `k` counts.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Order {
+    /// Input channel, kernel row, kernel column: PyTorch's.
+    ChannelFirst,
+    /// Kernel row, kernel column, input channel: neighbours in k are neighbours in an NHWC input.
+    ChannelLast,
+    /// The same with the channels of each kernel position padded by themselves.
+    ByTap,
+}
+
+impl Section {
+    /// Its size in the buffer, bytes.
+    pub fn bytes(&self) -> u64 {
+        self.len * 4
+    }
+}
+
+impl Packing {
+    /// Elements that the packed weights of a link take.
+    pub fn len(self, conv: &Conv2d) -> u64 {
+        let groups = u64::from(conv.groups);
+        let padded = |block: u32| u64::from(conv.group_out_channels().div_ceil(block)) * u64::from(block);
+        match self {
+            Self::Panels { block, k_align, order } => groups * padded(block) * padded_k(conv, order, k_align),
+            Self::Winograd { outputs, block, k_align } => {
+                let panels = Self::Panels { block, k_align, order: Order::ChannelFirst };
+                panels.len(&winograd::product(conv, outputs))
+            }
+            Self::Slices { slices, block, k_align, order } => {
+                Self::Panels { block, k_align, order }.len(&slices::product(conv, slices))
+            }
+            Self::Bias { block } => groups * padded(block),
+            Self::Taps => u64::from(conv.out_channels) * conv.fan_in(),
+            Self::QuadTaps => u64::from(conv.out_channels.next_multiple_of(4)) * conv.fan_in(),
+        }
+    }
+
+    /// The weights, laid out.
+    pub fn pack(self, conv: &Conv2d, weights: Weights<'_>) -> Vec<f32> {
+        match self {
+            Self::Panels { block, k_align, order } => panels(conv, weights.weight, block, k_align, order),
+            Self::Winograd { outputs, block, k_align } => {
+                let weight = winograd::transform(conv, weights.weight, outputs);
+                panels(&winograd::product(conv, outputs), &weight, block, k_align, Order::ChannelFirst)
+            }
+            Self::Slices { slices, block, k_align, order } => {
+                let weight = slices::weights(conv, weights.weight, slices);
+                panels(&slices::product(conv, slices), &weight, block, k_align, order)
+            }
+            Self::Bias { block } => biases(conv, weights.bias, block),
+            Self::Taps => {
+                let taps = conv.fan_in() as usize;
+                let per_tap = |tap| weights.weight.iter().skip(tap).step_by(taps);
+                (0..taps).flat_map(per_tap).copied().collect()
+            }
+            Self::QuadTaps => {
+                let taps = conv.fan_in() as usize;
+                let quads = (0..conv.out_channels as usize).step_by(4);
+                let places = quads.flat_map(|first| {
+                    (0..taps).flat_map(move |tap| (first..first + 4).map(move |channel| (channel, tap)))
+                });
+                places
+                    .map(|(channel, tap)| weights.weight.get(channel * taps + tap).copied().unwrap_or_default())
+                    .collect()
+            }
+        }
+    }
+}
+
+/// Sections one after the other, and where each starts, in elements.
+pub fn sections(links: &[Conv2d], packings: &[(usize, Packing)]) -> (Vec<Section>, Vec<u64>) {
+    let count = packings.len();
+    let (mut sections, mut offsets, mut end) = (Vec::with_capacity(count), Vec::with_capacity(count), 0);
+    for &(link, packing) in packings {
+        let len = packing.len(&links[link]).next_multiple_of(4);
+        sections.push(Section { link, packing, len });
+        offsets.push(end);
+        end += len;
+    }
+    (sections, offsets)
+}
+
+/// The sections of a product that stands in for a link, its panels packed as they are for that, and the link's biases;
+/// and where these start, in elements.
+pub fn stand_in(
+    link: &Conv2d,
+    product: &[Section],
+    packing: impl Fn(u32, u32, Order) -> Packing,
+) -> (Vec<Section>, u64) {
+    let panels = product.iter().map(|section| match section.packing {
+        Packing::Panels { block, k_align, order } => Section { packing: packing(block, k_align, order), ..*section },
+        _ => *section,
+    });
+    let mut sections: Vec<_> = panels.collect();
+    let bias_at = sections.iter().map(|section| section.len).sum();
+    let bias = Packing::Bias { block: 1 };
+    sections.extend(link.bias.then(|| Section { link: 0, packing: bias, len: bias.len(link).next_multiple_of(4) }));
+    (sections, bias_at)
+}
+
+/// The weight buffer of a recipe.
+pub fn buffer(links: &[Conv2d], weights: &[Weights<'_>], sections: &[Section]) -> Vec<f32> {
+    let mut buffer = Vec::new();
+    for section in sections {
+        let end = buffer.len() + section.len as usize;
+        buffer.extend(section.packing.pack(&links[section.link], weights[section.link]));
+        buffer.resize(end, 0.0);
+    }
+    buffer
+}
+
+/// `k` of a link, padded.
+pub fn padded_k(conv: &Conv2d, order: Order, k_align: u32) -> u64 {
+    let segments = segments(conv, order);
+    segments * (conv.fan_in() / segments).next_multiple_of(k_align.into())
+}
+
+/// The stretches of `k` that are padded by themselves.
+pub fn segments(conv: &Conv2d, order: Order) -> u64 {
+    match order {
+        Order::ChannelFirst | Order::ChannelLast => 1,
+        Order::ByTap => u64::from(conv.kernel_size[0]) * u64::from(conv.kernel_size[1]),
+    }
+}
+
+fn panels(conv: &Conv2d, weight: &[f32], block: u32, k_align: u32, order: Order) -> Vec<f32> {
+    let (depth, padded_depth) = (conv.fan_in() as usize, padded_k(conv, order, k_align) as usize);
+    let (out_channels, block) = (conv.group_out_channels() as usize, block as usize);
+    let taps = (conv.kernel_size[0] * conv.kernel_size[1]) as usize;
+    let channels = conv.group_in_channels() as usize;
+    // Where PyTorch's `k` goes.
+    let place_of = |k: usize| {
+        let (channel, tap) = (k / taps, k % taps);
+        match order {
+            Order::ChannelFirst => k,
+            Order::ChannelLast => tap * channels + channel,
+            Order::ByTap => tap * (padded_depth / taps) + channel,
+        }
+    };
+    let panels = out_channels.div_ceil(block);
+    let mut packed = vec![0.0; conv.groups as usize * panels * padded_depth * block];
+    for (row, values) in weight.chunks_exact(depth.max(1)).enumerate() {
+        let (group, channel) = (row / out_channels, row % out_channels);
+        let panel = group * panels + channel / block;
+        for (k, &value) in values.iter().enumerate() {
+            packed[(panel * padded_depth + place_of(k)) * block + channel % block] = value;
+        }
+    }
+    packed
+}
+
+fn biases(conv: &Conv2d, bias: Option<&[f32]>, block: u32) -> Vec<f32> {
+    let out_channels = conv.group_out_channels() as usize;
+    let padded = out_channels.next_multiple_of(block as usize);
+    let mut packed = vec![0.0; conv.groups as usize * padded];
+    for (channel, &value) in bias.unwrap_or_default().iter().enumerate() {
+        packed[channel / out_channels * padded + channel % out_channels] = value;
+    }
+    packed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panels_hold_every_weight_once_and_zeros_elsewhere() {
+        let conv = Conv2d::new(4, 6).groups(2).kernel_size([1, 2]);
+        let weight: Vec<f32> = (1..=24).map(|value| value as f32).collect();
+        let packing = Packing::Panels { block: 2, k_align: 3, order: Order::ChannelFirst };
+        let packed = packing.pack(&conv, Weights::without_bias(&weight));
+        assert_eq!(packed.len() as u64, packing.len(&conv));
+        // Two groups of two panels; k = 4 padded to 6; channels 0 and 1 are the first panel.
+        assert_eq!(packed[..12], [1., 5., 2., 6., 3., 7., 4., 8., 0., 0., 0., 0.]);
+        assert_eq!(packed[12..24], [9., 0., 10., 0., 11., 0., 12., 0., 0., 0., 0., 0.]);
+        let last = Packing::Panels { block: 2, k_align: 1, order: Order::ChannelLast };
+        assert_eq!(last.pack(&conv, Weights::without_bias(&weight))[..8], [1., 5., 3., 7., 2., 6., 4., 8.]);
+        // Two channels a tap, padded to three.
+        let by_tap = Packing::Panels { block: 2, k_align: 3, order: Order::ByTap };
+        let packed = by_tap.pack(&conv, Weights::without_bias(&weight));
+        assert_eq!(packed.len() as u64, by_tap.len(&conv));
+        assert_eq!(packed[..12], [1., 5., 3., 7., 0., 0., 2., 6., 4., 8., 0., 0.]);
+    }
+
+    #[test]
+    fn biases_follow_the_panels() {
+        let conv = Conv2d::new(2, 6).groups(2);
+        let weights = Weights::new(&[], &[1., 2., 3., 4., 5., 6.]);
+        assert_eq!(Packing::Bias { block: 4 }.pack(&conv, weights), [1., 2., 3., 0., 4., 5., 6., 0.]);
+    }
+
+    #[test]
+    fn taps_stand_together() {
+        let conv = Conv2d::depthwise(2).kernel_size([1, 3]);
+        let weights = Weights::without_bias(&[1., 2., 3., 4., 5., 6.]);
+        assert_eq!(Packing::Taps.pack(&conv, weights), [1., 4., 2., 5., 3., 6.]);
+        let quads = Packing::QuadTaps.pack(&conv, weights);
+        assert_eq!(quads, [1., 4., 0., 0., 2., 5., 0., 0., 3., 6., 0., 0.]);
+        assert_eq!(quads.len() as u64, Packing::QuadTaps.len(&conv));
+    }
+}

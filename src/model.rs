@@ -1,0 +1,11 @@
+//! What is computed, as plain data: shapes, links, chains, weights, what they cost, and what can be wrong with them.
+
+pub(crate) mod batch_norm;
+pub(crate) mod caps;
+pub(crate) mod chain;
+pub(crate) mod conv;
+pub mod cost;
+pub(crate) mod error;
+pub mod shape;
+pub(crate) mod unsupported;
+pub(crate) mod weights;

@@ -1,0 +1,197 @@
+//! What can go wrong, each case with the numbers that were wrong and what would be right.
+
+use crate::model::shape::{Layout, Shape};
+use crate::model::unsupported::Unsupported;
+
+/// The library's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Every way in which a call can fail.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[allow(missing_docs, reason = "the variants say what their fields are")]
+pub enum Error {
+    /// A number of a convolution is out of its range.
+    #[error("{name} is {value}, but must be {expected}")]
+    Parameter { name: &'static str, value: u64, expected: String },
+
+    /// A clamp that leaves no finite number.
+    #[error("clamp:{low},{high} leaves no number; its bounds are a low and a high one, not NaN")]
+    Clamp { low: f32, high: f32 },
+
+    /// The groups do not divide the channels.
+    #[error("{groups} groups do not divide {in_channels} input and {out_channels} output channels")]
+    Groups { groups: u32, in_channels: u32, out_channels: u32 },
+
+    /// The kernel, spread out by its dilation, does not fit into the padded image.
+    #[error("a kernel of {}x{} (dilated) is larger than the padded image of {}x{}",
+        kernel[0], kernel[1], image[0], image[1])]
+    KernelTooLarge { kernel: [u64; 2], image: [u64; 2] },
+
+    /// Channels, height or width of the input are zero. (A batch of zero is fine.)
+    #[error("an input of {shape} has no pixels; only its batch may be zero")]
+    EmptyInput { shape: Shape },
+
+    /// A tensor's channels are not the convolution's.
+    #[error("link {link} takes {expected} channels, but is given {actual}")]
+    Channels { link: usize, expected: u32, actual: u32 },
+
+    /// A tensor has another shape than it must have.
+    #[error("the {tensor} must be {expected}, but is {actual}")]
+    ShapeMismatch { tensor: &'static str, expected: Shape, actual: Shape },
+
+    /// A tensor has another layout than the input.
+    #[error("the {tensor} must be {expected}, as the input is, but is {actual}")]
+    LayoutMismatch { tensor: &'static str, expected: Layout, actual: Layout },
+
+    /// A slice has another length than its shape says.
+    #[error("the {what} must have {expected} values, but has {actual}")]
+    Length { what: String, expected: u64, actual: u64 },
+
+    /// A width multiplier that leaves no network, or too large a one.
+    #[error("a width multiplier must be above 0 and at most {limit}, but is {width}")]
+    Width { width: f64, limit: f64 },
+
+    /// A batch norm whose variance has no inverse root.
+    #[error("channel {channel} of a batch norm has the variance {variance} with eps {eps}; their sum must be above 0")]
+    Variance { channel: usize, variance: f32, eps: f64 },
+
+    /// Bytes that are not what safetensors writes.
+    #[error("not a safetensors file: {0}")]
+    NotSafetensors(String),
+
+    /// A file lacks a tensor, by the names of the publisher whose names it has most of: timm or torchvision.
+    #[error("the file has no tensor `{name}` ({publisher}'s name), which must be {expected:?}")]
+    MissingTensor { name: String, publisher: &'static str, expected: Vec<usize> },
+
+    /// A tensor of a file has another shape than it must have.
+    #[error("the tensor `{name}` must be {expected:?}, but is {actual:?}")]
+    TensorShape { name: String, expected: Vec<usize>, actual: Vec<usize> },
+
+    /// A tensor of a file has an element type that f32 is not made of.
+    #[error("the tensor `{name}` must be F32, F16, BF16 or F64, but is {actual}")]
+    TensorType { name: String, actual: String },
+
+    /// A file has a tensor that the network does not.
+    #[error("the file has a tensor `{name}` of {actual:?}, and the network none of that name")]
+    SurplusTensor { name: String, actual: Vec<usize> },
+
+    /// A chain that cannot be: no links, or an edge that leads nowhere.
+    #[error("not a chain: {0}")]
+    Chain(String),
+
+    /// The layer adds a residual and was given none, or was given one and adds none.
+    #[error("the layer {}", if *.expected { "adds a residual, but was given none" } else { "adds no residual, but was given one" })]
+    Residual { expected: bool },
+
+    /// Something is larger than the device or the index arithmetic allows.
+    #[error("{what} takes {needed}, but the limit is {limit}")]
+    TooLarge { what: String, needed: u64, limit: u64 },
+
+    /// No kernel computes this on this device.
+    #[error("no kernel (of those asked for) computes {problem}: {}", reasons(.rejected))]
+    NoKernel { problem: String, rejected: Vec<(String, Unsupported)> },
+
+    /// A kernel was asked for by a name that nothing has.
+    #[error("no kernel is called `{name}`; there are {}", .known.join(", "))]
+    UnknownKernel { name: String, known: Vec<String> },
+
+    /// A word that says nothing about fusion.
+    #[error("fusion is auto, never or always, not `{0}`")]
+    Fusion(String),
+
+    /// A buffer lacks a usage.
+    #[error("the {tensor}'s buffer lacks the usage {missing}")]
+    Usage { tensor: &'static str, missing: &'static str },
+
+    /// A tensor starts where the device cannot bind a buffer.
+    #[error("a tensor's offset of {offset} bytes is not a multiple of {alignment}")]
+    Misaligned { offset: u64, alignment: u64 },
+
+    /// A tensor's buffer was destroyed.
+    #[error("the {tensor}'s buffer was destroyed")]
+    Destroyed { tensor: &'static str },
+
+    /// A tensor, or its buffer, was made by another device.
+    #[error("a tensor of {shape} belongs to another device")]
+    ForeignTensor { shape: Shape },
+
+    /// The output shares its buffer with the input or the residual.
+    #[error("the output's buffer is also the {tensor}'s; they must be two")]
+    Aliasing { tensor: &'static str },
+
+    /// A read-back's copy was never made: its encoder was not submitted when the values were asked for, or was dropped,
+    /// or the device refused what was submitted.
+    #[error("the values were not copied: the encoder of the read-back was not submitted, was dropped, or was refused")]
+    NotSubmitted,
+
+    /// There is no adapter, or none whose name was asked for.
+    #[error("no usable GPU adapter{}; {}", called(.wanted), installed(.found))]
+    NoAdapter { wanted: Option<String>, found: Vec<String> },
+
+    /// The adapter gives no device.
+    #[error("the adapter gives no device: {0}")]
+    RequestDevice(String),
+
+    /// The device refused a call as wrong: a bug of this library, or a buffer that could not be made.
+    #[error("the device refused a call: {0}")]
+    Validation(String),
+
+    /// The device has not enough memory.
+    #[error("out of device memory: {0}")]
+    OutOfMemory(String),
+
+    /// The driver failed.
+    #[error("the driver failed: {0}")]
+    Driver(String),
+
+    /// The library contradicts itself: a bug in it, which it noticed before it could give a wrong number.
+    #[error("a bug in gpuconv: {0}")]
+    Internal(String),
+
+    /// The device is gone; nothing of it works from now on.
+    #[error("the device is lost: {0}")]
+    DeviceLost(String),
+
+    /// A tuning that is no JSON, or not of the form that it says.
+    #[error("the tuning file is damaged: {0}")]
+    DamagedTuning(String),
+
+    /// A problem's text is wrong.
+    #[error(transparent)]
+    Parse(#[from] ParseError),
+}
+
+/// A problem line that could not be read, and the word at which it went wrong.
+///
+/// It displays as the message, the line, and a caret under the word.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}\n  {line}\n  {}{}", " ".repeat(line[..*start].chars().count()), "^".repeat((line[*start..*end].chars().count()).max(1)))]
+pub struct ParseError {
+    /// What is wrong.
+    pub message: String,
+    /// The whole line.
+    pub line: String,
+    /// Where the word starts, in bytes.
+    pub start: usize,
+    /// Where the word ends, in bytes.
+    pub end: usize,
+}
+
+fn reasons(rejected: &[(String, Unsupported)]) -> String {
+    let reasons: Vec<_> = rejected.iter().map(|(kernel, why)| format!("{kernel} ({why})")).collect();
+    reasons.join(", ")
+}
+
+fn called(name: &Option<String>) -> String {
+    name.as_ref().map(|name| format!(" called `{name}`")).unwrap_or_default()
+}
+
+fn installed(names: &[String]) -> String {
+    if names.is_empty() {
+        "install a Vulkan driver (`scripts/headless` brings a software one), or check WGPU_BACKEND".into()
+    } else {
+        format!("there are {}", names.join(", "))
+    }
+}

@@ -1,0 +1,255 @@
+//! The oracle: convolutions on the CPU, in f64. Slow, obvious, and never optimised.
+
+use crate::model::chain::{Chain, Link};
+use crate::model::conv::{Activation, Conv2d, Residual};
+use crate::model::error::Result;
+use crate::model::shape::Shape;
+use crate::model::weights::{Weights, check_weights, length};
+
+/// What the oracle says of one link.
+#[non_exhaustive]
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The outputs, NCHW.
+    pub values: Vec<f64>,
+    /// For each output the sum of the magnitudes of the terms that the last link added up.
+    pub terms: Vec<f64>,
+    /// The scale of each output's rounding error: its terms, and the magnitudes of the links before as they weigh in
+    /// it.
+    pub magnitudes: Vec<f64>,
+    /// The outputs' shape.
+    pub shape: Shape,
+}
+
+/// One link on NCHW data.
+///
+/// # Errors
+/// What [`Conv2d::output_shape`] and [`Weights::check`] say.
+pub fn convolve(
+    conv: &Conv2d,
+    input: &[f64],
+    input_shape: Shape,
+    weights: Weights<'_>,
+    residual: Option<&[f64]>,
+) -> Result<Answer> {
+    let shape = conv.output_shape(input_shape)?;
+    weights.check(0, conv)?;
+    length("input".into(), input_shape.len(), input.len())?;
+    let residual = if conv.residual.is_some() { residual.unwrap_or_default() } else { &[] };
+    length("residual".into(), if conv.residual.is_some() { shape.len() } else { 0 }, residual.len())?;
+
+    let (mut values, mut magnitudes) = (Vec::new(), Vec::new());
+    for batch in 0..shape.batch {
+        for channel in 0..shape.channels {
+            for y in 0..shape.height {
+                for x in 0..shape.width {
+                    let (mut sum, mut magnitude) =
+                        dot(conv, input, input_shape, weights.weight, [batch, channel, y, x]);
+                    if let Some(bias) = weights.bias {
+                        sum += f64::from(bias[channel as usize]);
+                        magnitude += f64::from(bias[channel as usize]).abs();
+                    }
+                    let added = residual.get(values.len()).copied().unwrap_or(0.0);
+                    let after = conv.residual == Some(Residual::AfterActivation);
+                    let activated = activate(conv.activation, if after { sum } else { sum + added });
+                    values.push(if after { activated + added } else { activated });
+                    // A clamp may give more than it takes, and then it is a term.
+                    let term = if after { magnitude.max(activated.abs()) } else { magnitude };
+                    magnitudes.push(term + added.abs());
+                }
+            }
+        }
+    }
+    Ok(Answer { values, terms: magnitudes.clone(), magnitudes, shape })
+}
+
+/// The weighted sum under one output, and the sum of its terms' magnitudes.
+fn dot(conv: &Conv2d, input: &[f64], shape: Shape, weight: &[f32], [batch, channel, y, x]: [u32; 4]) -> (f64, f64) {
+    let [rows, columns] = conv.kernel_size;
+    let (group_in, group_out) = (conv.group_in_channels(), conv.group_out_channels());
+    let group = channel / group_out;
+    let (mut sum, mut magnitude) = (0.0, 0.0);
+    for ic in 0..group_in {
+        for row in 0..rows {
+            for column in 0..columns {
+                let from_top = i64::from(y * conv.stride[0] + row * conv.dilation[0]) - i64::from(conv.padding[0]);
+                let from_left = i64::from(x * conv.stride[1] + column * conv.dilation[1]) - i64::from(conv.padding[1]);
+                if (0..i64::from(shape.height)).contains(&from_top) && (0..i64::from(shape.width)).contains(&from_left)
+                {
+                    let plane = batch as usize * shape.channels as usize + (group * group_in + ic) as usize;
+                    let pixel = from_top as usize * shape.width as usize + from_left as usize;
+                    let weight_row =
+                        (channel as usize * group_in as usize + ic as usize) * rows as usize + row as usize;
+                    let w = f64::from(weight[weight_row * columns as usize + column as usize]);
+                    let term = input[plane * shape.pixels() as usize + pixel] * w;
+                    sum += term;
+                    magnitude += term.abs();
+                }
+            }
+        }
+    }
+    (sum, magnitude)
+}
+
+/// A whole chain on NCHW data: the answer of its last link. `weights` are its convolutions', `residual` is the one from
+/// outside.
+///
+/// ```
+/// use gpuconv::{Chain, Conv2d, Weights, oracle};
+/// let chain = Chain::from(Conv2d::new(1, 1).kernel_size([1, 2]).bias(false));
+/// let weights = [Weights::without_bias(&[-1.0, 1.0])];
+/// let answer = oracle::run(&chain, &[1.0, 2.0, 4.0], [1, 1, 1, 3].into(), &weights, None)?;
+/// assert_eq!((answer.values, answer.magnitudes), (vec![1.0, 2.0], vec![3.0, 6.0]));
+/// # Ok::<(), gpuconv::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`convolve`], and [`Chain::shapes`].
+pub fn run(
+    chain: &Chain,
+    input: &[f32],
+    input_shape: Shape,
+    weights: &[Weights<'_>],
+    residual: Option<&[f32]>,
+) -> Result<Answer> {
+    let shapes = chain.shapes(input_shape)?;
+    check_weights(chain, weights)?;
+    let widen = |values: &[f32]| values.iter().copied().map(f64::from).collect::<Vec<_>>();
+    let outside = residual.map(widen);
+    let mut tensors = vec![widen(input)];
+    let mut answer = Answer { values: Vec::new(), terms: Vec::new(), magnitudes: Vec::new(), shape: input_shape };
+    let mut convolutions = 0;
+    for (index, link) in chain.links().iter().enumerate() {
+        let (input, shape) = (&tensors[index], shapes[index]);
+        let mut next = match link {
+            Link::Conv(conv) => {
+                let added = match chain.source(index) {
+                    Some(source) => Some(tensors[source].clone()),
+                    None => outside.clone(),
+                };
+                convolutions += 1;
+                convolve(conv, input, shape, weights[convolutions - 1], added.as_deref())?
+            }
+            Link::GlobalAveragePool => global_average_pool(input, shape)?,
+        };
+        if index > 0 {
+            // An error of the input grows with the weights; the scale of the sum follows it.
+            let spread = match link {
+                Link::Conv(conv) => spread(conv, &answer.magnitudes, shape, weights[convolutions - 1])?,
+                Link::GlobalAveragePool => global_average_pool(&answer.magnitudes, shape)?.values,
+            };
+            next.magnitudes.iter_mut().zip(&spread).for_each(|(magnitude, &spread)| *magnitude += spread);
+        }
+        tensors.push(next.values.clone());
+        answer = next;
+    }
+    Ok(answer)
+}
+
+/// Magnitudes of a link's input, as they weigh in its outputs.
+fn spread(conv: &Conv2d, magnitudes: &[f64], shape: Shape, weights: Weights<'_>) -> Result<Vec<f64>> {
+    let bare = Conv2d { activation: Activation::None, residual: None, bias: false, ..conv.clone() };
+    let weight: Vec<_> = weights.weight.iter().map(|w| w.abs()).collect();
+    Ok(convolve(&bare, magnitudes, shape, Weights::without_bias(&weight), None)?.values)
+}
+
+/// The mean over the pixels of each channel of each image, on NCHW data.
+///
+/// # Errors
+/// What [`Link::output_shape`] says; [`Error::Length`].
+pub fn global_average_pool(input: &[f64], input_shape: Shape) -> Result<Answer> {
+    let shape = Link::GlobalAveragePool.output_shape(input_shape)?;
+    length("input".into(), input_shape.len(), input.len())?;
+    let planes = || input.chunks_exact(input_shape.pixels() as usize);
+    let mean = |sum: f64| sum / input_shape.pixels() as f64;
+    let terms: Vec<_> = planes().map(|plane| mean(plane.iter().map(|value| value.abs()).sum())).collect();
+    Ok(Answer {
+        values: planes().map(|plane| mean(plane.iter().sum())).collect(),
+        magnitudes: terms.clone(),
+        terms,
+        shape,
+    })
+}
+
+/// The activation of a value.
+pub fn activate(activation: Activation, x: f64) -> f64 {
+    match activation {
+        Activation::None => x,
+        Activation::Relu => clamp(x, 0.0, f64::INFINITY),
+        Activation::Relu6 => clamp(x, 0.0, 6.0),
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::HardSwish => x * clamp(x + 3.0, 0.0, 6.0) / 6.0,
+        Activation::Clamp(low, high) => clamp(x, low.into(), high.into()),
+    }
+}
+
+/// `min(max(x, low), high)` as PyTorch's: NaN stays NaN, and `high` wins where `low` is above it.
+fn clamp(x: f64, low: f64, high: f64) -> f64 {
+    let raised = if x < low { low } else { x };
+    if raised > high { high } else { raised }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::error::Error;
+
+    #[test]
+    fn a_convolution_worked_out_by_hand() {
+        // 2x2 kernel on 1..9, one row of padding at the top.
+        let conv = Conv2d::new(1, 1).kernel_size(2).padding([1, 0, 0, 0]);
+        let input: Vec<f64> = (1..=9).map(f64::from).collect();
+        let weights = Weights::new(&[1.0, 2.0, 3.0, 4.0], &[0.5]);
+        let answer = convolve(&conv, &input, [1, 1, 3, 3].into(), weights, None).unwrap();
+        assert_eq!(answer.shape, [1, 1, 3, 2].into());
+        assert_eq!(answer.values, [11.5, 18.5, 37.5, 47.5, 67.5, 77.5]);
+    }
+
+    #[test]
+    fn groups_strides_and_dilations_worked_out_by_hand() {
+        let conv = Conv2d::new(2, 2).groups(2).kernel_size([1, 2]).dilation([1, 2]).stride([1, 2]);
+        let input: Vec<f64> = (0..10).map(f64::from).collect();
+        let answer = convolve(
+            &conv.bias(false),
+            &input,
+            [1, 2, 1, 5].into(),
+            Weights::without_bias(&[1.0, 10.0, 2.0, 1.0]),
+            None,
+        );
+        assert_eq!(answer.unwrap().values, [20.0, 42.0, 17.0, 23.0]);
+    }
+
+    #[test]
+    fn a_pool_worked_out_by_hand() {
+        let input = [1.0, 2.0, 3.0, -6.0, 0.0, 0.0, 0.0, 2.0];
+        let answer = global_average_pool(&input, [2, 1, 2, 2].into()).unwrap();
+        assert_eq!((answer.shape, answer.values), ([2, 1, 1, 1].into(), vec![0.0, 0.5]));
+        assert_eq!(answer.magnitudes, [3.0, 0.5]);
+        let empty = global_average_pool(&[], [1, 1, 0, 2].into());
+        assert!(matches!(empty, Err(Error::EmptyInput { .. })));
+    }
+
+    #[test]
+    fn activations_at_their_knees() {
+        let relu6 = |x| activate(Activation::Relu6, x);
+        assert_eq!([relu6(-1.0), relu6(3.0), relu6(7.0)], [0.0, 3.0, 6.0]);
+        assert_eq!(activate(Activation::HardSwish, 3.0), 3.0);
+        assert_eq!(activate(Activation::HardSwish, -3.0), 0.0);
+        assert_eq!(activate(Activation::HardSwish, 1.0), 4.0 / 6.0);
+        assert!((activate(Activation::Silu, 1.0) - 0.731_058_578_630_004_9).abs() < 1e-15);
+        assert_eq!(activate(Activation::Clamp(2.0, 1.0), 5.0), 1.0);
+        assert!(activate(Activation::Relu, f64::NAN).is_nan());
+    }
+
+    #[test]
+    fn a_residual_is_added_where_it_should() {
+        let one = Weights::without_bias(&[1.0]);
+        let conv = Conv2d::new(1, 1).bias(false).activation(Activation::Relu);
+        let added = |residual| {
+            let conv = conv.clone().residual(residual);
+            convolve(&conv, &[-1.0], [1, 1, 1, 1].into(), one, Some(&[0.5])).unwrap().values[0]
+        };
+        assert_eq!(added(Residual::BeforeActivation), 0.0);
+        assert_eq!(added(Residual::AfterActivation), 0.5);
+    }
+}

@@ -1,0 +1,58 @@
+//! What is known of a device by measurement: its rates, and the times of recipes on it.
+
+use std::collections::BTreeMap;
+
+use crate::kernels::Run;
+use crate::model::caps::Caps;
+use crate::planner::model::Rates;
+use crate::problem::{Operation, Problem};
+
+/// Measurements of one device. Empty until the device was probed or tuned.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Profile {
+    /// What a probe found.
+    pub rates: Option<Rates>,
+    /// Of each run that was tuned (by [`run_name`]) each recipe that gave right results, and its seconds.
+    pub runs: BTreeMap<String, BTreeMap<String, f64>>,
+}
+
+impl Profile {
+    /// The device's rates: measured, or guessed from its caps.
+    pub fn rates(&self, caps: &Caps) -> Rates {
+        self.rates.unwrap_or_else(|| Rates::guess(caps))
+    }
+
+    /// The measured times of a run's recipes, if it was tuned.
+    pub fn times(&self, run: &Run<'_>) -> Option<&BTreeMap<String, f64>> {
+        // Names cost more than looking whether there are any.
+        if self.runs.is_empty() { None } else { self.runs.get(&run_name(run)) }
+    }
+
+    /// Takes over what another profile of the same device knows. Where both have a time the lower one stays: what
+    /// disturbs a measurement makes it longer. The other's rates replace these.
+    pub fn merge(&mut self, other: Self) {
+        self.rates = other.rates.or(self.rates);
+        for (run, times) in other.runs {
+            let known = self.runs.entry(run).or_default();
+            for (recipe, seconds) in times {
+                known.entry(recipe).and_modify(|least| *least = least.min(seconds)).or_insert(seconds);
+            }
+        }
+    }
+}
+
+/// A run in words: each link as a problem of its own, joined by ` + `.
+pub fn run_name(run: &Run<'_>) -> String {
+    if run.links.is_empty() {
+        return Problem { input: run.input(), layout: run.layout, operation: Operation::Pool }.to_string();
+    }
+    let problems = run.links.iter().zip(run.shapes).map(|(link, &input)| {
+        let operation = match link {
+            link if link.is_depthwise() => Operation::Depthwise(link.clone()),
+            link if link.kernel_size == [1, 1] => Operation::Pointwise(link.clone()),
+            link => Operation::Conv(link.clone()),
+        };
+        Problem { input, layout: run.layout, operation }.to_string()
+    });
+    problems.collect::<Vec<_>>().join(" + ")
+}

@@ -1,0 +1,38 @@
+//! What a wgpu device can do, as kernels ask.
+
+use crate::model::caps::Caps;
+
+impl Caps {
+    /// The caps of a device.
+    pub fn of(device: &wgpu::Device) -> Self {
+        Self::from_parts(&device.limits(), device.features(), Some(&device.adapter_info()))
+    }
+
+    /// The caps that limits, features and, where known, the adapter give.
+    pub fn from_parts(limits: &wgpu::Limits, features: wgpu::Features, info: Option<&wgpu::AdapterInfo>) -> Self {
+        let sizes = info.map(|info| [info.subgroup_min_size, info.subgroup_max_size]);
+        Self {
+            max_storage_binding: limits.max_storage_buffer_binding_size,
+            max_buffer: limits.max_buffer_size,
+            max_workgroup_memory: limits.max_compute_workgroup_storage_size,
+            max_invocations: limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x),
+            max_workgroups: limits.max_compute_workgroups_per_dimension,
+            max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
+            storage_offset_alignment: limits.min_storage_buffer_offset_alignment,
+            subgroup: sizes.filter(|_| features.contains(wgpu::Features::SUBGROUP)),
+            int64: features.contains(wgpu::Features::SHADER_INT64),
+            is_cpu: info.is_some_and(|info| info.device_type == wgpu::DeviceType::Cpu),
+            timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn webgpu_promises_what_wgpu_says() {
+        assert_eq!(Caps::webgpu(), Caps::from_parts(&wgpu::Limits::defaults(), wgpu::Features::empty(), None));
+    }
+}

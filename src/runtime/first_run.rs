@@ -1,0 +1,97 @@
+//! First runs of shaders without work, for software devices: they compile at the first dispatch.
+
+use std::cmp::Reverse;
+use std::num::NonZero;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use crate::kernels::{Params, Pass};
+use crate::model::error::Result;
+use crate::runtime::device::lock;
+use crate::runtime::gpu::GpuConv;
+
+/// More devices than these only wait for each other.
+const MOST_HELPERS: usize = 7;
+/// How long Mesa may take to write what it compiled, on a thread of its own.
+const WRITING: Duration = Duration::from_millis(5);
+/// Bytes of what a shader binds; without work it touches a few elements at the most.
+const BYTES: u64 = 4096;
+
+/// Runs each pass once on a device. A software device compiles one at a time, but several devices compile side by side,
+/// and what one has compiled the others find in the driver's cache on the disk. So helpers, devices of their own, take
+/// turns with it. Those that take longest to compile go first, so that nobody waits for them at the end; which these are
+/// is guessed from their texts' lengths.
+pub fn rehearse(gpu: &GpuConv, mut passes: Vec<(String, Pass)>) -> Result<()> {
+    passes.sort_by_cached_key(|(_, pass)| Reverse(pass.wgsl.text().len()));
+    // When some device has run it; locked while one does.
+    let turns: Vec<_> = passes.iter().map(|_| Mutex::new(None)).collect();
+    let help = || {
+        let Some(helper) = twin(gpu) else { return };
+        for (turn, (name, pass)) in turns.iter().zip(&passes) {
+            if let Ok(mut done) = turn.try_lock()
+                && done.is_none()
+            {
+                // An error shows on the device itself.
+                *done = run(&helper, name, pass).is_ok().then(Instant::now);
+            }
+        }
+    };
+    let helpers = std::thread::available_parallelism().map_or(1, NonZero::get).min(passes.len()).saturating_sub(1);
+    std::thread::scope(|scope| {
+        (0..helpers.min(MOST_HELPERS)).for_each(|_| {
+            scope.spawn(help);
+        });
+        let mut left = Vec::new();
+        for (turn, (name, pass)) in turns.iter().zip(&passes) {
+            match turn.try_lock() {
+                Ok(mut done) if done.is_none() => {
+                    run(gpu, name, pass)?;
+                    *done = Some(Instant::now());
+                }
+                _ => left.push((turn, name, pass)),
+            }
+        }
+        if let Some(last) = left.iter().filter_map(|(turn, ..)| *lock(turn)).max() {
+            std::thread::sleep(WRITING.saturating_sub(last.elapsed()));
+        }
+        left.into_iter().try_for_each(|(_, name, pass)| run(gpu, name, pass))
+    })
+}
+
+/// Another device of the same adapter.
+fn twin(gpu: &GpuConv) -> Option<GpuConv> {
+    let device = gpu.device();
+    let info = device.adapter_info();
+    let adapters = pollster::block_on(GpuConv::adapters());
+    let adapter = adapters.into_iter().find(|adapter| adapter.get_info() == info)?;
+    pollster::block_on(GpuConv::from_adapter_with(&adapter, device.features(), device.limits())).ok()
+}
+
+/// Runs a workgroup of a pass that finds no work.
+fn run(gpu: &GpuConv, name: &str, pass: &Pass) -> Result<()> {
+    let device = gpu.shared();
+    let pipeline = device.pipeline(name, pass)?;
+    // Ones, so that nothing is divided by zero.
+    let params = Params { work: 0, ..bytemuck::cast([1u32; size_of::<Params>() / 4]) };
+    let params = device.buffer_with("parameters", bytemuck::bytes_of(&params), wgpu::BufferUsages::UNIFORM)?;
+    let operand = |_| device.buffer("rehearsal", BYTES, wgpu::BufferUsages::STORAGE);
+    let operands = pass.operands.iter().map(operand).collect::<Result<Vec<_>>>()?;
+    device.scoped(|| {
+        let buffers = (0..).zip([&params].into_iter().chain(&operands));
+        let entries =
+            buffers.map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() });
+        let group = device.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(name),
+            layout: &pipeline.layout,
+            entries: &entries.collect::<Vec<_>>(),
+        });
+        let mut encoder = device.device.create_command_encoder(&Default::default());
+        let mut compute = encoder.begin_compute_pass(&Default::default());
+        compute.set_pipeline(&pipeline.pipeline);
+        compute.set_bind_group(0, &group, &[]);
+        compute.dispatch_workgroups(1, 1, 1);
+        drop(compute);
+        device.queue.submit([encoder.finish()]);
+    })?;
+    device.wait()
+}

@@ -1,0 +1,424 @@
+//! The way in: a device, and the layers and tensors on it.
+
+use std::sync::{Arc, OnceLock};
+
+use crate::model::caps::Caps;
+use crate::model::chain::{Chain, Separable};
+use crate::model::conv::Conv2d;
+use crate::model::error::{Error, Result};
+use crate::model::shape::{Layout, Shape};
+use crate::model::weights::{Weights, length};
+use crate::planner::profile::Profile;
+use crate::planner::{Choice, Planner, Schedule};
+use crate::runtime::device::Device;
+use crate::runtime::layer::Layer;
+use crate::runtime::readback::Readback;
+use crate::runtime::tensor::Tensor;
+
+/// A GPU to convolve on: a device, its queue, and the caches that its layers share.
+///
+/// Cloning is cheap and shares all of it. It is `Send` and `Sync`.
+///
+/// A program may run for as long as it likes on as many shapes as it likes. What is kept for the next time is bounded:
+///
+/// - One workspace, for the tensors between the steps of all layers and sizes: as large as the largest that a kept plan
+///   needs. Layers run one after the other, in the order in which they are submitted, so they can share it.
+/// - A layer's plans of the 64 input sizes that it met last, and of those that something is bound to. A plan takes up to
+///   1 MB on the host for a network, and some 10 KB on the device.
+/// - A layer's weights, once for each way to lay them out that a kept plan reads. Beside those of the plan that was made
+///   last they take up to 256 MiB; older plans go for that.
+/// - A layer's bind groups for the 16 pairs of tensors that it recorded last. They keep the tensors: those of the last
+///   pair, and up to 256 MiB of the others.
+/// - Compiled shaders while a plan uses them, and 256 more, those used last.
+///
+/// Where the device is out of memory, all of this that is not in use is dropped, but for the shaders, and what found no
+/// memory is tried once more. A [`BoundLayer`](crate::BoundLayer) is the caller's: it keeps its plan, its tensors and the
+/// workspace as it was when the layer was bound. What the driver itself keeps (see [`GpuConv::pipeline_cache_data`]) is
+/// the driver's to bound.
+#[derive(Clone)]
+pub struct GpuConv {
+    shared: Arc<Device>,
+}
+
+impl GpuConv {
+    /// The best adapter there is, without a window: a discrete GPU before an integrated one before a software
+    /// device. `WGPU_BACKEND` (`vulkan`, `dx12`, `metal`) narrows the choice, `WGPU_ADAPTER_NAME` picks by a part
+    /// of the name, `WGPU_POWER_PREF=low` prefers the integrated GPU.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`], [`Error::RequestDevice`].
+    pub fn new() -> Result<Self> {
+        pollster::block_on(Self::new_async())
+    }
+
+    /// As [`GpuConv::new`], without blocking.
+    ///
+    /// # Errors
+    /// As [`GpuConv::new`].
+    pub async fn new_async() -> Result<Self> {
+        Self::from_adapter(&Self::adapter(None).await?).await
+    }
+
+    /// The best adapter whose name or driver contains `name`, in any case.
+    ///
+    /// # Errors
+    /// As [`GpuConv::new`].
+    pub fn with_adapter_name(name: &str) -> Result<Self> {
+        pollster::block_on(async { Self::from_adapter(&Self::adapter(Some(name)).await?).await })
+    }
+
+    /// A new device of an adapter, with the features that kernels can use and all its limits.
+    ///
+    /// # Errors
+    /// [`Error::RequestDevice`].
+    pub async fn from_adapter(adapter: &wgpu::Adapter) -> Result<Self> {
+        let features = adapter.features() & Self::wanted_features();
+        Self::from_adapter_with(adapter, features, adapter.limits()).await
+    }
+
+    /// A new device of an adapter with these features and limits and no others, to see how a program does on lesser
+    /// devices: with [`wgpu::Limits::downlevel_defaults`], say, and without [`wgpu::Features::SUBGROUP`].
+    ///
+    /// # Errors
+    /// [`Error::RequestDevice`], also if the adapter has less than is asked for.
+    pub async fn from_adapter_with(
+        adapter: &wgpu::Adapter,
+        features: wgpu::Features,
+        limits: wgpu::Limits,
+    ) -> Result<Self> {
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("gpuconv"),
+            required_features: features,
+            required_limits: limits,
+            ..Default::default()
+        };
+        let requested = adapter.request_device(&descriptor).await;
+        let (device, queue) = requested.map_err(|error| Error::RequestDevice(error.to_string()))?;
+        let shared = Device::new(device, queue);
+        shared.watch();
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// A device of the caller's. Ask for [`GpuConv::wanted_features`] and the adapter's limits when making it:
+    /// what it lacks, kernels do without. Its error and loss handlers stay the caller's. Tensors belong to the device: of
+    /// several `GpuConv` made of one, each takes the others'.
+    pub fn with_device(device: wgpu::Device, queue: wgpu::Queue) -> Self {
+        Self { shared: Arc::new(Device::new(device, queue)) }
+    }
+
+    /// The same device, planned for as if it had other caps: to run on a software device what a GPU would be given.
+    /// What the device lacks shows when a layer is used.
+    #[doc(hidden)]
+    pub fn with_caps(&self, change: impl FnOnce(Caps) -> Caps) -> Self {
+        let Device { device, queue, .. } = self.shared();
+        let mut shared = Device::new(device.clone(), queue.clone());
+        shared.caps = change(shared.caps);
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// The features that kernels use where an adapter has them; none is needed.
+    pub fn wanted_features() -> wgpu::Features {
+        wgpu::Features::SUBGROUP
+            | wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::SHADER_INT64
+            | wgpu::Features::PIPELINE_CACHE
+    }
+
+    /// The adapters of this machine, the one that [`GpuConv::new`] takes first.
+    pub async fn adapters() -> Vec<wgpu::Adapter> {
+        // One for all, since an instance takes another's buffers for its own.
+        static INSTANCE: OnceLock<(wgpu::Instance, wgpu::Backends)> = OnceLock::new();
+        let (instance, backends) = INSTANCE.get_or_init(|| {
+            let descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
+            let backends = descriptor.backends;
+            (wgpu::Instance::new(descriptor), backends)
+        });
+        let mut adapters = instance.enumerate_adapters(*backends).await;
+        let power = wgpu::PowerPreference::from_env().unwrap_or_default();
+        adapters.sort_by_key(|adapter| rank(&adapter.get_info(), power));
+        adapters
+    }
+
+    /// The best adapter whose name or driver contains `name`, in any case; without a name the one that
+    /// [`GpuConv::new`] takes.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`].
+    pub async fn adapter(name: Option<&str>) -> Result<wgpu::Adapter> {
+        let name = name.map(String::from).or_else(|| std::env::var("WGPU_ADAPTER_NAME").ok());
+        let adapters = Self::adapters().await;
+        let found: Vec<_> = adapters.iter().map(|adapter| adapter.get_info().name).collect();
+        let wanted = name.as_deref().map(str::to_lowercase).unwrap_or_default();
+        let matching = adapters.into_iter().find(|adapter| {
+            let info = adapter.get_info();
+            info.name.to_lowercase().contains(&wanted) || info.driver.to_lowercase().contains(&wanted)
+        });
+        matching.ok_or(Error::NoAdapter { wanted: name, found })
+    }
+
+    /// What the device can do, as kernels see it.
+    pub fn caps(&self) -> &Caps {
+        &self.shared.caps
+    }
+
+    /// The device.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.shared.device
+    }
+
+    /// The device's queue.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.shared.queue
+    }
+
+    pub(crate) fn shared(&self) -> &Device {
+        &self.shared
+    }
+
+    /// What was measured on this device: empty until [`GpuConv::set_profile`].
+    pub fn profile(&self) -> Arc<Profile> {
+        self.shared.profile()
+    }
+
+    /// What plans made from now on go by. Plans that layers have made already stay as they are.
+    pub fn set_profile(&self, profile: Profile) {
+        self.shared.set_profile(profile);
+    }
+
+    /// How a chain would be computed here, by what is known of the device: what was measured, and which shaders its
+    /// driver refused. The whole batch, that is: layers cut one that is too large into bands of
+    /// [`planner::images_at_once`](crate::planner::images_at_once).
+    ///
+    /// # Errors
+    /// As [`Planner::schedule`].
+    pub fn schedule(&self, chain: &Chain, input: Shape, layout: Layout, choice: &Choice) -> Result<Schedule> {
+        let (profile, refused) = (self.profile(), self.shared.refused());
+        Planner { caps: self.caps(), profile: &profile }.schedule_without(&refused, chain, input, layout, choice)
+    }
+
+    /// Every schedule worth comparing here.
+    ///
+    /// # Errors
+    /// As [`Planner::schedule`].
+    pub fn alternatives(&self, chain: &Chain, input: Shape, layout: Layout) -> Result<Vec<Schedule>> {
+        let (profile, refused) = (self.profile(), self.shared.refused());
+        Planner { caps: self.caps(), profile: &profile }.alternatives_without(&refused, chain, input, layout)
+    }
+
+    /// Waits until all submitted work is done.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`].
+    pub fn wait(&self) -> Result<()> {
+        self.shared.wait()
+    }
+
+    /// A new tensor, its elements zero.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::OutOfMemory`].
+    pub fn empty(&self, shape: impl Into<Shape>, layout: Layout) -> Result<Tensor> {
+        let shape = shape.into();
+        let buffer = self.shared.buffer("tensor", shape.bytes(), tensor_usage())?;
+        Ok(Tensor::from_buffer(buffer, 0, shape, layout)?.of_device(self.shared.identity.clone()))
+    }
+
+    /// A new NCHW tensor of values in that order.
+    ///
+    /// # Errors
+    /// [`Error::Length`], [`Error::TooLarge`], [`Error::OutOfMemory`].
+    pub fn upload(&self, values: &[f32], shape: impl Into<Shape>) -> Result<Tensor> {
+        self.upload_as(values, shape, Layout::Nchw)
+    }
+
+    /// A new tensor of values that are in the order of `layout` already;
+    /// [`shape::from_nchw`](crate::model::shape::from_nchw) reorders them.
+    ///
+    /// # Errors
+    /// As [`GpuConv::upload`].
+    pub fn upload_as(&self, values: &[f32], shape: impl Into<Shape>, layout: Layout) -> Result<Tensor> {
+        let shape = shape.into();
+        length("tensor".into(), shape.len(), values.len())?;
+        let buffer = self.shared.buffer_with("tensor", bytemuck::cast_slice(values), tensor_usage())?;
+        Ok(Tensor::from_buffer(buffer, 0, shape, layout)?.of_device(self.shared.identity.clone()))
+    }
+
+    /// Writes values, in the tensor's layout, into a tensor that exists. They are there for whatever is submitted
+    /// later.
+    ///
+    /// # Errors
+    /// [`Error::Length`]; [`Error::Usage`] if the tensor's buffer lacks `COPY_DST`; [`Error::Destroyed`],
+    /// [`Error::ForeignTensor`].
+    pub fn write(&self, tensor: &Tensor, values: &[f32]) -> Result<()> {
+        length("tensor".into(), tensor.shape().len(), values.len())?;
+        tensor.check("tensor", &self.shared)?;
+        if !tensor.buffer().usage().contains(wgpu::BufferUsages::COPY_DST) {
+            return Err(Error::Usage { tensor: "tensor", missing: "COPY_DST" });
+        }
+        let bytes = bytemuck::cast_slice(values);
+        self.shared.scoped(|| self.shared.queue.write_buffer(tensor.buffer(), tensor.offset(), bytes))
+    }
+
+    /// The values of a tensor, in its layout. Blocks until they are computed and copied.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if the tensor's buffer lacks `COPY_SRC`; [`Error::Destroyed`], [`Error::ForeignTensor`];
+    /// [`Error::TooLarge`] if the device has no buffer of eight bytes more than the tensor; what the device says.
+    pub fn download(&self, tensor: &Tensor) -> Result<Vec<f32>> {
+        self.start_download(tensor)?.read()
+    }
+
+    /// As [`GpuConv::download`], without blocking. The copy is submitted at once; the future is ready some time
+    /// after that, provided that someone polls the device, as for every wgpu read-back.
+    ///
+    /// # Errors
+    /// As [`GpuConv::download`].
+    pub fn download_async(&self, tensor: &Tensor) -> impl Future<Output = Result<Vec<f32>>> + Send + use<> {
+        let values = self.start_download(tensor).map(Readback::read_async);
+        async move { values?.await }
+    }
+
+    fn start_download(&self, tensor: &Tensor) -> Result<Readback> {
+        let Device { device, queue, .. } = self.shared();
+        let mut encoder = self.shared.scoped(|| device.create_command_encoder(&Default::default()))?;
+        let readback = self.encode_download(&mut encoder, tensor)?;
+        self.shared.scoped(|| queue.submit([encoder.finish()]))?;
+        Ok(readback)
+    }
+
+    /// Records the copy of a tensor to the host into the caller's encoder, behind what computes it: one submission
+    /// for both. The values come with [`Readback::read`], once the encoder is submitted, or with
+    /// [`Readback::read_async`], which may be called before.
+    ///
+    /// # Errors
+    /// As [`GpuConv::download`].
+    pub fn encode_download(&self, encoder: &mut wgpu::CommandEncoder, tensor: &Tensor) -> Result<Readback> {
+        Readback::encode(self.shared.clone(), encoder, tensor)
+    }
+
+    /// Any convolution.
+    ///
+    /// ```
+    /// use gpuconv::{Conv2d, GpuConv, Weights};
+    /// let gpu = GpuConv::new()?;
+    /// let edges = Conv2d::new(1, 1).kernel_size([1, 3]).bias(false);
+    /// let layer = gpu.direct(&edges, Weights::without_bias(&[-1.0, 0.0, 1.0]))?;
+    /// let y = layer.forward(&gpu.upload(&[0.0, 0.0, 1.0, 1.0], [1, 1, 1, 4])?)?;
+    /// assert_eq!(gpu.download(&y)?, [1.0, 1.0]);
+    /// # Ok::<(), gpuconv::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Parameter`], [`Error::Groups`], [`Error::Length`].
+    pub fn direct(&self, conv: &Conv2d, weights: Weights<'_>) -> Result<Layer> {
+        self.chain(&conv.into(), &[weights])
+    }
+
+    /// A depthwise convolution: one group a channel.
+    ///
+    /// ```
+    /// use gpuconv::{Conv2d, GpuConv, Weights};
+    /// let gpu = GpuConv::new()?;
+    /// // Two channels of 2x2 pixels, each with a filter of its own: a sum, and a mean.
+    /// let conv = Conv2d::depthwise(2).kernel_size(2).bias(false);
+    /// let layer = gpu.depthwise(&conv, Weights::without_bias(&[1.0, 1.0, 1.0, 1.0, 0.25, 0.25, 0.25, 0.25]))?;
+    /// let y = layer.forward(&gpu.upload(&[1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0, 4.0], [1, 2, 2, 2])?)?;
+    /// assert_eq!(gpu.download(&y)?, [10.0, 2.5]);
+    /// # Ok::<(), gpuconv::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`GpuConv::direct`]; [`Error::Groups`] if it is not depthwise.
+    pub fn depthwise(&self, conv: &Conv2d, weights: Weights<'_>) -> Result<Layer> {
+        if !conv.is_depthwise() {
+            let Conv2d { groups, in_channels, out_channels, .. } = *conv;
+            return Err(Error::Groups { groups, in_channels, out_channels });
+        }
+        self.direct(conv, weights)
+    }
+
+    /// A pointwise convolution: a 1x1 kernel.
+    ///
+    /// ```
+    /// use gpuconv::{Conv2d, GpuConv, Weights};
+    /// let gpu = GpuConv::new()?;
+    /// // The sum and the difference of two channels, on three pixels.
+    /// let layer = gpu.pointwise(&Conv2d::pointwise(2, 2), Weights::new(&[1.0, 1.0, 1.0, -1.0], &[0.0, 100.0]))?;
+    /// let y = layer.forward(&gpu.upload(&[1.0, 2.0, 3.0, 10.0, 20.0, 30.0], [1, 2, 1, 3])?)?;
+    /// assert_eq!(gpu.download(&y)?, [11.0, 22.0, 33.0, 91.0, 82.0, 73.0]);
+    /// # Ok::<(), gpuconv::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`GpuConv::direct`]; [`Error::Parameter`] if the kernel is not 1x1.
+    pub fn pointwise(&self, conv: &Conv2d, weights: Weights<'_>) -> Result<Layer> {
+        if let Some(&extent) = conv.kernel_size.iter().find(|&&extent| extent != 1) {
+            return Err(Error::Parameter { name: "kernel_size", value: extent.into(), expected: "1".into() });
+        }
+        self.direct(conv, weights)
+    }
+
+    /// A depthwise-separable convolution: `weights` are the depthwise and the pointwise half's. One dispatch where
+    /// that is cheaper, two where it is not.
+    ///
+    /// # Errors
+    /// As [`GpuConv::direct`].
+    pub fn separable(&self, separable: &Separable, weights: &[Weights<'_>; 2]) -> Result<Layer> {
+        self.chain(&separable.into(), weights)
+    }
+
+    /// A chain, with the weights of each of its convolutions, in order.
+    ///
+    /// ```
+    /// use gpuconv::{Chain, GpuConv, Link, Conv2d, Weights};
+    /// let gpu = GpuConv::new()?;
+    /// // The mean of each channel, then a classifier of three classes.
+    /// let chain = Chain::new([Link::GlobalAveragePool, Conv2d::pointwise(2, 3).into()]);
+    /// let layer = gpu.chain(&chain, &[Weights::new(&[1.0, 0.0, 0.0, 1.0, 1.0, 1.0], &[0.0; 3])])?;
+    /// let y = layer.forward(&gpu.upload(&[1.0, 3.0, 10.0, 30.0], [1, 2, 1, 2])?)?;
+    /// assert_eq!(gpu.download(&y)?, [2.0, 20.0, 22.0]);
+    /// # Ok::<(), gpuconv::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`GpuConv::direct`].
+    pub fn chain(&self, chain: &Chain, weights: &[Weights<'_>]) -> Result<Layer> {
+        self.chain_with(chain, weights, Choice::Auto)
+    }
+
+    /// A chain computed by kernels of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`GpuConv::direct`]; whether the kernels can compute it shows at the first input.
+    pub fn chain_with(&self, chain: &Chain, weights: &[Weights<'_>], choice: Choice) -> Result<Layer> {
+        Layer::new(self, chain.clone(), weights, choice)
+    }
+}
+
+fn tensor_usage() -> wgpu::BufferUsages {
+    wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST
+}
+
+/// Smaller is better.
+fn rank(info: &wgpu::AdapterInfo, power: wgpu::PowerPreference) -> u8 {
+    let low_power = power == wgpu::PowerPreference::LowPower;
+    match info.device_type {
+        wgpu::DeviceType::DiscreteGpu => {
+            if low_power {
+                1
+            } else {
+                0
+            }
+        }
+        wgpu::DeviceType::IntegratedGpu => {
+            if low_power {
+                0
+            } else {
+                1
+            }
+        }
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    }
+}

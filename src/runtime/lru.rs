@@ -1,0 +1,161 @@
+//! What is kept for later, and what is dropped first: what was not used for longest.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
+use std::sync::{Arc, Mutex};
+
+use crate::runtime::device::lock;
+
+/// Values that are made once and shared, by their keys: compiled shaders by their texts, say. One that somebody holds
+/// stays, and `most_idle` of the others, the idle ones.
+pub struct Slots<K, T> {
+    slots: HashMap<K, Slot<T>>,
+    /// How often any was asked for.
+    uses: u64,
+    most_idle: usize,
+}
+
+/// The place of a value. It has a lock of its own, so that threads make different values at the same time, but each once.
+pub type Place<T> = Arc<Mutex<Option<Arc<T>>>>;
+
+struct Slot<T> {
+    place: Place<T>,
+    last_use: u64,
+}
+
+impl<K: Eq + Hash, T> Slots<K, T> {
+    pub fn new(most_idle: usize) -> Self {
+        Self { slots: HashMap::new(), uses: 0, most_idle }
+    }
+
+    /// The place of a value, for [`get_or_make`].
+    pub fn place(&mut self, key: K) -> Place<T> {
+        self.uses += 1;
+        if let Some(slot) = self.slots.get_mut(&key) {
+            slot.last_use = self.uses;
+            return slot.place.clone();
+        }
+        // One is for what comes next.
+        self.drop_idle(self.most_idle.saturating_sub(1));
+        let place = Place::default();
+        self.slots.insert(key, Slot { place: place.clone(), last_use: self.uses });
+        place
+    }
+
+    /// The values, but for those in the making.
+    pub fn values(&self) -> impl Iterator<Item = Arc<T>> {
+        self.slots.values().filter_map(|slot| slot.place.try_lock().ok()?.clone())
+    }
+
+    /// Drops idle values until there are no more than `most`, and places whose value could not be made.
+    pub fn drop_idle(&mut self, most: usize) {
+        self.slots.retain(|_, slot| !slot.is_idle(|_| false));
+        let idle = self.slots.values().filter(|slot| slot.is_idle(is_alone));
+        let mut idle: Vec<u64> = idle.map(|slot| slot.last_use).collect();
+        idle.sort_unstable();
+        if let Some(last_dropped) = idle.len().checked_sub(most + 1).map(|last| idle[last]) {
+            self.slots.retain(|_, slot| slot.last_use > last_dropped || !slot.is_idle(is_alone));
+        }
+    }
+
+    /// Drops the idle value that was not used for longest. Whether there was one.
+    pub fn drop_oldest(&mut self) -> bool {
+        let idle = self.slots.values().filter(|slot| slot.is_idle(is_alone)).count();
+        self.drop_idle(idle.saturating_sub(1));
+        idle > 0
+    }
+
+    /// Drops all, whoever holds them.
+    pub fn clear(&mut self) {
+        self.slots.clear();
+    }
+}
+
+/// The value of a place, made now if there is none. Other threads that ask for it wait until it is made, or make it
+/// themselves if it could not be.
+pub fn get_or_make<T, E>(place: &Mutex<Option<Arc<T>>>, make: impl FnOnce() -> Result<T, E>) -> Result<Arc<T>, E> {
+    let mut value = lock(place);
+    match &*value {
+        Some(value) => Ok(value.clone()),
+        None => Ok(value.insert(Arc::new(make()?)).clone()),
+    }
+}
+
+fn is_alone<T>(value: &Arc<T>) -> bool {
+    Arc::strong_count(value) == 1
+}
+
+impl<T> Slot<T> {
+    /// Whether no thread makes the value, or waits for it, and it is as it should be if there is one.
+    fn is_idle(&self, value: impl Fn(&Arc<T>) -> bool) -> bool {
+        let is_free = Arc::strong_count(&self.place) == 1;
+        is_free && self.place.try_lock().is_ok_and(|found| found.as_ref().is_none_or(value))
+    }
+}
+
+/// Finds an entry of a queue, and makes it the last to be dropped.
+pub fn find<T>(queue: &mut VecDeque<T>, wanted: impl FnMut(&T) -> bool) -> Option<&T> {
+    let at = queue.iter().position(wanted)?;
+    let entry = queue.remove(at)?;
+    queue.push_back(entry);
+    queue.back()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Asks for a shader and says whether it was compiled only now.
+    fn compile(shaders: &mut Slots<&'static str, u32>, wgsl: &'static str) -> (Arc<u32>, bool) {
+        let mut is_new = false;
+        let make = || {
+            is_new = true;
+            Ok::<_, ()>(0)
+        };
+        let shader = get_or_make(&shaders.place(wgsl), make).unwrap();
+        (shader, is_new)
+    }
+
+    #[test]
+    fn shaders_that_nobody_uses_are_dropped_the_oldest_first() {
+        let mut shaders = Slots::new(2);
+        let (held, _) = compile(&mut shaders, "held");
+        for name in ["a", "b", "a", "c"] {
+            compile(&mut shaders, name);
+        }
+        // Of a, b and c two are kept, and b was used before a.
+        assert!(!compile(&mut shaders, "a").1 && !compile(&mut shaders, "c").1);
+        assert!(compile(&mut shaders, "b").1);
+        assert!(!compile(&mut shaders, "held").1);
+        drop(held);
+        compile(&mut shaders, "d");
+        assert_eq!(shaders.slots.len(), 2, "as many idle ones as may be");
+        assert!(shaders.drop_oldest());
+        assert!(!compile(&mut shaders, "d").1, "the older one was dropped");
+        assert!(shaders.drop_oldest() && !shaders.drop_oldest());
+        assert_eq!(shaders.values().count(), 0);
+    }
+
+    #[test]
+    fn what_cannot_be_made_takes_no_place() {
+        let mut shaders = Slots::new(2);
+        compile(&mut shaders, "a");
+        for name in ["b", "c", "d"] {
+            assert_eq!(get_or_make(&shaders.place(name), || Err("no")), Err("no"));
+        }
+        assert!(!compile(&mut shaders, "a").1, "others were dropped for it");
+        // What is in the making stays, though it is not there yet.
+        let place = shaders.place("e");
+        shaders.drop_idle(0);
+        get_or_make(&place, || Ok::<_, ()>(5)).unwrap();
+        assert!(!compile(&mut shaders, "e").1);
+    }
+
+    #[test]
+    fn what_is_found_is_the_last_to_be_dropped() {
+        let mut queue = VecDeque::from([1, 2, 3]);
+        assert_eq!(find(&mut queue, |&entry| entry == 1), Some(&1));
+        assert_eq!(queue, [2, 3, 1]);
+        assert_eq!(find(&mut queue, |&entry| entry == 4), None);
+    }
+}

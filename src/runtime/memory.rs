@@ -1,0 +1,168 @@
+//! The device's memory: a workspace that all layers share, and what to let go of when there is no more.
+//!
+//! Plans that never run at the same time can have one workspace, and on one device none do. A device has a single queue,
+//! which runs what is submitted in that order, command buffer by command buffer; and between two dispatches of which one
+//! writes a buffer that the other uses, wgpu puts a barrier. A plan's dispatches are recorded in one go, through a borrow
+//! of the encoder or the pass that nothing else can use meanwhile, so none of another plan comes in between, in any order
+//! of recording and submitting, by any threads. And nothing that a plan gives depends on what was in
+//! its workspace before it. The price: of two layers in one pass that have nothing to do with each other, the second
+//! waits for the first.
+//!
+//! Bind groups hold their buffers. Where the workspace grows, bindings that were made before have what was there until
+//! then. Those that layers keep are dropped; those that callers hold stay as right as they were.
+
+use std::sync::{Arc, Mutex, Weak};
+
+use crate::model::error::{Error, Result};
+use crate::runtime::device::{Device, lock};
+use crate::runtime::layer::Cache;
+
+/// What the layers of a device share, and what each of them keeps.
+#[derive(Default)]
+pub struct Memory {
+    /// The workspace: the first buffer is the largest of every plan's, the second the next, and so on.
+    workspace: Mutex<Vec<Option<wgpu::Buffer>>>,
+    layers: Mutex<Vec<Weak<Cache>>>,
+}
+
+/// Raises sizes to others, each by its place.
+pub fn raise(sizes: &mut Vec<u64>, to: &[u64]) {
+    sizes.resize(sizes.len().max(to.len()), 0);
+    sizes.iter_mut().zip(to).for_each(|(size, &to)| *size = to.max(*size));
+}
+
+impl Device {
+    /// Notes what a layer keeps, to be dropped when memory runs out.
+    pub fn watch_layer(&self, cache: &Arc<Cache>) {
+        let mut layers = lock(&self.memory.layers);
+        layers.retain(|layer| layer.strong_count() > 0);
+        layers.push(Arc::downgrade(cache));
+    }
+
+    fn layers(&self) -> Vec<Arc<Cache>> {
+        lock(&self.memory.layers).iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Buffers of the workspace for a plan that needs them of these sizes. Those that are too small are replaced.
+    pub fn workspace(&self, sizes: &[u64]) -> Result<Vec<wgpu::Buffer>> {
+        let found: Vec<_> = {
+            let mut slots = lock(&self.memory.workspace);
+            let count = slots.len().max(sizes.len());
+            slots.resize(count, None);
+            // What is too small goes before what is larger comes: there may not be memory for both.
+            slots.iter_mut().zip(sizes).for_each(|(slot, &bytes)| drop(slot.take_if(|buffer| buffer.size() < bytes)));
+            slots[..sizes.len()].to_vec()
+        };
+        if found.iter().all(Option::is_some) {
+            return Ok(found.into_iter().flatten().collect());
+        }
+        self.drop_stale_bindings();
+        let missing = |bytes| self.buffer("workspace", bytes, wgpu::BufferUsages::STORAGE);
+        let made = found.into_iter().zip(sizes).map(|(buffer, &bytes)| buffer.map_or_else(|| missing(bytes), Ok));
+        let mut made = made.collect::<Result<Vec<_>>>()?;
+        // Another thread may have made some as well. The larger ones stay.
+        let mut slots = lock(&self.memory.workspace);
+        let mut replaced = false;
+        for (slot, own) in slots.iter_mut().zip(&mut made) {
+            match slot {
+                Some(buffer) if buffer.size() >= own.size() => *own = buffer.clone(),
+                _ => replaced |= slot.replace(own.clone()).is_some(),
+            }
+        }
+        drop(slots);
+        if replaced {
+            self.drop_stale_bindings();
+        }
+        Ok(made)
+    }
+
+    /// Whether these buffers are the workspace's.
+    pub fn shares(&self, workspace: &[wgpu::Buffer]) -> bool {
+        let slots = lock(&self.memory.workspace);
+        workspace
+            .iter()
+            .enumerate()
+            .all(|(index, buffer)| slots.get(index).is_some_and(|slot| slot.as_ref() == Some(buffer)))
+    }
+
+    /// Drops the buffers of the workspace that are larger than what any layer's plan needs.
+    pub fn fit_workspace(&self) {
+        let mut needed = Vec::new();
+        self.layers().iter().for_each(|layer| raise(&mut needed, &layer.workspace()));
+        let needed = needed.into_iter().chain(std::iter::repeat(0));
+        let mut slots = lock(&self.memory.workspace);
+        let dropped = slots
+            .iter_mut()
+            .zip(needed)
+            .filter_map(|(slot, bytes)| slot.take_if(|buffer| buffer.size() > bytes))
+            .count();
+        drop(slots);
+        if dropped > 0 {
+            self.drop_stale_bindings();
+        }
+    }
+
+    /// Drops the bindings that layers keep to a workspace that there was before.
+    fn drop_stale_bindings(&self) {
+        self.layers().iter().for_each(|layer| layer.drop_bindings(|workspace| !self.shares(workspace)));
+    }
+
+    /// Allocates; where there is no memory, once more without what is kept and not in use.
+    pub fn with_room<T>(&self, allocate: impl Fn() -> Result<T>) -> Result<T> {
+        match allocate() {
+            Err(Error::OutOfMemory(reason)) => {
+                log::debug!("drops what is not in use, for there is no memory: {reason}");
+                self.layers().iter().for_each(|layer| layer.drop_idle());
+                lock(&self.memory.workspace).clear();
+                self.drop_readback();
+                // The device lets go of it when it is done with it.
+                self.wait()?;
+                allocate()
+            }
+            outcome => outcome,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Conv2d, GpuConv, Layout, Weights};
+
+    #[test]
+    fn what_finds_no_memory_is_tried_once_more_without_what_is_idle() {
+        let gpu = GpuConv::new().unwrap();
+        let layer = gpu.direct(&Conv2d::new(1, 1), Weights::new(&[1.0], &[0.0])).unwrap();
+        let tensor = || gpu.empty([1, 1, 4, 4], Layout::Nchw).unwrap();
+        let tensors = (tensor(), None, tensor());
+        let keep = || {
+            layer
+                .encode(&mut gpu.device().create_command_encoder(&Default::default()), &tensors.0, &tensors.2)
+                .unwrap();
+        };
+        let kept = || gpu.shared().layers()[0].binding(&tensors).is_some();
+        let tries = std::cell::Cell::new(0);
+        let outcome = |error: fn() -> Error| {
+            tries.set(0);
+            gpu.shared().with_room(|| {
+                tries.set(tries.get() + 1);
+                if kept() { Err(error()) } else { Ok(()) }
+            })
+        };
+        let out_of_memory = || Error::OutOfMemory("it is full".into());
+        keep();
+        assert!(kept());
+        assert_eq!((outcome(out_of_memory), tries.get(), kept()), (Ok(()), 2, false));
+        assert_eq!((outcome(out_of_memory), tries.get()), (Ok(()), 1));
+        keep();
+        let other = || Error::Internal("it is broken".into());
+        assert_eq!((outcome(other), tries.get(), kept()), (Err(other()), 1, true));
+        // Not for ever.
+        tries.set(0);
+        let never = gpu.shared().with_room::<()>(|| {
+            tries.set(tries.get() + 1);
+            Err(out_of_memory())
+        });
+        assert_eq!((never, tries.get()), (Err(out_of_memory()), 2));
+    }
+}

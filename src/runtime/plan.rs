@@ -1,0 +1,257 @@
+//! Plans: a schedule compiled for a device, with its weights and workspace in place.
+
+use std::sync::{Arc, Mutex};
+
+use crate::kernels::pack::{self, Section};
+use crate::kernels::{Operand, fold};
+use crate::model::chain::Chain;
+use crate::model::error::{Error, Result};
+use crate::model::shape::Shape;
+use crate::model::weights::Weights;
+use crate::planner::Schedule;
+use crate::planner::workspace::{Part, Span};
+use crate::runtime::device::{Device, Pipeline, lock};
+use crate::runtime::lru::{Slots, get_or_make};
+use crate::runtime::tensor::Tensor;
+
+/// Packed weight buffers, by the run's first link and the sections: plans of all image sizes share them.
+pub type PackedWeights = Mutex<Slots<(usize, Vec<Section>), wgpu::Buffer>>;
+
+/// What a layer needs to compute one input size: everything but the caller's tensors and the workspace, whose sizes are in
+/// the schedule.
+pub struct Plan {
+    pub schedule: Schedule,
+    pub shapes: Vec<Shape>,
+    passes: Vec<PlannedPass>,
+    params: wgpu::Buffer,
+}
+
+struct PlannedPass {
+    pipeline: Arc<Pipeline>,
+    grid: [u32; 3],
+    /// Where its parameter block is in the plan's.
+    params_at: u64,
+    params_size: u64,
+    /// The buffers of bindings 1, 2, ….
+    slots: Vec<Slot>,
+}
+
+/// Where a binding's buffer comes from.
+enum Slot {
+    Input,
+    Output,
+    Residual,
+    Weights(Arc<wgpu::Buffer>),
+    Workspace(Span),
+}
+
+/// A plan bound to its tensors and a workspace: to encode it allocates nothing.
+pub struct Bound {
+    plan: Arc<Plan>,
+    groups: Vec<wgpu::BindGroup>,
+}
+
+impl Plan {
+    /// Compiles the shaders, packs the weights and writes the parameters of a schedule.
+    pub fn new(
+        device: &Device,
+        chain: &Chain,
+        weights: &[Weights<'_>],
+        packed: &PackedWeights,
+        shapes: Vec<Shape>,
+        schedule: Schedule,
+    ) -> Result<Self> {
+        let last = shapes.len() - 1;
+        let part = |part| match schedule.workspace.span(part) {
+            Some(span) => Ok(Slot::Workspace(span)),
+            None => Err(Error::Internal(format!("the workspace of {} has no place for {part:?}", schedule.name()))),
+        };
+        let tensor = |index: usize| match index {
+            0 => Ok(Slot::Input),
+            _ if index == last => Ok(Slot::Output),
+            _ => part(Part::Tensor(index)),
+        };
+
+        let alignment = u64::from(device.device.limits().min_uniform_buffer_offset_alignment);
+        let (mut passes, mut params) = (Vec::new(), Vec::new());
+        for (index, step) in schedule.steps.iter().enumerate() {
+            let recipe = &step.recipe;
+            let range = step.first..step.first + step.links;
+            let weights = packed_weights(device, chain, weights, packed, step.first, range.clone(), &recipe.weights)?;
+            for pass in &recipe.passes {
+                let slot = |operand: Operand| match operand {
+                    Operand::Input => tensor(range.start),
+                    Operand::Output => tensor(range.end),
+                    Operand::Residual => chain.source(range.end - 1).map_or(Ok(Slot::Residual), tensor),
+                    Operand::Weights => match &weights {
+                        Some(buffer) => Ok(Slot::Weights(buffer.clone())),
+                        None => Err(Error::Internal(format!("{} reads weights and packs none", recipe.name))),
+                    },
+                    Operand::ReadWorkspace(which) | Operand::WriteWorkspace(which) => part(Part::Scratch(index, which)),
+                };
+                let grid = fold(pass.workgroups, device.caps.max_workgroups).ok_or_else(|| Error::TooLarge {
+                    what: format!("the grid of {}", recipe.name),
+                    needed: pass.workgroups,
+                    limit: u64::from(device.caps.max_workgroups).pow(2),
+                })?;
+                let params_at = params.len() as u64;
+                params.extend_from_slice(bytemuck::bytes_of(&pass.params));
+                let params_size = params.len() as u64 - params_at;
+                params.resize(params.len().next_multiple_of(alignment as usize), 0);
+                passes.push(PlannedPass {
+                    pipeline: device.pipeline(&recipe.name, pass)?,
+                    grid,
+                    params_at,
+                    params_size,
+                    slots: pass.operands.iter().map(|&operand| slot(operand)).collect::<Result<_>>()?,
+                });
+            }
+        }
+        let params = device.buffer_with("parameters", &params, wgpu::BufferUsages::UNIFORM)?;
+        Ok(Self { schedule, shapes, passes, params })
+    }
+
+    /// The weights that it reads, some more than once.
+    pub fn weights(&self) -> impl Iterator<Item = &Arc<wgpu::Buffer>> {
+        self.passes.iter().flat_map(|pass| &pass.slots).filter_map(|slot| match slot {
+            Slot::Weights(weights) => Some(weights),
+            _ => None,
+        })
+    }
+
+    /// Bytes of its parameters.
+    pub fn parameters(&self) -> u64 {
+        self.params.size()
+    }
+
+    pub fn input(&self) -> Shape {
+        self.shapes[0]
+    }
+
+    pub fn output(&self) -> Shape {
+        self.shapes[self.shapes.len() - 1]
+    }
+}
+
+fn packed_weights(
+    device: &Device,
+    chain: &Chain,
+    weights: &[Weights<'_>],
+    packed: &PackedWeights,
+    first: usize,
+    links: std::ops::Range<usize>,
+    sections: &[Section],
+) -> Result<Option<Arc<wgpu::Buffer>>> {
+    if sections.is_empty() {
+        return Ok(None);
+    }
+    let place = lock(packed).place((first, sections.to_vec()));
+    let buffer = get_or_make(&place, || {
+        let (convs, of_chain) = chain.run(links.clone()).ok_or_else(|| {
+            Error::Internal(format!("weights are to be packed for links {links:?}, which are not all convolutions"))
+        })?;
+        let values = pack::buffer(&convs, &weights[of_chain], sections);
+        device.buffer_with("weights", bytemuck::cast_slice(&values), wgpu::BufferUsages::STORAGE)
+    })?;
+    Ok(Some(buffer))
+}
+
+/// Checks the tensors of a layer, whose input has the right shape; the shapes are those of residual and output.
+pub fn check_tensors(
+    device: &Device,
+    [residual_shape, output_shape]: [Shape; 2],
+    input: &Tensor,
+    residual: Option<&Tensor>,
+    output: &Tensor,
+) -> Result<()> {
+    let layout = input.layout();
+    let residuals = residual.map(|tensor| ("residual", tensor, residual_shape));
+    let outputs = residuals.into_iter().chain([("output", output, output_shape)]);
+    for (name, tensor, expected) in outputs {
+        if tensor.shape() != expected {
+            return Err(Error::ShapeMismatch { tensor: name, expected, actual: tensor.shape() });
+        }
+        if tensor.layout() != layout {
+            return Err(Error::LayoutMismatch { tensor: name, expected: layout, actual: tensor.layout() });
+        }
+    }
+    let named = residual.map(|tensor| ("residual", tensor)).into_iter().chain([("output", output), ("input", input)]);
+    for (name, tensor) in named {
+        tensor.check(name, device)?;
+        tensor.check_alignment(device.caps.storage_offset_alignment)?;
+    }
+    for (tensor, name) in [(Some(input), "input"), (residual, "residual")] {
+        if tensor.is_some_and(|tensor| tensor.buffer() == output.buffer()) {
+            return Err(Error::Aliasing { tensor: name });
+        }
+    }
+    Ok(())
+}
+
+impl Bound {
+    /// Makes the bind groups of a plan, its tensors, which were checked, and a workspace that is large enough for it.
+    pub fn new(
+        device: &Device,
+        plan: Arc<Plan>,
+        workspace: &[wgpu::Buffer],
+        input: &Tensor,
+        residual: Option<&Tensor>,
+        output: &Tensor,
+    ) -> Result<Self> {
+        if plan.output().is_empty() {
+            return Ok(Self { plan, groups: Vec::new() });
+        }
+        let bind = |pass| bind(device, &plan, pass, workspace, input, residual, output);
+        let groups = device.scoped(|| plan.passes.iter().map(bind).collect::<Result<_>>())??;
+        Ok(Self { plan, groups })
+    }
+
+    /// Records the dispatches into a compute pass of the caller's.
+    pub fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>) {
+        for (planned, group) in self.plan.passes.iter().zip(&self.groups) {
+            pass.set_pipeline(&planned.pipeline.pipeline);
+            pass.set_bind_group(0, group, &[]);
+            let [x, y, z] = planned.grid;
+            pass.dispatch_workgroups(x, y, z);
+        }
+    }
+}
+
+fn bind(
+    device: &Device,
+    plan: &Plan,
+    pass: &PlannedPass,
+    workspace: &[wgpu::Buffer],
+    input: &Tensor,
+    residual: Option<&Tensor>,
+    output: &Tensor,
+) -> Result<wgpu::BindGroup> {
+    let params = wgpu::BufferBinding {
+        buffer: &plan.params,
+        offset: pass.params_at,
+        size: std::num::NonZeroU64::new(pass.params_size),
+    };
+    let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: wgpu::BindingResource::Buffer(params) }];
+    for (index, slot) in pass.slots.iter().enumerate() {
+        let resource = match slot {
+            Slot::Input => input.binding(),
+            Slot::Output => output.binding(),
+            Slot::Residual => match residual {
+                Some(residual) => residual.binding(),
+                None => return Err(Error::Internal("a pass reads a residual, and the layer was given none".into())),
+            },
+            Slot::Weights(buffer) => buffer.as_entire_binding(),
+            Slot::Workspace(span) => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer: &workspace[span.buffer],
+                offset: span.offset,
+                size: std::num::NonZeroU64::new(span.bytes),
+            }),
+        };
+        entries.push(wgpu::BindGroupEntry { binding: index as u32 + 1, resource });
+    }
+    Ok(device.device.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: Some("gpuconv"),
+        layout: &pass.pipeline.layout,
+        entries: &entries,
+    }))
+}

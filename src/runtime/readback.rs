@@ -1,0 +1,116 @@
+//! Read-backs: the way of a tensor's values to the host.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use futures_intrusive::channel::shared::{OneshotReceiver, oneshot_channel};
+
+use crate::model::error::{Error, Result};
+use crate::runtime::device::Device;
+use crate::runtime::tensor::Tensor;
+
+/// Bytes before the values: the mark, and what aligns the values for a mapping.
+const HEADER: u64 = wgpu::MAP_ALIGNMENT;
+
+/// A copy of a tensor on its way to the host, recorded by [`GpuConv::encode_download`](crate::GpuConv::encode_download).
+///
+/// The values are those that the tensor has when the encoder's commands are executed: submit it, then
+/// [`read`](Readback::read). A future of them, [`read_async`](Readback::read_async), may be made before as well.
+#[must_use = "the values come with `read` or `read_async`"]
+pub struct Readback {
+    device: Arc<Device>,
+    /// None for an empty tensor.
+    copy: Option<Copy>,
+}
+
+/// A buffer that read-backs are copied to.
+pub struct Target {
+    pub buffer: wgpu::Buffer,
+    /// What the last read-back left in its header, 0 in a new one. The next one leaves something else, and so shows that
+    /// it was executed: a buffer whose encoder the device refused is mapped like any other.
+    pub mark: u32,
+}
+
+/// A copy that was recorded.
+struct Copy {
+    /// With the mark that the copy leaves.
+    target: Target,
+    bytes: u64,
+    /// Says that the buffer is mapped, or that it cannot be; says nothing more once the commands were dropped.
+    mapped: OneshotReceiver<Outcome>,
+}
+
+type Outcome = Result<(), wgpu::BufferAsyncError>;
+
+impl Readback {
+    /// Records the copy.
+    pub(crate) fn encode(device: Arc<Device>, encoder: &mut wgpu::CommandEncoder, tensor: &Tensor) -> Result<Self> {
+        device.check_lost()?;
+        tensor.check("tensor", &device)?;
+        if !tensor.buffer().usage().contains(wgpu::BufferUsages::COPY_SRC) {
+            return Err(Error::Usage { tensor: "tensor", missing: "COPY_SRC" });
+        }
+        let bytes = tensor.shape().bytes();
+        if bytes == 0 {
+            return Ok(Self { device, copy: None });
+        }
+        let marks = &device.own()?.marks;
+        let Target { buffer, mark } = device.take_target(HEADER + bytes)?;
+        let mark = if mark == 1 { 2 } else { 1 };
+        encoder.copy_buffer_to_buffer(marks, 4 * u64::from(mark - 1), &buffer, 0, 4);
+        encoder.copy_buffer_to_buffer(tensor.buffer(), tensor.offset(), &buffer, HEADER, bytes);
+        let (sender, mapped) = oneshot_channel();
+        encoder.map_buffer_on_submit(&buffer, wgpu::MapMode::Read, ..HEADER + bytes, move |outcome| {
+            let _ = sender.send(outcome);
+        });
+        Ok(Self { device, copy: Some(Copy { target: Target { buffer, mark }, bytes, mapped }) })
+    }
+
+    /// The values, in the tensor's layout. Blocks until the device has computed and copied them.
+    ///
+    /// # Errors
+    /// [`Error::NotSubmitted`] if the encoder was not submitted before, or the device refused it; what the device says.
+    pub fn read(self) -> Result<Vec<f32>> {
+        self.device.wait()?;
+        let Some(copy) = self.copy else { return Ok(Vec::new()) };
+        let outcome = pin!(copy.mapped.receive()).poll(&mut Context::from_waker(Waker::noop()));
+        // What was submitted is mapped by now. That may not have been said yet, if another thread polled as well.
+        copy.values(&self.device, if let Poll::Ready(outcome) = outcome { outcome } else { Some(Ok(())) })
+    }
+
+    /// As [`Readback::read`], without blocking, and before the encoder is submitted as well as behind: the future is
+    /// ready some time after that, provided that someone polls the device, as for every wgpu read-back.
+    ///
+    /// # Errors
+    /// As [`Readback::read`]; [`Error::NotSubmitted`] once the encoder, or what it was finished to, was dropped.
+    pub async fn read_async(self) -> Result<Vec<f32>> {
+        let Some(copy) = self.copy else { return self.device.check_lost().map(|()| Vec::new()) };
+        let outcome = copy.mapped.receive().await;
+        copy.values(&self.device, outcome)
+    }
+}
+
+impl Copy {
+    /// The values, if the buffer is mapped and the copy was executed.
+    fn values(self, device: &Device, outcome: Option<Outcome>) -> Result<Vec<f32>> {
+        let Self { target, bytes, .. } = self;
+        let failure = match outcome {
+            Some(Ok(())) => {
+                let view = target.buffer.get_mapped_range(..HEADER + bytes).ok();
+                if let Some(view) = view.filter(|view| view[..4] == target.mark.to_ne_bytes()) {
+                    let values = bytemuck::pod_collect_to_vec(&view[HEADER as usize..]);
+                    drop(view);
+                    device.keep_target(target);
+                    return Ok(values);
+                }
+                Error::NotSubmitted
+            }
+            Some(Err(error)) => Error::Driver(error.to_string()),
+            None => Error::NotSubmitted,
+        };
+        // A lost device executes nothing either.
+        device.check_lost()?;
+        Err(failure)
+    }
+}

@@ -1,0 +1,139 @@
+//! Tensors: buffers, or slices of buffers, with a shape and a layout.
+
+use crate::model::error::{Error, Result};
+use crate::model::shape::{Layout, Shape};
+use crate::runtime::device::Device;
+use crate::runtime::identity::Identity;
+
+/// f32 elements in a wgpu buffer, or in a part of one.
+///
+/// Cloning copies the handle, not the data.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Tensor {
+    buffer: wgpu::Buffer,
+    offset: u64,
+    shape: Shape,
+    layout: Layout,
+    /// The device that made it, where this crate did.
+    device: Option<Identity>,
+}
+
+impl Tensor {
+    /// A tensor in a buffer of the caller's, from `offset` bytes on.
+    ///
+    /// The buffer needs the usage `STORAGE`; `COPY_SRC` as well to be downloaded, `COPY_DST` to be written by
+    /// [`GpuConv::write`](crate::GpuConv::write). The offset must be a multiple of the device's
+    /// `min_storage_buffer_offset_alignment`; that is checked when the tensor is used, as is whether the buffer is of
+    /// the device that uses it.
+    ///
+    /// One thing cannot be checked: the buffer must be of that device's [`wgpu::Instance`]. wgpu knows buffers by
+    /// numbers, and each instance counts anew. Given a buffer of another instance, it takes the buffer of its own that
+    /// has this number, or panics if there is none. (A tensor that [`GpuConv`](crate::GpuConv) made is refused with
+    /// [`Error::ForeignTensor`] wherever it does not belong.)
+    ///
+    /// ```
+    /// use gpuconv::{GpuConv, Layout, Tensor};
+    /// let gpu = GpuConv::new()?;
+    /// // Two images, one behind the other, each on its own.
+    /// let buffer = gpu.device().create_buffer(&wgpu::BufferDescriptor {
+    ///     label: None,
+    ///     size: 2 * 4096,
+    ///     usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
+    ///     mapped_at_creation: false,
+    /// });
+    /// let first = Tensor::from_buffer(buffer.clone(), 0, [1, 1, 32, 32], Layout::Nchw)?;
+    /// let second = Tensor::from_buffer(buffer, 4096, [1, 1, 32, 32], Layout::Nchw)?;
+    /// gpu.write(&second, &[1.0; 1024])?;
+    /// assert_eq!(gpu.download(&first)?, [0.0; 1024]);
+    /// # Ok::<(), gpuconv::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Length`] if the buffer ends before the tensor does, [`Error::Usage`].
+    pub fn from_buffer(buffer: wgpu::Buffer, offset: u64, shape: impl Into<Shape>, layout: Layout) -> Result<Self> {
+        let shape = shape.into();
+        if !buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
+            return Err(Error::Usage { tensor: "tensor", missing: "STORAGE" });
+        }
+        let room = buffer.size().saturating_sub(offset);
+        if room < shape.bytes() {
+            let what = format!("buffer of a tensor of {shape} from byte {offset} on");
+            return Err(Error::Length { what, expected: shape.len(), actual: room / 4 });
+        }
+        Ok(Self { buffer, offset, shape, layout, device: None })
+    }
+
+    /// Some of its images.
+    pub(crate) fn images(&self, first: u32, count: u32) -> Self {
+        let image = Shape { batch: 1, ..self.shape }.bytes();
+        let shape = Shape { batch: count, ..self.shape };
+        Self { offset: self.offset + u64::from(first) * image, shape, ..self.clone() }
+    }
+
+    /// The same tensor, known to be of a device.
+    pub(crate) fn of_device(self, device: Identity) -> Self {
+        Self { device: Some(device), ..self }
+    }
+
+    /// Refuses a tensor that is another device's, or whose buffer was destroyed.
+    pub(crate) fn check(&self, name: &'static str, device: &Device) -> Result<()> {
+        let is_foreign = match &self.device {
+            Some(own) => *own != device.identity,
+            None => device.is_foreign(&self.buffer)?,
+        };
+        if is_foreign {
+            device.check_lost()?;
+            return Err(Error::ForeignTensor { shape: self.shape });
+        }
+        self.check_there(name, device)
+    }
+
+    /// Refuses a tensor whose buffer was destroyed.
+    pub(crate) fn check_there(&self, name: &'static str, device: &Device) -> Result<()> {
+        if device.is_destroyed(&self.buffer) {
+            // A lost device's buffers are gone as well.
+            device.check_lost()?;
+            return Err(Error::Destroyed { tensor: name });
+        }
+        Ok(())
+    }
+
+    /// The buffer.
+    pub fn buffer(&self) -> &wgpu::Buffer {
+        &self.buffer
+    }
+
+    /// Where in the buffer it starts, bytes.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Its extents.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// How its elements are ordered.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The slice as a shader binds it.
+    pub(crate) fn binding(&self) -> wgpu::BindingResource<'_> {
+        wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+            buffer: &self.buffer,
+            offset: self.offset,
+            size: std::num::NonZeroU64::new(self.shape.bytes()),
+        })
+    }
+
+    /// Refuses an offset at which the device cannot bind a buffer.
+    pub(crate) fn check_alignment(&self, alignment: u32) -> Result<()> {
+        let alignment = u64::from(alignment);
+        if self.offset.is_multiple_of(alignment) {
+            Ok(())
+        } else {
+            Err(Error::Misaligned { offset: self.offset, alignment })
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Times of what a compute pass does: by the device's own clock where it has one, else by the host's.
+
+use std::time::Instant;
+
+use crate::model::error::{Error, Result};
+use crate::runtime::gpu::GpuConv;
+use crate::runtime::layer::BoundLayer;
+
+/// Two timestamps of eight bytes.
+const BYTES: u64 = 16;
+
+/// Measures compute passes of one device.
+pub struct Timer {
+    gpu: GpuConv,
+    clock: Option<Clock>,
+}
+
+/// Two timestamps, one before and one after a compute pass, and the way back for them.
+struct Clock {
+    queries: wgpu::QuerySet,
+    /// Where the device puts the timestamps.
+    resolved: wgpu::Buffer,
+    /// Where the host reads them.
+    readback: wgpu::Buffer,
+    /// Seconds a tick.
+    period: f64,
+}
+
+impl Timer {
+    /// A timer of a device.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn new(gpu: &GpuConv) -> Result<Self> {
+        let clock = match gpu.caps().timestamps {
+            true => Some(gpu.shared().scoped(|| Clock::new(gpu))?),
+            false => None,
+        };
+        Ok(Self { gpu: gpu.clone(), clock })
+    }
+
+    /// Whether the device has a clock.
+    pub fn has_clock(&self) -> bool {
+        self.clock.is_some()
+    }
+
+    /// Runs a layer so many times in one compute pass; the seconds of a run.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn layer(&self, layer: &BoundLayer, runs: u32) -> Result<f64> {
+        let seconds = self.pass(|pass| (0..runs).for_each(|_| layer.dispatch(pass)))?;
+        Ok(seconds / f64::from(runs.max(1)))
+    }
+
+    /// The seconds of a compute pass; without a clock on the device those from submission until it is done.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub fn pass(&self, record: impl FnOnce(&mut wgpu::ComputePass<'_>)) -> Result<f64> {
+        let device = self.gpu.shared();
+        let commands = device.scoped(|| {
+            let mut encoder = device.device.create_command_encoder(&Default::default());
+            let timestamp_writes = self.clock.as_ref().map(|clock| wgpu::ComputePassTimestampWrites {
+                query_set: &clock.queries,
+                beginning_of_pass_write_index: Some(0),
+                end_of_pass_write_index: Some(1),
+            });
+            let descriptor = wgpu::ComputePassDescriptor { label: Some("timed"), timestamp_writes };
+            record(&mut encoder.begin_compute_pass(&descriptor));
+            if let Some(clock) = &self.clock {
+                encoder.resolve_query_set(&clock.queries, 0..2, &clock.resolved, 0);
+                encoder.copy_buffer_to_buffer(&clock.resolved, 0, &clock.readback, 0, BYTES);
+            }
+            encoder.finish()
+        })?;
+        let start = Instant::now();
+        device.scoped(|| device.queue.submit([commands]))?;
+        match &self.clock {
+            Some(clock) => clock.read(&self.gpu),
+            None => {
+                self.gpu.wait()?;
+                Ok(start.elapsed().as_secs_f64())
+            }
+        }
+    }
+}
+
+impl Clock {
+    fn new(gpu: &GpuConv) -> Self {
+        let device = gpu.device();
+        let buffer = |usage| {
+            let label = Some("timestamps");
+            device.create_buffer(&wgpu::BufferDescriptor { label, size: BYTES, usage, mapped_at_creation: false })
+        };
+        Self {
+            queries: device.create_query_set(&wgpu::QuerySetDescriptor {
+                label: Some("timestamps"),
+                ty: wgpu::QueryType::Timestamp,
+                count: 2,
+            }),
+            resolved: buffer(wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC),
+            readback: buffer(wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST),
+            period: f64::from(gpu.queue().get_timestamp_period()) * 1e-9,
+        }
+    }
+
+    /// The seconds between the timestamps.
+    fn read(&self, gpu: &GpuConv) -> Result<f64> {
+        // The outcome of the mapping shows when its range is asked for.
+        self.readback.map_async(wgpu::MapMode::Read, .., |_| {});
+        gpu.wait()?;
+        let view = self.readback.get_mapped_range(..).map_err(|error| Error::Driver(error.to_string()))?;
+        let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&view);
+        drop(view);
+        self.readback.unmap();
+        // A clock that was set back between the two gives no time.
+        Ok(ticks[1].saturating_sub(ticks[0]) as f64 * self.period)
+    }
+}

@@ -1,0 +1,185 @@
+//! Measures the rates of a device, the ceilings of the cost model, in about a second.
+
+use std::fmt::Write as _;
+use std::time::Instant;
+
+use crate::kernels::shader::{CONV, Shader};
+use crate::kernels::{Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Wgsl, fold};
+use crate::model::error::{Error, Result};
+use crate::planner::model::Rates;
+use crate::runtime::gpu::GpuConv;
+use crate::runtime::timer::Timer;
+
+/// Invocations of the probes' workgroups.
+const WORKGROUP: u32 = 64;
+/// The copied tensor, bytes: more than caches hold, on a GPU and on a software device.
+const COPIED: [u64; 2] = [256 << 20, 64 << 20];
+/// Workgroups that fill a device, a GPU and a software device.
+const FULL: [u64; 2] = [16384, 64];
+/// Sums of four lanes, as many as a CPU's registers hold, and multiply-adds of each in a step of the arithmetic.
+const SUMS: u32 = 3;
+const MULTIPLIES: u32 = 32;
+/// Copies measured at once.
+const COPIES: u32 = 8;
+/// Elements that the loads walk over: what any first-level cache and any workgroup memory holds.
+const ELEMENTS: u32 = 2048;
+/// Loads in a step.
+const LOADS: f64 = 8.0;
+/// A measurement lasts so many seconds at least.
+const LEAST: f64 = 5e-3;
+/// Repeated so often; the least time counts.
+const REPEATS: usize = 5;
+
+/// Measures the rates of a device. It takes the device for itself.
+///
+/// # Errors
+/// What the device says.
+pub fn probe(gpu: &GpuConv) -> Result<Rates> {
+    let software = usize::from(gpu.caps().is_cpu);
+    let caps = gpu.caps();
+    let copied = COPIED[software].min(caps.max_storage_binding).min(caps.max_buffer / 2) / 16 * 16;
+    let probe = Probe::new(gpu, copied)?;
+    let [arithmetic, loads, shared] = passes(FULL[software]);
+    let one = Pass { workgroups: 1, ..arithmetic.clone() };
+    let dispatches = 64;
+    let dispatch = probe.least(|| probe.seconds(&one, 0, dispatches))? / f64::from(dispatches);
+    let mult_adds = f64::from(4 * SUMS * MULTIPLIES);
+    let full = probe.rate(&arithmetic, mult_adds)?;
+    let parallel = match caps.is_cpu {
+        // A software device has this machine's cores, and other programs may be using them just now.
+        true => std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64),
+        false => (full / probe.rate(&one, mult_adds)?).max(1.0),
+    };
+    Ok(Rates {
+        mult_adds: full,
+        accesses: probe.rate(&loads, LOADS)?,
+        shared: probe.rate(&shared, LOADS)?,
+        bytes: 2.0 * copied as f64 * f64::from(COPIES) / probe.least(|| probe.copy(copied))?,
+        dispatch,
+        parallel,
+    })
+}
+
+/// What is run: arithmetic, loads, and loads from workgroup memory.
+#[doc(hidden)]
+pub fn passes(workgroups: u64) -> [Pass; 3] {
+    fn shader(text: &str) -> String {
+        Shader::new(text).add(CONV).constants(&[("ELEMENTS", ELEMENTS.into())]).text()
+    }
+    let pass = |wgsl: fn() -> String, workgroup_memory: u32| Pass {
+        wgsl: Wgsl::new(wgsl),
+        operands: vec![Operand::Input, Operand::Output],
+        params: Params { batch: 1, ..Params::default() },
+        workgroup: WORKGROUP,
+        workgroups,
+        workgroup_memory,
+        sums: 4 * SUMS,
+        registers: 4 * SUMS + REGISTERS_FOR_ADDRESSES,
+    };
+    const SUM: &str = include_str!("../../shaders/probe_sum.wgsl");
+    [
+        pass(|| shader(include_str!("../../shaders/probe_arithmetic.wgsl")) + &step_of(), 0),
+        pass(|| shader(include_str!("../../shaders/probe_loads.wgsl")) + SUM, 0),
+        pass(|| shader(include_str!("../../shaders/probe_shared.wgsl")) + SUM, ELEMENTS * 4),
+    ]
+}
+
+/// Declarations of the arithmetic: sums in registers, and a step of theirs.
+fn step_of() -> String {
+    let mut text = String::from("struct Sums {\n");
+    let each = |text: &mut String, line: &dyn Fn(u32) -> String| {
+        (0..SUMS).for_each(|sum| {
+            let _ = writeln!(text, "    {}", line(sum));
+        });
+    };
+    each(&mut text, &|sum| format!("s{sum}: vec4<f32>,"));
+    text.push_str("}\nfn start(a: vec4<f32>) -> Sums {\n    var sums: Sums;\n");
+    each(&mut text, &|sum| format!("sums.s{sum} = a * {sum}.5;"));
+    text.push_str("    return sums;\n}\nfn step_of(before: Sums, a: vec4<f32>) -> Sums {\n    var sums = before;\n");
+    for _ in 0..MULTIPLIES {
+        each(&mut text, &|sum| format!("sums.s{sum} = fma(sums.s{sum}, a, a);"));
+    }
+    text.push_str("    return sums;\n}\nfn total(sums: Sums) -> f32 {\n    var sum = vec4<f32>(0.0);\n");
+    each(&mut text, &|sum| format!("sum += sums.s{sum};"));
+    text.push_str("    return sum.x + sum.y + sum.z + sum.w;\n}\n");
+    text
+}
+
+/// What all probes share.
+struct Probe<'a> {
+    gpu: &'a GpuConv,
+    timer: Timer,
+    input: wgpu::Buffer,
+    output: wgpu::Buffer,
+}
+
+impl<'a> Probe<'a> {
+    fn new(gpu: &'a GpuConv, bytes: u64) -> Result<Self> {
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
+        let buffer = || gpu.shared().buffer("probe", bytes, usage);
+        Ok(Self { gpu, timer: Timer::new(gpu)?, input: buffer()?, output: buffer()? })
+    }
+
+    /// How much of something is done a second, if each invocation does `amount` a step.
+    fn rate(&self, pass: &Pass, amount: f64) -> Result<f64> {
+        let mut steps = 16;
+        while steps < 1 << 20 && self.seconds(pass, steps, 1)? < LEAST {
+            steps *= 2;
+        }
+        let invocations = (pass.workgroups * u64::from(WORKGROUP)) as f64;
+        Ok(amount * f64::from(steps) * invocations / self.least(|| self.seconds(pass, steps, 1))?)
+    }
+
+    /// The least of some measurements.
+    fn least(&self, measure: impl Fn() -> Result<f64>) -> Result<f64> {
+        // The first run compiles, and clears the buffers.
+        measure()?;
+        let times = (0..REPEATS).map(|_| measure()).collect::<Result<Vec<_>>>()?;
+        // A clock too coarse for it gives no time, and a rate must be finite.
+        Ok(times.into_iter().fold(f64::INFINITY, f64::min).max(1e-9))
+    }
+
+    /// The seconds of copies from buffer to buffer, on the host's clock: no compute pass does them.
+    fn copy(&self, bytes: u64) -> Result<f64> {
+        let device = self.gpu.shared();
+        let commands = device.scoped(|| {
+            let mut encoder = device.device.create_command_encoder(&Default::default());
+            (0..COPIES).for_each(|_| encoder.copy_buffer_to_buffer(&self.input, 0, &self.output, 0, bytes));
+            encoder.finish()
+        })?;
+        let start = Instant::now();
+        device.scoped(|| device.queue.submit([commands]))?;
+        device.wait()?;
+        Ok(start.elapsed().as_secs_f64())
+    }
+
+    /// The seconds of so many dispatches, each of so much work.
+    fn seconds(&self, pass: &Pass, work: u32, dispatches: u32) -> Result<f64> {
+        let device = self.gpu.shared();
+        let pipeline = device.pipeline("probe", pass)?;
+        let limit = device.caps.max_workgroups;
+        let [x, y, z] = fold(pass.workgroups, limit).ok_or_else(|| Error::TooLarge {
+            what: "the grid of a probe".into(),
+            needed: pass.workgroups,
+            limit: u64::from(limit).pow(2),
+        })?;
+        let params = Params { work, ..pass.params };
+        let params = device.buffer_with("parameters", bytemuck::bytes_of(&params), wgpu::BufferUsages::UNIFORM)?;
+        let entry = |binding: usize, buffer| {
+            let resource = wgpu::Buffer::as_entire_binding(buffer);
+            wgpu::BindGroupEntry { binding: binding as u32, resource }
+        };
+        let group = device.scoped(|| {
+            device.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some("probe"),
+                layout: &pipeline.layout,
+                entries: &[entry(0, &params), entry(1, &self.input), entry(2, &self.output)],
+            })
+        })?;
+        self.timer.pass(|pass| {
+            pass.set_pipeline(&pipeline.pipeline);
+            pass.set_bind_group(0, &group, &[]);
+            (0..dispatches).for_each(|_| pass.dispatch_workgroups(x, y, z));
+        })
+    }
+}

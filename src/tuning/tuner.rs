@@ -1,0 +1,395 @@
+//! Measures the recipes for each run of a chain on the device at hand, and checks each against the oracle.
+//!
+//! Other libraries have picked kernels by time alone, and shipped wrong results. Here a recipe that is wrong, however
+//! fast, is reported by its name and its time is forgotten.
+
+mod subject;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::kernels::Run;
+use crate::model::chain::Chain;
+use crate::model::error::{Error, Result};
+use crate::model::shape::{Layout, Shape};
+use crate::planner::profile::{Profile, run_name};
+use crate::planner::{self, Candidate, Choice, Schedule};
+use crate::runtime::gpu::GpuConv;
+use crate::runtime::layer::BoundLayer;
+use crate::runtime::timer::Timer;
+use crate::verify;
+
+use subject::Subject;
+
+/// Rounds in which candidates are measured in turn, so that what disturbs one disturbs all: as many at least and at
+/// the most. On a busy machine it takes many until each has had a quiet moment.
+const ROUNDS: [usize; 2] = [7, 50];
+/// After the least number of rounds a race of so many seconds is over.
+const RACE: Duration = Duration::from_secs(2);
+/// A batch of runs lasts so many seconds at least, or the clock's step would count: by the device's clock, by the
+/// host's.
+const BATCH: [f64; 2] = [2e-3, 2e-2];
+/// Candidates whose modelled time is so many times the best measured one are not even compiled.
+const HOPELESS: f64 = 10.0;
+/// Those whose first run takes so many times the best one's are checked, but do not race.
+const SLOW: f64 = 3.0;
+/// After a round those go on whose least time is below so many times the least of all: in the first rounds, when one
+/// moment of other work may still count double, and later.
+const CLOSE: [f64; 2] = [2.5, 1.3];
+
+/// Layers of networks that people run, a problem a line: what the cost model is tested on.
+pub fn cases() -> impl Iterator<Item = &'static str> {
+    include_str!("tuner/cases.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+impl GpuConv {
+    /// Measures what could compute a chain or a part of it on inputs of one size, for as long as `time`, checks it
+    /// against the oracle, and goes by what it found from now on. It takes the device for itself: other work on it
+    /// makes the times wrong.
+    ///
+    /// ```
+    /// use gpuconv::{Chain, Conv2d, GpuConv, Layout, tuner::Options};
+    /// let gpu = GpuConv::new()?;
+    /// let chain = Chain::from(Conv2d::pointwise(8, 8));
+    /// let second = std::time::Duration::from_secs(1);
+    /// let report = gpu.tune(&chain, [1, 8, 8, 8].into(), Layout::Nchw, &Options::within(second))?;
+    /// println!("{} recipes were looked at", report.runs[0].candidates.len());
+    /// # Ok::<(), gpuconv::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`tune`].
+    pub fn tune(&self, chain: &Chain, input: Shape, layout: Layout, options: &Options) -> Result<Report> {
+        let report = tune(self, chain, input, layout, options, &mut |_| {})?;
+        let mut profile = (*self.profile()).clone();
+        profile.merge(report.profile.clone());
+        self.set_profile(profile);
+        Ok(report)
+    }
+}
+
+/// How to tune.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// What it may take, shared among the runs of the chain. The oracle's time is not counted against candidates that
+    /// are in work.
+    pub time: Duration,
+    /// Measure hopeless and slow candidates too, to test the model by them.
+    pub thorough: bool,
+}
+
+impl Options {
+    /// So much time for a chain, and none for the hopeless.
+    pub fn within(time: Duration) -> Self {
+        Self { time, thorough: false }
+    }
+
+    /// The same, with the hopeless measured too.
+    pub fn thorough(self) -> Self {
+        Self { thorough: true, ..self }
+    }
+}
+
+impl Default for Options {
+    /// A minute, and no time for the hopeless.
+    fn default() -> Self {
+        Self::within(Duration::from_secs(60))
+    }
+}
+
+/// What tuning found.
+#[non_exhaustive]
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The runs, each once.
+    pub runs: Vec<TunedRun>,
+    /// The times of all that are right.
+    pub profile: Profile,
+}
+
+/// What tuning found about a run.
+#[non_exhaustive]
+#[derive(Clone, Debug)]
+pub struct TunedRun {
+    /// The run in words, as [`run_name`] has them.
+    pub name: String,
+    /// Its candidates, those that the model likes first.
+    pub candidates: Vec<Tried>,
+}
+
+/// A candidate, and what became of it.
+#[non_exhaustive]
+#[derive(Clone, Debug)]
+pub struct Tried {
+    /// The candidate with the model's opinion.
+    pub candidate: Candidate,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// What became of a candidate.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// It is right, and takes so many seconds at the least.
+    Right(f64),
+    /// It was not tried: by the model it takes many times the best.
+    Hopeless,
+    /// It is wrong, which is a bug.
+    Wrong(verify::Report),
+    /// The device refused it.
+    Failed(Error),
+    /// The time was over before its turn.
+    OutOfTime,
+}
+
+/// Where tuning is.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a> {
+    /// The run in words.
+    pub run: &'a str,
+    /// The recipe in work.
+    pub recipe: &'a str,
+    /// Candidates done.
+    pub done: usize,
+    /// Candidates in all.
+    pub total: usize,
+}
+
+/// A run of a chain on its own.
+struct Piece {
+    name: String,
+    /// The names of its links as runs of their own.
+    singles: Vec<String>,
+    chain: Chain,
+    input: Shape,
+    candidates: Vec<Candidate>,
+}
+
+impl Piece {
+    /// What its links take one by one, so far as that was measured: a run that takes longer is not worth its
+    /// compilation.
+    fn one_by_one(&self, profile: &Profile) -> f64 {
+        let least = |name: &String| profile.runs.get(name)?.values().copied().min_by(f64::total_cmp);
+        let times: Option<Vec<f64>> = self.singles.iter().map(least).collect();
+        times.map_or(f64::INFINITY, |times| times.iter().sum())
+    }
+}
+
+/// Measures all that could compute a chain or a part of it, on inputs of one size. `watch` is told of each candidate.
+///
+/// # Errors
+/// What [`Planner::schedule`](crate::planner::Planner::schedule) says; what the device says, unless a single candidate
+/// is at fault.
+pub fn tune(
+    gpu: &GpuConv,
+    chain: &Chain,
+    input: Shape,
+    layout: Layout,
+    options: &Options,
+    watch: &mut dyn FnMut(Progress<'_>),
+) -> Result<Report> {
+    let deadline = Instant::now() + options.time;
+    let pieces = pieces(gpu, chain, input, layout)?;
+    let total = pieces.iter().map(|piece| piece.candidates.len()).sum();
+    let (mut report, mut done) = (Report::default(), 0);
+    let count = pieces.len();
+    for (index, piece) in pieces.into_iter().enumerate() {
+        // What one run does not need is shared by those after it.
+        let time = deadline.saturating_duration_since(Instant::now()) / (count - index) as u32;
+        let mut tell = |run: &str, recipe: &str| {
+            watch(Progress { run, recipe, done, total });
+            done += 1;
+        };
+        let best = piece.one_by_one(&report.profile);
+        let candidates = tune_run(gpu, &piece, layout, best, &Options { time, ..*options }, &mut tell)?;
+        let right = |tried: &Tried| match tried.outcome {
+            Outcome::Right(seconds) => Some((tried.candidate.recipe.name.clone(), seconds)),
+            _ => None,
+        };
+        let times: BTreeMap<_, _> = candidates.iter().filter_map(right).collect();
+        if !times.is_empty() {
+            report.profile.runs.insert(piece.name.clone(), times);
+        }
+        report.runs.push(TunedRun { name: piece.name, candidates });
+    }
+    Ok(report)
+}
+
+/// The runs that a chain can be cut into, each once, with their candidates; single links first.
+fn pieces(gpu: &GpuConv, chain: &Chain, input: Shape, layout: Layout) -> Result<Vec<Piece>> {
+    // As layers plan it.
+    let input = Shape { batch: planner::images_at_once(chain, input, gpu.caps())?, ..input };
+    let shapes = chain.shapes(input)?;
+    let schedule = gpu.schedule(chain, input, layout, &Choice::Auto)?;
+    let mut pieces: Vec<Piece> = Vec::new();
+    for answers in schedule.runs() {
+        let (first, end) = (answers[0].first, answers[0].first + answers[0].links);
+        let candidates: Vec<_> = answers.iter().flat_map(|answer| answer.answer.iter().flatten().cloned()).collect();
+        let name = |first: usize, end: usize| {
+            let convs = chain.run(first..end).map_or_else(Vec::new, |(convs, _)| convs);
+            run_name(&Run { links: &convs, shapes: &shapes[first..=end], layout })
+        };
+        let singles = (first..end).map(|link| name(link, link + 1)).collect();
+        let name = name(first, end);
+        // A network has many runs of one kind.
+        if !candidates.is_empty() && pieces.iter().all(|piece| piece.name != name) {
+            let (chain, input) = (chain.part(first..end), shapes[first]);
+            pieces.push(Piece { name, singles, chain, input, candidates });
+        }
+    }
+    pieces.sort_by_key(|piece| piece.singles.len());
+    Ok(pieces)
+}
+
+/// Measures candidates for a chain that is a single run: those of the planner, or a test's.
+///
+/// # Errors
+/// As [`tune`].
+///
+/// # Safety
+/// The candidates must be the planner's for this chain and input, or do nothing in their shaders that those would not:
+/// loops end, and indices are inside of what is bound.
+#[doc(hidden)]
+pub unsafe fn tune_candidates(
+    gpu: &GpuConv,
+    name: &str,
+    chain: &Chain,
+    (input, layout): (Shape, Layout),
+    candidates: Vec<Candidate>,
+    options: &Options,
+) -> Result<Vec<Tried>> {
+    let piece = Piece { name: name.into(), singles: Vec::new(), chain: chain.clone(), input, candidates };
+    tune_run(gpu, &piece, layout, f64::INFINITY, options, &mut |_, _| {})
+}
+
+/// The seconds of each step of a schedule, each measured on its own: the least of some.
+///
+/// # Errors
+/// What the device says.
+pub fn measure(gpu: &GpuConv, chain: &Chain, input: Shape, layout: Layout, schedule: &Schedule) -> Result<Vec<f64>> {
+    let (shapes, timer) = (chain.shapes(input)?, Timer::new(gpu)?);
+    let batch = BATCH[usize::from(!timer.has_clock())];
+    let seconds = schedule.steps.iter().map(|step| {
+        let part = chain.part(step.first..step.first + step.links);
+        let subject = Subject::new(gpu, "measured", &part, shapes[step.first], layout)?;
+        // By its name: nobody knows what a caller has made of the rest.
+        let choice = Choice::Named(step.recipe.name.clone());
+        let schedule = planner::schedule(&part, shapes[step.first], layout, gpu.caps(), &choice)?;
+        let bound = subject.bind(&schedule)?;
+        timer.layer(&bound, 1)?;
+        let first = timer.layer(&bound, 1)?;
+        let mut runner = Runner::new(0, bound, first, batch);
+        for _ in 0..ROUNDS[0] {
+            runner.run(&timer)?;
+        }
+        Ok(runner.least)
+    });
+    seconds.collect()
+}
+
+/// A candidate that is in the race.
+struct Runner {
+    /// Its place among the candidates.
+    index: usize,
+    bound: BoundLayer,
+    /// Runs in a batch.
+    runs: u32,
+    least: f64,
+}
+
+impl Runner {
+    /// `batch`: the seconds that a batch lasts at least, by the first time.
+    fn new(index: usize, bound: BoundLayer, first: f64, batch: f64) -> Self {
+        let runs = (batch / first.max(1e-9)).ceil().clamp(1.0, 1000.0) as u32;
+        Self { index, bound, runs, least: first }
+    }
+
+    fn run(&mut self, timer: &Timer) -> Result<()> {
+        self.least = self.least.min(timer.layer(&self.bound, self.runs)?);
+        Ok(())
+    }
+}
+
+/// `best`: the time to beat.
+fn tune_run(
+    gpu: &GpuConv,
+    piece: &Piece,
+    layout: Layout,
+    mut best: f64,
+    options: &Options,
+    tell: &mut dyn FnMut(&str, &str),
+) -> Result<Vec<Tried>> {
+    let start = Instant::now();
+    // Half of the time is for compiling and checking, the rest for measuring what was.
+    let (compiled, deadline) = (start + options.time / 2, start + options.time);
+    let timer = Timer::new(gpu)?;
+    let batch = BATCH[usize::from(!timer.has_clock())];
+    let mut candidates = piece.candidates.clone();
+    candidates.sort_by(|a, b| a.parts.seconds().total_cmp(&b.parts.seconds()));
+    let mut subject = Subject::new(gpu, &piece.name, &piece.chain, piece.input, layout)?;
+    let (mut tried, mut runners) = (Vec::new(), Vec::new());
+    for (index, candidate) in candidates.into_iter().enumerate() {
+        tell(&piece.name, &candidate.recipe.name);
+        let hopeless = !options.thorough && candidate.parts.seconds() > HOPELESS * best;
+        // The first candidate has its turn in any case.
+        let late = index > 0 && Instant::now() > compiled;
+        let outcome = if hopeless {
+            Outcome::Hopeless
+        } else if late {
+            Outcome::OutOfTime
+        } else {
+            match qualify(&mut subject, &candidate, &timer) {
+                Ok((report, ..)) if !report.passes() => Outcome::Wrong(report),
+                Ok((_, bound, seconds)) => {
+                    if options.thorough || seconds <= SLOW * best {
+                        runners.push(Runner::new(index, bound, seconds, batch));
+                    }
+                    best = best.min(seconds);
+                    Outcome::Right(seconds)
+                }
+                Err(error @ (Error::DeviceLost(_) | Error::OutOfMemory(_))) => return Err(error),
+                Err(error) => Outcome::Failed(error),
+            }
+        };
+        if let Outcome::Wrong(report) = &outcome {
+            log::error!("a bug: {} computes {} wrong: {report:?}", candidate.recipe.name, piece.name);
+        }
+        tried.push(Tried { candidate, outcome });
+    }
+    race(&timer, &mut runners, deadline, options.thorough)?;
+    for runner in runners {
+        tried[runner.index].outcome = Outcome::Right(runner.least);
+    }
+    Ok(tried)
+}
+
+/// Compiles a candidate, times a run of it, and checks it: what the oracle says, and the time.
+fn qualify(subject: &mut Subject, candidate: &Candidate, timer: &Timer) -> Result<(verify::Report, BoundLayer, f64)> {
+    let schedule = subject.schedule(&candidate.recipe);
+    let bound = subject.bind(&schedule)?;
+    // The first run warms up: a driver may compile at it.
+    timer.layer(&bound, 1)?;
+    let seconds = timer.layer(&bound, 1)?;
+    Ok((subject.check(&schedule)?, bound, seconds))
+}
+
+/// Measures in turn, round after round; those that fall behind keep their time and drop out. The first rounds are run
+/// whatever the time: what was compiled is to be measured.
+fn race(timer: &Timer, runners: &mut [Runner], deadline: Instant, thorough: bool) -> Result<()> {
+    let (start, mut best) = (Instant::now(), f64::INFINITY);
+    for round in 0..ROUNDS[1] {
+        let more = start.elapsed() < RACE && Instant::now() < deadline;
+        if round >= ROUNDS[0] && !more {
+            return Ok(());
+        }
+        let limit = if thorough && round < 3 { f64::INFINITY } else { CLOSE[usize::from(round >= ROUNDS[0])] * best };
+        for runner in runners.iter_mut().filter(|runner| round == 0 || runner.least <= limit) {
+            runner.run(timer)?;
+        }
+        best = runners.iter().map(|runner| runner.least).fold(f64::INFINITY, f64::min);
+    }
+    Ok(())
+}

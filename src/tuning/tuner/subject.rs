@@ -1,0 +1,70 @@
+//! A run on its own, with data, ready to be computed by any recipe.
+
+use crate::kernels::Recipe;
+use crate::model::chain::Chain;
+use crate::model::error::Result;
+use crate::model::shape::{Layout, Shape};
+use crate::planner::Schedule;
+use crate::runtime::gpu::GpuConv;
+use crate::runtime::layer::{BoundLayer, Layer};
+use crate::runtime::tensor::Tensor;
+use crate::verify::{Data, Oracle, Report};
+
+/// Multiply-adds of a link for the oracle: it takes about a second for them, four times over.
+const MOST_CHECKED: u64 = 300_000_000;
+
+/// A run's layer and tensors, and the oracle's answer once it is asked for.
+pub struct Subject {
+    gpu: GpuConv,
+    name: String,
+    chain: Chain,
+    shapes: Vec<Shape>,
+    layout: Layout,
+    layer: Layer,
+    input: Tensor,
+    residual: Option<Tensor>,
+    output: Tensor,
+    oracle: Option<Oracle>,
+}
+
+impl Subject {
+    pub fn new(gpu: &GpuConv, name: &str, chain: &Chain, input: Shape, layout: Layout) -> Result<Self> {
+        let shapes = chain.shapes(input)?;
+        let data = Data::random(name, chain, input)?;
+        let output = shapes[shapes.len() - 1];
+        Ok(Self {
+            name: name.into(),
+            layer: gpu.chain(chain, &data.weights())?,
+            // In whatever order: values do not change times.
+            input: gpu.upload_as(&data.input, input, layout)?,
+            residual: data.residual.map(|values| gpu.upload_as(&values, output, layout)).transpose()?,
+            output: gpu.empty(output, layout)?,
+            chain: chain.clone(),
+            gpu: gpu.clone(),
+            oracle: None,
+            shapes,
+            layout,
+        })
+    }
+
+    /// The schedule that computes the run by a recipe.
+    pub fn schedule(&self, recipe: &Recipe) -> Schedule {
+        Schedule::of_one(&self.chain, &self.shapes, recipe, self.gpu.caps())
+    }
+
+    /// Compiles and binds a schedule.
+    pub fn bind(&self, schedule: &Schedule) -> Result<BoundLayer> {
+        self.layer.fix(self.shapes[0], self.layout, schedule.clone())?;
+        self.layer.bind(&self.input, self.residual.as_ref(), &self.output)
+    }
+
+    /// What the oracle says of a schedule.
+    pub fn check(&mut self, schedule: &Schedule) -> Result<Report> {
+        let oracle = match self.oracle.take() {
+            Some(oracle) => oracle,
+            None => Oracle::of_chain(&self.name, self.chain.clone(), self.shapes[0], self.layout, MOST_CHECKED)?,
+        };
+        // SAFETY: tuning makes schedules of recipes that kernels gave for this chain and input.
+        unsafe { self.oracle.insert(oracle).check_as_it_is(&self.gpu, schedule) }
+    }
+}

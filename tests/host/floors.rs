@@ -1,0 +1,61 @@
+//! One direction: a module of the library takes only from those below it, and only the runtime knows wgpu.
+//! `docs/architecture.md` draws the house.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// The floors, from the lowest up.
+const FLOORS: [&str; 9] = ["model", "oracle", "nets", "problem", "kernels", "planner", "runtime", "verify", "tuning"];
+
+/// A file, the floor that it is on, and its text up to its tests, without comments.
+fn files() -> Vec<(PathBuf, usize, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut folders, mut files) = (vec![root.clone()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            let inside = path.strip_prefix(&root).unwrap();
+            let module = inside.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
+            if path.is_dir() {
+                folders.push(path);
+            } else if module != "lib" {
+                let floor = FLOORS.iter().position(|floor| *floor == module);
+                let floor = floor.unwrap_or_else(|| panic!("{} is on no floor", inside.display()));
+                let text = std::fs::read_to_string(&path).unwrap();
+                let code = text.split("#[cfg(test)]").next().unwrap();
+                let code = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>();
+                files.push((inside.to_path_buf(), floor, code.join("\n")));
+            }
+        }
+    }
+    files
+}
+
+#[test]
+fn no_floor_takes_from_one_above() {
+    let (mut taken, mut wrong) = (BTreeSet::new(), Vec::new());
+    for (path, floor, code) in files() {
+        for rest in code.split("crate::").skip(1) {
+            let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let from = FLOORS.iter().position(|floor| *floor == name);
+            match from {
+                Some(from) if from <= floor => {
+                    taken.insert((floor, from));
+                }
+                // What lib.rs hands on has no floor in its name.
+                _ => wrong.push(format!("{} takes crate::{name}", path.display())),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(taken.len() > FLOORS.len(), "only {taken:?} were found");
+}
+
+#[test]
+fn only_the_runtime_and_what_is_above_it_know_wgpu() {
+    let runtime = FLOORS.iter().position(|floor| *floor == "runtime").unwrap();
+    let knows = |(_, _, code): &(PathBuf, usize, String)| code.contains("wgpu::");
+    let (above, below): (Vec<_>, Vec<_>) =
+        files().into_iter().filter(knows).partition(|(_, floor, _)| *floor >= runtime);
+    assert!(above.len() > 5, "{above:?}");
+    assert!(below.is_empty(), "{below:?}");
+}
