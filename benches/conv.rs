@@ -240,7 +240,7 @@ impl Bench {
             let layer = self.gpu.chain_with(&chain, &data.weights(), choice.clone())?;
             let input = self.gpu.upload_as(&data.input, problem.input, problem.layout)?;
             let output = self.gpu.empty(problem.output()?, problem.layout)?;
-            let made = layer.bind(&input, None, &output)?;
+            let made = layer.bind(&input, &output)?;
             // Some drivers compile at the first dispatch.
             self.time(&made, 1)?;
             *bound = Some(made);

@@ -63,7 +63,7 @@ fn layer(gpu: &GpuConv, chain: &Chain, input: Shape) -> Result<(Layer, Tensor)> 
 
 /// The best of three runs by the wall clock, from submitting the work to its end.
 fn measure(gpu: &GpuConv, layer: &Layer, x: &Tensor, y: &Tensor) -> Result<f64> {
-    let bound = layer.bind(x, None, y)?;
+    let bound = layer.bind(x, y)?;
     let mut best = f64::INFINITY;
     for _ in 0..3 {
         let mut encoder = gpu.device().create_command_encoder(&Default::default());

@@ -111,7 +111,7 @@ pub use model::{cost, shape};
 pub use planner::{Choice, Fusion, profile, workspace};
 pub use problem::{Operation, Problem};
 pub use runtime::gpu::GpuConv;
-pub use runtime::layer::{BoundLayer, Layer};
+pub use runtime::layer::{BoundLayer, Inputs, Layer};
 pub use runtime::readback::Readback;
 pub use runtime::tensor::Tensor;
 #[doc(hidden)]

@@ -8,7 +8,7 @@ use gpuconv::planner::Schedule;
 use gpuconv::shape::{from_nchw, to_nchw};
 use gpuconv::timer::Timer;
 use gpuconv::verify::Data;
-use gpuconv::{BoundLayer, Choice, GpuConv, Layout, Operation, Problem, Shape, Tensor, cost, planner, wgpu};
+use gpuconv::{BoundLayer, Choice, GpuConv, Inputs, Layout, Operation, Problem, Shape, Tensor, cost, planner, wgpu};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -167,7 +167,7 @@ impl<'a> Subject<'a> {
         let output = gpu.empty(host.output, problem.layout)?;
         let residual = host.data.residual.as_ref().map(|_| gpu.empty(host.output, problem.layout)).transpose()?;
         let schedule = layer.schedule(problem.input, problem.layout)?;
-        let layer = layer.bind(&input, residual.as_ref(), &output)?;
+        let layer = layer.bind(Inputs { input: &input, residual: residual.as_ref() }, &output)?;
         Ok(Self { gpu, host, schedule, layer, input, residual, output })
     }
 

@@ -122,7 +122,7 @@ impl Run {
             |values: &[f32], shape| gpu.upload_as(&from_nchw(values, shape, problem.layout), shape, problem.layout);
         let input = upload(&files.input, problem.input)?;
         let output = match &files.residual {
-            Some(residual) => layer.forward_residual(&input, &upload(residual, problem.output()?)?)?,
+            Some(residual) => layer.forward((&input, &upload(residual, problem.output()?)?))?,
             None => layer.forward(&input)?,
         };
         let values = to_nchw(&gpu.download(&output)?, output.shape(), output.layout());

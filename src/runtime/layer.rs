@@ -30,6 +30,29 @@ pub struct Layer {
     cache: Arc<Cache>,
 }
 
+/// What a layer reads: a tensor, and the residual that it adds, if it adds one.
+///
+/// `&x` converts into it, and `(&x, &residual)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// The input.
+    pub input: &'a Tensor,
+    /// The residual, of the shape of the output of the link that adds it, in the input's layout.
+    pub residual: Option<&'a Tensor>,
+}
+
+impl<'a> From<&'a Tensor> for Inputs<'a> {
+    fn from(input: &'a Tensor) -> Self {
+        Self { input, residual: None }
+    }
+}
+
+impl<'a> From<(&'a Tensor, &'a Tensor)> for Inputs<'a> {
+    fn from((input, residual): (&'a Tensor, &'a Tensor)) -> Self {
+        Self { input, residual: Some(residual) }
+    }
+}
+
 /// A layer bound to its tensors, ready to be recorded any number of times, also when the layer is gone. It keeps the
 /// tensors, the layer's weights and the device's workspace as it was when the layer was bound.
 ///
@@ -134,24 +157,25 @@ impl Layer {
     /// # Ok::<(), gpuconv::Error>(())
     /// ```
     ///
+    /// A layer that adds a residual takes both:
+    ///
+    /// ```
+    /// # use gpuconv::{Conv2d, GpuConv, Residual, Weights};
+    /// # let gpu = GpuConv::new()?;
+    /// let conv = Conv2d::pointwise(1, 1).residual(Residual::AfterActivation);
+    /// let layer = gpu.pointwise(&conv, Weights::new(&[2.0], &[0.0]))?;
+    /// let [x, residual] = [gpu.upload(&[1.0], [1, 1, 1, 1])?, gpu.upload(&[10.0], [1, 1, 1, 1])?];
+    /// assert_eq!(gpu.download(&layer.forward((&x, &residual))?)?, [12.0]);
+    /// # Ok::<(), gpuconv::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Shapes that do not fit, as [`Chain::shapes`] says; [`Error::Residual`] if the layer needs one;
     /// [`Error::NoKernel`]; what the device says.
-    pub fn forward(&self, input: &Tensor) -> Result<Tensor> {
-        self.run(input, None)
-    }
-
-    /// As [`Layer::forward`], with the residual that the layer adds.
-    ///
-    /// # Errors
-    /// As [`Layer::forward`].
-    pub fn forward_residual(&self, input: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        self.run(input, Some(residual))
-    }
-
-    fn run(&self, input: &Tensor, residual: Option<&Tensor>) -> Result<Tensor> {
-        let output = self.gpu.empty(self.output_shape(input.shape())?, input.layout())?;
-        let bound = self.bind(input, residual, &output)?;
+    pub fn forward<'a>(&self, inputs: impl Into<Inputs<'a>>) -> Result<Tensor> {
+        let inputs = inputs.into();
+        let output = self.gpu.empty(self.output_shape(inputs.input.shape())?, inputs.input.layout())?;
+        let bound = self.bind(inputs, &output)?;
         let Device { device, queue, .. } = self.gpu.shared();
         self.gpu.shared().scoped(|| {
             let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("gpuconv") });
@@ -185,31 +209,14 @@ impl Layer {
     /// As [`Layer::forward`]; [`Error::ShapeMismatch`], [`Error::LayoutMismatch`], [`Error::Misaligned`] and
     /// [`Error::Aliasing`] for an output that does not fit; [`Error::Destroyed`] and [`Error::ForeignTensor`] for any
     /// tensor.
-    pub fn encode(&self, encoder: &mut wgpu::CommandEncoder, input: &Tensor, output: &Tensor) -> Result<()> {
-        self.encode_with(encoder, input, None, output)
-    }
-
-    /// As [`Layer::encode`], with the residual that the layer adds.
-    ///
-    /// # Errors
-    /// As [`Layer::encode`].
-    pub fn encode_residual(
+    pub fn encode<'a>(
         &self,
         encoder: &mut wgpu::CommandEncoder,
-        input: &Tensor,
-        residual: &Tensor,
+        inputs: impl Into<Inputs<'a>>,
         output: &Tensor,
     ) -> Result<()> {
-        self.encode_with(encoder, input, Some(residual), output)
-    }
-
-    fn encode_with(
-        &self,
-        encoder: &mut wgpu::CommandEncoder,
-        input: &Tensor,
-        residual: Option<&Tensor>,
-        output: &Tensor,
-    ) -> Result<()> {
+        let inputs = inputs.into();
+        let Inputs { input, residual } = inputs;
         let device = self.gpu.shared();
         device.check_lost()?;
         // Bind groups that are kept do not say that a buffer is gone.
@@ -221,7 +228,7 @@ impl Layer {
             bound.encode(encoder);
             return Ok(());
         }
-        let bound = self.bind(input, residual, output)?;
+        let bound = self.bind(inputs, output)?;
         bound.encode(encoder);
         self.cache.keep(tensors, bound, |workspace| device.shares(workspace));
         Ok(())
@@ -231,7 +238,8 @@ impl Layer {
     ///
     /// # Errors
     /// As [`Layer::encode`].
-    pub fn bind(&self, input: &Tensor, residual: Option<&Tensor>, output: &Tensor) -> Result<BoundLayer> {
+    pub fn bind<'a>(&self, inputs: impl Into<Inputs<'a>>, output: &Tensor) -> Result<BoundLayer> {
+        let Inputs { input, residual } = inputs.into();
         self.gpu.shared().check_lost()?;
         let expected = self.chain.outside_residual().is_some();
         if residual.is_some() != expected {

@@ -5,6 +5,7 @@ use crate::model::error::Result;
 use crate::model::shape::{Layout, Shape, from_nchw, to_nchw};
 use crate::planner::Schedule;
 use crate::runtime::gpu::GpuConv;
+use crate::runtime::layer::Inputs;
 use crate::runtime::tensor::Tensor;
 
 use super::{Data, Report};
@@ -35,10 +36,7 @@ impl Trial<'_> {
         let residual = residual.map(|(values, link)| guarded(values, shapes[link + 1])).transpose()?;
         let output = guarded(&vec![f32::from_bits(POISON); output_shape.len() as usize], output_shape)?;
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
-        match &residual {
-            Some(residual) => layer.encode_residual(&mut encoder, &input, residual, &output)?,
-            None => layer.encode(&mut encoder, &input, &output)?,
-        }
+        layer.encode(&mut encoder, Inputs { input: &input, residual: residual.as_ref() }, &output)?;
         gpu.queue().submit([encoder.finish()]);
         let whole: Shape = [1, 1, 1, (output.buffer().size() / 4) as u32].into();
         let all = gpu.download(&Tensor::from_buffer(output.buffer().clone(), 0, whole, Layout::Nchw)?)?;

@@ -71,7 +71,7 @@ fn assert_lost(gpu: &GpuConv, layer: &Layer, x: &Tensor, y: &Tensor) {
     assert!(is_lost(gpu.direct(&conv(), Weights { weight: &weight(), bias: None })));
     assert!(is_lost(gpu.warm_up(&[((&conv()).into(), SHAPE.into(), Layout::Nchw)])));
     assert!(is_lost(layer.forward(x)));
-    assert!(is_lost(layer.bind(x, None, y)));
+    assert!(is_lost(layer.bind(x, y)));
     let mut encoder = new_encoder(gpu);
     assert!(is_lost(layer.encode(&mut encoder, x, y)));
     assert!(is_lost(gpu.encode_download(&mut encoder, x)));
@@ -91,7 +91,7 @@ fn a_lost_device_says_so_and_a_new_one_works() {
         let mut encoder = new_encoder(&gpu);
         layer.encode(&mut encoder, &x, &y).unwrap();
         let late = gpu.encode_download(&mut encoder, &y).unwrap();
-        let bound = layer.bind(&x, None, &y).unwrap();
+        let bound = layer.bind(&x, &y).unwrap();
         gpu.queue().submit([encoder.finish()]);
 
         let mut dropped = new_encoder(&gpu);
@@ -235,8 +235,8 @@ fn buffers_that_are_gone_or_another_devices() {
     let [own, output] = [tensor(&gpu, usage).unwrap(), tensor(&gpu, usage).unwrap()];
     let calls = |bad: &Tensor, name: &'static str| {
         [
-            ("input", layer.bind(bad, None, &output).err()),
-            ("output", layer.bind(&own, None, bad).err()),
+            ("input", layer.bind(bad, &output).err()),
+            ("output", layer.bind(&own, bad).err()),
             ("tensor", gpu.write(bad, &input()).err()),
             ("tensor", gpu.download(bad).err()),
         ]
@@ -261,7 +261,7 @@ fn buffers_that_are_gone_or_another_devices() {
     let bare = tensor(&gpu, wgpu::BufferUsages::STORAGE).unwrap();
     assert_eq!(gpu.write(&bare, &input()), Err(Error::Usage { tensor: "tensor", missing: "COPY_DST" }));
     assert_eq!(gpu.download(&bare), Err(Error::Usage { tensor: "tensor", missing: "COPY_SRC" }));
-    assert_eq!(layer.bind(&own, None, &own).err(), Some(Error::Aliasing { tensor: "input" }));
+    assert_eq!(layer.bind(&own, &own).err(), Some(Error::Aliasing { tensor: "input" }));
     // After all of it both devices are as they were.
     assert_works(&gpu);
     assert_works(&other);
@@ -365,14 +365,14 @@ fn kept_bindings_of_a_buffer_that_is_gone_are_refused() {
     for (gone, name) in ["input", "residual", "output"].into_iter().enumerate() {
         let tensors = [(); 3].map(|()| gpu.upload(&input(), SHAPE).unwrap());
         let [x, residual, y] = &tensors;
-        let bound = layer.bind(x, Some(residual), y).unwrap();
+        let bound = layer.bind((x, residual), y).unwrap();
         let mut encoder = new_encoder(&gpu);
-        layer.encode_residual(&mut encoder, x, residual, y).unwrap();
+        layer.encode(&mut encoder, (x, residual), y).unwrap();
         gpu.queue().submit([encoder.finish()]);
 
         tensors[gone].buffer().destroy();
         let mut encoder = new_encoder(&gpu);
-        let outcome = layer.encode_residual(&mut encoder, x, residual, y);
+        let outcome = layer.encode(&mut encoder, (x, residual), y);
         assert_eq!(outcome, Err(Error::Destroyed { tensor: name }));
         // The encoder is as it was.
         gpu.queue().submit([encoder.finish()]);
@@ -423,8 +423,8 @@ fn a_tensor_of_another_instance_is_refused() {
     layer.encode(&mut encoder, &x, &y).unwrap();
     let outcomes = [
         layer.forward(&foreign).err(),
-        layer.bind(&foreign, None, &y).err(),
-        layer.bind(&x, None, &foreign).err(),
+        layer.bind(&foreign, &y).err(),
+        layer.bind(&x, &foreign).err(),
         layer.encode(&mut encoder, &foreign, &y).err(),
         layer.encode(&mut encoder, &x, &foreign).err(),
         gpu.write(&foreign, &input()).err(),

@@ -100,7 +100,7 @@ fn a_residual_from_outside_is_asked_for() {
     let x = gpu.upload(&[1.0, 2.0], [1, 2, 1, 1]).unwrap();
     let r = gpu.upload(&[10.0, 20.0], [1, 2, 1, 1]).unwrap();
     assert_eq!(layer.forward(&x), Err(Error::Residual { expected: true }));
-    assert_eq!(gpu.download(&layer.forward_residual(&x, &r).unwrap()).unwrap(), [11.0, 24.0]);
+    assert_eq!(gpu.download(&layer.forward((&x, &r)).unwrap()).unwrap(), [11.0, 24.0]);
 }
 
 /// The residual has the shape of what it is added to, which need not be the chain's output.
@@ -114,11 +114,11 @@ fn a_residual_is_added_inside_of_a_chain() {
     let residual = random::integers("residual", 3 * 16, 2);
     let layer = gpu.chain(&chain, &borrow(&weights)).unwrap();
     let x = gpu.upload(&input, input_shape).unwrap();
-    let y = layer.forward_residual(&x, &gpu.upload(&residual, [1, 3, 4, 4]).unwrap()).unwrap();
+    let y = layer.forward((&x, &gpu.upload(&residual, [1, 3, 4, 4]).unwrap())).unwrap();
     let expected = expected(&chain, &input, input_shape, &borrow(&weights), Some(&residual));
     assert_eq!(gpu.download(&y).unwrap(), expected);
 
-    let like_the_output = layer.forward_residual(&x, &gpu.empty([1, 2, 2, 2], Layout::Nchw).unwrap());
+    let like_the_output = layer.forward((&x, &gpu.empty([1, 2, 2, 2], Layout::Nchw).unwrap()));
     let [expected, actual] = [[1, 3, 4, 4], [1, 2, 2, 2]].map(Shape::from);
     assert_eq!(like_the_output, Err(Error::ShapeMismatch { tensor: "residual", expected, actual }));
 }

@@ -50,7 +50,7 @@ impl Case {
         let upload = |values: &[f32], shape| gpu.upload_as(&shape::from_nchw(values, shape, layout), shape, layout);
         let x = upload(&self.values, self.input)?;
         let y = match self.residual.as_ref().zip(residual_shape(&self.chain, self.input)) {
-            Some((residual, shape)) => layer.forward_residual(&x, &upload(residual, shape)?)?,
+            Some((residual, shape)) => layer.forward((&x, &upload(residual, shape)?))?,
             None => layer.forward(&x)?,
         };
         assert_eq!(shape::to_nchw(&gpu.download(&y)?, output, layout), right, "{} {layout}", self.input);

@@ -218,7 +218,7 @@ fn what_shares_a_workspace_computes_the_same_in_any_order() {
         let (shape, [_, y]) = (image(width), tensors(&gpu, width));
         let input = random::integers(&format!("x{which} {width}"), shape.len(), 2);
         let x = gpu.upload(&input, shape).unwrap();
-        let bound = layers[which].bind(&x, None, &y).unwrap();
+        let bound = layers[which].bind(&x, &y).unwrap();
         (bound, y, subjects[which].answer(&input, shape))
     };
     let bound: Vec<_> = cases.into_iter().map(bind).collect();

@@ -6,7 +6,7 @@ use crate::model::error::Result;
 use crate::model::shape::{Layout, Shape};
 use crate::planner::Schedule;
 use crate::runtime::gpu::GpuConv;
-use crate::runtime::layer::{BoundLayer, Layer};
+use crate::runtime::layer::{BoundLayer, Inputs, Layer};
 use crate::runtime::tensor::Tensor;
 use crate::verify::{Data, Oracle, Report};
 
@@ -55,7 +55,7 @@ impl Subject {
     /// Compiles and binds a schedule.
     pub fn bind(&self, schedule: &Schedule) -> Result<BoundLayer> {
         self.layer.fix(self.shapes[0], self.layout, schedule.clone())?;
-        self.layer.bind(&self.input, self.residual.as_ref(), &self.output)
+        self.layer.bind(Inputs { input: &self.input, residual: self.residual.as_ref() }, &self.output)
     }
 
     /// What the oracle says of a schedule.

@@ -180,7 +180,7 @@ fn run(gpu: &GpuConv, subject: &Subject, schedule: &Schedule, data: &Data) -> Re
     let x = upload(&data.input, *input)?;
     let residual = chain.outside_residual().zip(data.residual.as_ref());
     let output = match residual {
-        Some((link, values)) => layer.forward_residual(&x, &upload(values, shapes[link + 1])?)?,
+        Some((link, values)) => layer.forward((&x, &upload(values, shapes[link + 1])?))?,
         None => layer.forward(&x)?,
     };
     Ok(to_nchw(&gpu.download(&output)?, output.shape(), *layout))
