@@ -58,7 +58,7 @@
 //! # A guided path
 //!
 //! 1. **One layer.** [`Conv2d`] is a convolution with its epilogue (bias, residual, activation), its numbers called what
-//!    PyTorch calls them. [`GpuConv::direct`], [`depthwise`](GpuConv::depthwise) and [`pointwise`](GpuConv::pointwise)
+//!    PyTorch calls them. [`GpuConv::conv2d`], [`depthwise`](GpuConv::depthwise) and [`pointwise`](GpuConv::pointwise)
 //!    make a [`Layer`] of it with its [`Weights`]; [`Layer::forward`] runs it on a [`Tensor`] of any size.
 //! 2. **Several.** A [`Chain`] is [`Link`]s in a row, with residual edges. [`GpuConv::separable`] is a chain of two,
 //!    [`Chain::inverted_residual`] of three, [`nets::mobilenet_v2`] of fifty-four; [`GpuConv::chain`] runs any.

@@ -296,13 +296,13 @@ impl GpuConv {
         Readback::encode(self.shared.clone(), encoder, tensor)
     }
 
-    /// Any convolution.
+    /// Any convolution. [`GpuConv::depthwise`] and [`GpuConv::pointwise`] do the same, and refuse one of another kind.
     ///
     /// ```
     /// use gpuconv::{Conv2d, GpuConv, Weights};
     /// let gpu = GpuConv::new()?;
     /// let edges = Conv2d::new(1, 1).kernel_size([1, 3]).bias(false);
-    /// let layer = gpu.direct(&edges, Weights::without_bias(&[-1.0, 0.0, 1.0]))?;
+    /// let layer = gpu.conv2d(&edges, Weights::without_bias(&[-1.0, 0.0, 1.0]))?;
     /// let y = layer.forward(&gpu.upload(&[0.0, 0.0, 1.0, 1.0], [1, 1, 1, 4])?)?;
     /// assert_eq!(gpu.download(&y)?, [1.0, 1.0]);
     /// # Ok::<(), gpuconv::Error>(())
@@ -310,7 +310,7 @@ impl GpuConv {
     ///
     /// # Errors
     /// [`Error::Parameter`], [`Error::Groups`], [`Error::Length`].
-    pub fn direct(&self, conv: &Conv2d, weights: Weights<'_>) -> Result<Layer> {
+    pub fn conv2d(&self, conv: &Conv2d, weights: Weights<'_>) -> Result<Layer> {
         self.chain(&conv.into(), &[weights])
     }
 
@@ -328,13 +328,13 @@ impl GpuConv {
     /// ```
     ///
     /// # Errors
-    /// As [`GpuConv::direct`]; [`Error::Groups`] if it is not depthwise.
+    /// As [`GpuConv::conv2d`]; [`Error::Groups`] if it is not depthwise.
     pub fn depthwise(&self, conv: &Conv2d, weights: Weights<'_>) -> Result<Layer> {
         if !conv.is_depthwise() {
             let Conv2d { groups, in_channels, out_channels, .. } = *conv;
             return Err(Error::Groups { groups, in_channels, out_channels });
         }
-        self.direct(conv, weights)
+        self.conv2d(conv, weights)
     }
 
     /// A pointwise convolution: a 1x1 kernel.
@@ -350,19 +350,19 @@ impl GpuConv {
     /// ```
     ///
     /// # Errors
-    /// As [`GpuConv::direct`]; [`Error::Parameter`] if the kernel is not 1x1.
+    /// As [`GpuConv::conv2d`]; [`Error::Parameter`] if the kernel is not 1x1.
     pub fn pointwise(&self, conv: &Conv2d, weights: Weights<'_>) -> Result<Layer> {
         if let Some(&extent) = conv.kernel_size.iter().find(|&&extent| extent != 1) {
             return Err(Error::Parameter { name: "kernel_size", value: extent.into(), expected: "1".into() });
         }
-        self.direct(conv, weights)
+        self.conv2d(conv, weights)
     }
 
     /// A depthwise-separable convolution: `weights` are the depthwise and the pointwise half's. One dispatch where
     /// that is cheaper, two where it is not.
     ///
     /// # Errors
-    /// As [`GpuConv::direct`].
+    /// As [`GpuConv::conv2d`].
     pub fn separable(&self, separable: &Separable, weights: &[Weights<'_>; 2]) -> Result<Layer> {
         self.chain(&separable.into(), weights)
     }
@@ -381,7 +381,7 @@ impl GpuConv {
     /// ```
     ///
     /// # Errors
-    /// As [`GpuConv::direct`].
+    /// As [`GpuConv::conv2d`].
     pub fn chain(&self, chain: &Chain, weights: &[Weights<'_>]) -> Result<Layer> {
         self.chain_with(chain, weights, Choice::Auto)
     }
@@ -389,7 +389,7 @@ impl GpuConv {
     /// A chain computed by kernels of the caller's choice.
     ///
     /// # Errors
-    /// As [`GpuConv::direct`]; whether the kernels can compute it shows at the first input.
+    /// As [`GpuConv::conv2d`]; whether the kernels can compute it shows at the first input.
     pub fn chain_with(&self, chain: &Chain, weights: &[Weights<'_>], choice: Choice) -> Result<Layer> {
         Layer::new(self, chain.clone(), weights, choice)
     }

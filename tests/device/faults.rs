@@ -39,7 +39,7 @@ fn input() -> Vec<f32> {
 }
 
 fn layer(gpu: &GpuConv) -> Layer {
-    gpu.direct(&conv(), Weights { weight: &weight(), bias: None }).unwrap()
+    gpu.conv2d(&conv(), Weights { weight: &weight(), bias: None }).unwrap()
 }
 
 /// What the layer gives for the input.
@@ -68,7 +68,7 @@ fn assert_lost(gpu: &GpuConv, layer: &Layer, x: &Tensor, y: &Tensor) {
     assert!(is_lost(gpu.download(x)));
     assert!(is_lost(pollster::block_on(gpu.download_async(x))));
     assert!(is_lost(gpu.wait()));
-    assert!(is_lost(gpu.direct(&conv(), Weights { weight: &weight(), bias: None })));
+    assert!(is_lost(gpu.conv2d(&conv(), Weights { weight: &weight(), bias: None })));
     assert!(is_lost(gpu.warm_up(&[((&conv()).into(), SHAPE.into(), Layout::Nchw)])));
     assert!(is_lost(layer.forward(x)));
     assert!(is_lost(layer.bind(x, y)));
@@ -206,7 +206,7 @@ fn kept_makes_room() -> Result<(), Error> {
     (0..8).try_for_each(|size| compute(8 * size))?;
 
     // Tensors that only a binding has.
-    let copy = gpu.direct(&Conv2d::new(1, 1), Weights::new(&[1.0], &[0.0]))?;
+    let copy = gpu.conv2d(&Conv2d::new(1, 1), Weights::new(&[1.0], &[0.0]))?;
     let (x, y) = (gpu.empty(mebibytes(100), Layout::Nchw)?, gpu.empty(mebibytes(100), Layout::Nchw)?);
     copy.encode(&mut gpu.device().create_command_encoder(&Default::default()), &x, &y)?;
     drop((x, y));
@@ -361,7 +361,7 @@ fn kept_bindings_of_a_buffer_that_is_gone_are_refused() {
     let gpu = on_a_callers_device();
     let weight = weight();
     let conv = conv().residual(Residual::BeforeActivation);
-    let layer = gpu.direct(&conv, Weights { weight: &weight, bias: None }).unwrap();
+    let layer = gpu.conv2d(&conv, Weights { weight: &weight, bias: None }).unwrap();
     for (gone, name) in ["input", "residual", "output"].into_iter().enumerate() {
         let tensors = [(); 3].map(|()| gpu.upload(&input(), SHAPE).unwrap());
         let [x, residual, y] = &tensors;

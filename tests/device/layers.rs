@@ -38,7 +38,7 @@ fn a_layer_is_recorded_into_the_callers_encoder_on_the_callers_device() {
     let conv = Conv2d::new(3, 4).kernel_size(3);
     let weights = draw(&Chain::from(&conv));
     let weights = borrow(&weights);
-    let layer = gpu.direct(&conv, weights[0]).unwrap();
+    let layer = gpu.conv2d(&conv, weights[0]).unwrap();
     let (first, second) = (random::integers("first", 48, 2), random::integers("second", 48, 2));
     let x = gpu.upload(&first, [1, 3, 4, 4]).unwrap();
     let y = gpu.empty([1, 4, 2, 2], Layout::Nchw).unwrap();
@@ -127,14 +127,14 @@ fn a_residual_is_added_inside_of_a_chain() {
 fn what_does_not_fit_is_refused_with_its_numbers() {
     let gpu = gpu();
     let conv = Conv2d::new(2, 3).kernel_size(3);
-    let too_short = gpu.direct(&conv, Weights::new(&[0.0; 53], &[0.0; 3])).err().unwrap();
+    let too_short = gpu.conv2d(&conv, Weights::new(&[0.0; 53], &[0.0; 3])).err().unwrap();
     assert_eq!(too_short, Error::Length { what: "weight of link 0".into(), expected: 54, actual: 53 });
-    let no_bias = gpu.direct(&conv, Weights::without_bias(&[0.0; 54])).err().unwrap();
+    let no_bias = gpu.conv2d(&conv, Weights::without_bias(&[0.0; 54])).err().unwrap();
     assert_eq!(no_bias, Error::Length { what: "bias of link 0".into(), expected: 3, actual: 0 });
     assert!(matches!(gpu.depthwise(&conv, Weights::without_bias(&[])), Err(Error::Groups { .. })));
     assert!(matches!(gpu.pointwise(&conv, Weights::without_bias(&[])), Err(Error::Parameter { .. })));
 
-    let layer = gpu.direct(&conv, Weights::new(&[0.0; 54], &[0.0; 3])).unwrap();
+    let layer = gpu.conv2d(&conv, Weights::new(&[0.0; 54], &[0.0; 3])).unwrap();
     let x = gpu.empty([1, 2, 4, 4], Layout::Nchw).unwrap();
     let encode = |x: &Tensor, y: &Tensor| {
         layer.encode(&mut gpu.device().create_command_encoder(&Default::default()), x, y).err().unwrap()

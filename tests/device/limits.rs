@@ -129,7 +129,7 @@ fn the_device_agrees_about_its_largest_binding() {
     let (gpu, _alone) = (downlevel(), LARGE.lock());
     assert_eq!(gpu.caps().max_storage_binding, 128 << 20);
     let conv = Conv2d::depthwise(1).stride(2).bias(false);
-    let layer = gpu.direct(&conv, Weights { weight: &[3.0], bias: None }).unwrap();
+    let layer = gpu.conv2d(&conv, Weights { weight: &[3.0], bias: None }).unwrap();
     let check = |batch: u32, at_once: u32| {
         let side = 4096;
         let values: Vec<f32> = (0..batch * side * side).map(|at| (at % 8191) as f32).collect();

@@ -191,7 +191,7 @@ fn layers_share_a_workspace_and_let_go_of_it() {
 fn tensors_that_bindings_keep_are_bounded_in_bytes() {
     let gpu = gpu();
     let conv = Conv2d::new(1, 1);
-    let layer = gpu.direct(&conv, Weights::new(&[1.0], &[0.0])).unwrap();
+    let layer = gpu.conv2d(&conv, Weights::new(&[1.0], &[0.0])).unwrap();
     let pair = || [(); 2].map(|()| gpu.empty([1, 1, 4096, 4096], Layout::Nchw).unwrap());
     let bytes = 2 * pair()[0].shape().bytes();
     let before = device_bytes(&gpu);
