@@ -91,9 +91,9 @@ impl Subject {
     /// Weights are whole numbers, so that answers are exact.
     fn new(gpu: &GpuConv, kind: u64) -> Result<Self> {
         let chain: Chain = match kind {
-            0 => Conv2d::new(CHANNELS, 10).kernel_size(3).padding(1).activation(Activation::Relu).into(),
+            0 => Conv2d::new(CHANNELS, 10, 3).padding(1).activation(Activation::Relu).into(),
             1 => Conv2d::pointwise(CHANNELS, 20).activation(Activation::Relu6).into(),
-            2 => Separable::new(CHANNELS, 12).kernel_size(3).stride(2).padding(1).into(),
+            2 => Separable::new(CHANNELS, 12, 3).stride(2).padding(1).into(),
             _ => Chain::inverted_residual(CHANNELS, CHANNELS, 3, 1),
         };
         let draw = |(index, conv): (usize, &Conv2d)| OwnedWeights {

@@ -18,7 +18,7 @@ pub const IMAGES: u32 = 8;
 /// The outputs in the middle of each image, in the order in which they came.
 pub fn middles() -> Result<Vec<(u32, f32)>, Box<dyn Error>> {
     let gpu = GpuConv::new()?;
-    let conv = Conv2d::new(32, 64).kernel_size(3).padding(1).bias(false);
+    let conv = Conv2d::new(32, 64, 3).padding(1).bias(false);
     let layer = gpu.conv2d(&conv, Weights::without_bias(&[1.0; 64 * 32 * 9]))?;
     let x = gpu.empty([1, 32, 112, 112], Layout::Nchw)?;
     let y = gpu.empty([1, 64, 112, 112], Layout::Nchw)?;

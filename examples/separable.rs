@@ -11,7 +11,7 @@ fn main() -> Result<()> {
     let gpu = GpuConv::new()?;
     println!("on {}\n", gpu.device().adapter_info().name);
     // For each input channel a 3x3 filter of its own, then a 1x1 convolution that mixes the channels.
-    let separable = Separable::new(512, 1024).kernel_size(3).stride(2).padding(1);
+    let separable = Separable::new(512, 1024, 3).stride(2).padding(1);
     let input = Shape::from([1, 512, 128, 128]);
     let columns = [
         column(&gpu, "standard", &Chain::from(separable.standard()), input)?,

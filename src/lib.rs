@@ -7,7 +7,7 @@
 //! use gpuconv::{Activation, GpuConv, Separable, Weights};
 //!
 //! let gpu = GpuConv::new()?;
-//! let conv = Separable::new(4, 8).kernel_size(3).stride(2).padding(1).activation(Activation::Relu6);
+//! let conv = Separable::new(4, 8, 3).stride(2).padding(1).activation(Activation::Relu6);
 //! let weights = [Weights::new(&[0.1; 4 * 9], &[0.0; 4]), Weights::new(&[0.1; 8 * 4], &[0.0; 8])];
 //! let layer = gpu.separable(&conv, &weights)?;
 //!
@@ -44,7 +44,7 @@
 //!
 //! ```
 //! use gpuconv::{Chain, Separable, cost};
-//! let separable = Separable::new(512, 1024).kernel_size(3).stride(2).padding(1);
+//! let separable = Separable::new(512, 1024, 3).stride(2).padding(1);
 //! let input = [1, 512, 128, 128].into();
 //! let standard = cost::chain(&separable.standard().into(), input)?;
 //! let separable = cost::chain(&Chain::from(separable), input)?;

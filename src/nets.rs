@@ -84,7 +84,7 @@ pub fn mobilenet_v1(width: f64, classes: u32) -> Result<Network> {
         let out_channels = rounded(base, width)?;
         for block in 0..blocks {
             let stride = if block == 0 { first_stride } else { 1 };
-            let depthwise = Conv2d::depthwise(channels).kernel_size(3).stride(stride).padding(1);
+            let depthwise = Conv2d::depthwise(channels, 3).stride(stride).padding(1);
             let pointwise = Conv2d::pointwise(channels, out_channels);
             let links = [depthwise, pointwise].map(|conv| conv.activation(Activation::Relu6));
             chain = chain.then(Chain::new(links));
@@ -136,7 +136,7 @@ pub fn mobilenet_v2(width: f64, classes: u32) -> Result<Network> {
 }
 
 fn stem(channels: u32) -> Chain {
-    Conv2d::new(3, channels).kernel_size(3).stride(2).padding(1).activation(Activation::Relu6).into()
+    Conv2d::new(3, channels, 3).stride(2).padding(1).activation(Activation::Relu6).into()
 }
 
 fn classifier(channels: u32, classes: u32) -> Chain {

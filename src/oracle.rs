@@ -96,7 +96,7 @@ fn dot(conv: &Conv2d, input: &[f64], shape: Shape, weight: &[f32], [batch, chann
 ///
 /// ```
 /// use gpuconv::{Chain, Conv2d, Weights, oracle};
-/// let chain = Chain::from(Conv2d::new(1, 1).kernel_size([1, 2]).bias(false));
+/// let chain = Chain::from(Conv2d::new(1, 1, [1, 2]).bias(false));
 /// let weights = [Weights::without_bias(&[-1.0, 1.0])];
 /// let answer = oracle::run(&chain, &[1.0, 2.0, 4.0], [1, 1, 1, 3].into(), &weights, None)?;
 /// assert_eq!((answer.values, answer.magnitudes), (vec![1.0, 2.0], vec![3.0, 6.0]));
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn a_convolution_worked_out_by_hand() {
         // 2x2 kernel on 1..9, one row of padding at the top.
-        let conv = Conv2d::new(1, 1).kernel_size(2).padding([1, 0, 0, 0]);
+        let conv = Conv2d::new(1, 1, 2).padding([1, 0, 0, 0]);
         let input: Vec<f64> = (1..=9).map(f64::from).collect();
         let weights = Weights::new(&[1.0, 2.0, 3.0, 4.0], &[0.5]);
         let answer = convolve(&conv, &input, [1, 1, 3, 3].into(), weights, None).unwrap();
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn groups_strides_and_dilations_worked_out_by_hand() {
-        let conv = Conv2d::new(2, 2).groups(2).kernel_size([1, 2]).dilation([1, 2]).stride([1, 2]);
+        let conv = Conv2d::new(2, 2, [1, 2]).groups(2).dilation([1, 2]).stride([1, 2]);
         let input: Vec<f64> = (0..10).map(f64::from).collect();
         let answer = convolve(
             &conv.bias(false),
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn a_residual_is_added_where_it_should() {
         let one = Weights::without_bias(&[1.0]);
-        let conv = Conv2d::new(1, 1).bias(false).activation(Activation::Relu);
+        let conv = Conv2d::pointwise(1, 1).bias(false).activation(Activation::Relu);
         let added = |residual| {
             let conv = conv.clone().residual(residual);
             convolve(&conv, &[-1.0], [1, 1, 1, 1].into(), one, Some(&[0.5])).unwrap().values[0]

@@ -27,7 +27,7 @@ pub(crate) use refused::Refused;
 ///
 /// ```
 /// use gpuconv::{Caps, Chain, Choice, Fusion, Layout, Separable, planner};
-/// let chain = Chain::from(Separable::new(64, 64).kernel_size(3).padding(1));
+/// let chain = Chain::from(Separable::new(64, 64, 3).padding(1));
 /// let steps = |choice| {
 ///     let schedule = planner::schedule(&chain, [1, 64, 56, 56].into(), Layout::Nchw, &Caps::webgpu(), &choice);
 ///     schedule.map(|schedule| schedule.steps.len())

@@ -66,7 +66,7 @@ pub fn picture() -> Result<Vec<u8>, Box<dyn Error>> {
 
     // On the same device, and in the same buffers.
     let gpu = GpuConv::with_device(device.clone(), queue.clone());
-    let blur = Conv2d::depthwise(3).kernel_size(5).padding(2).bias(false);
+    let blur = Conv2d::depthwise(3, 5).padding(2).bias(false);
     let layer = gpu.depthwise(&blur, Weights::without_bias(&[0.04; 3 * 25]))?;
     let tensor = |buffer| Tensor::from_buffer(buffer, 0, [1, 3, SIZE, SIZE], Layout::Nchw);
     let (x, y) = (tensor(drawn)?, tensor(blurred)?);

@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn panels_hold_every_weight_once_and_zeros_elsewhere() {
-        let conv = Conv2d::new(4, 6).groups(2).kernel_size([1, 2]);
+        let conv = Conv2d::new(4, 6, [1, 2]).groups(2);
         let weight: Vec<f32> = (1..=24).map(|value| value as f32).collect();
         let packing = Packing::Panels { block: 2, k_align: 3, order: Order::ChannelFirst };
         let packed = packing.pack(&conv, Weights::without_bias(&weight));
@@ -227,14 +227,14 @@ mod tests {
 
     #[test]
     fn biases_follow_the_panels() {
-        let conv = Conv2d::new(2, 6).groups(2);
+        let conv = Conv2d::pointwise(2, 6).groups(2);
         let weights = Weights::new(&[], &[1., 2., 3., 4., 5., 6.]);
         assert_eq!(Packing::Bias { block: 4 }.pack(&conv, weights), [1., 2., 3., 0., 4., 5., 6., 0.]);
     }
 
     #[test]
     fn taps_stand_together() {
-        let conv = Conv2d::depthwise(2).kernel_size([1, 3]);
+        let conv = Conv2d::depthwise(2, [1, 3]);
         let weights = Weights::without_bias(&[1., 2., 3., 4., 5., 6.]);
         assert_eq!(Packing::Taps.pack(&conv, weights), [1., 4., 2., 5., 3., 6.]);
         let quads = Packing::QuadTaps.pack(&conv, weights);

@@ -63,7 +63,7 @@ impl From<Conv2d> for Link {
 /// ```
 /// use gpuconv::{Activation, Chain, Conv2d, Residual};
 /// // ResNet's basic block: the input is added before the second activation.
-/// let conv = Conv2d::new(64, 64).kernel_size(3).padding(1).activation(Activation::Relu);
+/// let conv = Conv2d::new(64, 64, 3).padding(1).activation(Activation::Relu);
 /// let block = Chain::new([conv.clone(), conv]).edge(0, 1, Residual::BeforeActivation)?;
 /// assert_eq!(block.shapes([1, 64, 56, 56].into())?, [[1, 64, 56, 56].into(); 3]);
 /// # Ok::<(), gpuconv::Error>(())
@@ -106,7 +106,7 @@ impl Chain {
     pub fn inverted_residual(in_channels: u32, out_channels: u32, expansion: u32, stride: u32) -> Self {
         let hidden = in_channels.saturating_mul(expansion);
         let mut links = vec![
-            Conv2d::depthwise(hidden).kernel_size(3).stride(stride).padding(1).activation(Activation::Relu6),
+            Conv2d::depthwise(hidden, 3).stride(stride).padding(1).activation(Activation::Relu6),
             Conv2d::pointwise(hidden, out_channels),
         ];
         if expansion != 1 {
@@ -219,7 +219,7 @@ impl From<Conv2d> for Chain {
 ///
 /// ```
 /// use gpuconv::{Activation, Chain, Separable};
-/// let mut separable = Separable::new(32, 64).kernel_size(3).padding(1).activation(Activation::Relu6);
+/// let mut separable = Separable::new(32, 64, 3).padding(1).activation(Activation::Relu6);
 /// // The halves are convolutions like any other; here the second one stays linear.
 /// separable.pointwise.activation = Activation::None;
 /// assert_eq!(Chain::from(separable).shapes([1, 32, 28, 28].into())?[2], [1, 64, 28, 28].into());
@@ -234,15 +234,12 @@ pub struct Separable {
 }
 
 impl Separable {
-    /// A separable convolution whose depthwise half is 1x1 until [`Separable::kernel_size`] says otherwise.
-    pub fn new(in_channels: u32, out_channels: u32) -> Self {
-        Self { depthwise: Conv2d::depthwise(in_channels), pointwise: Conv2d::pointwise(in_channels, out_channels) }
-    }
-
-    /// Rows and columns of the depthwise kernel.
-    pub fn kernel_size(mut self, size: impl Into<Extent>) -> Self {
-        self.depthwise = self.depthwise.kernel_size(size);
-        self
+    /// A separable convolution with a depthwise kernel of this size, of stride 1 without padding, with biases.
+    pub fn new(in_channels: u32, out_channels: u32, kernel_size: impl Into<Extent>) -> Self {
+        Self {
+            depthwise: Conv2d::depthwise(in_channels, kernel_size),
+            pointwise: Conv2d::pointwise(in_channels, out_channels),
+        }
     }
 
     /// Steps of the depthwise half.

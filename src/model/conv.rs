@@ -55,7 +55,7 @@ pub enum Residual {
 ///
 /// ```
 /// use gpuconv::{Activation, Conv2d};
-/// let conv = Conv2d::new(3, 32).kernel_size(3).stride(2).padding(1).activation(Activation::Relu6);
+/// let conv = Conv2d::new(3, 32, 3).stride(2).padding(1).activation(Activation::Relu6);
 /// assert_eq!(conv.output_shape([1, 3, 224, 224].into())?, [1, 32, 112, 112].into());
 /// # Ok::<(), gpuconv::Error>(())
 /// ```
@@ -123,12 +123,12 @@ impl From<[u32; 4]> for Padding {
 }
 
 impl Conv2d {
-    /// A 1x1 convolution without padding, with a bias; the methods change what is to be different.
-    pub fn new(in_channels: u32, out_channels: u32) -> Self {
+    /// A convolution of stride 1 without padding, with a bias; the methods change what is to be different.
+    pub fn new(in_channels: u32, out_channels: u32, kernel_size: impl Into<Extent>) -> Self {
         Self {
             in_channels,
             out_channels,
-            kernel_size: [1; 2],
+            kernel_size: kernel_size.into().0,
             stride: [1; 2],
             padding: [0; 4],
             dilation: [1; 2],
@@ -140,24 +140,18 @@ impl Conv2d {
     }
 
     /// One filter a channel; see [`Conv2d::channel_multiplier`] for more.
-    pub fn depthwise(channels: u32) -> Self {
-        Self::new(channels, channels).groups(channels)
+    pub fn depthwise(channels: u32, kernel_size: impl Into<Extent>) -> Self {
+        Self::new(channels, channels, kernel_size).groups(channels)
     }
 
     /// A 1x1 convolution: a matrix product over the channels.
     pub fn pointwise(in_channels: u32, out_channels: u32) -> Self {
-        Self::new(in_channels, out_channels)
+        Self::new(in_channels, out_channels, 1)
     }
 
     /// Output channels for each input channel of a depthwise convolution.
     pub fn channel_multiplier(mut self, multiplier: u32) -> Self {
         self.out_channels = self.in_channels.saturating_mul(multiplier);
-        self
-    }
-
-    /// Rows and columns of the kernel.
-    pub fn kernel_size(mut self, size: impl Into<Extent>) -> Self {
-        self.kernel_size = size.into().0;
         self
     }
 

@@ -68,7 +68,7 @@ pub fn params(conv: &Conv2d) -> u64 {
 /// ```
 /// use gpuconv::{Chain, Conv2d, Separable, cost};
 /// let input = [1, 512, 128, 128].into();
-/// let separable = Separable::new(512, 1024).kernel_size(3).stride(2).padding(1);
+/// let separable = Separable::new(512, 1024, 3).stride(2).padding(1);
 /// let standard = cost::chain(&Chain::from(separable.standard()), input)?;
 /// let separable = cost::chain(&Chain::from(separable), input)?;
 /// assert_eq!((standard.params, standard.mult_adds), (4719616, 19331547136));

@@ -130,7 +130,7 @@ impl<'a> Parser<'a> {
     fn convolution(&mut self, operation: &str) -> Parsed<(Shape, Layout, Operation)> {
         let input = self.shape()?;
         let out_channels = self.out_channels(operation, input)?;
-        let Options { conv, layout } = self.options(operation, Conv2d::new(input.channels, out_channels))?;
+        let Options { conv, layout } = self.options(operation, Conv2d::pointwise(input.channels, out_channels))?;
         let operation = match operation {
             "conv" => Operation::Conv(conv),
             "pointwise" => Operation::Pointwise(conv),

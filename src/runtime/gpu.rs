@@ -301,7 +301,7 @@ impl GpuConv {
     /// ```
     /// use gpuconv::{Conv2d, GpuConv, Weights};
     /// let gpu = GpuConv::new()?;
-    /// let edges = Conv2d::new(1, 1).kernel_size([1, 3]).bias(false);
+    /// let edges = Conv2d::new(1, 1, [1, 3]).bias(false);
     /// let layer = gpu.conv2d(&edges, Weights::without_bias(&[-1.0, 0.0, 1.0]))?;
     /// let y = layer.forward(&gpu.upload(&[0.0, 0.0, 1.0, 1.0], [1, 1, 1, 4])?)?;
     /// assert_eq!(gpu.download(&y)?, [1.0, 1.0]);
@@ -320,7 +320,7 @@ impl GpuConv {
     /// use gpuconv::{Conv2d, GpuConv, Weights};
     /// let gpu = GpuConv::new()?;
     /// // Two channels of 2x2 pixels, each with a filter of its own: a sum, and a mean.
-    /// let conv = Conv2d::depthwise(2).kernel_size(2).bias(false);
+    /// let conv = Conv2d::depthwise(2, 2).bias(false);
     /// let layer = gpu.depthwise(&conv, Weights::without_bias(&[1.0, 1.0, 1.0, 1.0, 0.25, 0.25, 0.25, 0.25]))?;
     /// let y = layer.forward(&gpu.upload(&[1.0, 2.0, 3.0, 4.0, 1.0, 2.0, 3.0, 4.0], [1, 2, 2, 2])?)?;
     /// assert_eq!(gpu.download(&y)?, [10.0, 2.5]);

@@ -148,7 +148,7 @@ impl Layer {
     /// ```
     /// use gpuconv::{Conv2d, GpuConv, Weights};
     /// let gpu = GpuConv::new()?;
-    /// let layer = gpu.conv2d(&Conv2d::new(1, 1).kernel_size(2), Weights::new(&[1.0; 4], &[0.5]))?;
+    /// let layer = gpu.conv2d(&Conv2d::new(1, 1, 2), Weights::new(&[1.0; 4], &[0.5]))?;
     /// // The same layer, for inputs of any size.
     /// for (size, sum) in [(2, 4.5), (3, 4.5)] {
     ///     let x = gpu.upload(&vec![1.0; (size * size) as usize], [1, 1, size, size])?;

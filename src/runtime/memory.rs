@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn what_finds_no_memory_is_tried_once_more_without_what_is_idle() {
         let gpu = GpuConv::new().unwrap();
-        let layer = gpu.conv2d(&Conv2d::new(1, 1), Weights::new(&[1.0], &[0.0])).unwrap();
+        let layer = gpu.conv2d(&Conv2d::pointwise(1, 1), Weights::new(&[1.0], &[0.0])).unwrap();
         let tensor = || gpu.empty([1, 1, 4, 4], Layout::Nchw).unwrap();
         let tensors = (tensor(), None, tensor());
         let keep = || {

@@ -26,7 +26,7 @@ impl GpuConv {
     /// ```
     /// use gpuconv::{Chain, Conv2d, GpuConv, Layout};
     /// let gpu = GpuConv::new()?;
-    /// let conv = Conv2d::new(3, 8).kernel_size(3).padding(1);
+    /// let conv = Conv2d::new(3, 8, 3).padding(1);
     /// gpu.warm_up(&[(Chain::from(conv), [1, 3, 16, 16].into(), Layout::Nchw)])?;
     /// // A layer of this chain on such an input starts at once.
     /// # Ok::<(), gpuconv::Error>(())

@@ -70,9 +70,9 @@ mod tests {
     /// The channels of a sample have the answers that they have in the whole.
     #[test]
     fn a_sample_is_a_part_of_the_whole() {
-        let convs = [Conv2d::new(3, 16).kernel_size(3).padding(1), Conv2d::pointwise(16, 24)];
+        let convs = [Conv2d::new(3, 16, 3).padding(1), Conv2d::pointwise(16, 24)];
         let outside = Chain::new([convs[0].clone(), convs[1].clone().residual(Residual::AfterActivation)]);
-        let square = Conv2d::new(16, 16).kernel_size(3).padding(1).activation(Activation::Relu);
+        let square = Conv2d::new(16, 16, 3).padding(1).activation(Activation::Relu);
         let edge = Chain::from(square).edge(0, 0, Residual::BeforeActivation).unwrap();
         for (chain, input) in [(outside, [2, 3, 5, 4]), (edge, [2, 16, 5, 4])] {
             let input = Shape::from(input);

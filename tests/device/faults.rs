@@ -196,7 +196,7 @@ fn kept_makes_room() -> Result<(), Error> {
     };
 
     // The tensor inside takes as much as can be bound, 128 MiB on a software device; those outside a sixteenth of that.
-    let chain = Chain::new([Conv2d::new(1, 16), Conv2d::new(16, 1)]);
+    let chain = Chain::new([Conv2d::pointwise(1, 16), Conv2d::pointwise(16, 1)]);
     let weights = [Weights::new(&[1.0; 16], &[1.0; 16]), Weights::new(&[0.5; 16], &[1.0])];
     let layer = gpu.chain_with(&chain, &weights, Choice::Named("direct".into()))?;
     let compute = |change: u32| {
@@ -206,7 +206,7 @@ fn kept_makes_room() -> Result<(), Error> {
     (0..8).try_for_each(|size| compute(8 * size))?;
 
     // Tensors that only a binding has.
-    let copy = gpu.conv2d(&Conv2d::new(1, 1), Weights::new(&[1.0], &[0.0]))?;
+    let copy = gpu.conv2d(&Conv2d::pointwise(1, 1), Weights::new(&[1.0], &[0.0]))?;
     let (x, y) = (gpu.empty(mebibytes(100), Layout::Nchw)?, gpu.empty(mebibytes(100), Layout::Nchw)?);
     copy.encode(&mut gpu.device().create_command_encoder(&Default::default()), &x, &y)?;
     drop((x, y));

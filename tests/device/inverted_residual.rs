@@ -21,9 +21,9 @@ type Case = (Chain, Shape, usize, usize);
 /// those made at a time; input channels that are whole quads and not; padding on any side; 16, 8 and 4 channels of one to
 /// six inputs at a time.
 fn in_planes() -> Vec<Case> {
-    let padded = Conv2d::depthwise(20).kernel_size(3).padding([2, 0, 1, 3]);
-    let strided = Conv2d::depthwise(20).kernel_size(5).stride(2).padding(2);
-    let dilated = Conv2d::depthwise(9).kernel_size(5).dilation(2).padding(4);
+    let padded = Conv2d::depthwise(20, 3).padding([2, 0, 1, 3]);
+    let strided = Conv2d::depthwise(20, 5).stride(2).padding(2);
+    let dilated = Conv2d::depthwise(9, 5).dilation(2).padding(4);
     let residual = Chain::inverted_residual(4, 4, 3, 1).edge(0, 2, Residual::BeforeActivation).unwrap();
     vec![
         (residual, [1, 4, 3, 12].into(), 6, 5),
@@ -36,7 +36,7 @@ fn in_planes() -> Vec<Case> {
 }
 
 fn in_quads_of_channels() -> Vec<Case> {
-    let padded = Conv2d::depthwise(20).kernel_size(3).padding([2, 0, 1, 3]);
+    let padded = Conv2d::depthwise(20, 3).padding([2, 0, 1, 3]);
     vec![
         (Chain::inverted_residual(4, 8, 3, 1), [1, 4, 5, 9].into(), 6, 5),
         (Chain::inverted_residual(8, 8, 6, 1), [2, 8, 9, 16].into(), 6, 5),

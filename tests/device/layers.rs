@@ -13,7 +13,7 @@ use crate::common::{borrow, draw, expected, gpu, listen};
 #[test]
 fn a_layer_takes_any_size_in_either_layout() {
     let gpu = gpu();
-    let separable = Separable::new(5, 9).kernel_size(3).padding(1).activation(Activation::Relu6);
+    let separable = Separable::new(5, 9, 3).padding(1).activation(Activation::Relu6);
     let chain = Chain::from(&separable);
     let weights = draw(&chain);
     let weights = borrow(&weights);
@@ -35,7 +35,7 @@ fn a_layer_takes_any_size_in_either_layout() {
 fn a_layer_is_recorded_into_the_callers_encoder_on_the_callers_device() {
     let own = gpu();
     let gpu = GpuConv::with_device(own.device().clone(), own.queue().clone());
-    let conv = Conv2d::new(3, 4).kernel_size(3);
+    let conv = Conv2d::new(3, 4, 3);
     let weights = draw(&Chain::from(&conv));
     let weights = borrow(&weights);
     let layer = gpu.conv2d(&conv, weights[0]).unwrap();
@@ -126,7 +126,7 @@ fn a_residual_is_added_inside_of_a_chain() {
 #[test]
 fn what_does_not_fit_is_refused_with_its_numbers() {
     let gpu = gpu();
-    let conv = Conv2d::new(2, 3).kernel_size(3);
+    let conv = Conv2d::new(2, 3, 3);
     let too_short = gpu.conv2d(&conv, Weights::new(&[0.0; 53], &[0.0; 3])).err().unwrap();
     assert_eq!(too_short, Error::Length { what: "weight of link 0".into(), expected: 54, actual: 53 });
     let no_bias = gpu.conv2d(&conv, Weights::without_bias(&[0.0; 54])).err().unwrap();
@@ -159,7 +159,7 @@ fn what_does_not_fit_is_refused_with_its_numbers() {
 #[test]
 fn a_layer_and_its_read_back_are_one_submission() {
     let gpu = gpu();
-    let layer = gpu.pointwise(&Conv2d::new(1, 2), Weights::new(&[2.0, 3.0], &[0.0, 1.0])).unwrap();
+    let layer = gpu.pointwise(&Conv2d::pointwise(1, 2), Weights::new(&[2.0, 3.0], &[0.0, 1.0])).unwrap();
     let (x, y) = (gpu.upload(&[1.0, -1.0], [1, 1, 1, 2]).unwrap(), gpu.empty([1, 2, 1, 2], Layout::Nchw).unwrap());
     let nothing = gpu.empty([0, 2, 1, 2], Layout::Nchw).unwrap();
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
@@ -210,7 +210,7 @@ fn a_tensor_belongs_to_its_device() {
     let x = first.upload(&[1.0, 2.0], [1, 1, 1, 2]).unwrap();
     drop(first);
     for (index, gpu) in others.iter().enumerate() {
-        let layer = gpu.pointwise(&Conv2d::new(1, 1), Weights::new(&[2.0], &[0.0])).unwrap();
+        let layer = gpu.pointwise(&Conv2d::pointwise(1, 1), Weights::new(&[2.0], &[0.0])).unwrap();
         let y = others[(index + 1) % 3].empty([1, 1, 1, 2], Layout::Nchw).unwrap();
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         layer.encode(&mut encoder, &x, &y).unwrap();
@@ -259,7 +259,7 @@ fn to_encode_makes_nothing_from_the_second_time_on() {
 #[test]
 fn a_tensor_of_another_device_is_refused() {
     let (gpu, other) = (gpu(), gpu());
-    let layer = gpu.pointwise(&Conv2d::new(1, 1), Weights::new(&[1.0], &[0.0])).unwrap();
+    let layer = gpu.pointwise(&Conv2d::pointwise(1, 1), Weights::new(&[1.0], &[0.0])).unwrap();
     let foreign = other.upload(&[1.0], [1, 1, 1, 1]).unwrap();
     assert_eq!(layer.forward(&foreign), Err(Error::ForeignTensor { shape: foreign.shape() }));
     assert!(matches!(gpu.download(&foreign), Err(Error::ForeignTensor { .. })));
@@ -303,7 +303,7 @@ fn layers_are_shared_between_threads() {
     is_send_and_sync::<GpuConv>();
     is_send_and_sync::<Layer>();
     let gpu = gpu();
-    let conv = Conv2d::depthwise(3).kernel_size(3).padding(1);
+    let conv = Conv2d::depthwise(3, 3).padding(1);
     let weights = draw(&Chain::from(&conv));
     let layer = gpu.depthwise(&conv, borrow(&weights)[0]).unwrap();
     let input = random::integers("input", 3 * 25, 2);

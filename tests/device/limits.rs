@@ -77,7 +77,7 @@ fn narrow(gpu: &GpuConv, max_storage_binding: u64) -> GpuConv {
 fn a_batch_larger_than_a_binding_is_computed_in_bands() {
     let gpu = downlevel();
     // 4096 bytes an image, in and out.
-    let separable = || Separable::new(16, 16).kernel_size(3).padding(1).residual(Residual::BeforeActivation);
+    let separable = || Separable::new(16, 16, 3).padding(1).residual(Residual::BeforeActivation);
     for layout in [Layout::Nchw, Layout::Nhwc] {
         for (batch, limit, expected) in
             [(5, 5 * 4096, 5), (5, 5 * 4096 - 1, 4), (6, 5 * 4096, 5), (7, 3 * 4096, 3), (3, 4096, 1)]
@@ -91,7 +91,7 @@ fn a_batch_larger_than_a_binding_is_computed_in_bands() {
     let case = Case::new(chain(), [9, 4, 8, 8]);
     assert_eq!(case.check(&narrow(&gpu, 6144 * 4), Layout::Nchw, direct()), Ok(4));
     // Images of 240 bytes: only each 16th starts where a binding may.
-    let case = Case::new(Conv2d::depthwise(4).kernel_size(3).padding(1), [50, 4, 5, 3]);
+    let case = Case::new(Conv2d::depthwise(4, 3).padding(1), [50, 4, 5, 3]);
     assert_eq!(case.check(&narrow(&gpu, 240 * 47), Layout::Nchw, Choice::Auto), Ok(32));
     // A chain whose second link is the one that is too large for its image.
     let wide = Chain::from(Conv2d::pointwise(1, 64)).then(Conv2d::pointwise(64, 1));
@@ -128,7 +128,7 @@ fn the_rest_of_a_batch_takes_the_named_kernel() {
 fn the_device_agrees_about_its_largest_binding() {
     let (gpu, _alone) = (downlevel(), LARGE.lock());
     assert_eq!(gpu.caps().max_storage_binding, 128 << 20);
-    let conv = Conv2d::depthwise(1).stride(2).bias(false);
+    let conv = Conv2d::depthwise(1, 1).stride(2).bias(false);
     let layer = gpu.conv2d(&conv, Weights { weight: &[3.0], bias: None }).unwrap();
     let check = |batch: u32, at_once: u32| {
         let side = 4096;
@@ -159,7 +159,7 @@ fn a_grid_is_folded_or_refused() {
     let gpu = downlevel();
     // 64 quads of pixels a workgroup; a row is one.
     let workgroups = |rows: u32, most: u32| {
-        let case = Case::new(Conv2d::new(1, 1), [1, 1, rows, 256]);
+        let case = Case::new(Conv2d::pointwise(1, 1), [1, 1, rows, 256]);
         let gpu = gpu.with_caps(|caps| Caps { max_workgroups: most, ..caps });
         case.check(&gpu, Layout::Nchw, direct())
     };
@@ -223,14 +223,14 @@ fn indices_are_counted_up_to_their_limit() {
     let gpus = [false, true].map(|is_cpu| Caps { is_cpu, subgroup: Some([8, 8]), int64: true, ..boundless() });
     for layout in [Layout::Nchw, Layout::Nhwc] {
         for (chain, input) in [
-            (Chain::from(Conv2d::depthwise(1)), [1, 1, 1, most]),
-            (Chain::from(Conv2d::depthwise(1).kernel_size(3).padding(1)), [1 << 15, 1, 1 << 8, 1 << 8]),
-            (Chain::from(Conv2d::depthwise(4).kernel_size(3).padding(1)), [most / 4, 4, 1, 1]),
+            (Chain::from(Conv2d::depthwise(1, 1)), [1, 1, 1, most]),
+            (Chain::from(Conv2d::depthwise(1, 3).padding(1)), [1 << 15, 1, 1 << 8, 1 << 8]),
+            (Chain::from(Conv2d::depthwise(4, 3).padding(1)), [most / 4, 4, 1, 1]),
             (Chain::from(Conv2d::pointwise(8, 8)), [1, 8, 1 << 14, 1 << 14]),
-            (Chain::from(Conv2d::new(8, 8).kernel_size(3).padding(1)), [most / 8, 8, 1, 1]),
-            (Chain::from(Conv2d::new(16, 16).groups(4).kernel_size(3).padding(1)), [1 << 7, 16, 1 << 10, 1 << 10]),
-            (Chain::from(Separable::new(8, 8).kernel_size(3).padding(1)), [most / 8, 8, 1, 1]),
-            (Chain::from(Separable::new(1, 1).kernel_size(3).padding(1)), [1, 1, 1, most]),
+            (Chain::from(Conv2d::new(8, 8, 3).padding(1)), [most / 8, 8, 1, 1]),
+            (Chain::from(Conv2d::new(16, 16, 3).groups(4).padding(1)), [1 << 7, 16, 1 << 10, 1 << 10]),
+            (Chain::from(Separable::new(8, 8, 3).padding(1)), [most / 8, 8, 1, 1]),
+            (Chain::from(Separable::new(1, 1, 3).padding(1)), [1, 1, 1, most]),
             (Chain::inverted_residual(2, 2, 1, 1), [most / 2, 2, 1, 1]),
             (Chain::inverted_residual(1, 1, 2, 1), [most / 2, 1, 1, 1]),
             (Chain::inverted_residual(4, 4, 1, 1), [most / 4, 4, 1, 1]),
@@ -263,7 +263,7 @@ fn indices_are_counted_up_to_their_limit() {
 fn a_device_of_few_bindings_and_little_memory_has_its_own_plans() {
     let [promised, small] = [wgpu::Limits::defaults(), wgpu::Limits::downlevel_defaults()]
         .map(|limits| Caps::from_parts(&limits, wgpu::Features::empty(), None));
-    let chain = Chain::from(Conv2d::new(64, 64).kernel_size(3).padding(1).residual(Residual::BeforeActivation));
+    let chain = Chain::from(Conv2d::new(64, 64, 3).padding(1).residual(Residual::BeforeActivation));
     let (input, layout) = (Shape::from([1, 64, 16, 16]), Layout::Nchw);
     let most = |caps: &Caps| {
         let schedule = planner::schedule(&chain, input, layout, caps, &Choice::Auto).unwrap();

@@ -82,7 +82,11 @@ struct Subject {
 
 impl Subject {
     fn new(channels: u32) -> Self {
-        Self::of(Chain::new([Conv2d::new(1, channels), Conv2d::new(channels, channels), Conv2d::new(channels, 1)]))
+        Self::of(Chain::new([
+            Conv2d::pointwise(1, channels),
+            Conv2d::pointwise(channels, channels),
+            Conv2d::pointwise(channels, 1),
+        ]))
     }
 
     fn of(chain: Chain) -> Self {
@@ -190,7 +194,7 @@ fn layers_share_a_workspace_and_let_go_of_it() {
 #[cfg_attr(target_vendor = "apple", ignore = "Metal does not say what is allocated")]
 fn tensors_that_bindings_keep_are_bounded_in_bytes() {
     let gpu = gpu();
-    let conv = Conv2d::new(1, 1);
+    let conv = Conv2d::pointwise(1, 1);
     let layer = gpu.conv2d(&conv, Weights::new(&[1.0], &[0.0])).unwrap();
     let pair = || [(); 2].map(|()| gpu.empty([1, 1, 4096, 4096], Layout::Nchw).unwrap());
     let bytes = 2 * pair()[0].shape().bytes();
@@ -282,7 +286,7 @@ fn what_was_in_a_workspace_does_not_show() {
     let gpu = gpu().with_caps(|caps| Caps { is_cpu: false, ..caps });
     let poison = Subject::new(8).layer(&gpu);
     let nans = gpu.upload(&vec![f32::NAN; image(64).len() as usize], image(64)).unwrap();
-    let winograd = Conv2d::new(4, 4).kernel_size(3).padding(1);
+    let winograd = Conv2d::new(4, 4, 3).padding(1);
     let cases =
         [("winograd/2x2-64x64x16", winograd, [1, 4, 5, 5]), ("split", Conv2d::pointwise(128, 8), [1, 128, 3, 3])];
     for (kernel, conv, shape) in cases {

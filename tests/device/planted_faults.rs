@@ -145,7 +145,7 @@ fn one_wrong_output_among_many_is_found() {
 /// What slips into kernels: the last column of the input or the output, and a pair of weights in the other order.
 #[test]
 fn slips_in_a_kernel_are_found() {
-    let chain = Chain::from(Conv2d::new(3, 5).kernel_size(3).padding(1));
+    let chain = Chain::from(Conv2d::new(3, 5, 3).padding(1));
     let subject = Subject::new(&chain, [1, 3, 6, 7].into(), true, &Choice::Named("direct/4x1".into()));
     let replaced = |from: &'static str, to: &'static str| subject.check(0, move |wgsl| wgsl.replace(from, to));
 

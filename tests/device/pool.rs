@@ -30,7 +30,7 @@ fn every_recipe_agrees_with_the_oracle() {
 
 /// Convolution, pool, classifier: how networks end.
 fn head() -> Chain {
-    let conv = Conv2d::new(3, 10).kernel_size(3).stride(2).padding(1).activation(Activation::Relu6);
+    let conv = Conv2d::new(3, 10, 3).stride(2).padding(1).activation(Activation::Relu6);
     Chain::new([conv.into(), Link::GlobalAveragePool, Conv2d::pointwise(10, 7).into()])
 }
 

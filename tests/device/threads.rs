@@ -67,7 +67,7 @@ impl Subject {
 #[test]
 fn eight_threads_get_the_same_answers() {
     let gpu = gpu();
-    let separable = Separable::new(8, 12).kernel_size(3).padding(1).activation(Activation::Relu6);
+    let separable = Separable::new(8, 12, 3).padding(1).activation(Activation::Relu6);
     let subjects = Arc::new([
         Subject::new((&separable).into(), &[[1, 8, 9, 9], [2, 8, 5, 6]]),
         Subject::new(Chain::inverted_residual(4, 4, 3, 1), &[[3, 4, 5, 6], [1, 4, 8, 8]]),
@@ -106,7 +106,7 @@ fn eight_threads_get_the_same_answers() {
 #[test]
 fn plans_and_shaders_are_made_once() {
     let gpu = gpu();
-    let subject = Subject::new(Conv2d::new(3, 5).kernel_size(3).padding(1).into(), &[[1, 3, 6, 6]]);
+    let subject = Subject::new(Conv2d::new(3, 5, 3).padding(1).into(), &[[1, 3, 6, 6]]);
     let (shape, input, right) = subject.cases[0].clone();
     let layers = [(); 2].map(|()| subject.layer(&gpu, Choice::Named("direct/4x1".into())));
     let compiled = Arc::new(AtomicUsize::new(0));

@@ -171,7 +171,7 @@ fn the_taken_schedule_is_the_cheapest() {
 #[test]
 fn a_tensor_that_an_edge_needs_is_not_fused_away() {
     let links = || {
-        let depthwise = Conv2d::depthwise(64).kernel_size(3).padding(1).activation(Activation::Relu6);
+        let depthwise = Conv2d::depthwise(64, 3).padding(1).activation(Activation::Relu6);
         [depthwise, Conv2d::pointwise(64, 64), Conv2d::pointwise(64, 64)]
     };
     let fusions = |chain: &Chain| {
@@ -326,7 +326,7 @@ fn a_reason_says_what_it_was() {
     // A limit of the kernel's own is not the device's.
     let block = Chain::inverted_residual(64, 64, 6, 2);
     let dilated = Chain::new(block.convolutions().map(|(_, conv)| match conv.is_depthwise() {
-        true => conv.clone().kernel_size(7).padding(9).dilation(3),
+        true => Conv2d::depthwise(conv.in_channels, 7).stride(2).padding(9).dilation(3).activation(conv.activation),
         false => conv.clone(),
     }));
     let refused =
@@ -426,7 +426,7 @@ fn a_buffer_that_cannot_be_bound_is_refused() {
 
 #[test]
 fn a_shape_that_does_not_fit_is_refused_before_any_kernel_is_asked() {
-    let chain = Chain::from(Conv2d::new(8, 8).kernel_size(5));
+    let chain = Chain::from(Conv2d::new(8, 8, 5));
     let of = |shape: [u32; 4]| planner::schedule(&chain, shape.into(), Layout::Nchw, &gpu(), &Choice::Auto).err();
     assert!(matches!(of([1, 7, 8, 8]), Some(Error::Channels { link: 0, expected: 8, actual: 7 })));
     assert!(matches!(of([1, 8, 4, 8]), Some(Error::KernelTooLarge { kernel: [5, 5], image: [4, 8] })));

@@ -49,7 +49,7 @@ fn problems() -> Vec<(String, Chain, Shape, Layout)> {
         let name = format!("inverted residual of {channels} channels in {layout}, {width} wide: {:?}", links[1]);
         (name, Chain::new(links), Shape::from([2, channels, 9, width]), layout)
     };
-    let depthwise = |kernel: u32| Conv2d::depthwise(20).kernel_size(kernel).padding(kernel / 2);
+    let depthwise = |kernel: u32| Conv2d::depthwise(20, kernel).padding(kernel / 2);
     let relu6 = |stride: u32, layout: Layout| {
         let name = format!("inverted residual of 32 channels in {layout}, ReLU6, stride {stride}");
         (name, Chain::inverted_residual(8, 8, 4, stride), Shape::from([1, 8, 9, 9]), layout)

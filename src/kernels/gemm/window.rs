@@ -66,7 +66,7 @@ mod tests {
         let sizes = (1..=20).flat_map(|width| (1..=5).flat_map(move |kernel| (1..=3).map(move |s| (width, kernel, s))));
         for ((width, kernel, stride), block) in sizes.flat_map(|size| [4, 8].map(|block| (size, block))) {
             for (dilation, left, right) in [(1, 0, 0), (1, 1, 1), (2, 0, 3), (1, 4, 1), (2, 3, 2)] {
-                let conv = Conv2d::depthwise(1).kernel_size([1, kernel]).stride([1, stride]).dilation([1, dilation]);
+                let conv = Conv2d::depthwise(1, [1, kernel]).stride([1, stride]).dilation([1, dilation]);
                 let conv = conv.padding([0, left, 0, right]);
                 let Ok(output) = conv.output_shape([1, 1, 1, width].into()) else { continue };
                 let padded = output.width.next_multiple_of(block);

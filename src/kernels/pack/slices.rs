@@ -22,7 +22,7 @@ mod tests {
 
     #[test]
     fn a_slice_has_its_channels_of_every_filter() {
-        let conv = Conv2d::new(4, 2).kernel_size([1, 2]);
+        let conv = Conv2d::new(4, 2, [1, 2]);
         let weight: Vec<f32> = (0..16).map(|value| value as f32).collect();
         let sliced = weights(&conv, &weight, 2);
         assert_eq!(sliced, [0., 1., 2., 3., 8., 9., 10., 11., 4., 5., 6., 7., 12., 13., 14., 15.]);

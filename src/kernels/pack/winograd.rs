@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn a_filter_of_ones_sums_the_rows_of_g() {
-        let conv = Conv2d::new(2, 1).kernel_size(3);
+        let conv = Conv2d::new(2, 1, 3);
         let weight: Vec<f32> = [1.0; 9].into_iter().chain([0.0; 9]).collect();
         let transformed = transform(&conv, &weight, 2);
         // Rows of G sum to 1, 1.5, 0.5 and 1; the second filter is zero.

@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn what_plans_keep_is_bounded_in_bytes() {
         let gpu = GpuConv::new().unwrap();
-        let conv = Conv2d::new(8, 8);
+        let conv = Conv2d::pointwise(8, 8);
         let layer = gpu.conv2d(&conv, Weights::new(&[0.5; 64], &[0.5; 8])).unwrap();
         // Two ways to pack the weights.
         let tensors = [3, 4].map(|width| {

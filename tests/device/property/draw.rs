@@ -117,8 +117,8 @@ fn windows() -> impl Strategy<Value = Window> {
 
 impl Window {
     fn of(self, conv: Conv2d) -> Conv2d {
-        let Self { kernel_size, stride, dilation, padding } = self;
-        conv.kernel_size(kernel_size).stride(stride).dilation(dilation).padding(padding)
+        let Self { stride, dilation, padding, .. } = self;
+        conv.stride(stride).dilation(dilation).padding(padding)
     }
 }
 
@@ -253,7 +253,7 @@ pub fn convolutions() -> impl Strategy<Value = Vec<Subject>> {
     (windows(), epilogues(), groups, sizes(), layouts()).prop_map(|(window, epilogue, groups, sizes, layout)| {
         let make = |sizes: &Sizes| {
             let [inputs, outputs] = [sizes.inputs, sizes.outputs].map(|count| count.next_multiple_of(groups));
-            let conv = epilogue.of(window.of(Conv2d::new(inputs, outputs).groups(groups)));
+            let conv = epilogue.of(window.of(Conv2d::new(inputs, outputs, window.kernel_size).groups(groups)));
             let input = input(&conv, sizes, |input| work(&conv, input));
             subject(Operation::Conv(conv), input, layout)
         };
@@ -267,7 +267,7 @@ pub fn depthwise() -> impl Strategy<Value = Vec<Subject>> {
         |(window, epilogue, multiplier, sizes, layout)| {
             let make = |sizes: &Sizes| {
                 let channels = sizes.inputs;
-                let conv = Conv2d::depthwise(channels).channel_multiplier(multiplier);
+                let conv = Conv2d::depthwise(channels, window.kernel_size).channel_multiplier(multiplier);
                 let conv = epilogue.of(window.of(conv));
                 let input = input(&conv, sizes, |input| work(&conv, input));
                 subject(Operation::Depthwise(conv), input, layout)
@@ -284,8 +284,8 @@ pub fn pointwise() -> impl Strategy<Value = Vec<Subject>> {
     (window, epilogues(), groups, sizes(), layouts()).prop_map(|(window, epilogue, groups, sizes, layout)| {
         let make = |sizes: &Sizes| {
             let [inputs, outputs] = [sizes.inputs, sizes.outputs].map(|count| count.next_multiple_of(groups));
-            let conv = Conv2d::new(inputs, outputs).groups(groups);
-            let conv = window.map_or(conv.clone(), |window| Window { kernel_size: [1; 2], ..window }.of(conv));
+            let conv = Conv2d::pointwise(inputs, outputs).groups(groups);
+            let conv = window.map_or(conv.clone(), |window| window.of(conv));
             let conv = epilogue.of(conv);
             let input = input(&conv, sizes, |input| work(&conv, input));
             subject(Operation::Pointwise(conv), input, layout)
@@ -298,7 +298,7 @@ pub fn separable() -> impl Strategy<Value = Vec<Subject>> {
     (windows(), epilogues(), sizes(), layouts()).prop_map(|(window, epilogue, sizes, layout)| {
         let make = |sizes: &Sizes| {
             let inner = Epilogue { residual: None, ..epilogue };
-            let depthwise = window.of(inner.of(Conv2d::depthwise(sizes.inputs)));
+            let depthwise = window.of(inner.of(Conv2d::depthwise(sizes.inputs, window.kernel_size)));
             let pointwise = epilogue.of(Conv2d::pointwise(sizes.inputs, sizes.outputs));
             let both = |input| {
                 let inner = depthwise.output_shape(input);
@@ -379,8 +379,8 @@ fn linked(input: Shape, drawn: &[(Kind, Epilogue, Index)]) -> Chain {
                 continue;
             }
             Kind::Pointwise(outputs) => Conv2d::pointwise(shape.channels, outputs),
-            Kind::Depthwise(window) => window.of(Conv2d::depthwise(shape.channels)),
-            Kind::Conv(outputs, window) => window.of(Conv2d::new(shape.channels, outputs)),
+            Kind::Depthwise(window) => window.of(Conv2d::depthwise(shape.channels, window.kernel_size)),
+            Kind::Conv(outputs, window) => window.of(Conv2d::new(shape.channels, outputs, window.kernel_size)),
         };
         let mut conv = epilogue.of(conv);
         // Zeros until the kernel fits, and no image that grows from link to link.
