@@ -57,7 +57,7 @@ pub fn classify(options: &Options) -> Result<(), Box<dyn Error>> {
     let random = |(weight, bias)| OwnedWeights { weight, bias };
     let weights: Vec<_> = match &options.weights {
         Some(path) => network.weights(&read(path)?)?,
-        None => Data::random("", &network.chain, [0, 3, SIZE, SIZE].into())?.weights.into_iter().map(random).collect(),
+        None => Data::random("", &network.chain, [0, 3, SIZE, SIZE])?.weights.into_iter().map(random).collect(),
     };
     bar.inc(1);
     let picture = common::middle(&common::picture(options.image.as_deref())?, 256, SIZE);

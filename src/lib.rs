@@ -45,7 +45,7 @@
 //! ```
 //! use gpuconv::{Chain, Separable, cost};
 //! let separable = Separable::new(512, 1024, 3).stride(2).padding(1);
-//! let input = [1, 512, 128, 128].into();
+//! let input = [1, 512, 128, 128];
 //! let standard = cost::chain(&separable.standard().into(), input)?;
 //! let separable = cost::chain(&Chain::from(separable), input)?;
 //! let share = separable.mult_adds as f64 / standard.mult_adds as f64;

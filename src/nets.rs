@@ -6,7 +6,7 @@
 //! ```
 //! use gpuconv::nets;
 //! let network = nets::mobilenet_v2(1.0, 1000)?;
-//! let shapes = network.chain.shapes([1, 3, 224, 224].into())?;
+//! let shapes = network.chain.shapes([1, 3, 224, 224])?;
 //! assert_eq!(shapes.last(), Some(&[1, 1000, 1, 1].into()));
 //! # Ok::<(), gpuconv::Error>(())
 //! ```

@@ -28,10 +28,11 @@ pub struct Answer {
 pub fn convolve(
     conv: &Conv2d,
     input: &[f64],
-    input_shape: Shape,
+    input_shape: impl Into<Shape>,
     weights: Weights<'_>,
     residual: Option<&[f64]>,
 ) -> Result<Answer> {
+    let input_shape = input_shape.into();
     let shape = conv.output_shape(input_shape)?;
     weights.check(0, conv)?;
     length("input".into(), input_shape.len(), input.len())?;
@@ -98,7 +99,7 @@ fn dot(conv: &Conv2d, input: &[f64], shape: Shape, weight: &[f32], [batch, chann
 /// use gpuconv::{Chain, Conv2d, Weights, oracle};
 /// let chain = Chain::from(Conv2d::new(1, 1, [1, 2]).bias(false));
 /// let weights = [Weights::without_bias(&[-1.0, 1.0])];
-/// let answer = oracle::run(&chain, &[1.0, 2.0, 4.0], [1, 1, 1, 3].into(), &weights, None)?;
+/// let answer = oracle::run(&chain, &[1.0, 2.0, 4.0], [1, 1, 1, 3], &weights, None)?;
 /// assert_eq!((answer.values, answer.magnitudes), (vec![1.0, 2.0], vec![3.0, 6.0]));
 /// # Ok::<(), gpuconv::Error>(())
 /// ```
@@ -108,10 +109,11 @@ fn dot(conv: &Conv2d, input: &[f64], shape: Shape, weight: &[f32], [batch, chann
 pub fn run(
     chain: &Chain,
     input: &[f32],
-    input_shape: Shape,
+    input_shape: impl Into<Shape>,
     weights: &[Weights<'_>],
     residual: Option<&[f32]>,
 ) -> Result<Answer> {
+    let input_shape = input_shape.into();
     let shapes = chain.shapes(input_shape)?;
     check_weights(chain, weights)?;
     let widen = |values: &[f32]| values.iter().copied().map(f64::from).collect::<Vec<_>>();
@@ -157,7 +159,8 @@ fn spread(conv: &Conv2d, magnitudes: &[f64], shape: Shape, weights: Weights<'_>)
 ///
 /// # Errors
 /// What [`Link::output_shape`] says; [`Error::Length`].
-pub fn global_average_pool(input: &[f64], input_shape: Shape) -> Result<Answer> {
+pub fn global_average_pool(input: &[f64], input_shape: impl Into<Shape>) -> Result<Answer> {
+    let input_shape = input_shape.into();
     let shape = Link::GlobalAveragePool.output_shape(input_shape)?;
     length("input".into(), input_shape.len(), input.len())?;
     let planes = || input.chunks_exact(input_shape.pixels() as usize);
@@ -200,7 +203,7 @@ mod tests {
         let conv = Conv2d::new(1, 1, 2).padding([1, 0, 0, 0]);
         let input: Vec<f64> = (1..=9).map(f64::from).collect();
         let weights = Weights::new(&[1.0, 2.0, 3.0, 4.0], &[0.5]);
-        let answer = convolve(&conv, &input, [1, 1, 3, 3].into(), weights, None).unwrap();
+        let answer = convolve(&conv, &input, [1, 1, 3, 3], weights, None).unwrap();
         assert_eq!(answer.shape, [1, 1, 3, 2].into());
         assert_eq!(answer.values, [11.5, 18.5, 37.5, 47.5, 67.5, 77.5]);
     }
@@ -209,23 +212,18 @@ mod tests {
     fn groups_strides_and_dilations_worked_out_by_hand() {
         let conv = Conv2d::new(2, 2, [1, 2]).groups(2).dilation([1, 2]).stride([1, 2]);
         let input: Vec<f64> = (0..10).map(f64::from).collect();
-        let answer = convolve(
-            &conv.bias(false),
-            &input,
-            [1, 2, 1, 5].into(),
-            Weights::without_bias(&[1.0, 10.0, 2.0, 1.0]),
-            None,
-        );
+        let answer =
+            convolve(&conv.bias(false), &input, [1, 2, 1, 5], Weights::without_bias(&[1.0, 10.0, 2.0, 1.0]), None);
         assert_eq!(answer.unwrap().values, [20.0, 42.0, 17.0, 23.0]);
     }
 
     #[test]
     fn a_pool_worked_out_by_hand() {
         let input = [1.0, 2.0, 3.0, -6.0, 0.0, 0.0, 0.0, 2.0];
-        let answer = global_average_pool(&input, [2, 1, 2, 2].into()).unwrap();
+        let answer = global_average_pool(&input, [2, 1, 2, 2]).unwrap();
         assert_eq!((answer.shape, answer.values), ([2, 1, 1, 1].into(), vec![0.0, 0.5]));
         assert_eq!(answer.magnitudes, [3.0, 0.5]);
-        let empty = global_average_pool(&[], [1, 1, 0, 2].into());
+        let empty = global_average_pool(&[], [1, 1, 0, 2]);
         assert!(matches!(empty, Err(Error::EmptyInput { .. })));
     }
 
@@ -247,7 +245,7 @@ mod tests {
         let conv = Conv2d::pointwise(1, 1).bias(false).activation(Activation::Relu);
         let added = |residual| {
             let conv = conv.clone().residual(residual);
-            convolve(&conv, &[-1.0], [1, 1, 1, 1].into(), one, Some(&[0.5])).unwrap().values[0]
+            convolve(&conv, &[-1.0], [1, 1, 1, 1], one, Some(&[0.5])).unwrap().values[0]
         };
         assert_eq!(added(Residual::BeforeActivation), 0.0);
         assert_eq!(added(Residual::AfterActivation), 0.5);

@@ -29,7 +29,7 @@ pub(crate) use refused::Refused;
 /// use gpuconv::{Caps, Chain, Choice, Fusion, Layout, Separable, planner};
 /// let chain = Chain::from(Separable::new(64, 64, 3).padding(1));
 /// let steps = |choice| {
-///     let schedule = planner::schedule(&chain, [1, 64, 56, 56].into(), Layout::Nchw, &Caps::webgpu(), &choice);
+///     let schedule = planner::schedule(&chain, [1, 64, 56, 56], Layout::Nchw, &Caps::webgpu(), &choice);
 ///     schedule.map(|schedule| schedule.steps.len())
 /// };
 /// assert_eq!(steps(Choice::Fusion(Fusion::Always))?, 1);
@@ -216,7 +216,13 @@ pub struct Planner<'a> {
 ///
 /// # Errors
 /// As [`Planner::schedule`].
-pub fn schedule(chain: &Chain, input: Shape, layout: Layout, caps: &Caps, choice: &Choice) -> Result<Schedule> {
+pub fn schedule(
+    chain: &Chain,
+    input: impl Into<Shape>,
+    layout: Layout,
+    caps: &Caps,
+    choice: &Choice,
+) -> Result<Schedule> {
     Planner { caps, profile: &Profile::default() }.schedule(chain, input, layout, choice)
 }
 
@@ -224,7 +230,7 @@ pub fn schedule(chain: &Chain, input: Shape, layout: Layout, caps: &Caps, choice
 ///
 /// # Errors
 /// As [`Planner::schedule`].
-pub fn alternatives(chain: &Chain, input: Shape, layout: Layout, caps: &Caps) -> Result<Vec<Schedule>> {
+pub fn alternatives(chain: &Chain, input: impl Into<Shape>, layout: Layout, caps: &Caps) -> Result<Vec<Schedule>> {
     Planner { caps, profile: &Profile::default() }.alternatives(chain, input, layout)
 }
 
@@ -269,8 +275,14 @@ impl Planner<'_> {
     ///
     /// # Errors
     /// What [`Chain::shapes`] says; [`Error::NoKernel`] with every kernel's reason; [`Error::UnknownKernel`].
-    pub fn schedule(&self, chain: &Chain, input: Shape, layout: Layout, choice: &Choice) -> Result<Schedule> {
-        self.schedule_without(&Refused::default(), chain, input, layout, choice)
+    pub fn schedule(
+        &self,
+        chain: &Chain,
+        input: impl Into<Shape>,
+        layout: Layout,
+        choice: &Choice,
+    ) -> Result<Schedule> {
+        self.schedule_without(&Refused::default(), chain, input.into(), layout, choice)
     }
 
     /// The cheapest schedule without shaders that the driver refused.
@@ -307,8 +319,8 @@ impl Planner<'_> {
     ///
     /// # Errors
     /// As [`Planner::schedule`].
-    pub fn alternatives(&self, chain: &Chain, input: Shape, layout: Layout) -> Result<Vec<Schedule>> {
-        self.alternatives_without(&Refused::default(), chain, input, layout)
+    pub fn alternatives(&self, chain: &Chain, input: impl Into<Shape>, layout: Layout) -> Result<Vec<Schedule>> {
+        self.alternatives_without(&Refused::default(), chain, input.into(), layout)
     }
 
     /// The same without shaders that the driver refused.

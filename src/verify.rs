@@ -136,7 +136,8 @@ impl Report {
 impl Data {
     /// Random values: inputs in [-1, 1), weights scaled so that activations keep their size, biases in
     /// [-0.1, 0.1). Drawn from `name`, so the same everywhere.
-    pub fn random(name: &str, chain: &Chain, input: Shape) -> Result<Self> {
+    pub fn random(name: &str, chain: &Chain, input: impl Into<Shape>) -> Result<Self> {
+        let input = input.into();
         let convs: Vec<_> = chain.convolutions().map(|(_, conv)| conv).collect();
         Self::draw(chain, input, |tensor, index, len| match tensor {
             "w" => {
@@ -173,7 +174,8 @@ impl Data {
     }
 
     /// The oracle's answer.
-    pub fn answer(&self, chain: &Chain, input: Shape) -> Result<Answer> {
+    pub fn answer(&self, chain: &Chain, input: impl Into<Shape>) -> Result<Answer> {
+        let input = input.into();
         oracle::run(chain, &self.input, input, &self.weights(), self.residual.as_deref())
     }
 }
@@ -193,7 +195,8 @@ impl Oracle {
     ///
     /// # Errors
     /// What [`Chain::shapes`] says.
-    pub fn of_chain(name: &str, chain: Chain, input: Shape, layout: Layout, most: u64) -> Result<Self> {
+    pub fn of_chain(name: &str, chain: Chain, input: impl Into<Shape>, layout: Layout, most: u64) -> Result<Self> {
+        let input = input.into();
         let exact = if chain.convolutions().any(|(_, conv)| rounds(conv.activation)) {
             None
         } else {

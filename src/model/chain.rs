@@ -34,7 +34,8 @@ impl Link {
     ///
     /// # Errors
     /// What [`Conv2d::output_shape`] says; of a pool [`Error::EmptyInput`] and [`Error::TooLarge`].
-    pub fn output_shape(&self, input: Shape) -> Result<Shape> {
+    pub fn output_shape(&self, input: impl Into<Shape>) -> Result<Shape> {
+        let input = input.into();
         match self {
             Self::Conv(conv) => conv.output_shape(input),
             Self::GlobalAveragePool if input.channels == 0 || input.pixels() == 0 => {
@@ -65,7 +66,7 @@ impl From<Conv2d> for Link {
 /// // ResNet's basic block: the input is added before the second activation.
 /// let conv = Conv2d::new(64, 64, 3).padding(1).activation(Activation::Relu);
 /// let block = Chain::new([conv.clone(), conv]).edge(0, 1, Residual::BeforeActivation)?;
-/// assert_eq!(block.shapes([1, 64, 56, 56].into())?, [[1, 64, 56, 56].into(); 3]);
+/// assert_eq!(block.shapes([1, 64, 56, 56])?, [[1, 64, 56, 56].into(); 3]);
 /// # Ok::<(), gpuconv::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -179,7 +180,8 @@ impl Chain {
     /// # Errors
     /// [`Error::Chain`] for a chain without links or with two residuals from outside; what
     /// [`Link::output_shape`] says of each link; [`Error::ShapeMismatch`] for an edge.
-    pub fn shapes(&self, input: Shape) -> Result<Vec<Shape>> {
+    pub fn shapes(&self, input: impl Into<Shape>) -> Result<Vec<Shape>> {
+        let input = input.into();
         if self.links.is_empty() {
             return Err(Error::Chain("it has no links".into()));
         }
@@ -222,7 +224,7 @@ impl From<Conv2d> for Chain {
 /// let mut separable = Separable::new(32, 64, 3).padding(1).activation(Activation::Relu6);
 /// // The halves are convolutions like any other; here the second one stays linear.
 /// separable.pointwise.activation = Activation::None;
-/// assert_eq!(Chain::from(separable).shapes([1, 32, 28, 28].into())?[2], [1, 64, 28, 28].into());
+/// assert_eq!(Chain::from(separable).shapes([1, 32, 28, 28])?[2], [1, 64, 28, 28].into());
 /// # Ok::<(), gpuconv::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]

@@ -56,7 +56,7 @@ pub enum Residual {
 /// ```
 /// use gpuconv::{Activation, Conv2d};
 /// let conv = Conv2d::new(3, 32, 3).stride(2).padding(1).activation(Activation::Relu6);
-/// assert_eq!(conv.output_shape([1, 3, 224, 224].into())?, [1, 32, 112, 112].into());
+/// assert_eq!(conv.output_shape([1, 3, 224, 224])?, [1, 32, 112, 112].into());
 /// # Ok::<(), gpuconv::Error>(())
 /// ```
 #[non_exhaustive]
@@ -280,7 +280,8 @@ impl Conv2d {
     /// # Errors
     /// Those of [`Conv2d::validate`]; [`Error::Channels`], [`Error::EmptyInput`],
     /// [`Error::KernelTooLarge`] where PyTorch refuses as well; [`Error::TooLarge`].
-    pub fn output_shape(&self, input: Shape) -> Result<Shape> {
+    pub fn output_shape(&self, input: impl Into<Shape>) -> Result<Shape> {
+        let input = input.into();
         self.validate()?;
         if input.channels != self.in_channels {
             return Err(Error::Channels { link: 0, expected: self.in_channels, actual: input.channels });

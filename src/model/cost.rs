@@ -67,7 +67,7 @@ pub fn params(conv: &Conv2d) -> u64 {
 ///
 /// ```
 /// use gpuconv::{Chain, Conv2d, Separable, cost};
-/// let input = [1, 512, 128, 128].into();
+/// let input = [1, 512, 128, 128];
 /// let separable = Separable::new(512, 1024, 3).stride(2).padding(1);
 /// let standard = cost::chain(&Chain::from(separable.standard()), input)?;
 /// let separable = cost::chain(&Chain::from(separable), input)?;
@@ -78,7 +78,8 @@ pub fn params(conv: &Conv2d) -> u64 {
 ///
 /// # Errors
 /// What [`Chain::shapes`] says.
-pub fn chain(chain: &Chain, input: Shape) -> Result<ChainCost> {
+pub fn chain(chain: &Chain, input: impl Into<Shape>) -> Result<ChainCost> {
+    let input = input.into();
     let shapes = chain.shapes(input)?;
     let mut total = ChainCost { links: Vec::new(), params: 0, mult_adds: 0, bytes_unfused: 0, bytes_fused: 0 };
     let last = chain.links().len() - 1;

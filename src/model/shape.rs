@@ -93,7 +93,8 @@ impl fmt::Display for Layout {
 }
 
 /// Reorders the elements of a tensor from NCHW into `layout`.
-pub fn from_nchw(data: &[f32], shape: Shape, layout: Layout) -> Vec<f32> {
+pub fn from_nchw(data: &[f32], shape: impl Into<Shape>, layout: Layout) -> Vec<f32> {
+    let shape = shape.into();
     match layout {
         Layout::Nchw => data.to_vec(),
         Layout::Nhwc => transpose(data, shape.channels as usize, shape.pixels() as usize),
@@ -101,7 +102,8 @@ pub fn from_nchw(data: &[f32], shape: Shape, layout: Layout) -> Vec<f32> {
 }
 
 /// Reorders the elements of a tensor from `layout` into NCHW.
-pub fn to_nchw(data: &[f32], shape: Shape, layout: Layout) -> Vec<f32> {
+pub fn to_nchw(data: &[f32], shape: impl Into<Shape>, layout: Layout) -> Vec<f32> {
+    let shape = shape.into();
     match layout {
         Layout::Nchw => data.to_vec(),
         Layout::Nhwc => transpose(data, shape.pixels() as usize, shape.channels as usize),

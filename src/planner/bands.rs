@@ -11,7 +11,8 @@ use crate::model::shape::Shape;
 /// # Errors
 /// What [`Chain::shapes`] says; [`Error::TooLarge`] if not even one image fits, or not as many as it takes for bands to
 /// start where they may.
-pub fn images_at_once(chain: &Chain, input: Shape, caps: &Caps) -> Result<u32> {
+pub fn images_at_once(chain: &Chain, input: impl Into<Shape>, caps: &Caps) -> Result<u32> {
+    let input = input.into();
     let shapes = chain.shapes(input)?;
     let limit = largest_binding(caps);
     if shapes.iter().all(|shape| shape.bytes() <= limit) {
@@ -70,7 +71,7 @@ mod tests {
     }
 
     fn at_once(conv: Conv2d, input: [u32; 4], limit: u64) -> Result<u32> {
-        images_at_once(&conv.into(), input.into(), &caps(limit))
+        images_at_once(&conv.into(), input, &caps(limit))
     }
 
     #[test]
@@ -98,7 +99,7 @@ mod tests {
     fn tensors_inside_count_as_far_as_one_image() {
         let chain = Chain::from(Conv2d::pointwise(1, 16)).then(Conv2d::pointwise(16, 1));
         // 256, 4096 and 256 bytes an image.
-        let at_once = |limit| images_at_once(&chain, [8, 1, 8, 8].into(), &caps(limit));
+        let at_once = |limit| images_at_once(&chain, [8, 1, 8, 8], &caps(limit));
         assert_eq!([at_once(4096 * 8), at_once(4096 * 8 - 1), at_once(4096), at_once(1000)], [8, 7, 1, 1].map(Ok));
     }
 }

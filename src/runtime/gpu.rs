@@ -191,18 +191,24 @@ impl GpuConv {
     ///
     /// # Errors
     /// As [`Planner::schedule`].
-    pub fn schedule(&self, chain: &Chain, input: Shape, layout: Layout, choice: &Choice) -> Result<Schedule> {
+    pub fn schedule(
+        &self,
+        chain: &Chain,
+        input: impl Into<Shape>,
+        layout: Layout,
+        choice: &Choice,
+    ) -> Result<Schedule> {
         let (profile, refused) = (self.profile(), self.shared.refused());
-        Planner { caps: self.caps(), profile: &profile }.schedule_without(&refused, chain, input, layout, choice)
+        Planner { caps: self.caps(), profile: &profile }.schedule_without(&refused, chain, input.into(), layout, choice)
     }
 
     /// Every schedule worth comparing here.
     ///
     /// # Errors
     /// As [`Planner::schedule`].
-    pub fn alternatives(&self, chain: &Chain, input: Shape, layout: Layout) -> Result<Vec<Schedule>> {
+    pub fn alternatives(&self, chain: &Chain, input: impl Into<Shape>, layout: Layout) -> Result<Vec<Schedule>> {
         let (profile, refused) = (self.profile(), self.shared.refused());
-        Planner { caps: self.caps(), profile: &profile }.alternatives_without(&refused, chain, input, layout)
+        Planner { caps: self.caps(), profile: &profile }.alternatives_without(&refused, chain, input.into(), layout)
     }
 
     /// Waits until all submitted work is done.

@@ -27,18 +27,18 @@ impl GpuConv {
     /// use gpuconv::{Chain, Conv2d, GpuConv, Layout};
     /// let gpu = GpuConv::new()?;
     /// let conv = Conv2d::new(3, 8, 3).padding(1);
-    /// gpu.warm_up(&[(Chain::from(conv), [1, 3, 16, 16].into(), Layout::Nchw)])?;
+    /// gpu.warm_up(&[(Chain::from(conv), [1, 3, 16, 16], Layout::Nchw)])?;
     /// // A layer of this chain on such an input starts at once.
     /// # Ok::<(), gpuconv::Error>(())
     /// ```
     ///
     /// # Errors
     /// What [`GpuConv::schedule`] and the device say; of several errors the first that is noticed.
-    pub fn warm_up(&self, chains: &[(Chain, Shape, Layout)]) -> Result<()> {
+    pub fn warm_up<S: Into<Shape> + Copy>(&self, chains: &[(Chain, S, Layout)]) -> Result<()> {
         self.compile_ahead(|| {
             let mut schedules = Vec::new();
             for (chain, input, layout) in chains {
-                for band in planner::band_inputs(chain, *input, self.caps())? {
+                for band in planner::band_inputs(chain, (*input).into(), self.caps())? {
                     schedules.push(self.schedule(chain, band, *layout, &Choice::Auto)?);
                 }
             }
@@ -96,10 +96,10 @@ impl GpuConv {
     ///
     /// # Errors
     /// As [`GpuConv::warm_up`].
-    pub fn warm_up_async(
+    pub fn warm_up_async<S: Into<Shape> + Copy + Send + 'static>(
         &self,
-        chains: Vec<(Chain, Shape, Layout)>,
-    ) -> impl Future<Output = Result<()>> + Send + use<> {
+        chains: Vec<(Chain, S, Layout)>,
+    ) -> impl Future<Output = Result<()>> + Send + use<S> {
         let (sender, receiver) = futures_intrusive::channel::shared::oneshot_channel();
         let gpu = self.clone();
         let thread = std::thread::Builder::new().name("gpuconv warm-up".into()).spawn(move || {

@@ -52,14 +52,14 @@ impl GpuConv {
     /// let gpu = GpuConv::new()?;
     /// let chain = Chain::from(Conv2d::pointwise(8, 8));
     /// let second = std::time::Duration::from_secs(1);
-    /// let report = gpu.tune(&chain, [1, 8, 8, 8].into(), Layout::Nchw, &Options::within(second))?;
+    /// let report = gpu.tune(&chain, [1, 8, 8, 8], Layout::Nchw, &Options::within(second))?;
     /// println!("{} recipes were looked at", report.runs[0].candidates.len());
     /// # Ok::<(), gpuconv::Error>(())
     /// ```
     ///
     /// # Errors
     /// As [`tune`].
-    pub fn tune(&self, chain: &Chain, input: Shape, layout: Layout, options: &Options) -> Result<Report> {
+    pub fn tune(&self, chain: &Chain, input: impl Into<Shape>, layout: Layout, options: &Options) -> Result<Report> {
         let report = tune(self, chain, input, layout, options, &mut |_| {})?;
         let mut profile = (*self.profile()).clone();
         profile.merge(report.profile.clone());
@@ -186,11 +186,12 @@ impl Piece {
 pub fn tune(
     gpu: &GpuConv,
     chain: &Chain,
-    input: Shape,
+    input: impl Into<Shape>,
     layout: Layout,
     options: &Options,
     watch: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Report> {
+    let input = input.into();
     let deadline = Instant::now() + options.time;
     let pieces = pieces(gpu, chain, input, layout)?;
     let total = pieces.iter().map(|piece| piece.candidates.len()).sum();
@@ -269,7 +270,13 @@ pub unsafe fn tune_candidates(
 ///
 /// # Errors
 /// What the device says.
-pub fn measure(gpu: &GpuConv, chain: &Chain, input: Shape, layout: Layout, schedule: &Schedule) -> Result<Vec<f64>> {
+pub fn measure(
+    gpu: &GpuConv,
+    chain: &Chain,
+    input: impl Into<Shape>,
+    layout: Layout,
+    schedule: &Schedule,
+) -> Result<Vec<f64>> {
     let (shapes, timer) = (chain.shapes(input)?, Timer::new(gpu)?);
     let batch = BATCH[usize::from(!timer.has_clock())];
     let seconds = schedule.steps.iter().map(|step| {

@@ -46,7 +46,7 @@ fn layer(gpu: &GpuConv) -> Layer {
 fn expected() -> Vec<f32> {
     let weight = weight();
     let weights = [Weights { weight: &weight, bias: None }];
-    let answer = oracle::run(&(&conv()).into(), &input(), SHAPE.into(), &weights, None).unwrap();
+    let answer = oracle::run(&(&conv()).into(), &input(), SHAPE, &weights, None).unwrap();
     answer.values.iter().map(|&value| value as f32).collect()
 }
 
@@ -69,7 +69,7 @@ fn assert_lost(gpu: &GpuConv, layer: &Layer, x: &Tensor, y: &Tensor) {
     assert!(is_lost(pollster::block_on(gpu.download_async(x))));
     assert!(is_lost(gpu.wait()));
     assert!(is_lost(gpu.conv2d(&conv(), Weights { weight: &weight(), bias: None })));
-    assert!(is_lost(gpu.warm_up(&[((&conv()).into(), SHAPE.into(), Layout::Nchw)])));
+    assert!(is_lost(gpu.warm_up(&[((&conv()).into(), SHAPE, Layout::Nchw)])));
     assert!(is_lost(layer.forward(x)));
     assert!(is_lost(layer.bind(x, y)));
     let mut encoder = new_encoder(gpu);
@@ -279,10 +279,10 @@ fn a_refused_shader_gives_way_to_the_next() {
 
     let named = Choice::Named("pointwise_subgroup".into());
     let chain = (&conv()).into();
-    assert!(gpu.schedule(&chain, SHAPE.into(), Layout::Nchw, &named).is_ok());
+    assert!(gpu.schedule(&chain, SHAPE, Layout::Nchw, &named).is_ok());
     assert_works(&gpu);
     // It is refused by its name from then on, with the reason, and warming up knows of it.
-    let refused = gpu.schedule(&chain, SHAPE.into(), Layout::Nchw, &named);
+    let refused = gpu.schedule(&chain, SHAPE, Layout::Nchw, &named);
     match refused {
         Err(Error::NoKernel { rejected, .. }) => {
             let why =
@@ -293,14 +293,14 @@ fn a_refused_shader_gives_way_to_the_next() {
     }
     // A recipe of it is no unknown name either, and no schedule to compare has it.
     let recipe = Choice::Named("pointwise_subgroup/32x4".into());
-    match gpu.schedule(&chain, SHAPE.into(), Layout::Nchw, &recipe) {
+    match gpu.schedule(&chain, SHAPE, Layout::Nchw, &recipe) {
         Err(Error::NoKernel { rejected, .. }) => assert_eq!(rejected[0].1, Unsupported::Refused),
         other => panic!("{other:?}"),
     }
-    let alternatives = gpu.alternatives(&chain, SHAPE.into(), Layout::Nchw).unwrap();
+    let alternatives = gpu.alternatives(&chain, SHAPE, Layout::Nchw).unwrap();
     assert!(alternatives.iter().all(|schedule| !schedule.name().contains("subgroup")));
     let fresh = plain.with_caps(|caps| Caps { subgroup: Some([8, 8]), is_cpu: true, ..caps });
-    fresh.warm_up(&[(chain, SHAPE.into(), Layout::Nchw)]).unwrap();
+    fresh.warm_up(&[(chain, SHAPE, Layout::Nchw)]).unwrap();
     assert_works(&fresh);
 }
 

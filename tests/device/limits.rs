@@ -244,7 +244,7 @@ fn indices_are_counted_up_to_their_limit() {
             let mut more = input;
             more[if input[0] == 1 { 3 } else { 0 }] += 1;
             let needed = Shape::from(more).len();
-            let refused = planner::schedule(&chain, more.into(), layout, &gpus[0], &Choice::Auto).err();
+            let refused = planner::schedule(&chain, more, layout, &gpus[0], &Choice::Auto).err();
             let limit = u64::from(most);
             assert!(
                 matches!(&refused, Some(Error::TooLarge { needed: n, limit: l, .. }) if *l == limit && *n >= needed.min(limit + 1)),

@@ -53,8 +53,7 @@ fn a_schedule_has_no_text_of_shaders_and_is_made_without() {
     let network = nets::mobilenet_v2(1.0, 1000).unwrap();
     let gpu = Caps { max_invocations: 1024, max_workgroup_memory: 32768, subgroup: Some([32, 64]), ..Caps::webgpu() };
     for caps in [Caps::webgpu(), gpu] {
-        let plan =
-            || planner::schedule(&network.chain, [1, 3, 224, 224].into(), Layout::Nchw, &caps, &Choice::Auto).unwrap();
+        let plan = || planner::schedule(&network.chain, [1, 3, 224, 224], Layout::Nchw, &caps, &Choice::Auto).unwrap();
         let (schedule, made, kept) = host_bytes(plan);
         let candidates = schedule.considered.iter().flat_map(|considered| considered.answer.iter().flatten()).count();
         println!("{candidates} candidates: {kept} bytes, for which {made} were allocated");

@@ -73,7 +73,7 @@ impl Reference {
     }
 
     fn upload(&self, batch: u32, layout: Layout) -> Tensor {
-        let shape = [batch, 3, self.size, self.size].into();
+        let shape = [batch, 3, self.size, self.size];
         let images = &self.images[..(batch * 3 * self.size * self.size) as usize];
         self.gpu().upload_as(&shape::from_nchw(images, shape, layout), shape, layout).unwrap()
     }

@@ -58,9 +58,9 @@ fn a_chain_goes_through_a_pool() {
 fn no_run_spans_a_pool_and_names_of_other_kernels_pass_it_by() {
     let plan = |chain: &Chain, name: &str| {
         let choice = Choice::Named(name.into());
-        planner::schedule(chain, [1, 3, 8, 8].into(), Layout::Nchw, &Caps::webgpu(), &choice)
+        planner::schedule(chain, [1, 3, 8, 8], Layout::Nchw, &Caps::webgpu(), &choice)
     };
-    let auto = planner::schedule(&head(), [1, 3, 8, 8].into(), Layout::Nchw, &Caps::webgpu(), &Choice::Auto).unwrap();
+    let auto = planner::schedule(&head(), [1, 3, 8, 8], Layout::Nchw, &Caps::webgpu(), &Choice::Auto).unwrap();
     assert!(auto.considered.iter().all(|run| run.links == 1), "a run spans the pool");
     assert_eq!(plan(&head(), &auto.name()).unwrap().name(), auto.name());
 
@@ -77,6 +77,6 @@ fn a_pool_takes_no_residual_and_no_empty_image() {
     let edge = head().edge(1, 1, Residual::AfterActivation);
     assert!(matches!(edge, Err(Error::Chain(_))), "{edge:?}");
     let pool = Chain::new([Link::GlobalAveragePool]);
-    assert_eq!(pool.shapes([2, 5, 0, 3].into()), Err(Error::EmptyInput { shape: [2, 5, 0, 3].into() }));
-    assert_eq!(pool.shapes([0, 5, 4, 3].into()).unwrap()[1], [0, 5, 1, 1].into());
+    assert_eq!(pool.shapes([2, 5, 0, 3]), Err(Error::EmptyInput { shape: [2, 5, 0, 3].into() }));
+    assert_eq!(pool.shapes([0, 5, 4, 3]).unwrap()[1], [0, 5, 1, 1].into());
 }

@@ -65,7 +65,7 @@ fn a_chain_is_tuned_run_by_run_and_planned_by_what_was_found() {
     let block = Chain::inverted_residual(8, 8, 1, 1);
     let two = Chain::new([block.links(), block.links()].concat());
     let two = two.edge(0, 1, Residual::AfterActivation).unwrap().edge(2, 3, Residual::AfterActivation).unwrap();
-    let report = gpu.tune(&two, [1, 8, 9, 9].into(), Layout::Nchw, &quickly()).unwrap();
+    let report = gpu.tune(&two, [1, 8, 9, 9], Layout::Nchw, &quickly()).unwrap();
     let names: Vec<_> = report.runs.iter().map(|run| run.name.as_str()).collect();
     // Each kind of run once, though the chain has two of most.
     assert!(names.contains(&"depthwise 1x8x9x9 k3 p1 relu6"), "{names:?}");
@@ -83,7 +83,7 @@ fn a_chain_is_tuned_run_by_run_and_planned_by_what_was_found() {
         assert!(run.candidates.iter().all(|tried| known(&tried.outcome)), "{run:?}");
     }
     assert_eq!(*gpu.profile(), report.profile);
-    let schedule = gpu.schedule(&two, [1, 8, 9, 9].into(), Layout::Nchw, &Choice::Auto).unwrap();
+    let schedule = gpu.schedule(&two, [1, 8, 9, 9], Layout::Nchw, &Choice::Auto).unwrap();
     for step in &schedule.steps {
         let candidates = schedule.considered.iter().flat_map(|answer| answer.answer.iter().flatten());
         let taken = candidates.filter(|candidate| candidate.recipe.name == step.recipe.name);

@@ -175,7 +175,7 @@ fn a_tensor_that_an_edge_needs_is_not_fused_away() {
         [depthwise, Conv2d::pointwise(64, 64), Conv2d::pointwise(64, 64)]
     };
     let fusions = |chain: &Chain| {
-        let considered = planner::schedule(chain, [1, 64, 56, 56].into(), Layout::Nchw, &gpu(), &Choice::Auto);
+        let considered = planner::schedule(chain, [1, 64, 56, 56], Layout::Nchw, &gpu(), &Choice::Auto);
         let considered = considered.unwrap().considered;
         considered.iter().any(|one| one.first == 0 && one.links == 2 && one.answer.is_ok())
     };
@@ -186,7 +186,7 @@ fn a_tensor_that_an_edge_needs_is_not_fused_away() {
     // Tensor 0, the input, is there in any case.
     assert!(fusions(&Chain::new(links()).edge(0, 2, Residual::AfterActivation).unwrap()));
 
-    let named = planner::schedule(&needed, [1, 64, 56, 56].into(), Layout::Nchw, &gpu(), &named("separable+pointwise"));
+    let named = planner::schedule(&needed, [1, 64, 56, 56], Layout::Nchw, &gpu(), &named("separable+pointwise"));
     assert!(matches!(named, Err(Error::NoKernel { .. })), "{named:?}");
 }
 
@@ -240,7 +240,7 @@ fn fusion_is_forced_and_forbidden() {
     for (device, caps) in devices() {
         let steps = |fusion| {
             let choice = Choice::Fusion(fusion);
-            let schedule = planner::schedule(&chain, [1, 64, 14, 14].into(), Layout::Nchw, &caps, &choice).unwrap();
+            let schedule = planner::schedule(&chain, [1, 64, 14, 14], Layout::Nchw, &caps, &choice).unwrap();
             let taken: Vec<_> = schedule.steps.iter().map(|step| step.links).collect();
             (taken, schedule.name())
         };
@@ -248,7 +248,7 @@ fn fusion_is_forced_and_forbidden() {
         // The kernel that takes all three is for GPUs.
         let fewest = if caps.is_cpu { &[1, 2][..] } else { &[3] };
         assert_eq!(steps(Fusion::Always).0, fewest, "{device}");
-        let auto = planner::schedule(&chain, [1, 64, 14, 14].into(), Layout::Nchw, &caps, &Choice::Auto).unwrap();
+        let auto = planner::schedule(&chain, [1, 64, 14, 14], Layout::Nchw, &caps, &Choice::Auto).unwrap();
         assert_eq!(steps(Fusion::Auto).1, auto.name(), "{device}");
     }
 }
@@ -329,8 +329,7 @@ fn a_reason_says_what_it_was() {
         true => Conv2d::depthwise(conv.in_channels, 7).stride(2).padding(9).dilation(3).activation(conv.activation),
         false => conv.clone(),
     }));
-    let refused =
-        planner::schedule(&dilated, [1, 64, 56, 56].into(), Layout::Nchw, &gpu(), &named("inverted_residual"));
+    let refused = planner::schedule(&dilated, [1, 64, 56, 56], Layout::Nchw, &gpu(), &named("inverted_residual"));
     let error = refused.unwrap_err().to_string();
     assert!(error.contains("bytes of workgroup memory, the limit is 16384"), "{error}");
 }
@@ -427,7 +426,7 @@ fn a_buffer_that_cannot_be_bound_is_refused() {
 #[test]
 fn a_shape_that_does_not_fit_is_refused_before_any_kernel_is_asked() {
     let chain = Chain::from(Conv2d::new(8, 8, 5));
-    let of = |shape: [u32; 4]| planner::schedule(&chain, shape.into(), Layout::Nchw, &gpu(), &Choice::Auto).err();
+    let of = |shape: [u32; 4]| planner::schedule(&chain, shape, Layout::Nchw, &gpu(), &Choice::Auto).err();
     assert!(matches!(of([1, 7, 8, 8]), Some(Error::Channels { link: 0, expected: 8, actual: 7 })));
     assert!(matches!(of([1, 8, 4, 8]), Some(Error::KernelTooLarge { kernel: [5, 5], image: [4, 8] })));
     assert!(matches!(of([1, 8, 0, 8]), Some(Error::EmptyInput { .. })));

@@ -68,7 +68,7 @@ mod tests {
             for (dilation, left, right) in [(1, 0, 0), (1, 1, 1), (2, 0, 3), (1, 4, 1), (2, 3, 2)] {
                 let conv = Conv2d::depthwise(1, [1, kernel]).stride([1, stride]).dilation([1, dilation]);
                 let conv = conv.padding([0, left, 0, right]);
-                let Ok(output) = conv.output_shape([1, 1, 1, width].into()) else { continue };
+                let Ok(output) = conv.output_shape([1, 1, 1, width]) else { continue };
                 let padded = output.width.next_multiple_of(block);
                 let columns = Lines::columns(&conv, block, padded - output.width);
                 for column in columns.all.difference(&columns.padded) {
