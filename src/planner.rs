@@ -74,6 +74,7 @@ impl Choice {
 }
 
 /// Whether several links are computed in one go.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Fusion {
     /// Where that is cheaper.

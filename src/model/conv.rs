@@ -39,6 +39,7 @@ impl Activation {
 }
 
 /// Where the residual is added.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Residual {
     /// Before the activation, as ResNet does.

@@ -22,6 +22,7 @@ pub struct Shape {
 }
 
 /// How a tensor lies in memory.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Layout {
     /// Batch, channels, height, width: PyTorch's default.
