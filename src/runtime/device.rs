@@ -23,6 +23,8 @@ pub struct Device {
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
     pub caps: Caps,
+    /// Whether its shaders are compiled with wgpu's run-time checks.
+    pub is_checked: bool,
     /// What its tensors know it by.
     pub identity: Identity,
     /// What was measured on it; plans made from now on go by it.
@@ -62,6 +64,7 @@ impl Device {
             device,
             queue,
             caps,
+            is_checked: std::env::var_os("GPUCONV_CHECKED").is_some_and(|value| value == "1"),
             identity,
             profile: Mutex::default(),
             cache: PipelineCache::default(),
@@ -323,12 +326,12 @@ impl Device {
         Pipeline { pipeline, layout }
     }
 
-    /// A shader of ours, compiled without wgpu's run-time checks, which cost up to half of a kernel's speed.
-    /// `GPUCONV_CHECKED=1` in the environment brings them back.
+    /// A shader of ours, compiled without wgpu's run-time checks, which cost up to half of a kernel's speed, unless the
+    /// device is a checked one.
     fn shader(&self, name: &str, wgsl: &str) -> wgpu::ShaderModule {
         let source = wgpu::ShaderSource::Wgsl(wgsl.into());
         let descriptor = wgpu::ShaderModuleDescriptor { label: Some(name), source };
-        if std::env::var_os("GPUCONV_CHECKED").is_some_and(|value| value == "1") {
+        if self.is_checked {
             return self.device.create_shader_module(descriptor);
         }
         // SAFETY: The text is this crate's own, and so are the parameters and the grid that it runs with: callers choose
@@ -405,6 +408,56 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What a shader reads at index 5 of an array of two.
+    fn read_past_the_end(device: &Device) -> f32 {
+        const WGSL: &str = "
+            @group(0) @binding(0) var<storage, read_write> y: array<f32>;
+            @compute @workgroup_size(1) fn main() {
+                var two = array<f32, 2>(1.0, 2.0);
+                let five = u32(y[0]);
+                y[1] = two[five];
+            }";
+        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
+        let y = device.buffer_with("y", bytemuck::bytes_of(&[5.0f32, 0.0]), usage).unwrap();
+        let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
+        let read = device.buffer("read", 8, usage).unwrap();
+        let pipeline = device.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: None,
+            layout: None,
+            module: &device.shader("past the end", WGSL),
+            entry_point: None,
+            compilation_options: Default::default(),
+            cache: None,
+        });
+        let group = device.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: None,
+            layout: &pipeline.get_bind_group_layout(0),
+            entries: &[wgpu::BindGroupEntry { binding: 0, resource: y.as_entire_binding() }],
+        });
+        let mut encoder = device.device.create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        pass.set_pipeline(&pipeline);
+        pass.set_bind_group(0, &group, &[]);
+        pass.dispatch_workgroups(1, 1, 1);
+        drop(pass);
+        encoder.copy_buffer_to_buffer(&y, 0, &read, 0, 8);
+        device.queue.submit([encoder.finish()]);
+        read.map_async(wgpu::MapMode::Read, .., |_| {});
+        device.wait().unwrap();
+        let values: [f32; 2] = *bytemuck::from_bytes(&read.get_mapped_range(..).unwrap());
+        values[1]
+    }
+
+    #[test]
+    fn a_checked_devices_shaders_read_nothing_past_an_end() {
+        let gpu = crate::GpuConv::new().unwrap();
+        let checked = gpu.checked();
+        // wgpu's check takes the last element.
+        assert_eq!(read_past_the_end(checked.shared()), 2.0);
+        let again = checked.with_caps(|caps| caps);
+        assert_eq!(read_past_the_end(again.shared()), 2.0);
+    }
 
     #[test]
     fn each_error_of_a_scope_has_its_own() {

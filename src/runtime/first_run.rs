@@ -64,7 +64,9 @@ fn twin(gpu: &GpuConv) -> Option<GpuConv> {
     let info = device.adapter_info();
     let adapters = pollster::block_on(GpuConv::adapters());
     let adapter = adapters.into_iter().find(|adapter| adapter.get_info() == info)?;
-    pollster::block_on(GpuConv::from_adapter_with(&adapter, device.features(), device.limits())).ok()
+    let twin = pollster::block_on(GpuConv::from_adapter_with(&adapter, device.features(), device.limits())).ok()?;
+    // It compiles the same shaders.
+    Some(if gpu.shared().is_checked { twin.checked() } else { twin })
 }
 
 /// Runs a workgroup of a pass that finds no work.

@@ -106,13 +106,40 @@ impl GpuConv {
         Self { shared: Arc::new(Device::new(device, queue)) }
     }
 
+    /// The same device, whose shaders are compiled with wgpu's run-time checks from now on: no index is out of bounds, no
+    /// loop is endless. The library's own shaders need none, and are up to twice as fast without. So it is for the search
+    /// of a fault: a program that behaves otherwise with the checks has found one. `GPUCONV_CHECKED=1` in the environment
+    /// does the same to every device.
+    ///
+    /// It shares the device and what was measured on it with `self`, but no caches; tensors belong to both.
+    ///
+    /// ```
+    /// use gpuconv::{Conv2d, GpuConv, Weights};
+    /// let gpu = GpuConv::new()?.checked();
+    /// let layer = gpu.pointwise(&Conv2d::pointwise(1, 1), Weights::new(&[2.0], &[1.0]))?;
+    /// let y = layer.forward(&gpu.upload(&[3.0], [1, 1, 1, 1])?)?;
+    /// assert_eq!(gpu.download(&y)?, [7.0]);
+    /// # Ok::<(), gpuconv::Error>(())
+    /// ```
+    pub fn checked(&self) -> Self {
+        let checked = self.with(|device| device.is_checked = true);
+        checked.set_profile((*self.profile()).clone());
+        checked
+    }
+
     /// The same device, planned for as if it had other caps: to run on a software device what a GPU would be given.
     /// What the device lacks shows when a layer is used.
     #[doc(hidden)]
     pub fn with_caps(&self, change: impl FnOnce(Caps) -> Caps) -> Self {
-        let Device { device, queue, .. } = self.shared();
+        self.with(|device| device.caps = change(device.caps.clone()))
+    }
+
+    /// The same device with caches of its own, and some of what is known of it changed.
+    fn with(&self, change: impl FnOnce(&mut Device)) -> Self {
+        let Device { device, queue, caps, is_checked, .. } = self.shared();
         let mut shared = Device::new(device.clone(), queue.clone());
-        shared.caps = change(shared.caps);
+        (shared.caps, shared.is_checked) = (caps.clone(), *is_checked);
+        change(&mut shared);
         Self { shared: Arc::new(shared) }
     }
 
