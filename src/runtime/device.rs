@@ -409,14 +409,17 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    /// What a shader reads at index 5 of an array of two.
+    /// What a shader reads at index 5 of an array of two, which has an array of nines behind it.
     fn read_past_the_end(device: &Device) -> f32 {
         const WGSL: &str = "
             @group(0) @binding(0) var<storage, read_write> y: array<f32>;
+            struct Arrays { two: array<f32, 2>, nines: array<f32, 6> }
+            var<workgroup> arrays: Arrays;
             @compute @workgroup_size(1) fn main() {
-                var two = array<f32, 2>(1.0, 2.0);
+                arrays.two = array<f32, 2>(1.0, 2.0);
+                arrays.nines = array<f32, 6>(9.0, 9.0, 9.0, 9.0, 9.0, 9.0);
                 let five = u32(y[0]);
-                y[1] = two[five];
+                y[1] = arrays.two[five];
             }";
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
         let y = device.buffer_with("y", bytemuck::bytes_of(&[5.0f32, 0.0]), usage).unwrap();
