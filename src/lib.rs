@@ -104,7 +104,7 @@ pub use model::batch_norm::{BatchNorm, OwnedWeights};
 pub use model::caps::Caps;
 pub use model::chain::{Chain, Link, Separable};
 pub use model::conv::{Activation, Conv2d, Residual};
-pub use model::error::{Error, ParseError, Result};
+pub use model::error::{Cause, Error, ParseError, Result};
 pub use model::shape::{Layout, Shape};
 pub use model::weights::Weights;
 pub use model::{cost, shape};

@@ -128,7 +128,7 @@ impl From<Error> for Failure {
         // What drivers say may have any number of lines; only a problem's caret needs its own.
         let mut message = match &error {
             Error::Parse(error) => error.to_string(),
-            _ => one_line(&error.to_string()),
+            _ => one_line(&in_words(&error)),
         };
         // Before the list of all that there is.
         if let Some(near) = near::suggestion(&error) {
@@ -149,6 +149,12 @@ impl From<Error> for Failure {
             _ => Self::Call(message),
         }
     }
+}
+
+/// An error, and what caused it.
+fn in_words(error: &Error) -> String {
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
+    error.to_string() + &cause.unwrap_or_default()
 }
 
 /// Reads the arguments, runs the command and turns its outcome into an exit code.

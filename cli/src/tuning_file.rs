@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use etcetera::BaseStrategy;
 use gpuconv::Tuning;
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, in_words};
 
 /// Where this user's tuning is by the platform's convention: `gpuconv/tuning.json` in the folder for caches
 /// (`$XDG_CACHE_HOME` or `~/.cache`, `~/Library/Caches`, `%LOCALAPPDATA%`). None if the user has no home.
@@ -19,7 +19,7 @@ pub fn of_user() -> Option<PathBuf> {
 /// Reads a file.
 pub fn load(path: &Path) -> Outcome<Tuning> {
     let bytes = fs::read(path).map_err(|error| failure(path, &error))?;
-    Tuning::from_json(&bytes).map_err(|error| failure(path, &error))
+    Tuning::from_json(&bytes).map_err(|error| failure(path, &in_words(&error)))
 }
 
 /// Adds what a tuning knows to a file, which need not exist; one that is damaged is left as it is. Of writers at the

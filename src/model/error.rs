@@ -1,5 +1,8 @@
 //! What can go wrong, each case with the numbers that were wrong and what would be right.
 
+use std::fmt;
+use std::sync::Arc;
+
 use crate::model::shape::{Layout, Shape};
 use crate::model::unsupported::Unsupported;
 
@@ -7,6 +10,8 @@ use crate::model::unsupported::Unsupported;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Every way in which a call can fail.
+///
+/// What another library said of it is not in the message: it is the [`source`](std::error::Error::source).
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[allow(missing_docs, reason = "the variants say what their fields are")]
@@ -57,8 +62,8 @@ pub enum Error {
     Variance { channel: usize, variance: f32, eps: f64 },
 
     /// Bytes that are not what safetensors writes.
-    #[error("not a safetensors file: {0}")]
-    NotSafetensors(String),
+    #[error("not a safetensors file")]
+    NotSafetensors(#[source] Cause),
 
     /// A file lacks a tensor, by the names of the publisher whose names it has most of: timm or torchvision.
     #[error("the file has no tensor `{name}` ({publisher}'s name), which must be {expected:?}")]
@@ -130,8 +135,8 @@ pub enum Error {
     NoAdapter { wanted: Option<String>, found: Vec<String> },
 
     /// The adapter gives no device.
-    #[error("the adapter gives no device: {0}")]
-    RequestDevice(String),
+    #[error("the adapter gives no device")]
+    RequestDevice(#[source] Cause),
 
     /// The device refused a call as wrong: a bug of this library, or a buffer that could not be made.
     #[error("the device refused a call: {0}")]
@@ -154,12 +159,52 @@ pub enum Error {
     DeviceLost(String),
 
     /// A tuning that is no JSON, or not of the form that it says.
-    #[error("the tuning file is damaged: {0}")]
-    DamagedTuning(String),
+    #[error("the tuning file is damaged")]
+    DamagedTuning(#[source] Cause),
 
     /// A problem's text is wrong.
     #[error(transparent)]
     Parse(#[from] ParseError),
+}
+
+/// Why something failed, as another library or a check of a file's numbers says it.
+#[derive(Clone)]
+pub struct Cause(Arc<dyn std::error::Error + Send + Sync>);
+
+impl Cause {
+    pub(crate) fn new(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(cause.into().into())
+    }
+
+    /// The other library's own error, to be downcast.
+    pub fn get(&self) -> &(dyn std::error::Error + Send + Sync + 'static) {
+        &*self.0
+    }
+}
+
+impl PartialEq for Cause {
+    /// Whether both say the same.
+    fn eq(&self, other: &Self) -> bool {
+        self.to_string() == other.to_string()
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Cause {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
 }
 
 /// A problem line that could not be read, and the word at which it went wrong.
@@ -190,8 +235,33 @@ fn called(name: &Option<String>) -> String {
 
 fn installed(names: &[String]) -> String {
     if names.is_empty() {
-        "install a Vulkan driver (`scripts/headless` brings a software one), or check WGPU_BACKEND".into()
+        "install a Vulkan driver (Mesa's lavapipe is one that needs no GPU), or check WGPU_BACKEND".into()
     } else {
         format!("there are {}", names.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn what_another_library_said_is_the_source_and_not_in_the_message() {
+        let number = "x".parse::<u32>().unwrap_err();
+        let error = Error::DamagedTuning(Cause::new(number.clone()));
+        assert_eq!(error.to_string(), "the tuning file is damaged");
+        assert_eq!(error.source().unwrap().to_string(), number.to_string());
+        let Error::DamagedTuning(cause) = &error else { panic!("{error}") };
+        assert_eq!(cause.get().downcast_ref(), Some(&number));
+        assert_eq!(error, error.clone());
+        assert_ne!(error, Error::DamagedTuning(Cause::new("no numbers")));
+    }
+
+    #[test]
+    fn an_error_names_no_script_of_this_repository() {
+        let message = Error::NoAdapter { wanted: None, found: Vec::new() }.to_string();
+        assert!(message.contains("install a Vulkan driver") && !message.contains("scripts"), "{message}");
     }
 }

@@ -8,7 +8,7 @@ use safetensors::{Dtype, SafeTensors};
 use super::{Names, Network};
 use crate::model::batch_norm::{BatchNorm, OwnedWeights};
 use crate::model::conv::Conv2d;
-use crate::model::error::{Error, Result};
+use crate::model::error::{Cause, Error, Result};
 use crate::model::weights::Weights;
 
 /// PyTorch's, which both publishers keep.
@@ -52,7 +52,7 @@ struct File<'a> {
 
 impl<'a> File<'a> {
     fn read(bytes: &'a [u8], published: [(&'static str, &'a Vec<Names>); 2]) -> Result<Self> {
-        let tensors = SafeTensors::deserialize(bytes).map_err(|error| Error::NotSafetensors(error.to_string()))?;
+        let tensors = SafeTensors::deserialize(bytes).map_err(|error| Error::NotSafetensors(Cause::new(error)))?;
         let unused: BTreeSet<_> = tensors.names().into_iter().map(String::from).collect();
         // By their ends, for what stands before them may be none of the words that are left out.
         let known = |names: &[Names]| {

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use crate::model::caps::Caps;
 use crate::model::chain::{Chain, Separable};
 use crate::model::conv::Conv2d;
-use crate::model::error::{Error, Result};
+use crate::model::error::{Cause, Error, Result};
 use crate::model::shape::{Layout, Shape};
 use crate::model::weights::{Weights, length};
 use crate::planner::profile::Profile;
@@ -93,7 +93,7 @@ impl GpuConv {
             ..Default::default()
         };
         let requested = adapter.request_device(&descriptor).await;
-        let (device, queue) = requested.map_err(|error| Error::RequestDevice(error.to_string()))?;
+        let (device, queue) = requested.map_err(|error| Error::RequestDevice(Cause::new(error)))?;
         let shared = Device::new(device, queue);
         shared.watch();
         Ok(Self { shared: Arc::new(shared) })

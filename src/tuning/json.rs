@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::error::{Error, Result};
+use crate::model::error::{Cause, Error, Result};
 use crate::planner::model::Rates;
 use crate::planner::profile::Profile;
 use crate::runtime::gpu::GpuConv;
@@ -103,7 +103,7 @@ impl Tuning {
         struct Header {
             format: u32,
         }
-        let damaged = |error: serde_json::Error| Error::DamagedTuning(error.to_string());
+        let damaged = |error: serde_json::Error| Error::DamagedTuning(Cause::new(error));
         let Header { format } = serde_json::from_slice(bytes).map_err(damaged)?;
         if format != FORMAT {
             log::warn!("a tuning file of format {format} is ignored; this version reads format {FORMAT}");
@@ -113,10 +113,10 @@ impl Tuning {
         for entry in &tuning.devices {
             let times = || entry.runs.iter().flat_map(|(run, times)| times.iter().map(move |time| (run, time)));
             if let Some((run, (recipe, seconds))) = times().find(|(_, (_, seconds))| !is_time(**seconds)) {
-                return Err(Error::DamagedTuning(format!("{recipe} takes {seconds} seconds for {run}")));
+                return Err(Error::DamagedTuning(Cause::new(format!("{recipe} takes {seconds} seconds for {run}"))));
             }
             if entry.rates.is_some_and(|rates| !rates.are_sound()) {
-                return Err(Error::DamagedTuning(format!("{:?} are no rates", entry.rates)));
+                return Err(Error::DamagedTuning(Cause::new(format!("{:?} are no rates", entry.rates))));
             }
         }
         Ok(tuning)

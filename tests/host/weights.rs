@@ -201,7 +201,9 @@ fn a_tensor_that_does_not_fit_is_named() {
     assert!(matches!(negative, Error::Variance { channel: 0, .. }), "{negative}");
 
     let [(network, _), (v2, publisher), _] = published();
-    assert!(matches!(network.weights(b"PK\x03\x04 no"), Err(Error::NotSafetensors(_))));
+    let error = network.weights(b"PK\x03\x04 no").unwrap_err();
+    assert!(matches!(error, Error::NotSafetensors(_)));
+    assert!(std::error::Error::source(&error).is_some());
     let empty = network.weights(&file(&Tensors::new()));
     assert!(matches!(&empty, Err(Error::MissingTensor { name, .. }) if name == "conv_stem.weight"), "{empty:?}");
     let wider = mobilenet_v1(0.25, 20).unwrap().weights(&read(&network, "timm"));
