@@ -40,11 +40,13 @@ fn every_kernel_for_gpus_agrees_with_the_oracle_on_a_few_cases() {
 
 /// A kernel in a layout.
 type Key = (&'static str, Layout);
+/// A case, what it is sorted by before it: how long its shader is, then how large its input.
+type Ranked = (usize, Reverse<u64>, Problem, Schedule);
 
 /// Each kernel in each layout on a few of the cases that it takes: those with the shortest shaders, which a software
 /// device compiles soonest, and of these the largest.
 fn few(caps: &Caps) -> HashMap<Key, Vec<(Problem, Vec<Schedule>)>> {
-    let mut all: HashMap<Key, Vec<(usize, Reverse<u64>, Problem, Schedule)>> = HashMap::new();
+    let mut all: HashMap<Key, Vec<Ranked>> = HashMap::new();
     for problem in verify::cases() {
         let alternatives = planner::alternatives(&problem.chain(), problem.input, problem.layout, caps).unwrap();
         for schedule in alternatives.into_iter().filter(|schedule| schedule.steps.len() == 1) {
@@ -56,7 +58,7 @@ fn few(caps: &Caps) -> HashMap<Key, Vec<(Problem, Vec<Schedule>)>> {
             cases.push((text, Reverse(problem.input.len()), problem.clone(), schedule));
         }
     }
-    let shortest = |(key, mut cases): (Key, Vec<(usize, Reverse<u64>, Problem, Schedule)>)| {
+    let shortest = |(key, mut cases): (Key, Vec<Ranked>)| {
         cases.sort_by_key(|(text, size, ..)| (*text, *size));
         (key, cases.into_iter().take(FEW).map(|(.., problem, schedule)| (problem, vec![schedule])).collect())
     };
