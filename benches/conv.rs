@@ -43,7 +43,7 @@ const COMPARED: [&str; 5] = [
     "separable 1x128x28x28 -> 128 k3 p1 relu6",
 ];
 
-/// Dispatches of one submission at the most.
+/// The most dispatches of one submission.
 const MOST_AT_ONCE: u64 = 256;
 /// Criterion wants eleven runs at the least. Of a case that takes longer than this, in seconds, there are only
 /// `FEW_RUNS`, and criterion is given their times again.
@@ -248,7 +248,7 @@ impl Bench {
         bound.as_ref().ok_or_else(|| Error::Internal("nothing is bound".into()))
     }
 
-    /// The time of so many runs in a row.
+    /// The time of `count` runs in a row.
     fn time(&self, bound: &BoundLayer, mut runs: u64) -> Result<Duration> {
         let mut total = Duration::ZERO;
         while runs > 0 {

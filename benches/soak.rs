@@ -140,7 +140,7 @@ fn judge(samples: &[Sample]) {
     assert!(!grown.contains(&true), "something has grown");
 }
 
-/// Memory of this process that is in RAM, bytes; zero where nobody says.
+/// Memory of this process that is in RAM, bytes; zero where the system does not say.
 fn resident() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").ok();
     let pages = pages.and_then(|pages| pages.split(' ').nth(1)?.parse::<u64>().ok());

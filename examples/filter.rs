@@ -22,7 +22,7 @@ pub struct Filter {
 
 pub fn filters() -> [Filter; 3] {
     let each = |size: [u32; 2]| Conv2d::depthwise(3, size).bias(false);
-    // Along rows, then columns: 26 multiply-adds a value in place of 169.
+    // Along rows, then columns: 26 multiply-adds a value, not 169.
     let wide = gaussian(6, 2.5).repeat(3);
     let blur = Chain::new([each([1, 13]), each([13, 1])]);
     // What a blur would take away is added: 2 x the picture - its blur.

@@ -22,7 +22,7 @@ use crate::model::error::{Error, Result};
 
 pub use logits::{softmax, top};
 
-/// Above this multiplier nobody has trained a network, and channels would overflow some day.
+/// The largest multiplier: no published network is wider, and channels would overflow some day.
 const WIDEST: f64 = 16.0;
 
 /// A network, and what published weights call its tensors.

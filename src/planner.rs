@@ -54,13 +54,13 @@ pub enum Choice {
 }
 
 impl Choice {
-    /// The same, but no step may need more scratch memory of its own than so many bytes. (Tensors between steps are
-    /// not counted: they are there whatever the recipes.)
+    /// The same, but no step may need more than `workspace` bytes of scratch memory. (Tensors between steps are
+    /// not counted: all recipes need them.)
     pub fn within(self, workspace: u64) -> Self {
         Self::Within(Box::new(self), workspace)
     }
 
-    /// The same with the names of kernels in place of their recipes', of which inputs of another size may have others.
+    /// The same with the names of kernels, not of their recipes: inputs of another size may have others.
     pub(crate) fn of_kernels(&self) -> Self {
         match self {
             Self::Named(names) => {
@@ -180,7 +180,7 @@ impl Schedule {
         self.steps.iter().map(|step| step.seconds).sum()
     }
 
-    /// The schedule that computes a chain, a single run, by a recipe; nobody asks for its time.
+    /// The schedule that computes a chain, a single run, by a recipe, its time unknown.
     pub(crate) fn of_one(chain: &Chain, shapes: &[Shape], recipe: &Recipe, caps: &Caps) -> Self {
         let steps = vec![Step { first: 0, links: chain.links().len(), recipe: recipe.clone(), seconds: 0.0 }];
         let workspace = Workspace::new(chain, shapes, &steps, caps);
@@ -189,8 +189,8 @@ impl Schedule {
 
     /// What the links before each tensor take at the least, and what those after it, seconds: with them anyone can
     /// tell what the whole would take by another recipe for a run.
-    pub fn around(&self) -> [Vec<f64>; 2] {
-        cut::around(&self.considered, self.steps.iter().map(|step| step.links).sum())
+    pub fn best_before_and_after(&self) -> [Vec<f64>; 2] {
+        cut::best_before_and_after(&self.considered, self.steps.iter().map(|step| step.links).sum())
     }
 
     /// The answers, run by run.

@@ -1,4 +1,4 @@
-//! Checks of kernels against the oracle, on whatever device there is: the suite that the tests run in CI, for a
+//! Checks of kernels against the oracle, on any device: the suite that the tests run in CI, for a
 //! user's own GPU.
 
 mod judge;

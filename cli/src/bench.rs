@@ -12,9 +12,9 @@ use gpuconv::{BoundLayer, Choice, GpuConv, Inputs, Layout, Operation, Problem, S
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{Case, Failure, Outcome, Target, Wishes, adapter_name, kernels, print, table};
+use super::{Case, Failure, KernelOptions, Outcome, Target, adapter_name, kernels, print, table};
 
-/// Above so many floating-point operations the oracle takes too long.
+/// The most floating-point operations that the oracle has time for.
 const MOST_CHECKED: u64 = 2_000_000_000;
 
 #[derive(Args)]
@@ -26,7 +26,7 @@ pub struct Bench {
     #[arg(long, value_name = "NAME|all")]
     kernel: Option<String>,
     #[command(flatten)]
-    wishes: Wishes,
+    options: KernelOptions,
     /// How long each of the three times is measured, at least three times
     #[arg(long, value_name = "SECONDS", default_value = "1.0", value_parser = seconds)]
     time: Duration,
@@ -111,7 +111,7 @@ impl Bench {
                 return Err(Failure::Call(message.into()));
             }
             Some("all") => gpu.alternatives(&chain, input, layout)?,
-            kernel => vec![gpu.schedule(&chain, input, layout, &self.wishes.choice(kernel))?],
+            kernel => vec![gpu.schedule(&chain, input, layout, &self.options.choice(kernel))?],
         })
     }
 }
@@ -205,7 +205,7 @@ impl<'a> Subject<'a> {
         })
     }
 
-    /// Host arrays in, host array out, in PyTorch's order whatever the layout on the device.
+    /// Host arrays in, host array out, in PyTorch's order for both layouts of the device.
     fn end_to_end(&self) -> Outcome<Vec<f32>> {
         self.write(&self.input, &self.host.data.input)?;
         if let (Some(tensor), Some(values)) = (&self.residual, &self.host.data.residual) {

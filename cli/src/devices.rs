@@ -87,7 +87,7 @@ fn is_called(info: &wgpu::AdapterInfo, wanted: Option<&str>) -> bool {
 impl Device {
     fn new(adapter: &wgpu::Adapter, taken: bool, target: &Target) -> Self {
         let info = adapter.get_info();
-        let (features, limits) = target.less.of(adapter);
+        let (features, limits) = target.limits.of(adapter);
         let caps = Caps::from_parts(&limits, features, Some(&info));
         Self {
             kind: kind(info.device_type),

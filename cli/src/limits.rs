@@ -5,7 +5,7 @@ use gpuconv::{GpuConv, wgpu};
 
 /// What of an adapter is left unused.
 #[derive(Args)]
-pub struct Less {
+pub struct DeviceLimits {
     /// Give the device no more than these limits: all that the adapter has, what WebGPU promises, or what nearly every
     /// device has
     #[arg(long, global = true, value_name = "WHICH", default_value = "adapter", help_heading = super::help::DEVICE)]
@@ -41,7 +41,7 @@ impl Feature {
     }
 }
 
-impl Less {
+impl DeviceLimits {
     /// The features and limits of an adapter's device.
     pub fn of(&self, adapter: &wgpu::Adapter) -> (wgpu::Features, wgpu::Limits) {
         let without = self.without.iter().fold(wgpu::Features::empty(), |without, feature| without | feature.of_wgpu());

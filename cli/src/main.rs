@@ -44,8 +44,8 @@ struct Target {
     #[arg(long, global = true, value_name = "NAME", help_heading = help::DEVICE)]
     adapter: Option<String>,
     #[command(flatten)]
-    less: limits::Less,
-    /// Go by the times in this file, in place of those that `tune` has put into the user's; `none` for no times
+    limits: limits::DeviceLimits,
+    /// Go by the times in this file, not by those that `tune` put into the user's own; `none` for no times
     #[arg(long, global = true, value_name = "FILE", help_heading = help::DEVICE)]
     tuning: Option<PathBuf>,
 }
@@ -54,7 +54,7 @@ impl Target {
     /// The device.
     fn device(&self) -> Outcome<GpuConv> {
         let adapter = pollster::block_on(GpuConv::adapter(self.adapter.as_deref()))?;
-        let (features, limits) = self.less.of(&adapter);
+        let (features, limits) = self.limits.of(&adapter);
         Ok(pollster::block_on(GpuConv::from_adapter_with(&adapter, features, limits))?)
     }
 
@@ -196,7 +196,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     let asks_for_help =
         [ErrorKind::DisplayHelp, ErrorKind::DisplayVersion, ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand];
     if asks_for_help.contains(&error.kind()) {
-        // If nobody reads it, nobody misses it.
+        // Its reader is gone.
         let _ = error.print();
         return ExitCode::from(error.exit_code() as u8);
     }
@@ -273,7 +273,7 @@ fn kernels(schedule: &Schedule) -> String {
 
 /// What the caller says about fusion and memory.
 #[derive(clap::Args)]
-struct Wishes {
+struct KernelOptions {
     /// Fuse links where that is cheaper, never, or wherever a kernel can
     #[arg(long, value_name = "WHEN", conflicts_with = "kernel")]
     fusion: Option<FusionWish>,
@@ -289,7 +289,7 @@ enum FusionWish {
     Always,
 }
 
-impl Wishes {
+impl KernelOptions {
     /// With what `--kernel` says.
     fn choice(&self, kernel: Option<&str>) -> Choice {
         let choice = match (kernel, self.fusion) {

@@ -11,7 +11,7 @@ use clap::Args;
 use gpuconv::planner::{self, Considered, Planner};
 use gpuconv::{Caps, Shape, tuner};
 
-use super::{Case, Failure, Outcome, Target, Wishes, adapter_name, print, print_json};
+use super::{Case, Failure, KernelOptions, Outcome, Target, adapter_name, print, print_json};
 use explain::{Planned, Subject};
 
 #[derive(Args)]
@@ -26,8 +26,8 @@ pub struct Plan {
     #[arg(long, value_name = "NAME")]
     kernel: Option<String>,
     #[command(flatten)]
-    wishes: Wishes,
-    /// Plan for a device that is not here, in place of the adapter
+    options: KernelOptions,
+    /// Plan for a device that is not here
     #[arg(long, value_name = "DEVICE", conflicts_with_all = ["adapter", "limits", "without"])]
     device: Option<Device>,
     /// Run the planned steps, and give their times beside the model's
@@ -85,7 +85,7 @@ impl Plan {
         let (chain, layout) = (case.problem.chain(), case.problem.layout);
         let batch = planner::images_at_once(&chain, case.problem.input, &caps)?;
         let input = Shape { batch, ..case.problem.input };
-        let choice = self.wishes.choice(self.kernel.as_deref());
+        let choice = self.options.choice(self.kernel.as_deref());
         let schedule = planner.schedule(&chain, input, layout, &choice)?;
         if let Some(folder) = &self.wgsl {
             write_shaders(folder, &schedule.considered)?;

@@ -8,7 +8,7 @@ use gpuconv::shape::{from_nchw, to_nchw};
 use gpuconv::{Conv2d, Layer, Operation, Problem, Residual, Shape, Weights};
 use serde::Serialize;
 
-use super::{Case, Failure, Outcome, Target, Wishes, adapter_name, npy, print_json};
+use super::{Case, Failure, KernelOptions, Outcome, Target, adapter_name, npy, print_json};
 
 #[derive(Args)]
 pub struct Run {
@@ -42,7 +42,7 @@ pub struct Run {
     #[arg(long, value_name = "NAME")]
     kernel: Option<String>,
     #[command(flatten)]
-    wishes: Wishes,
+    options: KernelOptions,
 }
 
 /// What was done, in JSON.
@@ -116,7 +116,7 @@ impl Run {
         let gpu = target.open()?;
         let weights: Vec<_> =
             files.weights.iter().map(|(weight, bias)| Weights { weight, bias: bias.as_deref() }).collect();
-        let layer: Layer = gpu.chain_with(&problem.chain(), &weights, self.wishes.choice(self.kernel.as_deref()))?;
+        let layer: Layer = gpu.chain_with(&problem.chain(), &weights, self.options.choice(self.kernel.as_deref()))?;
         layer.warm_up(problem.input, problem.layout)?;
         let upload =
             |values: &[f32], shape| gpu.upload_as(&from_nchw(values, shape, problem.layout), shape, problem.layout);

@@ -31,7 +31,7 @@ pub struct Tune {
     /// The most that a problem may take, in seconds
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = super::bench::seconds)]
     time: Duration,
-    /// Add what is found to this file, in place of the user's own
+    /// Add what is found to this file, not to the user's own
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Measure nothing: join tuning files to one, in the user's file or the --output

@@ -23,7 +23,7 @@ pub struct Verify {
     /// Write an object
     #[arg(long)]
     json: bool,
-    /// Check every recipe of every kernel on every case; else one, another from case to case
+    /// Check every recipe of every kernel on every case; otherwise one recipe per case, rotating
     #[arg(long)]
     all_variants: bool,
     /// On a software device, check what a GPU would be given
@@ -32,7 +32,7 @@ pub struct Verify {
     /// Check this kernel only
     #[arg(long, value_name = "NAME")]
     kernel: Option<String>,
-    /// What to check on, in place of the table of cases
+    /// What to check on; the table of cases if nothing is said
     problems: Vec<String>,
 }
 

@@ -4,7 +4,7 @@ use super::Network;
 
 impl Network {
     /// The pixels of images as the network wants them: three planes an image, each channel less its mean and over its
-    /// deviation, so that values lie around 0. `rgb` has three bytes a pixel and so many images one after the other as
+    /// deviation, so that values lie around 0. `rgb` has three bytes a pixel, and as many images one after the other as
     /// have `pixels` pixels each; what is left over at its end is no image.
     ///
     /// MobileNetV1 was trained with Inception's numbers (0.5 and 0.5), V2 with those of ImageNet.

@@ -40,7 +40,7 @@ impl Network {
     }
 }
 
-/// A file, and the tensors of it that nobody has asked for.
+/// A file, and its tensors that are not read yet.
 struct File<'a> {
     tensors: SafeTensors<'a>,
     unused: BTreeSet<String>,

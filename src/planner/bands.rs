@@ -52,7 +52,7 @@ pub fn largest_binding(caps: &Caps) -> u64 {
     caps.max_storage_binding.min(caps.max_buffer)
 }
 
-/// The least power of two of images of so many bytes that takes a multiple of the alignment, itself one.
+/// The least power of two of images of `image` bytes that takes a multiple of the alignment, itself a power of two.
 fn step(image: u64, alignment: u64) -> u64 {
     let mut step = alignment.max(1);
     while step.is_multiple_of(2) && (image * (step / 2)).is_multiple_of(alignment.max(1)) {

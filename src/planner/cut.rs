@@ -1,4 +1,4 @@
-//! Where runs end: the cheapest way through a chain, by dynamic programming.
+//! Where runs end: the cheapest path through a chain, by dynamic programming.
 
 use super::{Choice, Considered, Fusion, Step, is_pool};
 use crate::kernels::Recipe;
@@ -47,9 +47,9 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    /// How good a way is, the least being the best.
-    fn rank(&self, way: &Way) -> (usize, f64) {
-        (if self.fusion == Fusion::Always { way.steps.len() } else { 0 }, way.seconds)
+    /// How good a path is, the least being the best.
+    fn rank(&self, path: &Path) -> (usize, f64) {
+        (if self.fusion == Fusion::Always { path.steps.len() } else { 0 }, path.seconds)
     }
 }
 
@@ -60,19 +60,19 @@ pub fn is_called(recipe: &str, name: &str) -> bool {
 
 /// Steps up to some link: which answer, and which of its recipes.
 #[derive(Clone, Default)]
-struct Way {
+struct Path {
     seconds: f64,
     steps: Vec<(usize, usize)>,
 }
 
-/// The steps of the cheapest way through a chain of so many links, of those wanted.
+/// The steps of the cheapest path through a chain of `count` links, of those wanted.
 pub fn cheapest(considered: &[Considered], count: usize, wanted: &Wanted<'_>) -> Option<Vec<Step>> {
-    // Of several names each is for the step at its place, so the cheapest way to a link depends on how many
+    // Of several names each is for the step at its place, so the cheapest path to a link depends on how many
     // steps there were before. Of one name, or none, it does not.
     let places = if wanted.names.len() > 1 { wanted.names.len() } else { 0 };
-    // The cheapest way to each link, in each number of steps if that matters.
-    let mut best: Vec<Vec<Option<Way>>> = vec![vec![None; places + 1]; count + 1];
-    best[0][0] = Some(Way::default());
+    // The cheapest path to each link, in each number of steps if that matters.
+    let mut best: Vec<Vec<Option<Path>>> = vec![vec![None; places + 1]; count + 1];
+    best[0][0] = Some(Path::default());
     let mut begin = 0;
     for answers in runs(considered) {
         let (first, links) = (answers[0].first, answers[0].links);
@@ -82,16 +82,16 @@ pub fn cheapest(considered: &[Considered], count: usize, wanted: &Wanted<'_>) ->
             let Some(pick) = pick(answers, |recipe| wanted.allows(place, recipe)) else { continue };
             let taken = (begin + pick.answer, pick.recipe);
             let steps = before.steps.iter().copied().chain([taken]).collect();
-            let way = Way { seconds: before.seconds + pick.seconds, steps };
+            let path = Path { seconds: before.seconds + pick.seconds, steps };
             let so_far = &mut best[first + links][if places > 0 { place + 1 } else { 0 }];
-            if so_far.as_ref().is_none_or(|so_far| wanted.rank(&way) < wanted.rank(so_far)) {
-                *so_far = Some(way);
+            if so_far.as_ref().is_none_or(|so_far| wanted.rank(&path) < wanted.rank(so_far)) {
+                *so_far = Some(path);
             }
         }
         begin += answers.len();
     }
-    let way = best.pop()?.pop()??;
-    way.steps.into_iter().map(|(answer, recipe)| considered[answer].step(recipe)).collect()
+    let path = best.pop()?.pop()??;
+    path.steps.into_iter().map(|(answer, recipe)| considered[answer].step(recipe)).collect()
 }
 
 /// The cheapest recipe of each single link in a range.
@@ -101,7 +101,7 @@ pub fn cheapest_singles(considered: &[Considered], from: usize, to: usize) -> Op
 }
 
 /// What the links before each tensor take at the least, and what those after it, seconds.
-pub fn around(considered: &[Considered], count: usize) -> [Vec<f64>; 2] {
+pub fn best_before_and_after(considered: &[Considered], count: usize) -> [Vec<f64>; 2] {
     let spans: Vec<_> = runs(considered)
         .filter_map(|answers| Some((answers[0].first, answers[0].first + answers[0].links, pick(answers, |_| true)?)))
         .collect();
@@ -148,7 +148,7 @@ mod tests {
     use super::super::{Candidate, model::Parts};
     use super::*;
 
-    /// A candidate for links from `first` on that takes so many seconds and bytes of scratch memory.
+    /// A candidate for links from `first` on, with its seconds and bytes of scratch memory.
     fn answer(first: usize, links: usize, name: &str, seconds: f64, workspace: u64) -> Considered {
         let recipe = Recipe {
             name: name.into(),
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn wishes_are_heeded() {
+    fn choices_are_kept_to() {
         let considered = considered();
         let taken = |choice: Choice| taken(&considered, &choice);
         assert_eq!(taken(Choice::Auto).as_deref(), Some("abc"));
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(taken(Choice::Auto.within(100)).as_deref(), Some("a_fast+bc"));
         assert_eq!(taken(Choice::Auto.within(99)).as_deref(), Some("a+bc"));
         assert_eq!(taken(Choice::Fusion(Fusion::Never).within(99)).as_deref(), Some("a+b+c"));
-        // Two steps either way; the cheaper one, though one by one is cheaper still for `ab`.
+        // Two steps either path; the cheaper one, though one by one is cheaper still for `ab`.
         assert_eq!(taken(Choice::Fusion(Fusion::Always).within(99)).as_deref(), Some("a+bc"));
         assert_eq!(taken(Choice::Named("ab+c".into())).as_deref(), Some("ab+c"));
         assert_eq!(taken(Choice::Named("abc".into()).within(99)), None);
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_around_a_run_worked_out_by_hand() {
-        assert_eq!(around(&considered(), 3), [vec![0.0, 0.5, 1.5, 0.25], vec![0.25, 1.5, 1.0, 0.0]]);
+    fn what_comes_before_and_after_a_run_worked_out_by_hand() {
+        assert_eq!(best_before_and_after(&considered(), 3), [vec![0.0, 0.5, 1.5, 0.25], vec![0.25, 1.5, 1.0, 0.0]]);
     }
 }

@@ -38,7 +38,7 @@ impl Rates {
         [mult_adds, accesses, shared, bytes, dispatch, parallel].iter().all(|rate| rate.is_normal() && *rate > 0.0)
     }
 
-    /// The rates of a device that nobody has measured.
+    /// The rates of a device that was not measured.
     pub fn guess(caps: &Caps) -> Self {
         if caps.is_cpu { CPU } else { GPU }
     }

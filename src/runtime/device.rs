@@ -76,7 +76,7 @@ impl Device {
         }
     }
 
-    /// Notes a loss of the device, and logs errors that no call waits for, in place of wgpu's panic. Only for a
+    /// Notes a loss of the device, and logs errors that no call waits for; wgpu would panic. Only for a
     /// device of our own: a caller's device keeps the caller's handlers.
     pub fn watch(&self) {
         let lost = self.identity.lost().clone();
@@ -120,7 +120,7 @@ impl Device {
         (value, first)
     }
 
-    /// Asks the device whether it is lost. Nothing else in wgpu says so: calls on a lost device raise no error, its
+    /// Asks whether the device is lost. wgpu has no query for it: calls on a lost device raise no error, its
     /// callback comes late, and a device of the caller's has the caller's. But a wrong call is refused, unless the
     /// device is lost.
     pub fn check_lost(&self) -> Result<()> {

@@ -1,4 +1,4 @@
-//! First runs of shaders without work, for software devices: they compile at the first dispatch.
+//! Warm-up on software devices, which compile at the first dispatch: dispatch each pipeline once with no work.
 
 use std::cmp::Reverse;
 use std::num::NonZero;
@@ -14,14 +14,14 @@ use crate::runtime::gpu::GpuConv;
 const MOST_HELPERS: usize = 7;
 /// How long Mesa may take to write what it compiled, on a thread of its own.
 const WRITING: Duration = Duration::from_millis(5);
-/// Bytes of what a shader binds; without work it touches a few elements at the most.
+/// Bytes of what a shader binds; without work it touches a few elements.
 const BYTES: u64 = 4096;
 
 /// Runs each pass once on a device. A software device compiles one at a time, but several devices compile side by side,
 /// and what one has compiled the others find in the driver's cache on the disk. So helpers, devices of their own, take
-/// turns with it. Those that take longest to compile go first, so that nobody waits for them at the end; which these are
+/// turns with it. Those that take longest to compile go first, so that no device waits for them at the end; which these are
 /// is guessed from their texts' lengths.
-pub fn rehearse(gpu: &GpuConv, mut passes: Vec<(String, Pass)>) -> Result<()> {
+pub fn dispatch_once(gpu: &GpuConv, mut passes: Vec<(String, Pass)>) -> Result<()> {
     passes.sort_by_cached_key(|(_, pass)| Reverse(pass.wgsl.text().len()));
     // When some device has run it; locked while one does.
     let turns: Vec<_> = passes.iter().map(|_| Mutex::new(None)).collect();
@@ -76,7 +76,7 @@ fn run(gpu: &GpuConv, name: &str, pass: &Pass) -> Result<()> {
     // Ones, so that nothing is divided by zero.
     let params = Params { work: 0, ..bytemuck::cast([1u32; size_of::<Params>() / 4]) };
     let params = device.buffer_with("parameters", bytemuck::bytes_of(&params), wgpu::BufferUsages::UNIFORM)?;
-    let operand = |_| device.buffer("rehearsal", BYTES, wgpu::BufferUsages::STORAGE);
+    let operand = |_| device.buffer("warm-up", BYTES, wgpu::BufferUsages::STORAGE);
     let operands = pass.operands.iter().map(operand).collect::<Result<Vec<_>>>()?;
     device.scoped(|| {
         let buffers = (0..).zip([&params].into_iter().chain(&operands));

@@ -1,4 +1,4 @@
-//! What is kept for later, and what is dropped first: what was not used for longest.
+//! LRU caches.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn shaders_that_nobody_uses_are_dropped_the_oldest_first() {
+    fn unused_shaders_are_dropped_oldest_first() {
         let mut shaders = Slots::new(2);
         let (held, _) = compile(&mut shaders, "held");
         for name in ["a", "b", "a", "c"] {

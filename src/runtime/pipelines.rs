@@ -10,7 +10,7 @@ use crate::model::error::{Error, Result};
 use crate::model::shape::{Layout, Shape};
 use crate::planner::{self, Choice, Schedule};
 use crate::runtime::device::lock;
-use crate::runtime::first_run::rehearse;
+use crate::runtime::first_run::dispatch_once;
 use crate::runtime::gpu::GpuConv;
 
 /// What a pipeline cache's bytes begin with; the digit is the form's.
@@ -87,7 +87,7 @@ impl GpuConv {
         let failed = lock(&failed).take();
         failed.map_or(Ok(()), Err)?;
         match self.device().adapter_info().device_type {
-            wgpu::DeviceType::Cpu => rehearse(self, passes),
+            wgpu::DeviceType::Cpu => dispatch_once(self, passes),
             _ => Ok(()),
         }
     }

@@ -44,7 +44,7 @@ impl Timer {
         self.clock.is_some()
     }
 
-    /// Runs a layer so many times in one compute pass; the seconds of a run.
+    /// Runs a layer `count` times in one compute pass, and gives the seconds of one run.
     ///
     /// # Errors
     /// What the device says.

@@ -25,7 +25,7 @@ const COPIES: u32 = 8;
 const ELEMENTS: u32 = 2048;
 /// Loads in a step.
 const LOADS: f64 = 8.0;
-/// A measurement lasts so many seconds at least.
+/// The least time of a measurement, seconds.
 const LEAST: f64 = 5e-3;
 /// Repeated so often; the least time counts.
 const REPEATS: usize = 5;
@@ -153,7 +153,7 @@ impl<'a> Probe<'a> {
         Ok(start.elapsed().as_secs_f64())
     }
 
-    /// The seconds of so many dispatches, each of so much work.
+    /// The seconds of `count` dispatches.
     fn seconds(&self, pass: &Pass, work: u32, dispatches: u32) -> Result<f64> {
         let device = self.gpu.shared();
         let pipeline = device.pipeline("probe", pass)?;

@@ -24,17 +24,17 @@ use subject::Subject;
 /// Rounds in which candidates are measured in turn, so that what disturbs one disturbs all: as many at least and at
 /// the most. On a busy machine it takes many until each has had a quiet moment.
 const ROUNDS: [usize; 2] = [7, 50];
-/// After the least number of rounds a race of so many seconds is over.
+/// A race ends after this time, once it has had the least number of rounds.
 const RACE: Duration = Duration::from_secs(2);
-/// A batch of runs lasts so many seconds at least, or the clock's step would count: by the device's clock, by the
+/// The least time of a batch of runs, seconds, so that the clock's step does not count: by the device's clock, by the
 /// host's.
 const BATCH: [f64; 2] = [2e-3, 2e-2];
-/// Candidates whose modelled time is so many times the best measured one are not even compiled.
+/// A candidate is not compiled if the model says that it takes this factor of the best measured time.
 const HOPELESS: f64 = 10.0;
-/// Those whose first run takes so many times the best one's are checked, but do not race.
+/// A candidate is checked but does not race if its first run takes this factor of the best one's.
 const SLOW: f64 = 3.0;
-/// After a round those go on whose least time is below so many times the least of all: in the first rounds, when one
-/// moment of other work may still count double, and later.
+/// A candidate stays while its best time is within this factor of the overall best: in the first rounds, when one
+/// disturbance still counts double, and later.
 const CLOSE: [f64; 2] = [2.5, 1.3];
 
 /// Layers of networks that people run, a problem a line: what the cost model is tested on.
@@ -132,7 +132,7 @@ pub struct Tried {
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// It is right, and takes so many seconds at the least.
+    /// It is right; its best time, seconds.
     Right(f64),
     /// It was not tried: by the model it takes many times the best.
     Hopeless,
@@ -282,7 +282,7 @@ pub fn measure(
     let seconds = schedule.steps.iter().map(|step| {
         let part = chain.part(step.first..step.first + step.links);
         let subject = Subject::new(gpu, "measured", &part, shapes[step.first], layout)?;
-        // By its name: nobody knows what a caller has made of the rest.
+        // By its name, since a caller may have changed the rest.
         let choice = Choice::Named(step.recipe.name.clone());
         let schedule = planner::schedule(&part, shapes[step.first], layout, gpu.caps(), &choice)?;
         let bound = subject.bind(&schedule)?;
@@ -384,7 +384,7 @@ fn qualify(subject: &mut Subject, candidate: &Candidate, timer: &Timer) -> Resul
 }
 
 /// Measures in turn, round after round; those that fall behind keep their time and drop out. The first rounds are run
-/// whatever the time: what was compiled is to be measured.
+/// even if time is short: what was compiled is to be measured.
 fn race(timer: &Timer, runners: &mut [Runner], deadline: Instant, thorough: bool) -> Result<()> {
     let (start, mut best) = (Instant::now(), f64::INFINITY);
     for round in 0..ROUNDS[1] {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use gpuconv::kernels::KERNELS;
 use gpuconv::planner::{self, Schedule};
 use gpuconv::verify::{self, Oracle};
-use gpuconv::{Caps, GpuConv, Layout, Problem};
+use gpuconv::{Caps, GpuConv, Layout, Operation, Problem};
 
 use crate::common::{as_gpu, gpu};
 
@@ -40,11 +40,13 @@ fn every_kernel_for_gpus_agrees_with_the_oracle_on_a_few_cases() {
 
 /// A kernel in a layout.
 type Key = (&'static str, Layout);
+/// A case, what it is sorted by before it: how long its shader is, then how large its input.
+type Ranked = (usize, Reverse<u64>, Problem, Schedule);
 
 /// Each kernel in each layout on a few of the cases that it takes: those with the shortest shaders, which a software
 /// device compiles soonest, and of these the largest.
 fn few(caps: &Caps) -> HashMap<Key, Vec<(Problem, Vec<Schedule>)>> {
-    let mut all: HashMap<Key, Vec<(usize, Reverse<u64>, Problem, Schedule)>> = HashMap::new();
+    let mut all: HashMap<Key, Vec<Ranked>> = HashMap::new();
     for problem in verify::cases() {
         let alternatives = planner::alternatives(&problem.chain(), problem.input, problem.layout, caps).unwrap();
         for schedule in alternatives.into_iter().filter(|schedule| schedule.steps.len() == 1) {
@@ -56,7 +58,7 @@ fn few(caps: &Caps) -> HashMap<Key, Vec<(Problem, Vec<Schedule>)>> {
             cases.push((text, Reverse(problem.input.len()), problem.clone(), schedule));
         }
     }
-    let shortest = |(key, mut cases): (Key, Vec<(usize, Reverse<u64>, Problem, Schedule)>)| {
+    let shortest = |(key, mut cases): (Key, Vec<Ranked>)| {
         cases.sort_by_key(|(text, size, ..)| (*text, *size));
         (key, cases.into_iter().take(FEW).map(|(.., problem, schedule)| (problem, vec![schedule])).collect())
     };
@@ -88,18 +90,12 @@ fn every_case_agrees_with_the_oracle_in_full() {
     assert!(checks > verify::cases().len(), "only {checks} checks");
 }
 
-/// The kernels that only a GPU is given on every case, the others on a few.
+/// What a GPU is given, on a part of the cases; SwiftShader has all of it.
 #[test]
 #[ignore = "takes minutes"]
 fn the_variants_for_gpus_agree_with_the_oracle_in_full() {
-    let is_for_gpus = |schedule: &Schedule| {
-        let name = schedule.name();
-        name.contains("_uniform") || name.starts_with("split") || name.starts_with("matvec")
-    };
-    let chosen = rotating(as_gpu().caps(), |turn, schedule| turn.is_multiple_of(7) || is_for_gpus(schedule));
-    let for_gpus = chosen.iter().flat_map(|(_, schedules)| schedules).filter(|schedule| is_for_gpus(schedule)).count();
-    assert!(for_gpus > 80, "only {for_gpus} checks of kernels for GPUs");
-    check(as_gpu, &chosen);
+    let checks = check(as_gpu, &rotating(as_gpu().caps(), |turn, _| turn % 7 == 5));
+    assert!(checks > verify::cases().len() / 7, "only {checks} checks");
 }
 
 /// A software device without 64-bit integers, as there are, on a part of the cases.
@@ -111,25 +107,21 @@ fn the_variants_without_64_bit_integers_agree_with_the_oracle_in_full() {
     assert!(checks > verify::cases().len() / 7, "only {checks} checks");
 }
 
-/// Every recipe that a device could be given on every case that it takes. Made for SwiftShader, which compiles fast.
+/// Every recipe that a GPU could be given on every case that it takes. Made for SwiftShader, which compiles fast.
 #[test]
 #[ignore = "takes minutes"]
-fn every_recipe_agrees_with_the_oracle_in_full() {
-    for gpu in [gpu, as_gpu] {
-        let caps = gpu().caps().clone();
-        let all = |problem: Problem| {
-            let schedules = planner::alternatives(&problem.chain(), problem.input, problem.layout, &caps).unwrap();
-            (problem, schedules)
-        };
-        let chosen: Vec<_> = verify::cases().into_iter().map(all).collect();
-        let recipes = |(_, schedules): &(Problem, Vec<Schedule>)| -> Vec<String> {
-            schedules.iter().flat_map(|schedule| schedule.steps.iter().map(|step| step.recipe.name.clone())).collect()
-        };
-        let recipes: BTreeSet<String> = chosen.iter().flat_map(recipes).collect();
-        let checks = check(gpu, &chosen);
-        println!("{checks} checks of {} recipes", recipes.len());
-        assert!(recipes.len() > 40, "only {recipes:?}");
-    }
+fn every_recipe_for_gpus_agrees_with_the_oracle_in_full() {
+    let caps = as_gpu().caps().clone();
+    let all = |problem: Problem| {
+        let schedules = planner::alternatives(&problem.chain(), problem.input, problem.layout, &caps).unwrap();
+        (problem, schedules)
+    };
+    let chosen: Vec<_> = verify::cases().into_iter().map(all).collect();
+    let steps = chosen.iter().flat_map(|(_, schedules)| schedules).flat_map(|schedule| &schedule.steps);
+    let recipes: BTreeSet<String> = steps.map(|step| step.recipe.name.clone()).collect();
+    let checks = check(as_gpu, &chosen);
+    println!("{checks} checks of {} recipes", recipes.len());
+    assert!(recipes.len() > 60, "only {recipes:?}");
 }
 
 /// The schedules that `gpuconv verify` takes of each case.
@@ -150,13 +142,18 @@ fn check(gpu: impl Fn() -> GpuConv + Sync, chosen: &[(Problem, Vec<Schedule>)]) 
         if schedules.is_empty() {
             return;
         }
-        let (gpu, oracle) = (gpu(), Oracle::new(problem).unwrap());
+        let (gpu, oracle, mut worst) = (gpu(), Oracle::new(problem).unwrap(), 0.0);
         for schedule in schedules {
             checks.fetch_add(1, Ordering::Relaxed);
             let found = oracle.check(&gpu, schedule);
+            worst = found.as_ref().map_or(worst, |report| report.share_of_bound.max(worst));
             if !found.as_ref().is_ok_and(|report| report.passes()) {
                 wrong.lock().unwrap().push(format!("{problem}: {}: {found:?}", schedule.name()));
             }
+        }
+        // A bound that is far above all errors would let wrong numbers pass.
+        if rounds(problem) && worst < 1e-4 {
+            wrong.lock().unwrap().push(format!("{problem}: only {worst:e} of the bound is used"));
         }
     };
     // Most of the time goes into compiling, and a software device compiles one shader at a time.
@@ -172,4 +169,10 @@ fn check(gpu: impl Fn() -> GpuConv + Sync, chosen: &[(Problem, Vec<Schedule>)]) 
     let (checks, wrong) = (checks.into_inner(), wrong.into_inner().unwrap());
     assert!(wrong.is_empty(), "{} of {checks} checks failed:\n{}", wrong.len(), wrong.join("\n"));
     checks
+}
+
+/// Whether anything is rounded: there are outputs, and they are not copies of the inputs.
+fn rounds(problem: &Problem) -> bool {
+    let is_copy = problem.operation == Operation::Pool && problem.input.pixels() == 1;
+    problem.input.batch > 0 && !is_copy
 }

@@ -121,7 +121,7 @@ fn a_dropped_residual_and_a_wrong_activation_are_found() {
     let (chain, input) = network();
     let subject = Subject::new(&chain, input, true, &Choice::Named("direct".into()));
     // Of the second block; links 3 and 4 have activations in the middle of the network.
-    let added = (0..chain.links().len()).filter(|&link| chain.source(link).is_some()).next_back().unwrap();
+    let added = (0..chain.links().len()).rfind(|&link| chain.source(link).is_some()).unwrap();
     let dropped =
         |wgsl: &str| around(wgsl, "load_residual", ["at: u32", "at: vec4<u32>"], |right| format!("0.0 * {right}"));
     let report = subject.check(added, dropped);

@@ -145,7 +145,7 @@ impl Planned {
         let steps = schedule.steps.iter().enumerate().map(|(index, step)| {
             Step::new(subject, step, flops(chain, &cost, step), measured.map(|measured| measured[index]))
         });
-        let around = schedule.around();
+        let around = schedule.best_before_and_after();
         Ok(Self {
             problem,
             adapter,
@@ -311,7 +311,7 @@ fn why_step(schedule: &Schedule, step: &planner::Step) -> String {
     if reasons.is_empty() { "there is no other".into() } else { reasons.join("; ") }
 }
 
-/// What a caller's wishes have against a recipe for so many links.
+/// Why the caller's options rule out a recipe for a run of links.
 fn barred(choice: &Choice, links: usize, recipe: &Recipe) -> Option<String> {
     match choice {
         Choice::Named(names) if !asks_for(names, &recipe.name) => Some("not asked for".into()),

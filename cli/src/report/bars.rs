@@ -71,7 +71,7 @@ const FOOT: i32 = 24;
 /// Beside the longest bar, for its number.
 const ROOM: i32 = 74;
 
-/// Draws it so many pixels wide: a panel for each measure, side by side or one below the other.
+/// Draws it `width` pixels wide: a panel for each measure, side by side or one below the other.
 pub fn draw(report: &Report, width: u32) -> Outcome<String> {
     let abreast = width >= 600;
     let panel = HEAD + FOOT + report.separable.len() as i32 * GROUP;

@@ -225,12 +225,12 @@ pub fn of(part: usize, whole: usize) -> String {
     }
 }
 
-/// How wide a text is at the most, in pixels, in any of the style's fonts.
+/// An upper bound of a text's width, pixels, in any of the style's fonts.
 pub fn width(text: &str, size: f64) -> i32 {
     (text.chars().count() as f64 * size * 0.6).ceil() as i32
 }
 
-/// A text that is cut to so many pixels.
+/// A text, cut to a width in pixels.
 pub fn fitted(text: &str, size: f64, room: i32) -> String {
     if width(text, size) <= room {
         return text.into();

@@ -37,7 +37,7 @@ pub struct Device {
     pub has_clock: bool,
 }
 
-/// What the device can do at the most, as the probe found it.
+/// The peaks of the device, as the probe found them.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ceilings {
@@ -54,7 +54,7 @@ pub struct Ceilings {
 }
 
 impl Ceilings {
-    /// The most GFLOP/s that so many operations a byte allow.
+    /// The roof, GFLOP/s, at an operational intensity.
     pub fn roof(&self, intensity: f64) -> f64 {
         self.gflops.min(self.gbps * intensity)
     }

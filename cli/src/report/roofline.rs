@@ -1,4 +1,4 @@
-//! The roofline: each layer's speed over its operations a byte, under what the device can do at the most.
+//! The roofline: each layer's speed over its operations a byte, under the peaks of the device.
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
@@ -75,7 +75,7 @@ fn ranges(report: &Report, points: &[&Step]) -> [[f64; 2]; 2] {
     [[rounded(left * 0.9, false), rounded(right * 1.1, true)], [rounded(bottom * 0.9, false), rounded(top * 1.3, true)]]
 }
 
-/// Draws it so many pixels wide, under a title if it stands alone.
+/// Draws it `width` pixels wide, under a title if it stands alone.
 pub fn draw(report: &Report, width: u32, title: Option<&[String; 2]>) -> Outcome<String> {
     let head = if title.is_some() { 56 } else { 0 };
     let height = if width < 600 { 420 } else { 500 };

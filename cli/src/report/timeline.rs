@@ -55,7 +55,7 @@ fn short(step: &Step) -> String {
 
 const FOOT: i32 = 42;
 
-/// Draws it so many pixels wide: with names to the left of the bars, or above them.
+/// Draws it `width` pixels wide: with names to the left of the bars, or above them.
 pub fn draw(network: &Network, width: u32) -> Outcome<String> {
     let (row, left) = if width < 600 { (27, 8) } else { (17, 230) };
     let name = |(family, share): (Family, f64)| (format!("{} {:.0} %", family.name, 100.0 * share), family.ink);
@@ -111,7 +111,7 @@ fn plot(
     Ok(())
 }
 
-/// 1, 2 or 5 times a power of ten, so that there are at most so many of it in a span.
+/// 1, 2 or 5 times a power of ten, so that a span has at most `most` of it.
 fn interval(span: f64, most: i32) -> f64 {
     let least = span / f64::from(most.max(1));
     let power = 10f64.powf(least.log10().floor());

@@ -35,7 +35,7 @@ impl Subject {
         Ok(Self {
             name: name.into(),
             layer: gpu.chain(chain, &data.weights())?,
-            // In whatever order: values do not change times.
+            // In any order: values do not change times.
             input: gpu.upload_as(&data.input, input, layout)?,
             residual: data.residual.map(|values| gpu.upload_as(&values, output, layout)).transpose()?,
             output: gpu.empty(output, layout)?,
