@@ -59,7 +59,8 @@
 //!
 //! 1. **One layer.** [`Conv2d`] is a convolution with its epilogue (bias, residual, activation), its numbers called what
 //!    PyTorch calls them. [`GpuConv::conv2d`], [`depthwise`](GpuConv::depthwise) and [`pointwise`](GpuConv::pointwise)
-//!    make a [`Layer`] of it with its [`Weights`]; [`Layer::forward`] runs it on a [`Tensor`] of any size.
+//!    make a [`Layer`] of it with its [`Weights`]; [`Layer::forward`] runs it on a [`Tensor`] of any size, or on
+//!    `(&x, &residual)` if it adds one.
 //! 2. **Several.** A [`Chain`] is [`Link`]s in a row, with residual edges. [`GpuConv::separable`] is a chain of two,
 //!    [`Chain::inverted_residual`] of three, [`nets::mobilenet_v2`] of fifty-four; [`GpuConv::chain`] runs any.
 //! 3. **In your program.** [`GpuConv::with_device`] takes your device, [`Tensor::from_buffer`] your buffers,
@@ -72,7 +73,7 @@
 //! 5. **Faster on this device.** [`GpuConv::tune`] measures, checks each candidate against the oracle before it may win,
 //!    and goes by what it found; with the feature `tuning`, `Tuning` keeps that as JSON, to ship with a program.
 //! 6. **Right?** [`reference`](mod@reference) is the oracle, in f64 on the CPU; [`verify`] checks every kernel against it
-//!    on the device at hand.
+//!    on the device at hand. [`GpuConv::checked`] has wgpu check each index in the shaders.
 //!
 //! Steps 2 and 4 work without a GPU.
 //!
