@@ -72,7 +72,7 @@
 //!    tests and benchmarks name all this.
 //! 5. **Faster on this device.** [`GpuConv::tune`] measures, checks each candidate against the oracle before it may win,
 //!    and goes by what it found; with the feature `tuning`, `Tuning` keeps that as JSON, to ship with a program.
-//! 6. **Right?** [`reference`](mod@reference) is the oracle, in f64 on the CPU; [`verify`] checks every kernel against it
+//! 6. **Right?** [`oracle`] computes the same in f64 on the CPU; [`verify`] checks every kernel against it
 //!    on the device at hand. [`GpuConv::checked`] has wgpu check each index in the shaders.
 //!
 //! Steps 2 and 4 work without a GPU.

@@ -158,7 +158,7 @@ fn spread(conv: &Conv2d, magnitudes: &[f64], shape: Shape, weights: Weights<'_>)
 /// The mean over the pixels of each channel of each image, on NCHW data.
 ///
 /// # Errors
-/// What [`Link::output_shape`] says; [`Error::Length`].
+/// What [`Link::output_shape`] says; [`Error::Length`](crate::Error::Length).
 pub fn global_average_pool(input: &[f64], input_shape: impl Into<Shape>) -> Result<Answer> {
     let input_shape = input_shape.into();
     let shape = Link::GlobalAveragePool.output_shape(input_shape)?;
