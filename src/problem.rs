@@ -1,4 +1,4 @@
-//! A problem as one line of text, the same in the README, the tests, the benches and on the command line.
+//! A problem as one line of text, the same in the tests, the benches and on the command line.
 
 mod parser;
 
@@ -24,7 +24,7 @@ use parser::Parser;
 /// ```
 ///
 /// `ACTIVATION` is `relu`, `relu6`, `silu`, `hardswish` or `clamp:LOW,HIGH`; `RESIDUAL` is `residual`
-/// (added before the activation) or `residual:after`. What is left out is stride 1, padding 0,
+/// (added before the activation) or `residual:after`. Defaults: stride 1, padding 0,
 /// dilation 1, one group, a bias, no activation, NCHW; for networks images of 224x224, 1000 classes, width 1.
 ///
 /// ```
