@@ -87,8 +87,10 @@ fn for_each_subject(
         if picked.is_none() && !schedules.is_empty() {
             picked = Some(schedules[case.which.index(schedules.len())].name());
         }
-        // Some kernels take only some sizes.
-        let Some(schedule) = schedules.iter().find(|schedule| Some(schedule.name()) == picked) else { continue };
+        // Some kernels take only some sizes; where the picked one does not, another does.
+        let same = schedules.iter().find(|schedule| Some(schedule.name()) == picked);
+        let another = || (!schedules.is_empty()).then(|| &schedules[case.which.index(schedules.len())]);
+        let Some(schedule) = same.or_else(another) else { continue };
         let complaint = match check(&gpu, subject, schedule) {
             Ok(Verdict::Agrees) => {
                 tally.checked += 1;
@@ -105,7 +107,7 @@ fn for_each_subject(
 }
 
 fn agrees_with_the_oracle(cases: u32, subjects: impl Strategy<Value = Vec<Subject>>) {
-    draw_and_check(cases, 50, draw::cases(subjects), |gpu, case| for_each_subject(gpu, case, |_| true, oracle_agrees));
+    draw_and_check(cases, 80, draw::cases(subjects), |gpu, case| for_each_subject(gpu, case, |_| true, oracle_agrees));
 }
 
 fn oracle_agrees(gpu: &GpuConv, subject: &Subject, schedule: &Schedule) -> Result<Verdict, Error> {
@@ -136,30 +138,30 @@ fn again(device: Device, subject: &Subject, schedule: &Schedule) -> String {
 
 #[test]
 fn convolutions_agree_with_the_oracle() {
-    agrees_with_the_oracle(15, draw::convolutions());
+    agrees_with_the_oracle(8, draw::convolutions());
 }
 
 #[test]
 fn depthwise_convolutions_agree_with_the_oracle() {
-    agrees_with_the_oracle(15, draw::depthwise());
+    agrees_with_the_oracle(8, draw::depthwise());
 }
 
 #[test]
 fn products_agree_with_the_oracle() {
-    agrees_with_the_oracle(15, draw::pointwise());
+    agrees_with_the_oracle(8, draw::pointwise());
 }
 
 #[test]
 fn separable_convolutions_agree_with_the_oracle() {
-    agrees_with_the_oracle(10, draw::separable());
+    agrees_with_the_oracle(6, draw::separable());
 }
 
 #[test]
 fn chains_agree_with_the_oracle() {
-    agrees_with_the_oracle(15, draw::chains());
+    agrees_with_the_oracle(8, draw::chains());
 }
 
 #[test]
 fn pools_agree_with_the_oracle() {
-    agrees_with_the_oracle(10, draw::pools());
+    agrees_with_the_oracle(6, draw::pools());
 }
