@@ -115,6 +115,7 @@ pub mod reference;
 mod rehearsal;
 mod shader;
 pub mod shape;
+mod template;
 pub mod tensor;
 #[doc(hidden)]
 pub mod timer;

@@ -146,11 +146,11 @@ impl Tile {
         core.constants(&[("LANES", self.lanes.into())])
             .add(include_str!("../../shaders/matvec_quads.wgsl"))
             .add(rows)
-            .add(&source.text())
+            .add(&source.part())
             .add(if self.pairs { shader::PAIRS } else { "" })
             .add(if self.pairs { shader::WEIGHTS_QUADS_PAIRS } else { shader::WEIGHTS_VEC4 })
             .add_all(access)
-            .add(&product.text())
+            .add(&product.part())
     }
 
     fn work(self, rows: u32, workgroups: u64, depth: u64) -> Work {

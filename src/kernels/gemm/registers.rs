@@ -143,10 +143,10 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
         Shader::new(core)
             .add(weights_file)
             .add(if block.weights.pairs() { shader::PAIRS } else { "" })
-            .add(&source_wgsl.text())
+            .add(&source_wgsl.part())
             .add_all(&access)
             .add(&compute(block, layout, fetch))
-            .add(&product_wgsl.text())
+            .add(&product_wgsl.part())
             .constants(&[("PIXELS", block.pixels.into()), ("THREADS", block.threads.into())])
             .finish(&last)
     });

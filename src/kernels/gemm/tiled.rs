@@ -109,7 +109,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
         };
         Shader::new(include_str!("../../../shaders/gemm_tile.wgsl"))
             .add(shader::WEIGHTS_VEC4)
-            .add(&source_wgsl.text())
+            .add(&source_wgsl.part())
             .add(staging)
             .add_all(&access)
             .add(&micro_tile(tile, step_depth, layout))
@@ -118,7 +118,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
                 Order::ByTap => "fn segments() -> u32 { return params.padded_depth / params.segment_depth; }\n",
                 Order::ChannelFirst | Order::ChannelLast => ONE_SEGMENT,
             })
-            .add(&product_wgsl.text())
+            .add(&product_wgsl.part())
             .constants(&[
                 ("TILE_PIXELS", tile.pixels.into()),
                 ("TILE_DEPTH", tile.depth.into()),
