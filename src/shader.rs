@@ -32,8 +32,6 @@ pub const WEIGHTS_VEC4: &str = include_str!("../shaders/weights_vec4.wgsl");
 pub const WEIGHTS_SCALAR: &str = include_str!("../shaders/weights_scalar.wgsl");
 /// The same by 64-bit integers.
 pub const WEIGHTS_PAIRS: &str = include_str!("../shaders/weights_pairs.wgsl");
-/// The same as aligned quads, by 64-bit integers.
-pub const WEIGHTS_QUADS_PAIRS: &str = include_str!("../shaders/weights_quads_pairs.wgsl");
 /// Output written one element at a time.
 pub const OUTPUT_SCALAR: &str = include_str!("../shaders/output_scalar.wgsl");
 /// Output written as aligned quads.

@@ -24,11 +24,11 @@ const PARTS: &[(&str, &str)] = files!["output.wgsl", "source_pointwise.wgsl", "t
 /// The parts, between comments that say where each begins and ends. The first stands on the part's own first line, so
 /// that the engine's line numbers are the file's.
 static MARKED: LazyLock<Vec<(&str, String)>> = LazyLock::new(|| {
-    let marked = |text: &str, name: &str| format!("${{\"// {BEGIN}{name}\\n\"}}{text}// {END}{name}\n");
+    let marked = |text: &str, name: &str| format!("${{\"{BEGIN}{name}\\n\"}}{text}\n{END}{name}\n");
     PARTS.iter().map(|(name, text)| (*name, marked(text, name))).collect()
 });
-const BEGIN: &str = "---- begin ";
-const END: &str = "---- end ";
+const BEGIN: &str = "// ---- begin ";
+const END: &str = "// ---- end ";
 
 static ENVIRONMENT: LazyLock<Result<Environment<'static>, minijinja::Error>> = LazyLock::new(|| {
     let mut environment = Environment::new();
@@ -122,7 +122,7 @@ fn pieces(text: &str) -> Vec<Piece<'_>> {
         let name = word.filter(|_| !inside && !attributed).and_then(|word| word.split(['(', ' ']).next());
         if let (Some(name), Some(before)) = (name, pieces.last_mut()) {
             let is_comment =
-                |line: &&&str| line.starts_with("//") && ![BEGIN, END].iter().any(|mark| line[3..].starts_with(mark));
+                |line: &&&str| line.starts_with("//") && ![BEGIN, END].iter().any(|mark| line.starts_with(mark));
             let comments = before.lines.iter().rev().take_while(is_comment).count();
             let mut lines = before.lines.split_off(before.lines.len() - comments);
             lines.push(line);
@@ -163,6 +163,12 @@ mod tests {
     #[test]
     fn a_template_that_is_missing_is_an_error() {
         assert!(matches!(render("none.wgsl", &context! {}), Err(Error::Internal(_))));
+    }
+
+    #[test]
+    fn comments_of_any_length_are_taken() {
+        let text = "//\n//\nfn used() {\n}\nconst A: u32 = used();\n";
+        assert_eq!(without_unused(text), text);
     }
 
     #[test]

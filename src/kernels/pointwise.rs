@@ -49,5 +49,6 @@ pub fn source(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported
         }
         Layout::Nhwc => (include_str!("../../shaders/source_pointwise_nhwc.wgsl"), link.group_in_channels() % 4 == 0),
     };
-    Ok(Source::loaded(kernel, Wgsl::new(|| wgsl.into()), Fetch::Quads { aligned }, Order::ChannelFirst))
+    let source = Source::loaded(kernel, Wgsl::new(|| wgsl.into()), Fetch::Quads { aligned }, Order::ChannelFirst);
+    Ok(Source { template: Some("source_pointwise.wgsl"), ..source })
 }

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{Fetch, Product, Source, access, product};
+use minijinja::context;
+
+use super::{Fetch, Product, Source, access, product, values};
 use crate::caps::Caps;
 use crate::kernels::{
     Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Wgsl, Work, compulsory_bytes, single_pass_operands,
@@ -75,8 +77,7 @@ const ONE_SEGMENT: &str = "alias Located = Place;\n\
 
 /// The product through workgroup memory.
 pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe {
-    let Product { link, weights, params, wgsl: product_wgsl, padded_depth } =
-        product(run, source, tile.channels, tile.depth);
+    let product = product(run, source, tile.channels, tile.depth);
     let output = run.output();
     let staging = match run.layout {
         Layout::Nchw => include_str!("../../../shaders/tile_nchw.wgsl"),
@@ -97,17 +98,19 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
             ((rows * u64::from(output.width)).div_ceil(tile.pixels.into()), [0; 2], staging, 0)
         }
     };
-    let workgroups = tiles * u64::from(params.panels) * u64::from(link.groups);
+    let name = format!("{}/{}x{}x{}", source.kernel, tile.channels, tile.pixels, tile.depth);
+    let workgroups = tiles * u64::from(product.params.panels) * u64::from(product.link.groups);
     let access = access(run, source, false);
     // A software device takes long to compile each load that is written out.
     let step_depth = if caps.is_cpu { 4 } else { tile.depth };
-    let (source_wgsl, order, last, layout) = (source.wgsl.clone(), source.order, run.last().clone(), run.layout);
-    let wgsl = Wgsl::new(move || {
+    let (source_wgsl, product_wgsl, order, last, layout) =
+        (source.wgsl.clone(), product.wgsl.clone(), source.order, run.last().clone(), run.layout);
+    let made = move || {
         let steps = match tile.depth / step_depth {
             1 => "1u".into(),
             steps => format!("opaque({steps}u)"),
         };
-        Shader::new(include_str!("../../../shaders/gemm_tile.wgsl"))
+        Shader::new(include_str!("../../../shaders/gemm_tile_parts.wgsl"))
             .add(shader::WEIGHTS_VEC4)
             .add(&source_wgsl.part())
             .add(staging)
@@ -127,7 +130,25 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
                 ("THREADS", tile.threads().into()),
             ])
             .finish(&last)
-    });
+    };
+
+    let wgsl = match source.template {
+        None => Wgsl::new(made),
+        Some(source_file) => {
+            let values = context! {
+                source => source_file,
+                TILE_PIXELS => tile.pixels,
+                TILE_DEPTH => tile.depth,
+                MICRO_CHANNELS => tile.micro_channels,
+                MICRO_PIXELS => tile.micro_pixels,
+                STEP_DEPTH => step_depth,
+                SEGMENTED => source.order == Order::ByTap,
+                ..values(run, source, &product, &name, false)
+            };
+            Wgsl::template("gemm_tile.wgsl", values)
+        }
+    };
+    let Product { weights, params, padded_depth, .. } = product;
 
     let tiles = workgroups as f64;
     let values = tiles * f64::from(tile.pixels) * padded_depth as f64;
@@ -144,7 +165,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
         registers: tile.registers(source.registers),
     };
     Recipe {
-        name: format!("{}/{}x{}x{}", source.kernel, tile.channels, tile.pixels, tile.depth),
+        name,
         weights,
         workspace: Vec::new(),
         work: Work {
