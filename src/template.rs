@@ -19,7 +19,7 @@ const KERNELS: &[(&str, &str)] =
     files!["direct.wgsl", "gemm_tile.wgsl", "matvec.wgsl", "pool.wgsl", "pool_serial.wgsl"];
 
 /// What they include.
-const PARTS: &[(&str, &str)] = files!["output.wgsl", "source_pointwise.wgsl", "tensors.wgsl"];
+const PARTS: &[(&str, &str)] = files!["output.wgsl", "source_pointwise.wgsl", "source_window.wgsl", "tensors.wgsl"];
 
 /// The parts, between comments that say where each begins and ends. The first stands on the part's own first line, so
 /// that the engine's line numbers are the file's.
@@ -81,6 +81,7 @@ fn chain(error: &minijinja::Error) -> String {
 struct Piece<'a> {
     /// Of a function or a structure.
     name: Option<&'a str>,
+    is_function: bool,
     lines: Vec<&'a str>,
 }
 
@@ -92,9 +93,12 @@ fn without_unused(text: &str) -> String {
     let mut open: Vec<_> = pieces.iter().filter(|piece| piece.name.is_none()).collect();
     while let Some(piece) = open.pop() {
         let code = piece.lines.iter().map(|line| line.split_once("//").map_or(*line, |(code, _)| code));
-        for word in code.flat_map(|code| code.split(|c: char| !c.is_alphanumeric() && c != '_')) {
-            if let Some(piece) = named.get(word)
-                && used.insert(word)
+        // Words with what follows them: a function is called, and its name may be a variable's too.
+        for word in code.flat_map(|code| code.split_inclusive(|c: char| !c.is_alphanumeric() && c != '_')) {
+            let name = word.trim_end_matches(|c: char| !c.is_alphanumeric() && c != '_');
+            if let Some(piece) = named.get(name)
+                && (word.ends_with('(') || !piece.is_function)
+                && used.insert(name)
             {
                 open.push(piece);
             }
@@ -126,7 +130,7 @@ fn pieces(text: &str) -> Vec<Piece<'_>> {
             let comments = before.lines.iter().rev().take_while(is_comment).count();
             let mut lines = before.lines.split_off(before.lines.len() - comments);
             lines.push(line);
-            pieces.push(Piece { name: Some(name), lines });
+            pieces.push(Piece { name: Some(name), is_function: line.starts_with("fn "), lines });
             inside = true;
         } else if let Some(piece) = pieces.last_mut() {
             piece.lines.push(line);
@@ -175,10 +179,10 @@ mod tests {
     fn what_nothing_names_is_left_out() {
         let text = "const A: u32 = 1u;\n\n// Of no use.\nfn unused() -> u32 {\n    return used(A);\n}\n\n\
             // Named by a comment alone: unused().\nfn used(a: u32) -> Pair {\n    return a;\n}\nstruct Pair {\n    a: u32,\n}\n\
-            struct Single {\n    a: u32,\n}\nfn short() -> u32 { return 1u; }\n@compute @workgroup_size(1)\nfn main() {\n    used(1u);\n}\n";
+            struct Single {\n    a: u32,\n}\nfn short() -> u32 { return 1u; }\n@compute @workgroup_size(1)\nfn main() {\n    let short = used(1u);\n}\n";
         let kept = "const A: u32 = 1u;\n\n\
             // Named by a comment alone: unused().\nfn used(a: u32) -> Pair {\n    return a;\n}\nstruct Pair {\n    a: u32,\n}\n\
-            @compute @workgroup_size(1)\nfn main() {\n    used(1u);\n}\n";
+            @compute @workgroup_size(1)\nfn main() {\n    let short = used(1u);\n}\n";
         assert_eq!(without_unused(text), kept);
     }
 }

@@ -29,8 +29,8 @@ pub struct Source {
     pub kernel: &'static str,
     /// The source's file with `place` and `fetch`, and whatever else it needs.
     pub wgsl: Wgsl,
-    /// The source's template, where it has one.
-    pub template: Option<&'static str>,
+    /// The source's template, where it has one, and what it asks for beside what all products do.
+    pub template: Option<(&'static str, Value)>,
     /// How its values come.
     pub fetch: Fetch,
     /// What `k` counts.
@@ -142,7 +142,6 @@ pub fn values(run: &Run<'_>, source: &Source, product: &Product<'_>, recipe: &st
     context! {
         recipe,
         problem => shader::problem(link, run.layout),
-        geometry => (),
         layout,
         input,
         weights => if pairs { "pairs" } else { "quads" },

@@ -98,6 +98,7 @@ impl Vectors {
             LANES => tile.lanes,
             SLICES => tile.slices,
             ROWS => rows,
+            geometry => (),
             ..gemm::values(&vectors, &source, &product, &name, tile.pairs)
         };
         let pass = Pass {

@@ -127,7 +127,6 @@ fn every_shader_is_valid_and_translates_and_is_what_its_recipe_says() {
 const NOT_TEMPLATES: &[&str] = &[
     "a probe",
     "depthwise",
-    "implicit_gemm",
     "implicit_gemm_subgroup",
     "implicit_gemm_uniform",
     "inverted_residual",

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use minijinja::context;
+use minijinja::value::merge_maps;
 
 use super::{Fetch, Product, Source, access, product, values};
 use crate::caps::Caps;
@@ -132,18 +133,18 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
             .finish(&last)
     };
 
-    let wgsl = match source.template {
+    let wgsl = match &source.template {
         None => Wgsl::new(made),
-        Some(source_file) => {
+        Some((file, of_source)) => {
             let values = context! {
-                source => source_file,
+                source => file,
                 TILE_PIXELS => tile.pixels,
                 TILE_DEPTH => tile.depth,
                 MICRO_CHANNELS => tile.micro_channels,
                 MICRO_PIXELS => tile.micro_pixels,
                 STEP_DEPTH => step_depth,
                 SEGMENTED => source.order == Order::ByTap,
-                ..values(run, source, &product, &name, false)
+                ..merge_maps([of_source.clone(), values(run, source, &product, &name, false)])
             };
             Wgsl::template("gemm_tile.wgsl", values)
         }
