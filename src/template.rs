@@ -16,7 +16,7 @@ macro_rules! files {
 
 /// The templates of kernels, each a whole shader.
 const KERNELS: &[(&str, &str)] =
-    files!["direct.wgsl", "gemm_tile.wgsl", "matvec.wgsl", "pool.wgsl", "pool_serial.wgsl"];
+    files!["direct.wgsl", "gemm_tile.wgsl", "matvec.wgsl", "pool.wgsl", "pool_serial.wgsl", "split_sum.wgsl"];
 
 /// What they include.
 const PARTS: &[(&str, &str)] = files!["output.wgsl", "source_pointwise.wgsl", "source_window.wgsl", "tensors.wgsl"];

@@ -133,7 +133,6 @@ const NOT_TEMPLATES: &[&str] = &[
     "pointwise_subgroup",
     "pointwise_uniform",
     "separable",
-    "split",
     "winograd",
 ];
 
