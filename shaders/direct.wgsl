@@ -1,22 +1,39 @@
+// ${recipe}: ${problem}
+//
 // Direct convolution: every link there is, by its definition.
 //
-// An invocation computes a block of output channels of one group (one or four: `Block`) at PIXELS = 4
-// neighbouring outputs of a row, so that a loaded weight serves four pixels and a loaded pixel all channels
-// of the block.
+// An invocation computes a block of output channels of one group (BLOCK, one or four) at PIXELS neighbouring outputs of
+// a row, so that a loaded weight serves all pixels and a loaded pixel all channels of the block.
 //
 // input    NCHW or NHWC, by the strides
 // weights  [group][panel][input channel, row, column][block], then the biases [group][panel][block]
-// host     geometry, WORKGROUP, BLOCK, `Block` (f32 or vec4<f32>), `store_block`
+//#
+//# include  tensors.wgsl, output.wgsl
+//# host     BLOCK (channels), PIXELS (outputs), WORKGROUP (invocations); params.tiles_x (blocks of PIXELS in a row),
+//#          params.tiles_y (rows of the output), params.bias_at (in blocks), params.work (invocations)
 
-@group(0) @binding(1) var<storage, read> input: array<f32>;
-@group(0) @binding(2) var<storage, read> weights: array<Block>;
-
-const PIXELS: u32 = 4u;
+const BLOCK: u32 = ${BLOCK}u;
+const PIXELS: u32 = ${PIXELS}u;
+const WORKGROUP: u32 = ${WORKGROUP}u;
+//% set block = "f32" if BLOCK == 1 else "vec4<f32>"
 
 // The input at a column of a row that starts at `row`; zero in the padding.
 fn load_padded(row: u32, x: i32) -> f32 {
     let column = u32(clamp(x, 0, i32(params.in_width) - 1));
     return select(0.0, input[row + column * in_pixel_stride()], inside(x, params.in_width));
+}
+
+// Stores those of a block's channels that the group has.
+fn store_block(at: u32, channels: u32, sum: ${block}) {
+    //% if BLOCK == 1
+    store(at, sum);
+    //% else
+    let step = out_channel_stride();
+    store(at, sum.x);
+    if channels > 1u { store(at + step, sum.y); }
+    if channels > 2u { store(at + 2u * step, sum.z); }
+    if channels > 3u { store(at + 3u * step, sum.w); }
+    //% endif
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -37,9 +54,9 @@ fn main(
     let image = item.batch * params.in_channels * in_pixels();
 
     var sum0 = weights[params.bias_at + item.channel];
-    var sum1 = sum0;
-    var sum2 = sum0;
-    var sum3 = sum0;
+    //% for pixel in range(1, PIXELS)
+    var sum${pixel} = sum0;
+    //% endfor
     for (var channel = 0u; channel < opaque(params.group_in); channel++) {
         let plane = image + (group * params.group_in + channel) * in_channel_stride();
         for (var ky = 0u; ky < KERNEL_HEIGHT; ky++) {
@@ -52,10 +69,10 @@ fn main(
             for (var kx = 0u; kx < KERNEL_WIDTH; kx++) {
                 let weight = weights[weight_row + kx];
                 let at = left + i32(kx * DILATION_X);
-                sum0 = fma(Block(load_padded(row, at)), weight, sum0);
-                sum1 = fma(Block(load_padded(row, at + i32(STRIDE_X))), weight, sum1);
-                sum2 = fma(Block(load_padded(row, at + i32(2u * STRIDE_X))), weight, sum2);
-                sum3 = fma(Block(load_padded(row, at + i32(3u * STRIDE_X))), weight, sum3);
+                sum0 = fma(${block}(load_padded(row, at)), weight, sum0);
+                //% for pixel in range(1, PIXELS)
+                sum${pixel} = fma(${block}(load_padded(row, at + i32(${pixel}u * STRIDE_X))), weight, sum${pixel});
+                //% endfor
             }
         }
     }
@@ -67,7 +84,11 @@ fn main(
         + item.y * out_row_stride()
         + x * out_pixel_stride();
     store_block(at, channels, sum0);
-    if x + 1u < params.out_width { store_block(at + out_pixel_stride(), channels, sum1); }
-    if x + 2u < params.out_width { store_block(at + 2u * out_pixel_stride(), channels, sum2); }
-    if x + 3u < params.out_width { store_block(at + 3u * out_pixel_stride(), channels, sum3); }
+    //% for pixel in range(1, PIXELS)
+    if x + ${pixel}u < params.out_width { store_block(at + ${pixel}u * out_pixel_stride(), channels, sum${pixel}); }
+    //% endfor
 }
+
+//% include "tensors.wgsl"
+
+//% include "output.wgsl"

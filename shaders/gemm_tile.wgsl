@@ -1,26 +1,53 @@
+// ${recipe}: ${problem}
+//
 // A matrix product through workgroup memory: sums[channel][pixel] += weight[channel][k] * source[k][pixel].
 //
-// A workgroup computes TILE_CHANNELS x TILE_PIXELS outputs of one group of channels. TILE_DEPTH rows of both
-// matrices at a time go into workgroup memory; then each invocation multiplies its micro-tile, in registers.
-// What the source is (the input itself, windows of it, or a depthwise convolution's results) a source_*.wgsl
-// file says: `place` finds a pixel's inputs once, `locate` those of a segment of k, `fetch` reads or computes its
-// values.
+// A workgroup computes TILE_CHANNELS x TILE_PIXELS outputs of one group of channels. TILE_DEPTH rows of both matrices
+// at a time go into workgroup memory; then each invocation multiplies its micro-tile, in registers. What the source is
+// (the input itself, or windows of it) the included ${source} says: `place` finds a pixel's inputs
+// once, `locate` those of a segment of k, `fetch` reads their values.
 //
 // weights  [group][panel][k][TILE_CHANNELS], then the biases
-// host     TILE_*, STEP_DEPTH, CHANNEL_TILE, THREADS, DEPTH_IS_PADDED, `segments`, `tile_steps`, `MicroTile`,
-//          `accumulate`, `finish`, and a source, a tile_*.wgsl (unless the source stages by itself), an input_*, an
-//          output_* and a weights_* file
+//#
+//# include  a source_*.wgsl, tensors.wgsl, output.wgsl
+//# host     TILE_CHANNELS, TILE_PIXELS, TILE_DEPTH (of k), MICRO_CHANNELS, MICRO_PIXELS, STEP_DEPTH (k that are written
+//#          out), SEGMENTED (whether k has segments); params.weights_at, params.padded_depth, params.segment_depth
+//#          (elements), params.panels, params.work (workgroups)
 //
-// The micro-tile over workgroup memory follows Volkov and Demmel, "Benchmarking GPUs to Tune Dense Linear
-// Algebra" (SC 2008).
+// The micro-tile over workgroup memory follows Volkov and Demmel, "Benchmarking GPUs to Tune Dense Linear Algebra"
+// (SC 2008).
 
-const PIXEL_QUADS: u32 = TILE_PIXELS / 4u;
+const TILE_CHANNELS: u32 = ${TILE_CHANNELS}u;
+const TILE_PIXELS: u32 = ${TILE_PIXELS}u;
+const TILE_DEPTH: u32 = ${TILE_DEPTH}u;
+const STEP_DEPTH: u32 = ${STEP_DEPTH}u;
 const CHANNEL_QUADS: u32 = TILE_CHANNELS / 4u;
+const PIXEL_QUADS: u32 = TILE_PIXELS / 4u;
+const THREADS: u32 = ${(TILE_CHANNELS // MICRO_CHANNELS) * (TILE_PIXELS // MICRO_PIXELS)}u;
 
-// Quads, as a micro-tile's operands are: [k][four pixels] in NCHW, [four k][pixel] in NHWC; and [k][four channels]. A
-// source may use `channel_tile` while it stages.
+//# The side of the output whose neighbours are neighbours in memory is the columns (quads), the other one the rows.
+//% if layout == "nchw"
+    //% set ROWS, QUADS, COLUMNS = MICRO_CHANNELS, MICRO_PIXELS // 4, TILE_PIXELS // MICRO_PIXELS
+// A row of invocations has the same channels, a column the same pixels.
+//% else
+    //% set ROWS, QUADS, COLUMNS = MICRO_PIXELS, MICRO_CHANNELS // 4, TILE_CHANNELS // MICRO_CHANNELS
+// A row of invocations has the same pixels, a column the same channels.
+//% endif
+const MICRO_COLUMNS: u32 = ${COLUMNS}u;
+//% set xyzw = ["x", "y", "z", "w"]
+
+// Quads, as a micro-tile's operands are: [k][four pixels] in NCHW, [four k][pixel] in NHWC; and [k][four channels].
 var<workgroup> pixel_tile: array<vec4<f32>, TILE_DEPTH * PIXEL_QUADS>;
-var<workgroup> channel_tile: array<vec4<f32>, CHANNEL_TILE>;
+var<workgroup> channel_tile: array<vec4<f32>, TILE_DEPTH * CHANNEL_QUADS>;
+
+// An invocation's sums. Each has a name, for an array that is indexed at run time would not stay in registers.
+struct MicroTile {
+    //% for row in range(ROWS)
+        //% for quad in range(QUADS)
+    sum_row${row}_quad${quad}: vec4<f32>,
+        //% endfor
+    //% endfor
+}
 
 @compute @workgroup_size(THREADS)
 fn main(
@@ -61,3 +88,132 @@ fn main(
     }
     finish(&sums, first_pixel, group, panel % params.panels * TILE_CHANNELS, row, column);
 }
+
+// Adds the products of STEP_DEPTH values of k.
+fn accumulate(sums: ptr<function, MicroTile>, k: u32, row: u32, column: u32) {
+    //% if layout == "nchw"
+    let row_at = k * CHANNEL_QUADS + row * ${ROWS // 4}u;
+    let column_at = k * PIXEL_QUADS + column;
+        //% for step in range(STEP_DEPTH)
+            //% for quad in range(ROWS // 4)
+    let channels_k${step}_quad${quad} = channel_tile[row_at${plus(step, "CHANNEL_QUADS")}${plus(quad)}];
+            //% endfor
+            //% for quad in range(QUADS)
+    let pixels_k${step}_quad${quad} = pixel_tile[column_at${plus(step, "PIXEL_QUADS")}${plus(quad * COLUMNS)}];
+                //% for row in range(ROWS)
+                    //% set sum = "(*sums).sum_row" ~ row ~ "_quad" ~ quad
+                    //% set weight = "channels_k" ~ step ~ "_quad" ~ row // 4 ~ "." ~ xyzw[row % 4]
+    ${sum} = fma(vec4<f32>(${weight}), pixels_k${step}_quad${quad}, ${sum});
+                //% endfor
+            //% endfor
+        //% endfor
+    //% else
+    let row_at = k / 4u * TILE_PIXELS + row;
+    let column_at = k * CHANNEL_QUADS + column;
+        //% for step in range(STEP_DEPTH)
+            //% if step % 4 == 0
+    // Four k of each pixel.
+                //% for row in range(ROWS)
+                    //% set at = plus(step // 4, "TILE_PIXELS") ~ plus(row * TILE_PIXELS // ROWS)
+    let pixel${row}_k${step} = pixel_tile[row_at${at}];
+                //% endfor
+            //% endif
+            //% for quad in range(QUADS)
+    let channels_k${step}_quad${quad} = channel_tile[column_at${plus(step, "CHANNEL_QUADS")}${plus(quad * COLUMNS)}];
+                //% for row in range(ROWS)
+                    //% set sum = "(*sums).sum_row" ~ row ~ "_quad" ~ quad
+                    //% set pixel = "pixel" ~ row ~ "_k" ~ step // 4 * 4 ~ "." ~ xyzw[step % 4]
+    ${sum} = fma(vec4<f32>(${pixel}), channels_k${step}_quad${quad}, ${sum});
+                //% endfor
+            //% endfor
+        //% endfor
+    //% endif
+}
+
+fn finish(
+    sums: ptr<function, MicroTile>,
+    first_pixel: u32,
+    group: u32,
+    first_channel: u32,
+    row: u32,
+    column: u32,
+) {
+    //% for quad in range(QUADS)
+        //% if layout == "nchw"
+    let quad${quad} = output_quad(first_pixel + (column${plus(quad * COLUMNS)}) * 4u, group);
+            //% for row in range(ROWS)
+                //% set channel = "first_channel + row * " ~ ROWS ~ "u" ~ plus(row)
+    store_row(quad${quad}, group, ${channel}, (*sums).sum_row${row}_quad${quad});
+            //% endfor
+        //% else
+            //% for row in range(ROWS)
+                //% set pixel = "first_pixel + row" ~ plus(row * TILE_PIXELS // ROWS)
+                //% set channel = "first_channel + (column" ~ plus(quad * COLUMNS) ~ ") * 4u"
+    store_pixel(${pixel}, group, ${channel}, (*sums).sum_row${row}_quad${quad});
+            //% endfor
+        //% endif
+    //% endfor
+}
+
+// How many steps of STEP_DEPTH a tile has.
+fn tile_steps() -> u32 {
+    //% if STEP_DEPTH == TILE_DEPTH
+    return 1u;
+    //% else
+    return opaque(${TILE_DEPTH // STEP_DEPTH}u);
+    //% endif
+}
+
+//% if SEGMENTED
+fn segments() -> u32 {
+    return params.padded_depth / params.segment_depth;
+}
+//% else
+// All of k is one segment.
+fn segments() -> u32 {
+    return 1u;
+}
+
+alias Located = Place;
+
+fn locate(place: Place, segment: u32) -> Located {
+    return place;
+}
+//% endif
+
+//% if layout == "nchw"
+// Four neighbouring pixels of one k are a quad.
+fn staged_place(first_pixel: u32, group: u32, local: u32) -> Place {
+    return place(first_pixel + local % PIXEL_QUADS * 4u, group);
+}
+
+fn stage_pixels(k0: u32, located: Located, local: u32) {
+    let quad = local % PIXEL_QUADS;
+    for (var k = local / PIXEL_QUADS; k < TILE_DEPTH; k += THREADS / PIXEL_QUADS) {
+        pixel_tile[k * PIXEL_QUADS + quad] = fetch(k0 + k, located);
+    }
+}
+//% else
+const_assert THREADS % TILE_PIXELS == 0u;
+
+// Four neighbouring k of one pixel are a quad.
+//
+// Nothing turns them over into quads of pixels here: these would be written by four invocations, a component each, and
+// writing a component may write the whole vector (as it does on Metal and Direct3D).
+fn staged_place(first_pixel: u32, group: u32, local: u32) -> Place {
+    return place(first_pixel + local % TILE_PIXELS, group);
+}
+
+fn stage_pixels(k0: u32, located: Located, local: u32) {
+    let pixel = local % TILE_PIXELS;
+    for (var quad = local / TILE_PIXELS; quad < TILE_DEPTH / 4u; quad += THREADS / TILE_PIXELS) {
+        pixel_tile[quad * TILE_PIXELS + pixel] = fetch(k0 + quad * 4u, located);
+    }
+}
+//% endif
+
+//% include source
+
+//% include "tensors.wgsl"
+
+//% include "output.wgsl"

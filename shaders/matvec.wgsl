@@ -1,13 +1,78 @@
+// ${recipe}: ${problem}
+//
 // A matrix times a vector: layers of a single output pixel, such as classifiers. A few rows at a time (vectors, the
 // images of a batch) share the loads of the weights, which are all there is to do: each is used once a row.
 //
+//% if SLICES > 1
 // A workgroup computes TILE_CHANNELS outputs. LANES = TILE_CHANNELS / 4 invocations side by side have four each, and
 // SLICES of them one behind the other take turns at `k`, so that a sweep over the workgroup is one stretch of memory.
 // Then the slices' sums are added up in a tree.
+//% else
+// Invocations that cooperate would gain nothing here: each has eight outputs, two quads, by itself, and a workgroup
+// reads its weights from the first to the last. TILE_CHANNELS is 8 x LANES.
+//% endif
 //
+// input    [row][k], NHWC of one pixel
 // weights  [panel][k][TILE_CHANNELS], then the biases
-// host     TILE_CHANNELS, LANES, SLICES, STEPS (log2 of SLICES), WORKGROUP, DEPTH_IS_PADDED, matvec_quads.wgsl, a
-//          matvec_rows_*.wgsl, source_pointwise_nhwc.wgsl, product_nhwc.wgsl, an input_*, an output_* and a weights file
+//#
+//# include  source_pointwise.wgsl, tensors.wgsl, output.wgsl
+//# host     TILE_CHANNELS, LANES (invocations side by side), SLICES (a power of two; 1 without slices), ROWS (1 or 4);
+//#          params.panels, params.padded_depth (elements), params.work (workgroups)
+
+const TILE_CHANNELS: u32 = ${TILE_CHANNELS}u;
+const LANES: u32 = ${LANES}u;
+const ROWS: u32 = ${ROWS}u;
+
+//% if ROWS == 1
+// Four sums, one a channel.
+alias Sums = vec4<f32>;
+//% else
+// A column of four sums for each row. Rows past the last are the last one again, and are not stored.
+alias Sums = mat4x4<f32>;
+//% endif
+
+// Where a panel's weights start, in quads of four output channels.
+fn panel_quads(panel: u32) -> u32 {
+    return (params.weights_at + panel * params.padded_depth * TILE_CHANNELS) / 4u;
+}
+
+// The weights of four channels, a column for each of four k.
+fn load_weights(at: u32) -> mat4x4<f32> {
+    const NEXT = TILE_CHANNELS / 4u;
+    return mat4x4<f32>(
+        //% for k in range(4)
+        load_weight(at${plus(k, "NEXT")}),
+        //% endfor
+    );
+}
+
+// Four k of each row.
+fn load_rows(row: u32, k: u32) -> Sums {
+    //% if ROWS == 1
+    return fetch(k, place(row, 0u));
+    //% else
+    return mat4x4<f32>(
+        //% for next in range(ROWS)
+        fetch(k, place(row${plus(next)}, 0u)),
+        //% endfor
+    );
+    //% endif
+}
+
+fn store_rows(row: u32, channel: u32, sums: Sums) {
+    //% if ROWS == 1
+    store_pixel(row, 0u, channel, sums);
+    //% else
+        //% for next in range(ROWS)
+    store_pixel(row${plus(next)}, 0u, channel, sums[${next}]);
+        //% endfor
+    //% endif
+}
+
+//% if SLICES > 1
+const SLICES: u32 = ${SLICES}u;
+const STEPS: u32 = firstTrailingBit(SLICES);
+const WORKGROUP: u32 = LANES * SLICES;
 
 var<workgroup> slices: array<Sums, WORKGROUP>;
 
@@ -46,3 +111,37 @@ fn main(
         store_rows(row, panel * TILE_CHANNELS + lane * 4u, slices[local]);
     }
 }
+//% else
+@compute @workgroup_size(LANES)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let index = workgroup_index(workgroup, grid);
+    if index >= params.work {
+        return;
+    }
+    let panel = index % params.panels;
+    let row = index / params.panels * ROWS;
+    var quads = panel_quads(panel) + 2u * lane;
+
+    var first = Sums();
+    var second = Sums();
+    for (var k = 0u; k < params.padded_depth; k += 4u) {
+        let values = load_rows(row, k);
+        first += load_weights(quads) * values;
+        second += load_weights(quads + 1u) * values;
+        quads += TILE_CHANNELS;
+    }
+    let channel = panel * TILE_CHANNELS + 8u * lane;
+    store_rows(row, channel, first);
+    store_rows(row, channel + 4u, second);
+}
+//% endif
+
+//% include "source_pointwise.wgsl"
+
+//% include "tensors.wgsl"
+
+//% include "output.wgsl"

@@ -1,3 +1,5 @@
+// ${recipe}: a global average pool, ${layout}
+//
 // Global average pooling: the mean of every plane, which is a channel of an image.
 //
 // A workgroup computes PLANES planes with LANES invocations each: every invocation sums each LANES-th pixel, then a
@@ -5,12 +7,22 @@
 //
 // input    NCHW or NHWC, by the strides and the order of the lanes
 // output   a value a plane, one image after the other: in both layouts, for there is one pixel
-// host     PLANES, LANES (a power of two), STEPS (its logarithm), WORKGROUP (PLANES * LANES), PLANE_DISTANCE and
-//          LANE_DISTANCE (between invocations of two planes and of two lanes; neighbours read neighbours in memory),
-//          and pool_planes.wgsl
+//#
+//# include  tensors.wgsl
+//# host     PLANES, LANES (a power of two); params.work (planes)
 
-@group(0) @binding(1) var<storage, read> input: array<f32>;
-@group(0) @binding(2) var<storage, read_write> output: array<f32>;
+const PLANES: u32 = ${PLANES}u;
+const LANES: u32 = ${LANES}u;
+const WORKGROUP: u32 = PLANES * LANES;
+const STEPS: u32 = firstTrailingBit(LANES);
+// Between invocations of two planes, and of two lanes: neighbours read neighbours in memory.
+//% if layout == "nchw"
+const PLANE_DISTANCE: u32 = LANES;
+const LANE_DISTANCE: u32 = 1u;
+//% else
+const PLANE_DISTANCE: u32 = 1u;
+const LANE_DISTANCE: u32 = PLANES;
+//% endif
 
 var<workgroup> sums: array<f32, WORKGROUP>;
 
@@ -45,3 +57,5 @@ fn main(
         output[plane] = sums[local] / f32(in_pixels());
     }
 }
+
+//% include "tensors.wgsl"

@@ -1,12 +1,15 @@
+// ${recipe}: a global average pool, ${layout}
+//
 // Global average pooling where invocations that cooperate gain nothing: each sums a plane by itself, row by row, so
 // that the error grows with a row and a column and not with all pixels.
 //
 // input    NCHW or NHWC, by the strides
 // output   a value a plane, one image after the other: in both layouts, for there is one pixel
-// host     WORKGROUP, and pool_planes.wgsl
+//#
+//# include  tensors.wgsl
+//# host     WORKGROUP (invocations); params.work (planes)
 
-@group(0) @binding(1) var<storage, read> input: array<f32>;
-@group(0) @binding(2) var<storage, read_write> output: array<f32>;
+const WORKGROUP: u32 = ${WORKGROUP}u;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(
@@ -30,3 +33,5 @@ fn main(
     }
     output[plane] = sum / f32(in_pixels());
 }
+
+//% include "tensors.wgsl"

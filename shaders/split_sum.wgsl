@@ -1,9 +1,16 @@
+// ${recipe}: the slices' sums of a product, ${layout}
+//
 // The second of the two passes of a product cut along its input channels: the slices' sums added up, then the epilogue.
 //
-// partial  NCHW [image][slice][channel][pixel] or NHWC [image][pixel][slice][channel]
-// host     SLICES, WORKGROUP, biases.wgsl, a split_sum_* file for the layout, and an output_* file
+// input    the slices' sums: NCHW [image][slice][channel][pixel] or NHWC [image][pixel][slice][channel]
+// weights  the biases
+//#
+//# include  tensors.wgsl, output.wgsl
+//# host     SLICES, WORKGROUP (invocations), bias (true or false); params.bias_at (elements), params.work (outputs)
 
-@group(0) @binding(1) var<storage, read> partial: array<f32>;
+const SLICES: u32 = ${SLICES}u;
+const WORKGROUP: u32 = ${WORKGROUP}u;
+const HAS_BIAS: bool = ${"true" if bias else "false"};
 
 @compute @workgroup_size(WORKGROUP)
 fn main(
@@ -18,7 +25,38 @@ fn main(
     let place = partial_place(at);
     var sum = bias_of(place.channel);
     for (var slice = 0u; slice < SLICES; slice++) {
-        sum += partial[place.first + slice * place.step];
+        sum += input[place.first + slice * place.step];
     }
     store(at, sum);
 }
+
+// Where the slices' sums for an output are.
+struct PartialPlace {
+    first: u32,
+    step: u32,
+    channel: u32,
+}
+
+fn partial_place(at: u32) -> PartialPlace {
+    //% if layout == "nchw"
+    let step = params.out_channels * out_pixels();
+    let image = at / step;
+    return PartialPlace(image * SLICES * step + at % step, step, at % step / out_pixels());
+    //% else
+    let step = params.out_channels;
+    let channel = at % step;
+    return PartialPlace(at / step * SLICES * step + channel, step, channel);
+    //% endif
+}
+
+// The weights are bound whether there are biases or not.
+fn bias_of(channel: u32) -> f32 {
+    if HAS_BIAS {
+        return weights[params.bias_at + channel];
+    }
+    return 0.0;
+}
+
+//% include "tensors.wgsl"
+
+//% include "output.wgsl"

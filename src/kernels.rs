@@ -12,6 +12,7 @@ mod pool;
 mod separable;
 pub(crate) mod shader;
 mod split;
+mod template;
 mod winograd;
 
 use crate::kernels::pack::Section;

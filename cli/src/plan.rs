@@ -117,7 +117,8 @@ fn write_shaders(folder: &Path, considered: &[Considered]) -> Outcome {
         for (index, pass) in recipe.passes.iter().enumerate() {
             let suffix = if recipe.passes.len() > 1 { format!(".pass{index}") } else { String::new() };
             let path = folder.join(format!("{stem}{suffix}.wgsl"));
-            fs::write(&path, pass.wgsl.text().as_bytes()).map_err(|error| unwritable(&path, error))?;
+            let text = pass.wgsl.text()?;
+            fs::write(&path, text.as_bytes()).map_err(|error| unwritable(&path, error))?;
         }
     }
     Ok(())

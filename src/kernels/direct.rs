@@ -1,11 +1,13 @@
 //! `direct`: any link there is, by the definition of convolution.
 
+use minijinja::context;
+
 use super::{
     Kernel, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, compulsory_bytes, fitting,
     single_pass_operands,
 };
 use crate::kernels::pack::{Order, Packing, sections};
-use crate::kernels::shader::{self, Shader};
+use crate::kernels::shader;
 use crate::model::caps::Caps;
 
 pub const DIRECT: Kernel = Kernel { name: "direct", links: 1, candidates };
@@ -34,20 +36,24 @@ fn recipe(run: &Run<'_>, block: u32) -> Recipe {
     let items = u64::from(tiles_x) * u64::from(output.height) * channel_blocks * u64::from(output.batch);
     let depth = link.fan_in();
 
-    let (conv, layout) = (link.clone(), run.layout);
-    let wgsl = Wgsl::new(move || {
-        Shader::new(include_str!("../../shaders/direct.wgsl"))
-            .add(shader::strides(layout))
-            .add(shader::OUTPUT_SCALAR)
-            .add(block_declarations(block))
-            .constants(&shader::geometry(&conv))
-            .constants(&[("BLOCK", block.into()), ("WORKGROUP", WORKGROUP.into())])
-            .finish(&conv)
-    });
+    let name = format!("direct/{PIXELS}x{block}");
+    let values = context! {
+        recipe => name,
+        problem => shader::problem(link, run.layout),
+        BLOCK => block,
+        PIXELS,
+        WORKGROUP,
+        geometry => shader::geometry_values(link),
+        layout => shader::layout_name(run.layout),
+        input => "scalar",
+        weights => if block == 1 { "scalar" } else { "quads" },
+        output => "scalar",
+        ..shader::epilogue_values(link)
+    };
 
     let (items_f, depth_f, block_f) = (items as f64, depth as f64, f64::from(block));
     let pass = Pass {
-        wgsl,
+        wgsl: Wgsl::template("direct.wgsl", values),
         operands: single_pass_operands(run),
         params: Params {
             tiles_x,
@@ -63,7 +69,7 @@ fn recipe(run: &Run<'_>, block: u32) -> Recipe {
         registers: PIXELS * block + PIXELS + block + REGISTERS_FOR_ADDRESSES,
     };
     Recipe {
-        name: format!("direct/{PIXELS}x{block}"),
+        name,
         weights,
         workspace: Vec::new(),
         work: Work {
@@ -78,25 +84,5 @@ fn recipe(run: &Run<'_>, block: u32) -> Recipe {
         tolerance: 4.0,
         exact: true,
         mixes: false,
-    }
-}
-
-/// The type of a block of channels, and how to store one.
-fn block_declarations(block: u32) -> &'static str {
-    match block {
-        1 => {
-            "alias Block = f32;\n\
-             fn store_block(at: u32, channels: u32, sum: Block) { store(at, sum); }\n"
-        }
-        _ => {
-            "alias Block = vec4<f32>;\n\
-             fn store_block(at: u32, channels: u32, sum: Block) {\n\
-             \x20   let step = out_channel_stride();\n\
-             \x20   store(at, sum.x);\n\
-             \x20   if channels > 1u { store(at + step, sum.y); }\n\
-             \x20   if channels > 2u { store(at + 2u * step, sum.z); }\n\
-             \x20   if channels > 3u { store(at + 3u * step, sum.w); }\n\
-             }\n"
-        }
     }
 }

@@ -4,6 +4,8 @@ pub mod registers;
 pub mod tiled;
 pub mod window;
 
+use minijinja::{Value, context};
+
 use super::{Params, Run, Unsupported, Wgsl};
 use crate::kernels::pack::{self, Order, Packing, Section, sections};
 use crate::kernels::shader::{self, Shader};
@@ -27,6 +29,8 @@ pub struct Source {
     pub kernel: &'static str,
     /// The source's file with `place` and `fetch`, and whatever else it needs.
     pub wgsl: Wgsl,
+    /// The source's template, where it has one, and what it asks for beside what all products do.
+    pub template: Option<(&'static str, Value)>,
     /// How its values come.
     pub fetch: Fetch,
     /// What `k` counts.
@@ -52,6 +56,7 @@ impl Source {
         Self {
             kernel,
             wgsl,
+            template: None,
             fetch,
             order,
             link: 0,
@@ -89,6 +94,8 @@ pub struct Product<'a> {
     /// All declarations but those of the tile.
     pub wgsl: Wgsl,
     pub padded_depth: u64,
+    /// Output channels of a panel.
+    block: u32,
 }
 
 /// A product whose weights lie in panels of `block` channels, and whose k is padded to a multiple of `k_align`.
@@ -116,7 +123,35 @@ pub fn product<'a>(run: &Run<'a>, source: &Source, block: u32, k_align: u32) -> 
     let wgsl = Wgsl::new(move || {
         Shader::new(&format!("const DEPTH_IS_PADDED: bool = {is_padded};\n")).constants(&constants).text()
     });
-    Product { link, weights, params, wgsl, padded_depth }
+    Product { link, weights, params, wgsl, padded_depth, block }
+}
+
+/// What the templates of products, and those that they include, ask for. `run` is the product's run, whose link is a
+/// pointwise one or has a source of its own.
+pub fn values(run: &Run<'_>, source: &Source, product: &Product<'_>, recipe: &str, pairs: bool) -> Value {
+    let (link, last, layout) = (product.link, run.last(), shader::layout_name(run.layout));
+    let input = match source.fetch {
+        Fetch::Quads { aligned: true } if pairs => "pairs",
+        Fetch::Quads { aligned: true } => "quads",
+        _ => "scalar",
+    };
+    let aligned_output = match run.layout {
+        Layout::Nchw => run.output().pixels().is_multiple_of(4),
+        Layout::Nhwc => last.group_out_channels().is_multiple_of(4),
+    };
+    context! {
+        recipe,
+        problem => shader::problem(link, run.layout),
+        layout,
+        input,
+        weights => if pairs { "pairs" } else { "quads" },
+        output => if aligned_output { "quads" } else { "scalar" },
+        pixels => "batch",
+        bias => last.bias,
+        TILE_CHANNELS => product.block,
+        DEPTH_IS_PADDED => product.padded_depth != link.fan_in(),
+        ..shader::epilogue_values(last)
+    }
 }
 
 /// The files that read the input and write the output, as their alignment allows.

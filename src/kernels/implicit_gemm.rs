@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use minijinja::context;
+
 use super::gemm::registers::{self, Block};
 use super::gemm::tiled::{self, TILES, TILES_OF_GATHERED, Tile};
 use super::gemm::window::{self, Lines};
@@ -103,7 +105,8 @@ fn taps(run: &Run<'_>, kernel: &'static str, tile: Tile) -> Option<Source> {
     let (conv, layout) = (link.clone(), run.layout);
     let wgsl =
         Wgsl::new(move || Shader::new(file).add(shader::window(layout)).constants(&shader::geometry(&conv)).text());
-    Some(Source::loaded(kernel, wgsl, Fetch::Quads { aligned }, Order::ByTap))
+    let template = Some(("source_window.wgsl", context! { geometry => shader::geometry_values(link) }));
+    Some(Source { template, ..Source::loaded(kernel, wgsl, Fetch::Quads { aligned }, Order::ByTap) })
 }
 
 /// The source that gathers each value by itself, for any four pixels.
@@ -122,7 +125,13 @@ fn windows(run: &Run<'_>, kernel: &'static str) -> Source {
         let divisors = [("GROUP_IN", conv.group_in_channels().into()), ("DEPTH", conv.fan_in())];
         Shader::new(file).add(shader::window(layout)).constants(&shader::geometry(&conv)).constants(&divisors).text()
     });
-    Source::loaded(kernel, wgsl, Fetch::Quads { aligned }, order)
+    let values = context! {
+        geometry => shader::geometry_values(link),
+        GROUP_IN => link.group_in_channels(),
+        DEPTH => link.fan_in(),
+    };
+    let template = Some(("source_window.wgsl", values));
+    Source { template, ..Source::loaded(kernel, wgsl, Fetch::Quads { aligned }, order) }
 }
 
 /// The source that loads a row of inputs once for all columns of the kernel.

@@ -263,6 +263,7 @@ fn source(layout: Layout, [expand, depthwise]: [&Conv2d; 2], block: Block) -> So
     let expanded = inputs * f64::from(block.tile.threads()) / f64::from(pixels);
     let columns = Lines::columns(depthwise, 4, 0).all.len() as f64;
     Source {
+        template: None,
         kernel: INVERTED_RESIDUAL.name,
         wgsl,
         fetch: Fetch::Blocks { height, width: BLOCK_WIDTH, staged: block.staged() },

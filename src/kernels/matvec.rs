@@ -1,13 +1,14 @@
 //! `matvec`: layers whose window is the whole image, so that an output is a single pixel: classifiers, and the fully
 //! connected layers that end older networks. Each image is a vector, and the weights are a matrix that is read once.
 
+use minijinja::context;
+
 use super::gemm::{self, Fetch, Source};
 use super::{
     Kernel, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, compulsory_bytes, fitting,
     single_pass_operands,
 };
 use crate::kernels::pack::Order;
-use crate::kernels::shader::{self, Shader};
 use crate::model::caps::Caps;
 use crate::model::conv::Conv2d;
 use crate::model::shape::{Layout, Shape};
@@ -90,10 +91,18 @@ impl Vectors {
         let product = gemm::product(&vectors, &source, tile.channels, 4);
         let workgroup = tile.lanes * tile.slices;
         let workgroups = u64::from(product.params.panels) * u64::from(run.input().batch.div_ceil(rows));
-        let (access, last) = (gemm::access(&vectors, &source, tile.pairs), run.last().clone());
-        let parts = [source.wgsl, product.wgsl];
+        let slices = if tile.slices > 1 { format!("x{}", tile.slices) } else { String::new() };
+        let pairs = if tile.pairs { "-pairs" } else { "" };
+        let name = format!("{}/{}x{rows}{slices}{pairs}", MATVEC.name, tile.channels);
+        let values = context! {
+            LANES => tile.lanes,
+            SLICES => tile.slices,
+            ROWS => rows,
+            geometry => (),
+            ..gemm::values(&vectors, &source, &product, &name, tile.pairs)
+        };
         let pass = Pass {
-            wgsl: Wgsl::new(move || tile.wgsl(rows, &parts, &access).finish(&last)),
+            wgsl: Wgsl::template("matvec.wgsl", values),
             operands: single_pass_operands(run),
             params: Params { work: workgroups as u32, ..product.params },
             workgroup,
@@ -103,10 +112,8 @@ impl Vectors {
             // A sum's operand beside each.
             registers: 8 * rows + REGISTERS_FOR_ADDRESSES,
         };
-        let slices = if tile.slices > 1 { format!("x{}", tile.slices) } else { String::new() };
-        let pairs = if tile.pairs { "-pairs" } else { "" };
         Recipe {
-            name: format!("{}/{}x{rows}{slices}{pairs}", MATVEC.name, tile.channels),
+            name,
             weights: product.weights,
             workspace: Vec::new(),
             work: Work {
@@ -130,29 +137,6 @@ impl Vectors {
 }
 
 impl Tile {
-    fn wgsl(self, rows: u32, [source, product]: &[Wgsl; 2], access: &[&str]) -> Shader {
-        let core = match self.slices {
-            1 => Shader::new(include_str!("../../shaders/matvec_serial.wgsl")),
-            slices => Shader::new(include_str!("../../shaders/matvec.wgsl")).constants(&[
-                ("SLICES", slices.into()),
-                ("STEPS", slices.ilog2().into()),
-                ("WORKGROUP", (self.lanes * slices).into()),
-            ]),
-        };
-        let rows = match rows {
-            1 => include_str!("../../shaders/matvec_rows_1.wgsl"),
-            _ => include_str!("../../shaders/matvec_rows_4.wgsl"),
-        };
-        core.constants(&[("LANES", self.lanes.into())])
-            .add(include_str!("../../shaders/matvec_quads.wgsl"))
-            .add(rows)
-            .add(&source.text())
-            .add(if self.pairs { shader::PAIRS } else { "" })
-            .add(if self.pairs { shader::WEIGHTS_QUADS_PAIRS } else { shader::WEIGHTS_VEC4 })
-            .add_all(access)
-            .add(&product.text())
-    }
-
     fn work(self, rows: u32, workgroups: u64, depth: u64) -> Work {
         let [channels, lanes, slices, rows] = [self.channels, self.lanes, self.slices, rows].map(f64::from);
         let (groups, depth) = (workgroups as f64, depth as f64);

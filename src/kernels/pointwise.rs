@@ -1,6 +1,8 @@
 //! `pointwise`, `pointwise_uniform` and `pointwise_subgroup`: 1x1 convolutions, grouped ones too, as a matrix product
 //! over the channels.
 
+use minijinja::context;
+
 use super::gemm::{self, Fetch, Source, registers, tiled};
 use super::{Kernel, Recipe, Run, Unsupported, Wgsl, fitting};
 use crate::kernels::pack::Order;
@@ -49,5 +51,6 @@ pub fn source(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported
         }
         Layout::Nhwc => (include_str!("../../shaders/source_pointwise_nhwc.wgsl"), link.group_in_channels() % 4 == 0),
     };
-    Ok(Source::loaded(kernel, Wgsl::new(|| wgsl.into()), Fetch::Quads { aligned }, Order::ChannelFirst))
+    let source = Source::loaded(kernel, Wgsl::new(|| wgsl.into()), Fetch::Quads { aligned }, Order::ChannelFirst);
+    Ok(Source { template: Some(("source_pointwise.wgsl", context! { geometry => () })), ..source })
 }

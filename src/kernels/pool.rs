@@ -1,7 +1,9 @@
 //! `pool`: the mean of each plane, summed by invocations in common or by one alone.
 
+use minijinja::{Value, context};
+
 use super::{Kernel, Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, fitting};
-use crate::kernels::shader::{self, Shader};
+use crate::kernels::shader;
 use crate::model::caps::Caps;
 use crate::model::shape::Layout;
 
@@ -26,47 +28,28 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 
 fn by_tree(run: &Run<'_>, [planes, lanes]: [u32; 2]) -> Recipe {
     let workgroup = planes * lanes;
-    let [plane_distance, lane_distance] = match run.layout {
-        Layout::Nchw => [lanes, 1],
-        Layout::Nhwc => [1, planes],
-    };
-    let layout = run.layout;
-    let wgsl = Wgsl::new(move || {
-        Shader::new(include_str!("../../shaders/pool.wgsl"))
-            .constants(&[
-                ("PLANES", planes.into()),
-                ("LANES", lanes.into()),
-                ("STEPS", lanes.ilog2().into()),
-                ("PLANE_DISTANCE", plane_distance.into()),
-                ("LANE_DISTANCE", lane_distance.into()),
-            ])
-            .add(&shared(layout, workgroup))
-            .text()
-    });
+    let name = format!("pool/{planes}x{lanes}");
+    let wgsl = Wgsl::template("pool.wgsl", context! { PLANES => planes, LANES => lanes, ..values(run, &name) });
     let workgroups = run.output().len().div_ceil(planes.into());
     let pass = Pass { workgroups, workgroup, workgroup_memory: workgroup * 4, ..pass(run, wgsl) };
     let invocations = pass.invocations();
     let work = Work { shared: invocations * f64::from(lanes.ilog2()), invocations, ..work(run) };
-    recipe(format!("pool/{planes}x{lanes}"), run, pass, work)
+    recipe(name, run, pass, work)
 }
 
 fn serial(run: &Run<'_>) -> Recipe {
-    let layout = run.layout;
-    let wgsl = Wgsl::new(move || {
-        Shader::new(include_str!("../../shaders/pool_serial.wgsl")).add(&shared(layout, SERIAL)).text()
-    });
+    let name = "pool/serial";
+    let wgsl = Wgsl::template("pool_serial.wgsl", context! { WORKGROUP => SERIAL, ..values(run, name) });
     let workgroups = run.output().len().div_ceil(SERIAL.into());
     let pass = Pass { workgroups, workgroup: SERIAL, ..pass(run, wgsl) };
     let work = Work { invocations: pass.invocations(), ..work(run) };
-    recipe("pool/serial".into(), run, pass, work)
+    recipe(name.into(), run, pass, work)
 }
 
-/// Where planes lie, and what all kernels share.
-fn shared(layout: Layout, workgroup: u32) -> String {
-    Shader::new(include_str!("../../shaders/pool_planes.wgsl"))
-        .add(shader::strides(layout))
-        .constants(&[("WORKGROUP", workgroup.into())])
-        .finish_without_epilogue()
+/// What both shaders ask for.
+fn values(run: &Run<'_>, recipe: &str) -> Value {
+    let (layout, width) = (shader::layout_name(run.layout), "scalar");
+    context! { recipe, layout, geometry => (), input => width, weights => "none", output => width, residual => "none" }
 }
 
 fn pass(run: &Run<'_>, wgsl: Wgsl) -> Pass {

@@ -61,6 +61,7 @@ fn source(run: &Run<'_>, depthwise: &Conv2d) -> Result<Source, Unsupported> {
     Ok(Source {
         kernel: SEPARABLE.name,
         wgsl: Wgsl::new(move || window.wgsl()),
+        template: None,
         fetch: match outputs {
             Outputs::Neighbours => Fetch::Lines,
             _ => Fetch::Quads { aligned: outputs == Outputs::Channels },

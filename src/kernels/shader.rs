@@ -3,7 +3,11 @@
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
+use minijinja::{Value, context};
+
+use crate::kernels::template;
 use crate::model::conv::{Activation, Conv2d, Residual};
+use crate::model::error::Result;
 use crate::model::shape::Layout;
 
 /// The components of a `vec4`.
@@ -30,8 +34,6 @@ pub const WEIGHTS_VEC4: &str = include_str!("../../shaders/weights_vec4.wgsl");
 pub const WEIGHTS_SCALAR: &str = include_str!("../../shaders/weights_scalar.wgsl");
 /// The same by 64-bit integers.
 pub const WEIGHTS_PAIRS: &str = include_str!("../../shaders/weights_pairs.wgsl");
-/// The same as aligned quads, by 64-bit integers.
-pub const WEIGHTS_QUADS_PAIRS: &str = include_str!("../../shaders/weights_quads_pairs.wgsl");
 /// Output written one element at a time.
 pub const OUTPUT_SCALAR: &str = include_str!("../../shaders/output_scalar.wgsl");
 /// Output written as aligned quads.
@@ -45,33 +47,115 @@ pub const CLAMP_BITS: &str = include_str!("../../shaders/clamp_bits.wgsl");
 /// What reads and writes 64-bit integers needs.
 pub const PAIRS: &str = include_str!("../../shaders/pairs.wgsl");
 
-/// WGSL, a whole shader or a part of one, that is made when it is asked for: a planner looks at hundreds of shaders, of
-/// which a few run. Clones are cheap and share how it is made.
+/// WGSL that is made when it is asked for: a planner looks at hundreds of shaders, of which a few run. Clones are cheap.
+#[derive(Clone, Debug)]
+pub struct Wgsl(Source);
+
 #[derive(Clone)]
-pub struct Wgsl(Arc<dyn Fn() -> Arc<str> + Send + Sync>);
+enum Source {
+    /// A file of `shaders/`, and the values that it asks for.
+    Template {
+        file: &'static str,
+        values: Value,
+    },
+    Text(Arc<str>),
+    Made(Arc<dyn Fn() -> Arc<str> + Send + Sync>),
+}
 
 impl Wgsl {
+    /// What a template of `shaders/` gives with some values.
+    pub(crate) fn template(file: &'static str, values: Value) -> Self {
+        Self(Source::Template { file, values })
+    }
+
     /// What a function makes, the same at every call.
-    pub fn new(make: impl Fn() -> String + Send + Sync + 'static) -> Self {
-        Self(Arc::new(move || make().into()))
+    pub(crate) fn new(make: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        Self(Source::Made(Arc::new(move || make().into())))
     }
 
     /// The text. It is not kept: compiled shaders are, by their texts, and what is not compiled nobody asks for twice.
-    pub fn text(&self) -> Arc<str> {
-        (self.0)()
+    ///
+    /// # Errors
+    /// [`Error::Internal`](crate::Error::Internal) if a template is wrong.
+    pub fn text(&self) -> Result<Arc<str>> {
+        match &self.0 {
+            Source::Template { file, values } => template::render(file, values).map(Arc::from),
+            Source::Text(text) => Ok(text.clone()),
+            Source::Made(make) => Ok(make()),
+        }
+    }
+
+    /// The text of a part that is not a template.
+    pub(crate) fn part(&self) -> Arc<str> {
+        self.text().unwrap_or_default()
     }
 }
 
 impl From<Arc<str>> for Wgsl {
     fn from(text: Arc<str>) -> Self {
-        Self(Arc::new(move || text.clone()))
+        Self(Source::Text(text))
     }
 }
 
-impl fmt::Debug for Wgsl {
+impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Wgsl").finish_non_exhaustive()
+        match self {
+            Self::Template { file, values } => f.debug_tuple(file).field(values).finish(),
+            Self::Text(text) => f.debug_tuple("Text").field(text).finish(),
+            Self::Made(_) => f.debug_tuple("Made").finish_non_exhaustive(),
+        }
     }
+}
+
+/// What `tensors.wgsl` and `output.wgsl` ask for of a layout.
+pub fn layout_name(layout: Layout) -> &'static str {
+    match layout {
+        Layout::Nchw => "nchw",
+        Layout::Nhwc => "nhwc",
+    }
+}
+
+/// What `output.wgsl` asks for: the epilogue of a run's last link.
+pub fn epilogue_values(last: &Conv2d) -> Value {
+    let activation = match last.activation {
+        Activation::None | Activation::Relu | Activation::Relu6 | Activation::Clamp(..) => "clamp",
+        Activation::HardSwish => "hard_swish",
+        Activation::Silu => "silu",
+    };
+    context! { activation, residual => residual_name(last), pixels => "none" }
+}
+
+fn residual_name(last: &Conv2d) -> &'static str {
+    match last.residual {
+        None => "none",
+        Some(Residual::BeforeActivation) => "before",
+        Some(Residual::AfterActivation) => "after",
+    }
+}
+
+/// What `tensors.wgsl` asks for of a link's geometry.
+pub fn geometry_values(conv: &Conv2d) -> Value {
+    let [[kernel_height, kernel_width], [stride_y, stride_x]] = [conv.kernel_size, conv.stride];
+    let ([dilation_y, dilation_x], [pad_top, pad_left, ..]) = (conv.dilation, conv.padding);
+    context! { kernel_height, kernel_width, stride_y, stride_x, dilation_y, dilation_x, pad_top, pad_left }
+}
+
+/// What a shader is made for, for its first line: what of a link is constant in it.
+pub fn problem(conv: &Conv2d, layout: Layout) -> String {
+    let [[kernel_height, kernel_width], [stride_y, stride_x]] = [conv.kernel_size, conv.stride];
+    let mut text = format!("{} {kernel_height}x{kernel_width}", layout_name(layout));
+    if conv.stride != [1; 2] {
+        let _ = write!(text, ", stride {stride_y}x{stride_x}");
+    }
+    if conv.dilation != [1; 2] {
+        let _ = write!(text, ", dilation {}x{}", conv.dilation[0], conv.dilation[1]);
+    }
+    match conv.residual {
+        None => {}
+        Some(Residual::BeforeActivation) => text.push_str(", residual before activation"),
+        Some(Residual::AfterActivation) => text.push_str(", residual after activation"),
+    }
+    text
 }
 
 /// A shader in the making: WGSL files, the kernel's first so that naga's line numbers are its own.

@@ -4,15 +4,17 @@
 //! Two passes: each slice of the input channels is a group of a grouped convolution, whose outputs are the slices'
 //! sums; then these are added up.
 
+use minijinja::context;
+
 use super::gemm;
 use super::{
     Kernel, Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, fitting,
     implicit_gemm, pointwise,
 };
 use crate::kernels::pack::{self, Packing, slices};
-use crate::kernels::shader::{self, Shader};
+use crate::kernels::shader;
 use crate::model::caps::Caps;
-use crate::model::shape::{Layout, Shape};
+use crate::model::shape::Shape;
 
 pub const SPLIT: Kernel = Kernel { name: "split", links: 1, candidates };
 
@@ -92,23 +94,22 @@ fn recipe(run: &Run<'_>, slices: u32, partial: Shape, product: Recipe) -> Recipe
 fn sum_pass(run: &Run<'_>, slices: u32, bias_at: u64) -> Pass {
     let link = run.last();
     let outputs = run.output().len();
-    let (conv, layout) = (link.clone(), run.layout);
-    let wgsl = Wgsl::new(move || {
-        Shader::new(include_str!("../../shaders/split_sum.wgsl"))
-            .add(match layout {
-                Layout::Nchw => include_str!("../../shaders/split_sum_nchw.wgsl"),
-                Layout::Nhwc => include_str!("../../shaders/split_sum_nhwc.wgsl"),
-            })
-            .add(shader::OUTPUT_SCALAR)
-            .add(shader::BIASES)
-            .add(shader::has_bias(&conv))
-            .constants(&[("SLICES", slices.into()), ("WORKGROUP", WORKGROUP.into())])
-            .finish(&conv)
-    });
+    let values = context! {
+        recipe => format!("{}/{slices}", SPLIT.name),
+        SLICES => slices,
+        WORKGROUP,
+        bias => link.bias,
+        geometry => (),
+        layout => shader::layout_name(run.layout),
+        input => "scalar",
+        weights => "scalar",
+        output => "scalar",
+        ..shader::epilogue_values(link)
+    };
     let mut operands = vec![Operand::ReadWorkspace(0), Operand::Weights, Operand::Output];
     operands.extend(run.has_residual().then_some(Operand::Residual));
     Pass {
-        wgsl,
+        wgsl: Wgsl::template("split_sum.wgsl", values),
         operands,
         params: Params { work: outputs as u32, bias_at: bias_at as u32, ..Params::of(run) },
         workgroup: WORKGROUP,

@@ -24,6 +24,9 @@ impl Refused {
     /// Whether one of a recipe's shaders was.
     pub fn has(&self, recipe: &Recipe) -> bool {
         let texts = self.0.get(&recipe.name);
-        texts.is_some_and(|texts| recipe.passes.iter().any(|pass| texts.contains(&pass.wgsl.text())))
+        texts.is_some_and(|texts| {
+            let is_refused = |text| texts.contains(&text);
+            recipe.passes.iter().any(|pass| pass.wgsl.text().is_ok_and(is_refused))
+        })
     }
 }

@@ -270,7 +270,7 @@ impl Device {
     /// The compiled shader of a pass, from the cache if it was compiled before. A shader that the driver refuses is
     /// noted as such.
     pub fn pipeline(&self, name: &str, pass: &Pass) -> Result<Arc<Pipeline>> {
-        let wgsl = pass.wgsl.text();
+        let wgsl = pass.wgsl.text()?;
         let place = lock(&self.pipelines).place(wgsl.clone());
         get_or_make(&place, || {
             let compiled = self.scoped(|| self.compile(name, &wgsl, &pass.operands));

@@ -22,7 +22,7 @@ const BYTES: u64 = 4096;
 /// turns with it. Those that take longest to compile go first, so that no device waits for them at the end; which these are
 /// is guessed from their texts' lengths.
 pub fn dispatch_once(gpu: &GpuConv, mut passes: Vec<(String, Pass)>) -> Result<()> {
-    passes.sort_by_cached_key(|(_, pass)| Reverse(pass.wgsl.text().len()));
+    passes.sort_by_cached_key(|(_, pass)| Reverse(pass.wgsl.text().map_or(0, |text| text.len())));
     // When some device has run it; locked while one does.
     let turns: Vec<_> = passes.iter().map(|_| Mutex::new(None)).collect();
     let help = || {

@@ -62,7 +62,7 @@ impl GpuConv {
         let (mut passes, mut seen) = (Vec::new(), HashSet::new());
         for recipe in schedules.into_iter().flat_map(|schedule| schedule.steps).map(|step| step.recipe) {
             for mut pass in recipe.passes {
-                let wgsl = pass.wgsl.text();
+                let wgsl = pass.wgsl.text()?;
                 if seen.insert(wgsl.clone()) {
                     pass.wgsl = wgsl.into();
                     passes.push((recipe.name.clone(), pass));

@@ -53,7 +53,7 @@ fn few(caps: &Caps) -> HashMap<Key, Vec<(Problem, Vec<Schedule>)>> {
             let recipe = &schedule.steps[0].recipe;
             let kernel = KERNELS.iter().map(|kernel| kernel.name).find(|name| *name == kernel_of(&recipe.name));
             let Some(kernel) = kernel else { continue };
-            let text = recipe.passes.iter().map(|pass| pass.wgsl.text().len()).sum();
+            let text = recipe.passes.iter().map(|pass| pass.wgsl.text().unwrap().len()).sum();
             let cases = all.entry((kernel, problem.layout)).or_default();
             cases.push((text, Reverse(problem.input.len()), problem.clone(), schedule));
         }

@@ -35,7 +35,7 @@ impl Subject {
     fn check(&self, step: usize, change: impl Fn(&str) -> String) -> Report {
         let mut schedule = self.schedule.clone();
         let pass = schedule.steps[step].recipe.passes.last_mut().unwrap();
-        let right = pass.wgsl.text();
+        let right = pass.wgsl.text().unwrap();
         let wrong = change(&right);
         assert_ne!(wrong, *right, "the fault is not planted");
         pass.wgsl = Arc::<str>::from(wrong).into();

@@ -82,7 +82,7 @@ fn shaders() -> Vec<Shader> {
             for recipe in candidates.map(|candidate| candidate.recipe.clone()) {
                 for pass in recipe.passes {
                     let origin = format!("{} of {problem}", recipe.name);
-                    let text = pass.wgsl.text();
+                    let text = pass.wgsl.text().unwrap();
                     if let Some(known) = shaders.get(&text) {
                         let bindings = [&known.pass, &pass].map(|pass| bindings_of(&pass.operands));
                         assert_eq!(bindings[0], bindings[1], "{origin} and {}", known.origin);
@@ -123,6 +123,68 @@ fn every_shader_is_valid_and_translates_and_is_what_its_recipe_says() {
     assert!(wrong.is_empty(), "{} of {} shaders, among them\n{}", wrong.len(), shaders.len(), first.join("\n"));
 }
 
+/// Kernels whose shaders are not templates yet.
+const NOT_TEMPLATES: &[&str] = &[
+    "a probe",
+    "depthwise",
+    "implicit_gemm_subgroup",
+    "implicit_gemm_uniform",
+    "inverted_residual",
+    "pointwise_subgroup",
+    "pointwise_uniform",
+    "separable",
+    "winograd",
+];
+
+#[test]
+fn what_drivers_get_reads_well() {
+    let shaders = shaders();
+    let is_template = |shader: &&Shader| !NOT_TEMPLATES.contains(&shader.origin.split('/').next().unwrap());
+    let mut checked = 0;
+    for shader in shaders.iter().filter(is_template) {
+        let wgsl = shader.pass.wgsl.text().unwrap();
+        reads_well(&wgsl).unwrap_or_else(|error| panic!("{}: {error}\n{wgsl}", shader.origin));
+        checked += 1;
+    }
+    assert!(checked > 300, "only {checked} shaders");
+}
+
+/// Whether a shader has a header, short lines, included parts that are marked, no function that nothing calls, and no
+/// leavings of its template.
+fn reads_well(wgsl: &str) -> Result<(), String> {
+    let (first, second) = (wgsl.lines().next().unwrap_or_default(), wgsl.lines().nth(1).unwrap_or_default());
+    if !first.starts_with("// ") || !first.contains(": ") || second != "//" {
+        return Err(format!("no header: {first}"));
+    }
+    let mut open = None;
+    for line in wgsl.lines() {
+        let wrong = ["//%", "//#", "${", "{%", "{{", " + 0u", " - 0u", " + 0 ", " - 0 ", "\t"];
+        if let Some(wrong) = wrong.iter().find(|wrong| line.contains(**wrong)) {
+            return Err(format!("`{wrong}` in: {line}"));
+        }
+        if line.chars().count() > 120 || line.trim_end() != line {
+            return Err(format!("too long, or blanks at its end: {line}"));
+        }
+        if let Some(name) = line.strip_prefix("// ---- begin ") {
+            expect("part", None, open.replace(name))?;
+        }
+        if let Some(name) = line.strip_prefix("// ---- end ") {
+            expect("part", Some(name), open.take())?;
+        }
+    }
+    expect("part", None, open)?;
+    if !wgsl.contains("\n// ---- begin tensors.wgsl\n") || wgsl.contains("\n\n\n") {
+        return Err("no parts, or blank lines".into());
+    }
+    let module = naga::front::wgsl::parse_str(wgsl).map_err(|error| error.emit_to_string(wgsl))?;
+    let called = |name: &str| wgsl.match_indices(&format!("{name}(")).count() > 1;
+    let names = module.functions.iter().filter_map(|(_, function)| function.name.as_deref());
+    match names.into_iter().find(|name| !called(name)) {
+        Some(name) => Err(format!("nothing calls {name}")),
+        None => Ok(()),
+    }
+}
+
 fn check(shader: &Shader) -> Result<(), String> {
     let (module, info) = parse(shader)?;
     is_what_its_recipe_says(&shader.pass, &module, &info)?;
@@ -132,7 +194,7 @@ fn check(shader: &Shader) -> Result<(), String> {
 }
 
 fn parse(shader: &Shader) -> Result<(Module, ModuleInfo), String> {
-    let wgsl = &*shader.pass.wgsl.text();
+    let wgsl = &*shader.pass.wgsl.text().unwrap();
     let module = naga::front::wgsl::parse_str(wgsl).map_err(|error| error.emit_to_string(wgsl))?;
     let info = Validator::new(ValidationFlags::all(), shader.capabilities)
         .subgroup_stages(naga::valid::ShaderStages::COMPUTE)

@@ -118,7 +118,7 @@ pub fn subgroup_blocks(caps: &Caps, blocks: &[[u32; 2]]) -> Result<Vec<Block>, U
 /// The product in registers, without workgroup memory.
 pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
     let [_, steps] = steps(block, run.layout, source.fetch);
-    let Product { link, weights, params, wgsl: product_wgsl, padded_depth } =
+    let Product { link, weights, params, wgsl: product_wgsl, padded_depth, .. } =
         product(run, source, block.channels, steps);
     let output = run.output();
     let tiles_x = output.width.div_ceil(block.pixels);
@@ -143,10 +143,10 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
         Shader::new(core)
             .add(weights_file)
             .add(if block.weights.pairs() { shader::PAIRS } else { "" })
-            .add(&source_wgsl.text())
+            .add(&source_wgsl.part())
             .add_all(&access)
             .add(&compute(block, layout, fetch))
-            .add(&product_wgsl.text())
+            .add(&product_wgsl.part())
             .constants(&[("PIXELS", block.pixels.into()), ("THREADS", block.threads.into())])
             .finish(&last)
     });

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{Fetch, Product, Source, access, product};
+use minijinja::context;
+use minijinja::value::merge_maps;
+
+use super::{Fetch, Product, Source, access, product, values};
 use crate::kernels::pack::Order;
 use crate::kernels::shader::{self, COMPONENTS, Shader};
 use crate::kernels::{
@@ -75,8 +78,7 @@ const ONE_SEGMENT: &str = "alias Located = Place;\n\
 
 /// The product through workgroup memory.
 pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe {
-    let Product { link, weights, params, wgsl: product_wgsl, padded_depth } =
-        product(run, source, tile.channels, tile.depth);
+    let product = product(run, source, tile.channels, tile.depth);
     let output = run.output();
     let staging = match run.layout {
         Layout::Nchw => include_str!("../../../shaders/tile_nchw.wgsl"),
@@ -97,19 +99,21 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
             ((rows * u64::from(output.width)).div_ceil(tile.pixels.into()), [0; 2], staging, 0)
         }
     };
-    let workgroups = tiles * u64::from(params.panels) * u64::from(link.groups);
+    let name = format!("{}/{}x{}x{}", source.kernel, tile.channels, tile.pixels, tile.depth);
+    let workgroups = tiles * u64::from(product.params.panels) * u64::from(product.link.groups);
     let access = access(run, source, false);
     // A software device takes long to compile each load that is written out.
     let step_depth = if caps.is_cpu { 4 } else { tile.depth };
-    let (source_wgsl, order, last, layout) = (source.wgsl.clone(), source.order, run.last().clone(), run.layout);
-    let wgsl = Wgsl::new(move || {
+    let (source_wgsl, product_wgsl, order, last, layout) =
+        (source.wgsl.clone(), product.wgsl.clone(), source.order, run.last().clone(), run.layout);
+    let made = move || {
         let steps = match tile.depth / step_depth {
             1 => "1u".into(),
             steps => format!("opaque({steps}u)"),
         };
-        Shader::new(include_str!("../../../shaders/gemm_tile.wgsl"))
+        Shader::new(include_str!("../../../shaders/gemm_tile_parts.wgsl"))
             .add(shader::WEIGHTS_VEC4)
-            .add(&source_wgsl.text())
+            .add(&source_wgsl.part())
             .add(staging)
             .add_all(&access)
             .add(&micro_tile(tile, step_depth, layout))
@@ -118,7 +122,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
                 Order::ByTap => "fn segments() -> u32 { return params.padded_depth / params.segment_depth; }\n",
                 Order::ChannelFirst | Order::ChannelLast => ONE_SEGMENT,
             })
-            .add(&product_wgsl.text())
+            .add(&product_wgsl.part())
             .constants(&[
                 ("TILE_PIXELS", tile.pixels.into()),
                 ("TILE_DEPTH", tile.depth.into()),
@@ -127,7 +131,25 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
                 ("THREADS", tile.threads().into()),
             ])
             .finish(&last)
-    });
+    };
+
+    let wgsl = match &source.template {
+        None => Wgsl::new(made),
+        Some((file, of_source)) => {
+            let values = context! {
+                source => file,
+                TILE_PIXELS => tile.pixels,
+                TILE_DEPTH => tile.depth,
+                MICRO_CHANNELS => tile.micro_channels,
+                MICRO_PIXELS => tile.micro_pixels,
+                STEP_DEPTH => step_depth,
+                SEGMENTED => source.order == Order::ByTap,
+                ..merge_maps([of_source.clone(), values(run, source, &product, &name, false)])
+            };
+            Wgsl::template("gemm_tile.wgsl", values)
+        }
+    };
+    let Product { weights, params, padded_depth, .. } = product;
 
     let tiles = workgroups as f64;
     let values = tiles * f64::from(tile.pixels) * padded_depth as f64;
@@ -144,7 +166,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
         registers: tile.registers(source.registers),
     };
     Recipe {
-        name: format!("{}/{}x{}x{}", source.kernel, tile.channels, tile.pixels, tile.depth),
+        name,
         weights,
         workspace: Vec::new(),
         work: Work {

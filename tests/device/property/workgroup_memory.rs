@@ -38,7 +38,7 @@ fn workgroup_memory_is_written_before_it_is_read() {
 /// Lets each shader of a schedule begin by filling its workgroup memory with NaNs.
 fn poison(schedule: &mut Schedule) {
     for pass in schedule.steps.iter_mut().flat_map(|step| &mut step.recipe.passes) {
-        let mut wgsl = pass.wgsl.text().to_string();
+        let mut wgsl = pass.wgsl.text().unwrap().to_string();
         let arrays: Vec<_> = wgsl
             .lines()
             .filter_map(array)

@@ -1,0 +1,188 @@
+//! The shaders' template engine: WGSL files in which `//%` begins a statement, `//#` a comment that drivers do not
+//! see, and `${name}` is a value.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value};
+
+use crate::model::error::{Error, Result};
+
+/// Files of `shaders/`, by their names.
+macro_rules! files {
+    ($($name:literal),* $(,)?) => { &[$(($name, include_str!(concat!("../../shaders/", $name)))),*] };
+}
+
+/// The templates of kernels, each a whole shader.
+const KERNELS: &[(&str, &str)] =
+    files!["direct.wgsl", "gemm_tile.wgsl", "matvec.wgsl", "pool.wgsl", "pool_serial.wgsl", "split_sum.wgsl"];
+
+/// What they include.
+const PARTS: &[(&str, &str)] = files!["output.wgsl", "source_pointwise.wgsl", "source_window.wgsl", "tensors.wgsl"];
+
+/// The parts, between comments that say where each begins and ends. The first stands on the part's own first line, so
+/// that the engine's line numbers are the file's.
+static MARKED: LazyLock<Vec<(&str, String)>> = LazyLock::new(|| {
+    let marked = |text: &str, name: &str| format!("${{\"{BEGIN}{name}\\n\"}}{text}\n{END}{name}\n");
+    PARTS.iter().map(|(name, text)| (*name, marked(text, name))).collect()
+});
+const BEGIN: &str = "// ---- begin ";
+const END: &str = "// ---- end ";
+
+static ENVIRONMENT: LazyLock<Result<Environment<'static>, minijinja::Error>> = LazyLock::new(|| {
+    let mut environment = Environment::new();
+    let syntax = SyntaxConfig::builder()
+        .line_statement_prefix("//%")
+        .line_comment_prefix("//#")
+        .variable_delimiters("${", "}")
+        .build()?;
+    environment.set_syntax(syntax);
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_keep_trailing_newline(true);
+    environment.add_function("plus", plus);
+    let parts = MARKED.iter().map(|(name, text)| (*name, text.as_str()));
+    for (name, text) in KERNELS.iter().copied().chain(parts) {
+        environment.add_template(name, text)?;
+    }
+    Ok(environment)
+});
+
+/// For templates: ` + COUNTu`, or ` + COUNTu * OF`, and nothing where that is zero.
+fn plus(count: u32, of: Option<&str>) -> String {
+    match (count, of) {
+        (0, _) => String::new(),
+        (1, Some(of)) => format!(" + {of}"),
+        (_, Some(of)) => format!(" + {count}u * {of}"),
+        (_, None) => format!(" + {count}u"),
+    }
+}
+
+/// Renders a kernel's template.
+///
+/// # Errors
+/// [`Error::Internal`] with the engine's message, file and line, if the template is wrong or lacks a value.
+pub fn render(name: &str, values: &Value) -> Result<String> {
+    let internal = |error: &minijinja::Error| Error::Internal(format!("a shader cannot be rendered: {}", chain(error)));
+    let environment = ENVIRONMENT.as_ref().map_err(internal)?;
+    let text = environment.get_template(name).and_then(|template| template.render(values));
+    Ok(without_unused(&text.map_err(|error| internal(&error))?))
+}
+
+/// An error with those that it comes from: the last names the file that is included and the line in it.
+fn chain(error: &minijinja::Error) -> String {
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    causes.map(|error| error.to_string()).collect::<Vec<_>>().join(": ")
+}
+
+/// A piece of a shader: a function or a structure with the comment above it, or what stands between these.
+#[derive(Default)]
+struct Piece<'a> {
+    /// Of a function or a structure.
+    name: Option<&'a str>,
+    is_function: bool,
+    lines: Vec<&'a str>,
+}
+
+/// A shader without the functions and structures that nothing names, as parts have some for other kernels.
+fn without_unused(text: &str) -> String {
+    let pieces = pieces(text);
+    let named: HashMap<_, _> = pieces.iter().filter_map(|piece| Some((piece.name?, piece))).collect();
+    let mut used = HashSet::new();
+    let mut open: Vec<_> = pieces.iter().filter(|piece| piece.name.is_none()).collect();
+    while let Some(piece) = open.pop() {
+        let code = piece.lines.iter().map(|line| line.split_once("//").map_or(*line, |(code, _)| code));
+        // Words with what follows them: a function is called, and its name may be a variable's too.
+        for word in code.flat_map(|code| code.split_inclusive(|c: char| !c.is_alphanumeric() && c != '_')) {
+            let name = word.trim_end_matches(|c: char| !c.is_alphanumeric() && c != '_');
+            if let Some(piece) = named.get(name)
+                && (word.ends_with('(') || !piece.is_function)
+                && used.insert(name)
+            {
+                open.push(piece);
+            }
+        }
+    }
+    let mut kept = String::with_capacity(text.len());
+    let mut lines = pieces.iter().filter(|piece| piece.name.is_none_or(|name| used.contains(name)));
+    let mut last = "";
+    for line in lines.by_ref().flat_map(|piece| piece.lines.iter().copied()) {
+        if !line.is_empty() || !last.is_empty() {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+        last = line;
+    }
+    kept
+}
+
+/// A shader in pieces, by how it is formatted: what begins at a line's start ends with the first `}` at one.
+fn pieces(text: &str) -> Vec<Piece<'_>> {
+    let mut pieces = vec![Piece::default()];
+    let (mut inside, mut attributed) = (false, false);
+    for line in text.lines() {
+        let word = line.strip_prefix("fn ").or_else(|| line.strip_prefix("struct "));
+        let name = word.filter(|_| !inside && !attributed).and_then(|word| word.split(['(', ' ']).next());
+        if let (Some(name), Some(before)) = (name, pieces.last_mut()) {
+            let is_comment =
+                |line: &&&str| line.starts_with("//") && ![BEGIN, END].iter().any(|mark| line.starts_with(mark));
+            let comments = before.lines.iter().rev().take_while(is_comment).count();
+            let mut lines = before.lines.split_off(before.lines.len() - comments);
+            lines.push(line);
+            pieces.push(Piece { name: Some(name), is_function: line.starts_with("fn "), lines });
+            inside = true;
+        } else if let Some(piece) = pieces.last_mut() {
+            piece.lines.push(line);
+        }
+        // An entry point's attributes stand on the line before it.
+        attributed = line.starts_with('@') && !line.ends_with(';');
+        if inside && (line == "}" || (name.is_some() && line.ends_with('}'))) {
+            pieces.push(Piece::default());
+            inside = false;
+        }
+    }
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use minijinja::context;
+
+    use super::*;
+
+    #[test]
+    fn a_value_that_is_missing_is_an_error_with_file_and_line() {
+        let Err(Error::Internal(message)) = render("pool_serial.wgsl", &context! {}) else { panic!("rendered") };
+        assert!(message.contains("undefined value") && message.contains("pool_serial.wgsl:1"), "{message}");
+        let values = context! { recipe => "pool/serial", layout => "nchw", WORKGROUP => 1 };
+        let Err(Error::Internal(message)) = render("pool_serial.wgsl", &values) else { panic!("rendered") };
+        assert!(message.contains("undefined value") && message.contains("tensors.wgsl:"), "{message}");
+        let line =
+            message.split_once("tensors.wgsl:").and_then(|(_, rest)| rest.split(')').next()?.parse::<usize>().ok());
+        let text = include_str!("../../shaders/tensors.wgsl").lines().nth(line.unwrap() - 1).unwrap();
+        assert!(text.contains("//% if") || text.contains("${"), "line {line:?} is {text}");
+    }
+
+    #[test]
+    fn a_template_that_is_missing_is_an_error() {
+        assert!(matches!(render("none.wgsl", &context! {}), Err(Error::Internal(_))));
+    }
+
+    #[test]
+    fn comments_of_any_length_are_taken() {
+        let text = "//\n//\nfn used() {\n}\nconst A: u32 = used();\n";
+        assert_eq!(without_unused(text), text);
+    }
+
+    #[test]
+    fn what_nothing_names_is_left_out() {
+        let text = "const A: u32 = 1u;\n\n// Of no use.\nfn unused() -> u32 {\n    return used(A);\n}\n\n\
+            // Named by a comment alone: unused().\nfn used(a: u32) -> Pair {\n    return a;\n}\nstruct Pair {\n    a: u32,\n}\n\
+            struct Single {\n    a: u32,\n}\nfn short() -> u32 { return 1u; }\n@compute @workgroup_size(1)\nfn main() {\n    let short = used(1u);\n}\n";
+        let kept = "const A: u32 = 1u;\n\n\
+            // Named by a comment alone: unused().\nfn used(a: u32) -> Pair {\n    return a;\n}\nstruct Pair {\n    a: u32,\n}\n\
+            @compute @workgroup_size(1)\nfn main() {\n    let short = used(1u);\n}\n";
+        assert_eq!(without_unused(text), kept);
+    }
+}
