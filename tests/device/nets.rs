@@ -142,11 +142,6 @@ fn agrees_with_onnx_runtime_by_any_fusion(folder: &Path, name: &str, publishers:
 }
 
 #[test]
-fn mobilenet_v1_agrees_with_onnx_runtime() {
-    agrees_with_onnx_runtime("mobilenet_v1", "timm", Layout::Nchw);
-}
-
-#[test]
 fn mobilenet_v2_agrees_with_onnx_runtime() {
     agrees_with_onnx_runtime("mobilenet_v2", "torchvision", Layout::Nhwc);
 }

@@ -137,31 +137,37 @@ fn again(device: Device, subject: &Subject, schedule: &Schedule) -> String {
 }
 
 #[test]
+#[ignore = "takes minutes"]
 fn convolutions_agree_with_the_oracle() {
     agrees_with_the_oracle(8, draw::convolutions());
 }
 
 #[test]
+#[ignore = "takes minutes"]
 fn depthwise_convolutions_agree_with_the_oracle() {
     agrees_with_the_oracle(8, draw::depthwise());
 }
 
 #[test]
+#[ignore = "takes minutes"]
 fn products_agree_with_the_oracle() {
     agrees_with_the_oracle(8, draw::pointwise());
 }
 
 #[test]
+#[ignore = "takes minutes"]
 fn separable_convolutions_agree_with_the_oracle() {
     agrees_with_the_oracle(6, draw::separable());
 }
 
 #[test]
+#[ignore = "takes minutes"]
 fn chains_agree_with_the_oracle() {
     agrees_with_the_oracle(8, draw::chains());
 }
 
 #[test]
+#[ignore = "takes minutes"]
 fn pools_agree_with_the_oracle() {
     agrees_with_the_oracle(6, draw::pools());
 }

@@ -16,6 +16,7 @@ const MOST_SPREAD: i64 = 5;
 /// NaN and infinities must come out where, and only where, PyTorch's arithmetic has them. (Kernels that mix neighbours
 /// may spread them to outputs nearby, and no further.) Zeros below zero and denormals are zeros or themselves.
 #[test]
+#[ignore = "takes minutes"]
 fn nan_and_infinity_go_where_they_should() {
     draw_and_check(12, 80, draw::planted(draw::anything()), |gpu, (case, values): &Planted| {
         for_each_subject(
@@ -41,6 +42,7 @@ fn nan_and_infinity_go_where_they_should() {
 /// The channels that fill up the last of a fused block's steps hold nothing, whatever is in the image; and where all
 /// are real ones, NaNs stay apart from infinities, which ReLU6 makes finite.
 #[test]
+#[ignore = "takes minutes"]
 fn nans_and_infinities_go_where_they_should_inside_of_a_fused_block() {
     let gpu = GpuConv::new().unwrap().with_caps(|caps| Caps { is_cpu: false, ..caps });
     for (channels, layout) in [(3, Layout::Nchw), (8, Layout::Nchw), (8, Layout::Nhwc)] {
@@ -71,6 +73,7 @@ fn nans_and_infinities_go_where_they_should_inside_of_a_fused_block() {
 
 /// Where the magnitudes of all terms add up to less than f32's largest number, no order of adding them overflows.
 #[test]
+#[ignore = "takes minutes"]
 fn sums_as_large_as_f32_has_them_are_finite() {
     // What mixes neighbours adds larger terms, and so do several links, and a pool adds up before it divides, as
     // PyTorch's does.

@@ -11,6 +11,7 @@ use super::draw::{self, Case, Device, Subject};
 use super::{draw_and_check, for_each_subject, verdict};
 
 #[test]
+#[ignore = "takes minutes"]
 fn workgroup_memory_is_written_before_it_is_read() {
     let subjects =
         prop_oneof![draw::convolutions(), draw::pointwise(), draw::separable(), draw::chains(), draw::pools()];
