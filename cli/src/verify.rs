@@ -208,11 +208,16 @@ impl Check {
             }
         };
         count(report.inexact, "outputs of whole numbers differ");
+        count(report.unstable, "outputs differ when computed again");
         count(report.unwritten, "outputs are not written");
         count(report.stray, "elements outside of the output are written");
         // Not `> 1`, which a NaN is not.
         if report.share_of_bound.is_nan() || report.share_of_bound > 1.0 {
             complaints.push(format!("the error is {} times the bound", table::figure(report.share_of_bound)));
+        }
+        if report.relative_error.is_nan() || report.relative_error > Report::MOST_RELATIVE_ERROR {
+            let most = Report::MOST_RELATIVE_ERROR;
+            complaints.push(format!("the relative error is {:.1e}, above {most:.0e}", report.relative_error));
         }
         complaints.join(", ")
     }
@@ -294,6 +299,11 @@ mod tests {
             check("direct", Ok(report)).complaint(),
             "3 outputs of whole numbers differ, 1 elements outside of the output are written, \
              the error is NaN times the bound"
+        );
+        let report = Report { unstable: 2, relative_error: 1e-4, ..Report::default() };
+        assert_eq!(
+            check("direct", Ok(report)).complaint(),
+            "2 outputs differ when computed again, the relative error is 1.0e-4, above 2e-5"
         );
         assert_eq!(check("direct", Err(Error::DeviceLost("a\nb".into()))).complaint(), "the device is lost: a b");
         assert!(check("direct", Ok(Report::default())).passes());
