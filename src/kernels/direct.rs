@@ -37,18 +37,21 @@ fn recipe(run: &Run<'_>, block: u32) -> Recipe {
     let depth = link.fan_in();
 
     let name = format!("direct/{PIXELS}x{block}");
-    let values = context! {
-        recipe => name,
-        problem => shader::problem(link, run.layout),
-        BLOCK => block,
-        PIXELS,
-        WORKGROUP,
-        geometry => shader::geometry_values(link),
-        layout => shader::layout_name(run.layout),
-        input => "scalar",
-        weights => if block == 1 { "scalar" } else { "quads" },
-        output => "scalar",
-        ..shader::epilogue_values(link)
+    let (recipe_name, only, layout) = (name.clone(), link.clone(), run.layout);
+    let values = move || {
+        context! {
+            recipe => recipe_name,
+            problem => shader::problem(&only, layout),
+            BLOCK => block,
+            PIXELS,
+            WORKGROUP,
+            geometry => shader::geometry_values(&only),
+            layout => shader::layout_name(layout),
+            input => "scalar",
+            weights => if block == 1 { "scalar" } else { "quads" },
+            output => "scalar",
+            ..shader::epilogue_values(&only)
+        }
     };
 
     let (items_f, depth_f, block_f) = (items as f64, depth as f64, f64::from(block));

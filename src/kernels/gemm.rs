@@ -128,8 +128,16 @@ pub fn product<'a>(run: &Run<'a>, source: &Source, block: u32, k_align: u32) -> 
 
 /// What the templates of products, and those that they include, ask for. `run` is the product's run, whose link is a
 /// pointwise one or has a source of its own.
-pub fn values(run: &Run<'_>, source: &Source, product: &Product<'_>, recipe: &str, pairs: bool) -> Value {
-    let (link, last, layout) = (product.link, run.last(), shader::layout_name(run.layout));
+pub fn values(
+    run: &Run<'_>,
+    source: &Source,
+    product: &Product<'_>,
+    recipe: &str,
+    pairs: bool,
+) -> impl Fn() -> Value + Send + Sync + use<> {
+    let (link, last) = (product.link.clone(), run.last().clone());
+    let (recipe, layout, block) = (recipe.to_string(), run.layout, product.block);
+    let depth_is_padded = product.padded_depth != link.fan_in();
     let input = match source.fetch {
         Fetch::Quads { aligned: true } if pairs => "pairs",
         Fetch::Quads { aligned: true } => "quads",
@@ -139,18 +147,20 @@ pub fn values(run: &Run<'_>, source: &Source, product: &Product<'_>, recipe: &st
         Layout::Nchw => run.output().pixels().is_multiple_of(4),
         Layout::Nhwc => last.group_out_channels().is_multiple_of(4),
     };
-    context! {
-        recipe,
-        problem => shader::problem(link, run.layout),
-        layout,
-        input,
-        weights => if pairs { "pairs" } else { "quads" },
-        output => if aligned_output { "quads" } else { "scalar" },
-        pixels => "batch",
-        bias => last.bias,
-        TILE_CHANNELS => product.block,
-        DEPTH_IS_PADDED => product.padded_depth != link.fan_in(),
-        ..shader::epilogue_values(last)
+    move || {
+        context! {
+            recipe,
+            problem => shader::problem(&link, layout),
+            layout => shader::layout_name(layout),
+            input,
+            weights => if pairs { "pairs" } else { "quads" },
+            output => if aligned_output { "quads" } else { "scalar" },
+            pixels => "batch",
+            bias => last.bias,
+            TILE_CHANNELS => block,
+            DEPTH_IS_PADDED => depth_is_padded,
+            ..shader::epilogue_values(&last)
+        }
     }
 }
 

@@ -94,12 +94,15 @@ impl Vectors {
         let slices = if tile.slices > 1 { format!("x{}", tile.slices) } else { String::new() };
         let pairs = if tile.pairs { "-pairs" } else { "" };
         let name = format!("{}/{}x{rows}{slices}{pairs}", MATVEC.name, tile.channels);
-        let values = context! {
-            LANES => tile.lanes,
-            SLICES => tile.slices,
-            ROWS => rows,
-            geometry => (),
-            ..gemm::values(&vectors, &source, &product, &name, tile.pairs)
+        let of_product = gemm::values(&vectors, &source, &product, &name, tile.pairs);
+        let values = move || {
+            context! {
+                LANES => tile.lanes,
+                SLICES => tile.slices,
+                ROWS => rows,
+                geometry => (),
+                ..of_product()
+            }
         };
         let pass = Pass {
             wgsl: Wgsl::template("matvec.wgsl", values),

@@ -29,7 +29,9 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 fn by_tree(run: &Run<'_>, [planes, lanes]: [u32; 2]) -> Recipe {
     let workgroup = planes * lanes;
     let name = format!("pool/{planes}x{lanes}");
-    let wgsl = Wgsl::template("pool.wgsl", context! { PLANES => planes, LANES => lanes, ..values(run, &name) });
+    let (layout, recipe_name) = (run.layout, name.clone());
+    let values = move || context! { PLANES => planes, LANES => lanes, ..values(layout, &recipe_name) };
+    let wgsl = Wgsl::template("pool.wgsl", values);
     let workgroups = run.output().len().div_ceil(planes.into());
     let pass = Pass { workgroups, workgroup, workgroup_memory: workgroup * 4, ..pass(run, wgsl) };
     let invocations = pass.invocations();
@@ -39,7 +41,9 @@ fn by_tree(run: &Run<'_>, [planes, lanes]: [u32; 2]) -> Recipe {
 
 fn serial(run: &Run<'_>) -> Recipe {
     let name = "pool/serial";
-    let wgsl = Wgsl::template("pool_serial.wgsl", context! { WORKGROUP => SERIAL, ..values(run, name) });
+    let layout = run.layout;
+    let values = move || context! { WORKGROUP => SERIAL, ..values(layout, name) };
+    let wgsl = Wgsl::template("pool_serial.wgsl", values);
     let workgroups = run.output().len().div_ceil(SERIAL.into());
     let pass = Pass { workgroups, workgroup: SERIAL, ..pass(run, wgsl) };
     let work = Work { invocations: pass.invocations(), ..work(run) };
@@ -47,8 +51,8 @@ fn serial(run: &Run<'_>) -> Recipe {
 }
 
 /// What both shaders ask for.
-fn values(run: &Run<'_>, recipe: &str) -> Value {
-    let (layout, width) = (shader::layout_name(run.layout), "scalar");
+fn values(layout: Layout, recipe: &str) -> Value {
+    let (layout, width) = (shader::layout_name(layout), "scalar");
     context! { recipe, layout, geometry => (), input => width, weights => "none", output => width, residual => "none" }
 }
 

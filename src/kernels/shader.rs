@@ -53,10 +53,11 @@ pub struct Wgsl(Source);
 
 #[derive(Clone)]
 enum Source {
-    /// A file of `shaders/`, and the values that it asks for.
+    /// A file of `shaders/`, and what gives the values that it asks for: they take several times the memory of what they are
+    /// made of.
     Template {
         file: &'static str,
-        values: Value,
+        values: Arc<dyn Fn() -> Value + Send + Sync>,
     },
     Text(Arc<str>),
     Made(Arc<dyn Fn() -> Arc<str> + Send + Sync>),
@@ -64,8 +65,8 @@ enum Source {
 
 impl Wgsl {
     /// What a template of `shaders/` gives with some values.
-    pub(crate) fn template(file: &'static str, values: Value) -> Self {
-        Self(Source::Template { file, values })
+    pub(crate) fn template(file: &'static str, values: impl Fn() -> Value + Send + Sync + 'static) -> Self {
+        Self(Source::Template { file, values: Arc::new(values) })
     }
 
     /// What a function makes, the same at every call.
@@ -79,7 +80,7 @@ impl Wgsl {
     /// [`Error::Internal`](crate::Error::Internal) if a template is wrong.
     pub fn text(&self) -> Result<Arc<str>> {
         match &self.0 {
-            Source::Template { file, values } => template::render(file, values).map(Arc::from),
+            Source::Template { file, values } => template::render(file, &values()).map(Arc::from),
             Source::Text(text) => Ok(text.clone()),
             Source::Made(make) => Ok(make()),
         }
@@ -100,7 +101,7 @@ impl From<Arc<str>> for Wgsl {
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Template { file, values } => f.debug_tuple(file).field(values).finish(),
+            Self::Template { file, values } => f.debug_tuple(file).field(&values()).finish(),
             Self::Text(text) => f.debug_tuple("Text").field(text).finish(),
             Self::Made(_) => f.debug_tuple("Made").finish_non_exhaustive(),
         }

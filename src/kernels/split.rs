@@ -94,17 +94,20 @@ fn recipe(run: &Run<'_>, slices: u32, partial: Shape, product: Recipe) -> Recipe
 fn sum_pass(run: &Run<'_>, slices: u32, bias_at: u64) -> Pass {
     let link = run.last();
     let outputs = run.output().len();
-    let values = context! {
-        recipe => format!("{}/{slices}", SPLIT.name),
-        SLICES => slices,
-        WORKGROUP,
-        bias => link.bias,
-        geometry => (),
-        layout => shader::layout_name(run.layout),
-        input => "scalar",
-        weights => "scalar",
-        output => "scalar",
-        ..shader::epilogue_values(link)
+    let (last, layout) = (link.clone(), run.layout);
+    let values = move || {
+        context! {
+            recipe => format!("{}/{slices}", SPLIT.name),
+            SLICES => slices,
+            WORKGROUP,
+            bias => last.bias,
+            geometry => (),
+            layout => shader::layout_name(layout),
+            input => "scalar",
+            weights => "scalar",
+            output => "scalar",
+            ..shader::epilogue_values(&last)
+        }
     };
     let mut operands = vec![Operand::ReadWorkspace(0), Operand::Weights, Operand::Output];
     operands.extend(run.has_residual().then_some(Operand::Residual));

@@ -136,15 +136,19 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
     let wgsl = match &source.template {
         None => Wgsl::new(made),
         Some((file, of_source)) => {
-            let values = context! {
-                source => file,
-                TILE_PIXELS => tile.pixels,
-                TILE_DEPTH => tile.depth,
-                MICRO_CHANNELS => tile.micro_channels,
-                MICRO_PIXELS => tile.micro_pixels,
-                STEP_DEPTH => step_depth,
-                SEGMENTED => source.order == Order::ByTap,
-                ..merge_maps([of_source.clone(), values(run, source, &product, &name, false)])
+            let (file, of_source, of_product) = (*file, of_source.clone(), values(run, source, &product, &name, false));
+            let segmented = source.order == Order::ByTap;
+            let values = move || {
+                context! {
+                    source => file,
+                    TILE_PIXELS => tile.pixels,
+                    TILE_DEPTH => tile.depth,
+                    MICRO_CHANNELS => tile.micro_channels,
+                    MICRO_PIXELS => tile.micro_pixels,
+                    STEP_DEPTH => step_depth,
+                    SEGMENTED => segmented,
+                    ..merge_maps([of_source.clone(), of_product()])
+                }
             };
             Wgsl::template("gemm_tile.wgsl", values)
         }
