@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 
 use gpuconv::kernels::{Operand, Params, Pass};
 use gpuconv::{Caps, Chain, Choice, Conv2d, Layout, Shape, planner, probe, verify};
@@ -71,51 +71,92 @@ fn problems() -> Vec<(String, Chain, Shape, Layout)> {
     table.chain(blocks).collect()
 }
 
+/// The shaders of the devices that differ most: GPUs and software devices with subgroups and without.
+static SHADERS: LazyLock<Vec<Shader>> = LazyLock::new(|| {
+    let mut devices = devices();
+    devices.retain(|caps| caps.subgroup.is_none_or(|sizes| sizes == if caps.is_cpu { [8, 8] } else { [32, 32] }));
+    distinct(&devices)
+});
+
 /// Each distinct shader once. Two passes with the same text must agree on all that the text decides.
-fn shaders() -> Vec<Shader> {
-    let mut shaders: HashMap<Arc<str>, Shader> = HashMap::new();
-    for caps in devices() {
-        for (problem, chain, input, layout) in problems() {
-            let schedule = planner::schedule(&chain, input, layout, &caps, &Choice::Auto);
-            let considered = schedule.unwrap_or_else(|error| panic!("{problem}: {error}")).considered;
-            let candidates = considered.iter().filter_map(|considered| considered.answer.as_ref().ok()).flatten();
-            for recipe in candidates.map(|candidate| candidate.recipe.clone()) {
-                for pass in recipe.passes {
-                    let origin = format!("{} of {problem}", recipe.name);
-                    let text = pass.wgsl.text().unwrap();
-                    if let Some(known) = shaders.get(&text) {
-                        let bindings = [&known.pass, &pass].map(|pass| bindings_of(&pass.operands));
-                        assert_eq!(bindings[0], bindings[1], "{origin} and {}", known.origin);
-                        assert_eq!(known.pass.workgroup, pass.workgroup, "{origin} and {}", known.origin);
-                        continue;
-                    }
-                    let mut capabilities = Capabilities::empty();
-                    capabilities.set(Capabilities::SUBGROUP, caps.subgroup.is_some());
-                    // A GPU's shaders do without.
-                    capabilities.set(Capabilities::SHADER_INT64, caps.int64 && caps.is_cpu);
-                    shaders.insert(text, Shader { pass, origin, capabilities });
-                }
-            }
+fn distinct(devices: &[Caps]) -> Vec<Shader> {
+    let all = candidates(devices);
+    let (texts, next) = (all.iter().map(|_| OnceLock::new()).collect::<Vec<_>>(), AtomicUsize::new(0));
+    on_all_cores(|| {
+        while let Some((shader, text)) = turn(&next, &all, &texts) {
+            let _ = text.set(shader.pass.wgsl.text().unwrap_or_else(|error| panic!("{}: {error}", shader.origin)));
         }
+    });
+    let mut shaders: HashMap<Arc<str>, Shader> = HashMap::new();
+    for (shader, text) in all.into_iter().zip(texts) {
+        let text = text.into_inner().unwrap();
+        if let Some(known) = shaders.get(&text) {
+            let bindings = [known, &shader].map(|shader| bindings_of(&shader.pass.operands));
+            assert_eq!(bindings[0], bindings[1], "{} and {}", shader.origin, known.origin);
+            assert_eq!(known.pass.workgroup, shader.pass.workgroup, "{} and {}", shader.origin, known.origin);
+            continue;
+        }
+        shaders.insert(text, shader);
     }
     let probes =
         probe::passes(1).map(|pass| Shader { pass, origin: "a probe".into(), capabilities: Capabilities::empty() });
     shaders.into_values().chain(probes).collect()
 }
 
-#[test]
-fn every_shader_is_valid_and_translates_and_is_what_its_recipe_says() {
-    let (shaders, next, wrong) = (shaders(), AtomicUsize::new(0), Mutex::new(Vec::new()));
-    assert!(shaders.len() > 1000, "only {} shaders", shaders.len());
+/// The shaders of all candidates for all problems on some devices, many of them the same.
+fn candidates(devices: &[Caps]) -> Vec<Shader> {
+    let mut all = Vec::new();
+    for caps in devices {
+        let mut capabilities = Capabilities::empty();
+        capabilities.set(Capabilities::SUBGROUP, caps.subgroup.is_some());
+        // A GPU's shaders do without.
+        capabilities.set(Capabilities::SHADER_INT64, caps.int64 && caps.is_cpu);
+        for (problem, chain, input, layout) in problems() {
+            let schedule = planner::schedule(&chain, input, layout, caps, &Choice::Auto);
+            let considered = schedule.unwrap_or_else(|error| panic!("{problem}: {error}")).considered;
+            let candidates = considered.iter().filter_map(|considered| considered.answer.as_ref().ok()).flatten();
+            for recipe in candidates.map(|candidate| candidate.recipe.clone()) {
+                let origin = format!("{} of {problem}", recipe.name);
+                all.extend(recipe.passes.into_iter().map(|pass| Shader { pass, origin: origin.clone(), capabilities }));
+            }
+        }
+    }
+    all
+}
+
+/// The next shader, and the place of its text.
+fn turn<'a, T>(next: &AtomicUsize, all: &'a [Shader], texts: &'a [T]) -> Option<(&'a Shader, &'a T)> {
+    let index = next.fetch_add(1, Ordering::Relaxed);
+    all.get(index).zip(texts.get(index))
+}
+
+fn on_all_cores(work: impl Fn() + Sync) {
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                while let Some(shader) = shaders.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Err(error) = check(shader) {
-                        wrong.lock().unwrap().push(format!("{}: {error}", shader.origin));
-                    }
-                }
-            });
+            scope.spawn(&work);
+        }
+    });
+}
+
+#[test]
+fn every_shader_is_valid_and_translates_and_is_what_its_recipe_says() {
+    check_all(&SHADERS, 1000);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn every_shader_of_every_device_is_valid_in_full() {
+    check_all(&distinct(&devices()), 1000);
+}
+
+fn check_all(shaders: &[Shader], least: usize) {
+    let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    assert!(shaders.len() > least, "only {} shaders", shaders.len());
+    on_all_cores(|| {
+        while let Some(shader) = shaders.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if let Err(error) = check(shader) {
+                wrong.lock().unwrap().push(format!("{}: {error}", shader.origin));
+            }
         }
     });
     let wrong = wrong.into_inner().unwrap();
@@ -138,10 +179,9 @@ const NOT_TEMPLATES: &[&str] = &[
 
 #[test]
 fn what_drivers_get_reads_well() {
-    let shaders = shaders();
     let is_template = |shader: &&Shader| !NOT_TEMPLATES.contains(&shader.origin.split('/').next().unwrap());
     let mut checked = 0;
-    for shader in shaders.iter().filter(is_template) {
+    for shader in SHADERS.iter().filter(is_template) {
         let wgsl = shader.pass.wgsl.text().unwrap();
         reads_well(&wgsl).unwrap_or_else(|error| panic!("{}: {error}\n{wgsl}", shader.origin));
         checked += 1;
