@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     let page = tmp.parent().unwrap_or(tmp).join("report.html");
     println!("\nA report with charts, of the layers of its own:");
     let mut command = Command::new(env!("CARGO_BIN_EXE_gpuconv"));
-    // Planned as the benchmarks are, whatever was tuned.
+    // Planned as the benchmarks are: without tuned times.
     match command.args(["report", "--tuning", "none", "--output"]).arg(page).status() {
         // What is wrong it says itself.
         Ok(status) if status.success() => ExitCode::SUCCESS,

@@ -152,7 +152,7 @@ impl Strip {
         (self.loaded().count() * self.loads().len()) as u64 + self.link.fan_in() + u64::from(self.width)
     }
 
-    /// The whole shader, whose workgroups have so many invocations of so many channels.
+    /// The whole shader: `workgroup` invocations in a workgroup, `lanes` channels each.
     fn wgsl(&self, workgroup: u32, lanes: u32) -> String {
         let (value, output_file, store_value) = match lanes {
             1 if self.output_pairs => ("f32", shader::OUTPUT_PAIRS, ""),

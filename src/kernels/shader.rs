@@ -74,7 +74,7 @@ impl Wgsl {
         Self(Source::Made(Arc::new(move || make().into())))
     }
 
-    /// The text. It is not kept: compiled shaders are, by their texts, and what is not compiled nobody asks for twice.
+    /// The text, made anew at each call. Compiled pipelines are cached by it.
     ///
     /// # Errors
     /// [`Error::Internal`](crate::Error::Internal) if a template is wrong.

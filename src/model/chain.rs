@@ -59,7 +59,7 @@ impl From<Conv2d> for Link {
 ///
 /// Weights are given for the convolutions, in their order; a pool has none. Tensor 0 is the chain's input and tensor
 /// `i + 1` the output of link `i`. A link that adds a residual takes it from an earlier tensor where an edge says so,
-/// else from outside, by [`Inputs::residual`](crate::Inputs::residual); one link at the most may do that.
+/// else from outside, by [`Inputs::residual`](crate::Inputs::residual); at most one link may do that.
 ///
 /// ```
 /// use gpuconv::{Activation, Chain, Conv2d, Residual};

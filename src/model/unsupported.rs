@@ -39,7 +39,7 @@ pub enum Unsupported {
     NeedsSoftwareDevice,
     /// It is made for GPUs.
     SoftwareDevice,
-    /// It has so many outputs that it fills a device without.
+    /// Its outputs alone fill a device.
     Outputs { count: u64, most: u64 },
     /// Its input channels do not come in quads, or slices.
     InChannels(u32),

@@ -65,7 +65,7 @@ struct Logger;
 
 impl log::Log for Logger {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        // What is logged while a thread ends has nobody to hear it.
+        // A thread that ends has no listener any more.
         LISTENER.try_with(|listener| listener.borrow().is_some()).unwrap_or(false)
     }
 
