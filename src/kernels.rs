@@ -164,6 +164,11 @@ const MOST_OVERLAPPED: f64 = 4.0;
 /// Registers of an invocation for addresses, conditions and the like, beside those for its values.
 pub(crate) const REGISTERS_FOR_ADDRESSES: u32 = 24;
 
+/// The name of the kernel that a recipe is of: `pointwise` of `pointwise/64x64x16`, and of itself.
+pub fn kernel_of(recipe: &str) -> &str {
+    recipe.split('/').next().unwrap_or(recipe)
+}
+
 /// What a shader binds.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

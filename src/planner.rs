@@ -9,7 +9,7 @@ pub mod workspace;
 
 use std::sync::Arc;
 
-use crate::kernels::{KERNELS, POOL, Recipe, Run, Unsupported};
+use crate::kernels::{KERNELS, POOL, Recipe, Run, Unsupported, kernel_of};
 use crate::model::caps::Caps;
 use crate::model::chain::Chain;
 use crate::model::error::{Error, Result};
@@ -19,7 +19,8 @@ use crate::planner::workspace::Workspace;
 
 pub(crate) use bands::band_inputs;
 pub use bands::images_at_once;
-use cut::{Wanted, is_called};
+use cut::Wanted;
+pub use cut::is_called;
 use model::Parts;
 pub(crate) use refused::Refused;
 
@@ -64,7 +65,7 @@ impl Choice {
     pub(crate) fn of_kernels(&self) -> Self {
         match self {
             Self::Named(names) => {
-                let kernels = names.split('+').map(|name| name.split('/').next().unwrap_or(name));
+                let kernels = names.split('+').map(kernel_of);
                 Self::Named(kernels.collect::<Vec<_>>().join("+"))
             }
             Self::Within(choice, workspace) => Self::Within(Box::new(choice.of_kernels()), *workspace),

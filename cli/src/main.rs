@@ -3,6 +3,7 @@
 mod bench;
 mod cost;
 mod devices;
+mod files;
 mod help;
 mod limits;
 mod near;

@@ -1,13 +1,13 @@
 //! float32 npy files.
 
-use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::Path;
 
 use gpuconv::Shape;
 use npyz::{NpyFile, Order, WriterBuilder};
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, files};
 
 /// Extents with `x` between them.
 fn extents(shape: &[u64]) -> String {
@@ -107,7 +107,7 @@ fn from_fortran(values: &[f32], shape: &[u64]) -> Vec<f32> {
 
 /// Writes a file that is either whole or not there: it takes its name when its last byte is written.
 pub fn write(path: &Path, shape: Shape, values: &[f32]) -> Outcome {
-    let written = encode(shape, values).and_then(|bytes| replace(path, &bytes));
+    let written = encode(shape, values).and_then(|bytes| files::write(path, &bytes));
     written.map_err(|error| Failure::Call(format!("cannot write {}: {error}", path.display())))
 }
 
@@ -119,27 +119,6 @@ fn encode(shape: Shape, values: &[f32]) -> io::Result<Vec<u8>> {
     writer.extend(values.iter().copied())?;
     writer.finish()?;
     Ok(bytes)
-}
-
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // A pipe or a device is written to, not replaced; a link stays one.
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.into());
-    if fs::metadata(&target).is_ok_and(|metadata| !metadata.is_file()) {
-        return fs::OpenOptions::new().write(true).open(&target)?.write_all(bytes);
-    }
-    let partial = partial(&target);
-    let written = fs::write(&partial, bytes).and_then(|()| fs::rename(&partial, &target));
-    if written.is_err() {
-        let _ = fs::remove_file(&partial);
-    }
-    written
-}
-
-/// A name beside the target, on the same file system, that no other process writes to.
-fn partial(target: &Path) -> PathBuf {
-    let mut name = target.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}.partial", std::process::id()));
-    target.with_file_name(name)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use gpuconv::GpuConv;
 
-use super::{Failure, Outcome, tuning_file};
+use super::{Failure, Outcome, files};
 
 /// Gives the driver what is kept beside a tuning file, if anything is.
 pub fn load(gpu: &GpuConv, tuning: &Path) -> Outcome {
@@ -21,7 +21,7 @@ pub fn load(gpu: &GpuConv, tuning: &Path) -> Outcome {
 pub fn save(gpu: &GpuConv, tuning: &Path) -> Outcome {
     let Some(bytes) = gpu.pipeline_cache_data() else { return Ok(()) };
     let path = file(tuning);
-    let written = tuning_file::write(&path, &bytes);
+    let written = files::write(&path, &bytes);
     written.map_err(|error| Failure::Call(format!("cannot write {}: {error}", path.display())))
 }
 

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{Case, Failure, Outcome, Target, print, print_json, table};
+use super::{Case, Failure, Outcome, Target, files, print, print_json, table};
 use data::Report as Data;
 
 /// What is reported if nothing is said: the pair of `examples/separable.rs`, layers of MobileNetV1 (arXiv 1704.04861,
@@ -99,7 +99,8 @@ fn load(path: &Path) -> Outcome<Data> {
 }
 
 fn write(path: &Path, text: &str) -> Outcome {
-    fs::write(path, text).map_err(|error| Failure::Call(format!("cannot write {}: {error}", path.display())))
+    files::write(path, text.as_bytes())
+        .map_err(|error| Failure::Call(format!("cannot write {}: {error}", path.display())))
 }
 
 /// Writes each chart as a file that stands alone; gives the folder's name.

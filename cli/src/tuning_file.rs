@@ -1,13 +1,13 @@
 //! The tuning file of a user: where it is, and how it stays whole.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use etcetera::BaseStrategy;
 use gpuconv::Tuning;
 
-use super::{Failure, Outcome, in_words};
+use super::{Failure, Outcome, files, in_words};
 
 /// Where this user's tuning is by the platform's convention: `gpuconv/tuning.json` in the folder for caches
 /// (`$XDG_CACHE_HOME` or `~/.cache`, `~/Library/Caches`, `%LOCALAPPDATA%`). None if the user has no home.
@@ -28,7 +28,7 @@ pub fn load(path: &Path) -> Outcome<Tuning> {
 pub fn add_to(path: &Path, tuning: &Tuning) -> Outcome {
     let lock_path = path.with_extension("lock");
     let lock = || {
-        fs::create_dir_all(folder(path))?;
+        fs::create_dir_all(files::folder(path))?;
         let lock = File::create(&lock_path)?;
         fs4::FileExt::lock(&lock)?;
         Ok(lock)
@@ -38,20 +38,7 @@ pub fn add_to(path: &Path, tuning: &Tuning) -> Outcome {
     let is_there = fs::exists(path).map_err(|error| failure(path, &error))?;
     let mut all = if is_there { load(path)? } else { Tuning::default() };
     all.merge(tuning.clone());
-    write(path, all.to_json().as_bytes()).map_err(|error| failure(path, &error))
-}
-
-/// Writes a file. It takes its name when its last byte is written, so nothing ever reads a part of it.
-pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(folder(path))?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
-}
-
-fn folder(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    files::write(path, all.to_json().as_bytes()).map_err(|error| failure(path, &error))
 }
 
 fn failure(path: &Path, error: &dyn std::fmt::Display) -> Failure {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use clap::Args;
-use gpuconv::kernels::{KERNELS, Kernel, POOL};
+use gpuconv::kernels::{KERNELS, Kernel, POOL, kernel_of};
 use gpuconv::planner::{self, Schedule};
 use gpuconv::verify::{self, Oracle, Report};
 use gpuconv::{Caps, Error, GpuConv, Problem};
@@ -184,10 +184,6 @@ impl Verify {
         }
         Ok(schedules)
     }
-}
-
-fn kernel_of(recipe: &str) -> &str {
-    recipe.split('/').next().unwrap_or(recipe)
 }
 
 impl Check {

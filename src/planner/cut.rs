@@ -1,7 +1,7 @@
 //! Where runs end: the cheapest path through a chain, by dynamic programming.
 
 use super::{Choice, Considered, Fusion, Step, is_pool};
-use crate::kernels::Recipe;
+use crate::kernels::{Recipe, kernel_of};
 
 /// What the caller wants, taken apart.
 pub struct Wanted<'a> {
@@ -55,7 +55,7 @@ impl<'a> Wanted<'a> {
 
 /// Whether a recipe is meant by a name, its own or its kernel's.
 pub fn is_called(recipe: &str, name: &str) -> bool {
-    recipe == name || recipe.split('/').next() == Some(name)
+    recipe == name || kernel_of(recipe) == name
 }
 
 /// Steps up to some link: which answer, and which of its recipes.

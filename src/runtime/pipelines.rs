@@ -1,9 +1,12 @@
 //! Compiled pipelines: all before the first frame, and kept from one run of a program to the next.
 
 use std::collections::HashSet;
+use std::hash::Hasher;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+
+use fnv::FnvHasher;
 
 use crate::model::chain::Chain;
 use crate::model::error::{Error, Result};
@@ -169,7 +172,9 @@ fn unseal<'a>(key: &str, bytes: &'a [u8]) -> Option<&'a [u8]> {
 
 /// FNV-1a, 64 bits.
 fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xCBF2_9CE4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3))
+    let mut hasher = FnvHasher::default();
+    hasher.write(bytes);
+    hasher.finish()
 }
 
 /// A device's cache, where it has one.

@@ -1,5 +1,9 @@
 //! Values that are the same on every machine, for tests and measurements.
 
+use std::hash::Hasher;
+
+use fnv::FnvHasher;
+
 /// `len` values, uniform in [-scale, scale): splitmix64 over a counter, seeded by the FNV-1a hash of `name`.
 ///
 /// Anyone can draw them again in any language: value `i`, from 1, is `scale * (u / 2^23 - 1)` with `u` the upper
@@ -15,8 +19,9 @@ pub fn integers(name: &str, len: u64, largest: u32) -> Vec<f32> {
 }
 
 fn bits(name: &str, len: u64) -> impl Iterator<Item = u64> {
-    let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
-    let seed = name.bytes().fold(0xCBF2_9CE4_8422_2325, fnv);
+    let mut hasher = FnvHasher::default();
+    hasher.write(name.as_bytes());
+    let seed = hasher.finish();
     (1..=len).map(move |index| {
         let mut z = seed.wrapping_add(index.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

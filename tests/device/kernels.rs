@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use gpuconv::kernels::KERNELS;
+use gpuconv::kernels::{KERNELS, kernel_of};
 use gpuconv::planner::{self, Schedule};
 use gpuconv::verify::{self, Oracle};
 use gpuconv::{Caps, GpuConv, Layout, Operation, Problem};
@@ -76,10 +76,6 @@ fn check_few(gpu: impl Fn() -> GpuConv + Sync, kernels: &[&'static str]) {
         }
     }
     check(gpu, &few.into_values().flatten().collect::<Vec<_>>());
-}
-
-fn kernel_of(recipe: &str) -> &str {
-    recipe.split('/').next().unwrap()
 }
 
 /// Every case of the table, by one recipe of each kernel, another from case to case.

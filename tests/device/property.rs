@@ -12,6 +12,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt::Debug;
 
 use self::draw::{Case, Device, Subject};
+use gpuconv::kernels::kernel_of;
 use gpuconv::planner::Schedule;
 use gpuconv::verify::{Oracle, Report};
 use gpuconv::{Error, GpuConv, Problem, planner};
@@ -122,7 +123,7 @@ fn verdict(report: Report) -> Verdict {
 /// What failed, as a call of the command line where there is one.
 fn again(device: Device, subject: &Subject, schedule: &Schedule) -> String {
     let (name, recipes) = (&subject.name, schedule.name());
-    let kernel = recipes.split('/').next().unwrap_or_default();
+    let kernel = kernel_of(&recipes);
     let flag = match device {
         Device::AsItIs | Device::NarrowGrid => "",
         Device::Gpu => " --as-gpu",

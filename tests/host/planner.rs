@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use gpuconv::kernels::Unsupported;
+use gpuconv::kernels::{Unsupported, kernel_of};
 use gpuconv::planner::model::{Parts, Rates, resident_workgroups};
 use gpuconv::planner::{self, Schedule};
 use gpuconv::{Activation, Caps, Chain, Choice, Conv2d, Error, Fusion, Layout, Problem, Residual, Shape};
@@ -45,7 +45,7 @@ fn named(name: &str) -> Choice {
 
 /// The kernels of a schedule, without their variants.
 fn kernels(schedule: &Schedule) -> Vec<&str> {
-    schedule.steps.iter().map(|step| step.recipe.name.split('/').next().unwrap_or_default()).collect()
+    schedule.steps.iter().map(|step| kernel_of(&step.recipe.name)).collect()
 }
 
 /// Problems that stand for the layers people run, with the chains that a line cannot say.

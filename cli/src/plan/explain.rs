@@ -3,7 +3,7 @@
 use gpuconv::cost::ChainCost;
 use gpuconv::kernels::Recipe;
 use gpuconv::planner::model::{Parts, resident_workgroups};
-use gpuconv::planner::{Considered, Planner, Schedule};
+use gpuconv::planner::{Considered, Planner, Schedule, is_called};
 use gpuconv::{Chain, Choice, Fusion, Layout, Shape, cost, planner};
 use serde::Serialize;
 
@@ -327,7 +327,7 @@ fn barred(choice: &Choice, links: usize, recipe: &Recipe) -> Option<String> {
 
 /// Whether `--kernel` means a recipe, by its own name or its kernel's.
 fn asks_for(names: &str, recipe: &str) -> bool {
-    names.split('+').any(|name| recipe == name || recipe.split('/').next() == Some(name))
+    names.split('+').any(|name| is_called(recipe, name))
 }
 
 /// A time in words, against another.

@@ -1,5 +1,6 @@
 //! What the charts share: colours, markers, type, and labels that keep out of each other's way.
 
+use gpuconv::kernels::kernel_of;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -77,7 +78,7 @@ pub const FORMS: [(&str, Ink); 3] =
 impl Family {
     /// Of a recipe: that of its kernel, whichever way it loads.
     pub fn of(recipe: &str) -> Self {
-        let kernel = recipe.split('/').next().unwrap_or(recipe);
+        let kernel = kernel_of(recipe);
         let is_called = |family: &&Family| {
             kernel
                 .strip_prefix(family.name)
