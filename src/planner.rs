@@ -240,7 +240,7 @@ impl Planner<'_> {
     /// Every kernel's answer for every run that a chain can be cut into, run by run, without the recipes whose shaders
     /// the driver refused.
     fn consider(&self, chain: &Chain, shapes: &[Shape], layout: Layout, refused: &Refused) -> Vec<Considered> {
-        let rates = self.profile.rates(self.caps);
+        let device = self.profile.device_model(self.caps);
         let most = KERNELS.iter().map(|kernel| kernel.links).max().unwrap_or(1);
         let mut considered = Vec::new();
         for first in 0..chain.links().len() {
@@ -257,7 +257,7 @@ impl Planner<'_> {
                 let run = Run { links: &convs, shapes: &shapes[first..=first + links], layout };
                 let times = self.profile.times(&run);
                 let candidate = |recipe: Recipe| Candidate {
-                    parts: Parts::new(&recipe, &rates, self.caps),
+                    parts: Parts::new(&recipe, &device),
                     measured: times.and_then(|times| times.get(&recipe.name)).copied(),
                     recipe,
                 };

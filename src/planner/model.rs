@@ -23,30 +23,112 @@ pub struct Rates {
     pub parallel: f64,
 }
 
-/// A desktop GPU of 10 Tflop/s.
-const GPU: Rates =
-    Rates { mult_adds: 5e12, accesses: 1.2e12, shared: 2.4e12, bytes: 4e11, dispatch: 3e-6, parallel: 64.0 };
-
-/// Two cores of lavapipe, fitted to the kernels' own times.
-const CPU: Rates =
-    Rates { mult_adds: 7.5e10, accesses: 2e9, shared: 2e9, bytes: 3e10, dispatch: 3.3e-5, parallel: 2.0 };
-
 impl Rates {
     /// Whether all are numbers that the model can divide by.
     pub fn are_sound(&self) -> bool {
         let Self { mult_adds, accesses, shared, bytes, dispatch, parallel } = *self;
         [mult_adds, accesses, shared, bytes, dispatch, parallel].iter().all(|rate| rate.is_normal() && *rate > 0.0)
     }
+}
 
-    /// The rates of a device that was not measured.
-    pub fn guess(caps: &Caps) -> Self {
-        if caps.is_cpu { CPU } else { GPU }
+/// What the model knows of a device: plain data, for the planner to be given.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DeviceModel {
+    /// The rates at which it works.
+    pub rates: Rates,
+    /// What one of its cores holds.
+    pub core: Core,
+}
+
+/// How a core of a device keeps busy.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Core {
+    /// A GPU's: while some invocations wait, it runs others. Arithmetic, loads and memory traffic overlap.
+    Parallel(Multiprocessor),
+    /// A software device's: it takes a workgroup at a time and does one thing after the other.
+    Serial {
+        /// The share of its rate at which kernels read workgroup memory: at each barrier all values that are alive move
+        /// to memory and back.
+        shared: f64,
+    },
+}
+
+/// What a core of a GPU holds at a time.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Multiprocessor {
+    /// Registers of 32 bits.
+    pub registers: u64,
+    /// Workgroup memory, bytes.
+    pub workgroup_memory: u64,
+    /// Invocations.
+    pub invocations: u64,
+    /// Workgroups.
+    pub workgroups: u64,
+    /// Invocations that run in step, so that a part of them takes the place of all.
+    pub in_step: u64,
+    /// Multiply-adds that it starts at a time.
+    pub lanes: u64,
+}
+
+impl DeviceModel {
+    /// A desktop GPU of 10 Tflop/s. A core is a multiprocessor of NVIDIA's Turing (CUDA C++ Programming Guide, compute
+    /// capability 7.5) and, but for the workgroups, a compute unit of AMD's RDNA 2; its lanes are those of NVIDIA's Ada and
+    /// Hopper, the most that any has.
+    pub const GPU: Self = Self {
+        rates: Rates { mult_adds: 5e12, accesses: 1.2e12, shared: 2.4e12, bytes: 4e11, dispatch: 3e-6, parallel: 64.0 },
+        core: Core::Parallel(Multiprocessor {
+            registers: 65536,
+            workgroup_memory: 65536,
+            invocations: 1024,
+            workgroups: 16,
+            in_step: 32,
+            lanes: 128,
+        }),
+    };
+
+    /// Two cores of lavapipe, fitted to the kernels' own times.
+    pub const SOFTWARE: Self = Self {
+        rates: Rates { mult_adds: 7.5e10, accesses: 2e9, shared: 2e9, bytes: 3e10, dispatch: 3.3e-5, parallel: 2.0 },
+        core: Core::Serial { shared: 0.5 },
+    };
+
+    /// The model of a device of which nothing was measured.
+    pub fn of(caps: &Caps) -> Self {
+        if caps.is_cpu { Self::SOFTWARE } else { Self::GPU }
+    }
+
+    /// How many workgroups of a pass a core holds at a time: as many as its registers, its workgroup memory and its
+    /// places for invocations allow. At least one, since otherwise there would be no pipeline.
+    pub fn resident_workgroups(&self, pass: &Pass) -> u64 {
+        let Core::Parallel(core) = self.core else { return 1 };
+        let invocations = u64::from(pass.workgroup.max(1)).next_multiple_of(core.in_step.max(1));
+        let by_registers = core.registers / (u64::from(pass.registers.max(1)) * invocations);
+        let by_memory = core.workgroup_memory / u64::from(pass.workgroup_memory.max(1));
+        by_registers.min(by_memory).min(core.invocations / invocations).clamp(1, core.workgroups.max(1))
+    }
+
+    /// The share of the device that has work, for all but memory and dispatches.
+    fn occupancy(&self, recipe: &Recipe) -> f64 {
+        match self.core {
+            Core::Serial { .. } => whole_rounds(recipe, self.rates.parallel),
+            Core::Parallel(core) => {
+                let invocations = recipe.work.invocations / (OVERLAPPED * 64.0 * self.rates.parallel);
+                // The share of a core's rate that the workgroups which it holds can keep up, in the worst of the passes.
+                let share = |pass: &Pass| {
+                    self.resident_workgroups(pass) as f64 * pass.independent() / (OVERLAPPED * core.lanes as f64)
+                };
+                recipe.passes.iter().map(share).fold(invocations, f64::min).clamp(1e-3, 1.0)
+            }
+        }
     }
 }
 
-/// The share of its rate at which a software device reads workgroup memory in kernels: at each barrier everything that
-/// is alive moves to memory and back. (Fitted.)
-const SHARED_ON_CPU: f64 = 0.5;
+/// Invocations a lane that hide the latencies of a GPU: a rule, not a measurement. Volkov has shown that many sums make up
+/// for few invocations ("Better Performance at Lower Occupancy", GTC 2010).
+const OVERLAPPED: f64 = 4.0;
 
 /// What each part of a recipe's work takes, seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -68,14 +150,15 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// The parts of a recipe's work.
-    pub fn new(recipe: &Recipe, rates: &Rates, caps: &Caps) -> Self {
-        let Work { mult_adds, accesses, shared, bytes, invocations } = recipe.work;
-        let occupancy = match caps.is_cpu {
-            true => whole_rounds(recipe, rates.parallel),
-            false => (invocations / (OVERLAPPED * 64.0 * rates.parallel)).min(residency(recipe)).clamp(1e-3, 1.0),
+    /// The parts of a recipe's work on a device.
+    pub fn new(recipe: &Recipe, device: &DeviceModel) -> Self {
+        let Work { mult_adds, accesses, shared, bytes, .. } = recipe.work;
+        let DeviceModel { rates, core } = device;
+        let occupancy = device.occupancy(recipe);
+        let (shared_rate, overlap) = match core {
+            Core::Parallel(_) => (rates.shared, true),
+            Core::Serial { shared } => (rates.shared * shared, false),
         };
-        let shared_rate = rates.shared * if caps.is_cpu { SHARED_ON_CPU } else { 1.0 };
         Self {
             mult_adds: mult_adds / rates.mult_adds / occupancy,
             accesses: accesses / rates.accesses / occupancy,
@@ -83,7 +166,7 @@ impl Parts {
             bytes: bytes / rates.bytes,
             dispatch: rates.dispatch * recipe.passes.len() as f64,
             occupancy,
-            overlap: !caps.is_cpu,
+            overlap,
         }
     }
 
@@ -95,36 +178,6 @@ impl Parts {
         let busy = if self.overlap { parts.into_iter().fold(0.0, f64::max) } else { parts.iter().sum() };
         busy + self.dispatch
     }
-}
-
-/// What a core of a GPU has, a multiprocessor of NVIDIA's Turing or a compute unit of AMD's RDNA 2: registers, bytes of
-/// workgroup memory, invocations and workgroups that it holds at a time, and lanes that run in step.
-const REGISTERS: u64 = 65536;
-const WORKGROUP_MEMORY: u64 = 65536;
-const INVOCATIONS: u64 = 1024;
-const WORKGROUPS: u64 = 16;
-const IN_STEP: u64 = 32;
-
-/// Lanes of a core that multiply and add at a time, in the largest of them.
-const LANES: f64 = 128.0;
-
-/// Invocations a lane that hide the latencies of a GPU: a rule, not a measurement. That many sums make up for few
-/// invocations Volkov has shown ("Better Performance at Lower Occupancy", GTC 2010).
-const OVERLAPPED: f64 = 4.0;
-
-/// How many workgroups of a pass a core of a GPU holds at a time: as many as its registers, its workgroup memory and
-/// its places for invocations allow. At least one, for else there would be no pipeline.
-pub fn resident_workgroups(pass: &Pass) -> u64 {
-    let invocations = u64::from(pass.workgroup.max(1)).next_multiple_of(IN_STEP);
-    let by_registers = REGISTERS / (u64::from(pass.registers.max(1)) * invocations);
-    let by_memory = WORKGROUP_MEMORY / u64::from(pass.workgroup_memory.max(1));
-    by_registers.min(by_memory).min(INVOCATIONS / invocations).clamp(1, WORKGROUPS)
-}
-
-/// The share of a core's rate that the workgroups which it holds can keep up, in the worst of a recipe's passes.
-fn residency(recipe: &Recipe) -> f64 {
-    let share = |pass: &Pass| resident_workgroups(pass) as f64 * pass.independent() / (OVERLAPPED * LANES);
-    recipe.passes.iter().map(share).fold(1.0, f64::min)
 }
 
 /// The share of a software device's cores that have work: each takes a workgroup at a time, so in the last round some

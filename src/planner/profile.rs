@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::kernels::Run;
 use crate::model::caps::Caps;
-use crate::planner::model::Rates;
+use crate::planner::model::{DeviceModel, Rates};
 use crate::problem::{Operation, Problem};
 
 /// Measurements of one device. Empty until the device was probed or tuned.
@@ -17,9 +17,10 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// The device's rates: measured, or guessed from its caps.
-    pub fn rates(&self, caps: &Caps) -> Rates {
-        self.rates.unwrap_or_else(|| Rates::guess(caps))
+    /// The model of the device: that of its caps, at the rates that were measured.
+    pub fn device_model(&self, caps: &Caps) -> DeviceModel {
+        let guessed = DeviceModel::of(caps);
+        DeviceModel { rates: self.rates.unwrap_or(guessed.rates), ..guessed }
     }
 
     /// The measured times of a run's recipes, if it was tuned.

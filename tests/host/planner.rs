@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use gpuconv::kernels::{Unsupported, kernel_of};
-use gpuconv::planner::model::{Parts, Rates, resident_workgroups};
+use gpuconv::planner::model::{Core, DeviceModel, Parts};
 use gpuconv::planner::{self, Schedule};
 use gpuconv::{Activation, Caps, Chain, Choice, Conv2d, Error, Fusion, Layout, Problem, Residual, Shape};
 
@@ -339,13 +339,14 @@ fn what_a_core_cannot_hold_often_takes_longer() {
     let schedule = plan("pointwise 32x512x56x56 -> 512", &gpu(), named("pointwise/64x64x16")).unwrap();
     // 128 invocations with 32 sums each, that count twice; a core needs 512.
     let recipe = &schedule.steps[0].recipe;
-    let time = |caps: &Caps, registers: u32, workgroup_memory: u32| {
+    let time = |device: DeviceModel, registers: u32, workgroup_memory: u32| {
         let mut recipe = recipe.clone();
         (recipe.passes[0].registers, recipe.passes[0].workgroup_memory) = (registers, workgroup_memory);
-        let parts = Parts::new(&recipe, &Rates::guess(caps), caps);
-        (resident_workgroups(&recipe.passes[0]), parts.occupancy, parts.seconds())
+        let parts = Parts::new(&recipe, &device);
+        (device.resident_workgroups(&recipe.passes[0]), parts.occupancy, parts.seconds())
     };
-    let (resident, occupancy, whole) = time(&gpu(), 68, 8192);
+    let device = DeviceModel::of(&gpu());
+    let (resident, occupancy, whole) = time(device, 68, 8192);
     assert_eq!((resident, occupancy), (7, 1.0), "bound by registers, and busy");
     for (registers, memory, expected) in [
         (64, 8192, (8, 1.0)),
@@ -357,14 +358,20 @@ fn what_a_core_cannot_hold_often_takes_longer() {
         (600, 8192, (1, 0.5)),
         (0, 0, (8, 1.0)),
     ] {
-        let (resident, occupancy, seconds) = time(&gpu(), registers, memory);
+        let (resident, occupancy, seconds) = time(device, registers, memory);
         assert_eq!((resident, occupancy), expected, "{registers} registers, {memory} bytes");
         let times = (seconds - 3e-6) / (whole - 3e-6);
         assert!((times * occupancy - 1.0).abs() < 1e-9, "{registers} registers, {memory} bytes: {times} times");
     }
     // A core of a software device takes a workgroup at a time.
-    let [(_, few, seconds), (_, many, as_long)] = [time(&cpu(), 300, 40000), time(&cpu(), 68, 8192)];
-    assert_eq!((few, seconds), (many, as_long));
+    let software = DeviceModel::of(&cpu());
+    assert_eq!(time(software, 300, 40000), time(software, 68, 8192));
+    // A core with half of the registers holds half.
+    let mut phone = device;
+    if let Core::Parallel(core) = &mut phone.core {
+        core.registers /= 2;
+    }
+    assert_eq!(time(phone, 64, 8192), time(device, 128, 8192));
 }
 
 /// As docs/cost-model.md says.
@@ -376,7 +383,7 @@ fn no_variant_leaves_a_quarter_of_a_core_idle() {
         let Ok(schedule) = planner::schedule(&chain, input, layout, &gpu(), &Choice::Auto) else { continue };
         for candidate in schedule.considered.iter().flat_map(|run| run.answer.iter().flatten()) {
             for pass in &candidate.recipe.passes {
-                let held = resident_workgroups(pass) as f64 * pass.independent();
+                let held = DeviceModel::of(&gpu()).resident_workgroups(pass) as f64 * pass.independent();
                 assert!(held >= 384.0, "{text}: {} holds {held}", candidate.recipe.name);
                 seen += 1;
             }

@@ -2,7 +2,7 @@
 
 use gpuconv::cost::ChainCost;
 use gpuconv::kernels::Recipe;
-use gpuconv::planner::model::{Parts, resident_workgroups};
+use gpuconv::planner::model::Parts;
 use gpuconv::planner::{Considered, Planner, Schedule, is_called};
 use gpuconv::{Chain, Choice, Fusion, Layout, Shape, cost, planner};
 use serde::Serialize;
@@ -248,15 +248,15 @@ fn candidates(
 impl Step {
     fn new(subject: &Subject<'_>, step: &planner::Step, flops: u64, measured: Option<f64>) -> Self {
         let Planner { caps, profile } = subject.planner;
-        let rates = profile.rates(caps);
-        let (work, parts) = (step.recipe.work, Parts::new(&step.recipe, &rates, caps));
-        let roofline = (flops as f64 / 2.0 / rates.mult_adds).max(work.bytes / rates.bytes);
+        let device = profile.device_model(caps);
+        let (work, parts) = (step.recipe.work, Parts::new(&step.recipe, &device));
+        let roofline = (flops as f64 / 2.0 / device.rates.mult_adds).max(work.bytes / device.rates.bytes);
         let passes = step.recipe.passes.iter().map(|pass| Pass {
             workgroup: pass.workgroup,
             workgroups: pass.workgroups,
             workgroup_memory: pass.workgroup_memory,
             registers: pass.registers,
-            resident_workgroups: resident_workgroups(pass),
+            resident_workgroups: device.resident_workgroups(pass),
         });
         Self {
             first: step.first,
