@@ -22,7 +22,7 @@ use crate::model::error::{Error, Result};
 
 pub use logits::{softmax, top};
 
-/// The largest multiplier: no published network is wider, and channels would overflow some day.
+/// The largest multiplier. No published network is wider, and a channel count must not overflow.
 const WIDEST: f64 = 16.0;
 
 /// A network, and what published weights call its tensors.
@@ -35,7 +35,7 @@ pub struct Network {
     pub width: f64,
     /// The number of logits.
     pub classes: u32,
-    /// The mean and the deviation of each channel, red, green and blue, of the pixels that it was trained on.
+    /// Mean and standard deviation of the training pixels: red, green, blue.
     pub pixels: [[f32; 3]; 2],
     /// What it computes.
     pub chain: Chain,
@@ -51,7 +51,7 @@ pub struct Network {
 pub struct Names {
     /// The convolution.
     pub conv: String,
-    /// The batch norm behind it; the classifier has a bias in its place.
+    /// The batch norm behind it; the classifier has a bias instead.
     pub norm: Option<String>,
 }
 
@@ -121,7 +121,7 @@ pub fn mobilenet_v2(width: f64, classes: u32) -> Result<Network> {
             (channels, feature) = (out_channels, feature + 1);
         }
     }
-    // A narrower network keeps its last layer, for that is what the classifier sees.
+    // A narrower network keeps the width of its last layer, which the classifier reads.
     let features = rounded(1280, width.max(1.0))?;
     chain = chain.then(Conv2d::pointwise(channels, features).activation(Activation::Relu6));
     timm.push(Names::new("", "conv_head", "bn2"));
@@ -159,8 +159,8 @@ fn torchvision_block(block: &str, expansion: u32) -> Vec<Names> {
     }
 }
 
-/// Channels times the width, to the nearest multiple of eight, but never less than nine tenths of the product: as the
-/// authors' code has it, and timm and torchvision after it.
+/// Channels times the width, rounded to the nearest multiple of eight, but not below nine tenths of the product. The
+/// authors' code, timm and torchvision round the same way.
 fn rounded(channels: u32, width: f64) -> Result<u32> {
     if !(width > 0.0 && width <= WIDEST) {
         return Err(Error::Width { width, limit: WIDEST });

@@ -6,16 +6,16 @@ use crate::model::error::Result;
 use crate::model::shape::Shape;
 use crate::model::weights::{Weights, check_weights, length};
 
-/// What the oracle says of one link.
+/// The oracle's answer for one link.
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The outputs, NCHW.
     pub values: Vec<f64>,
-    /// For each output the sum of the magnitudes of the terms that the last link added up.
+    /// For each output the sum of the magnitudes of its terms in the last link.
     pub terms: Vec<f64>,
-    /// The scale of each output's rounding error: its terms, and the magnitudes of the links before as they weigh in
-    /// it.
+    /// The scale of each output's rounding error: the magnitudes of its terms, with those of earlier links carried through
+    /// the weights.
     pub magnitudes: Vec<f64>,
     /// The outputs' shape.
     pub shape: Shape,
@@ -54,7 +54,7 @@ pub fn convolve(
                     let after = conv.residual == Some(Residual::AfterActivation);
                     let activated = activate(conv.activation, if after { sum } else { sum + added });
                     values.push(if after { activated + added } else { activated });
-                    // A clamp may give more than it takes, and then it is a term.
+                    // A clamp may give more than it takes. Then its output counts as a term.
                     let term = if after { magnitude.max(activated.abs()) } else { magnitude };
                     magnitudes.push(term + added.abs());
                 }
@@ -92,8 +92,8 @@ fn dot(conv: &Conv2d, input: &[f64], shape: Shape, weight: &[f32], [batch, chann
     (sum, magnitude)
 }
 
-/// A whole chain on NCHW data: the answer of its last link. `weights` are its convolutions', `residual` is the one from
-/// outside.
+/// A whole chain on NCHW data; gives the answer of its last link. `weights` has an entry for each convolution, `residual`
+/// is the tensor from outside.
 ///
 /// ```
 /// use gpuconv::{Chain, Conv2d, Weights, oracle};
@@ -148,7 +148,7 @@ pub fn run(
     Ok(answer)
 }
 
-/// Magnitudes of a link's input, as they weigh in its outputs.
+/// Carries the magnitudes of a link's input through its weights.
 fn spread(conv: &Conv2d, magnitudes: &[f64], shape: Shape, weights: Weights<'_>) -> Result<Vec<f64>> {
     let bare = Conv2d { activation: Activation::None, residual: None, bias: false, ..conv.clone() };
     let weight: Vec<_> = weights.weight.iter().map(|w| w.abs()).collect();

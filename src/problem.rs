@@ -105,10 +105,10 @@ impl Problem {
     }
 }
 
-/// The classes of ImageNet, which the published networks tell apart.
+/// The number of ImageNet's classes, the default of the published networks.
 const CLASSES: u32 = 1000;
 
-/// A batch of images of the size that the published networks are trained on.
+/// A batch of images of the size that the published networks were trained on.
 fn image(batch: u32) -> Shape {
     [batch, 3, 224, 224].into()
 }
@@ -144,7 +144,7 @@ impl fmt::Display for Problem {
 }
 
 impl Problem {
-    /// What a line says of its convolutions: of the one that looks at neighbours, and of the last.
+    /// The convolutions that a line describes: the one with the kernel, and the last.
     fn write_options(&self, f: &mut fmt::Formatter<'_>, spatial: &Conv2d, last: &Conv2d) -> fmt::Result {
         let is_depthwise = matches!(self.operation, Operation::Depthwise(_));
         if !is_depthwise || last.out_channels != last.in_channels {

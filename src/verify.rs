@@ -1,5 +1,4 @@
-//! Checks of kernels against the oracle, on any device: the suite that the tests run in CI, for a
-//! user's own GPU.
+//! Checks of kernels against the oracle on any device: what CI runs, for a user's own GPU.
 
 mod judge;
 #[doc(hidden)]
@@ -26,7 +25,7 @@ use judge::judge;
 use sample::Sample;
 use trial::Trial;
 
-/// The case table: every kind of problem, in sizes around the kernels' tiles.
+/// The case table: every kind of problem, with sizes around the kernels' tiles.
 pub fn cases() -> Vec<Problem> {
     lines().filter_map(|line| line.parse().ok()).collect()
 }
@@ -36,10 +35,10 @@ pub fn lines() -> impl Iterator<Item = &'static str> {
     include_str!("verify/cases.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
-/// The schedules by which a problem is checked: the planner's own, and one for every kernel that takes the whole
-/// problem; of a chain of several links also the best without fusion. Which of a kernel's recipes is taken rotates
-/// with `turn`, so that over a table of problems all have theirs. Of a network: with fusion as the planner likes it,
-/// without, and with as much as there can be.
+/// The schedules by which a problem is checked: the planner's own, one for each kernel that takes the whole problem, and
+/// for a chain of several links the best without fusion. `turn` rotates through a kernel's recipes, so that all have a
+/// turn over a table of problems. A network has three schedules: the planner's own, without fusion, and with as much
+/// fusion as possible.
 ///
 /// # Errors
 /// As [`planner::schedule`].
@@ -83,36 +82,36 @@ pub struct Data {
     pub residual: Option<Vec<f32>>,
 }
 
-/// A problem with its data, to check any number of schedules on it.
+/// A problem with its data. It checks any number of schedules.
 ///
-/// Whole numbers must match the oracle bit for bit. Random numbers are judged step by step: each step of a schedule
-/// runs alone on what the device gave for the steps before, and the oracle computes the same from the same. So an error
-/// shows in the step that made it, and no bound grows with the length of a chain. What the whole schedule gives must
-/// be, bit for bit, what its steps gave one by one.
+/// Whole numbers must match the oracle bit for bit. Random numbers are judged step by step: each step runs alone on the
+/// device's own results of the steps before, and the oracle computes it from the same input. So an error shows in the step
+/// that made it, and no bound grows with the length of a chain. The whole schedule must give, bit for bit, what its steps
+/// gave one by one.
 pub struct Oracle {
     chain: Chain,
     input: Shape,
     layout: Layout,
     /// Multiply-adds that the oracle computes for one step.
     most: u64,
-    /// Whole numbers so small that f32 adds them without rounding, and the answer; none where the activation rounds.
+    /// Whole numbers small enough for f32 to add without rounding, and the answer; none if the activation rounds.
     exact: Option<(Data, Answer)>,
     random: Data,
-    /// Answers for steps that read the chain's input, by how many links they take: they are the same for all schedules.
+    /// Answers for steps that read the chain's input, by their number of links. All schedules share them.
     answers: Mutex<HashMap<usize, Arc<Answer>>>,
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Report {
     /// Outputs of whole numbers that differ from the oracle's in any bit.
     pub inexact: usize,
-    /// On random values, the largest error of an output as a share of what its step's kernel is allowed; 0 if nothing
-    /// was rounded.
+    /// On random values, the largest error of an output as a share of the bound of its step's kernel; 0 if nothing was
+    /// rounded.
     pub share_of_bound: f64,
-    /// On random values, the largest error of a step's outputs together: its norm over the norm of what the oracle has.
+    /// On random values, the largest relative error of a step: the norm of its error over the norm of the oracle's answer.
     pub relative_error: f64,
-    /// Outputs that differ in any bit when the same is computed again, step by step.
+    /// Outputs that differ in any bit when they are computed again, step by step.
     pub unstable: usize,
     /// Outputs of a step that were not written.
     pub unwritten: usize,
@@ -121,7 +120,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// The largest relative error that passes, far above what f32 rounds and far below an error in a link's numbers.
+    /// The largest relative error that passes: far above f32's rounding, far below the effect of a wrong number.
     pub const MOST_RELATIVE_ERROR: f64 = 2e-5;
 
     /// Whether nothing is wrong.
@@ -189,9 +188,9 @@ impl Oracle {
         Self::of_chain(&problem.to_string(), problem.chain(), problem.input, problem.layout, u64::MAX)
     }
 
-    /// As [`Oracle::new`] for a chain, its data drawn from a name. Where the last link of a step takes more than `most`
-    /// multiply-adds, only some of its channels are compared, in all their pixels; that all outputs are written, and
-    /// nothing besides, is checked in any case.
+    /// As [`Oracle::new`] for a chain, with data drawn from a name. If the last link of a step takes more than `most`
+    /// multiply-adds, only some of its channels are compared, in all their pixels. That all outputs are written, and nothing
+    /// else, is always checked.
     ///
     /// # Errors
     /// What [`Chain::shapes`] says.
@@ -202,7 +201,7 @@ impl Oracle {
         } else {
             let data = Data::integers(name, &chain, input)?;
             let answer = Part { chain: &chain, input, data: &data }.answer(most)?;
-            // What is not below 2^24 could round, and proves nothing; a clamp's bounds are eighths.
+            // A sum of 2^24 or more could round, and proves nothing. A clamp's bounds are eighths.
             let clamps = chain.convolutions().any(|(_, conv)| matches!(conv.activation, Activation::Clamp(..)));
             let largest = if clamps { 1 << 21 } else { 1 << 24 };
             let small = answer.magnitudes.iter().all(|&magnitude| magnitude < f64::from(largest));
@@ -212,8 +211,8 @@ impl Oracle {
         Ok(Self { chain, input, layout, most, exact, random, answers: Mutex::default() })
     }
 
-    /// Runs a schedule on the device and judges it. Only the names of its recipes count: shaders run without wgpu's
-    /// checks, so they are taken from the kernels themselves and not from what a caller may have changed.
+    /// Runs a schedule on the device and judges it. Only the names of its recipes count. Shaders run without wgpu's checks,
+    /// so they come from the kernels, not from a recipe that the caller may have changed.
     ///
     /// # Errors
     /// What the device and the planner say.
@@ -227,8 +226,8 @@ impl Oracle {
     /// As [`Oracle::check`], with the schedule's own shaders.
     ///
     /// # Safety
-    /// The schedule must be one that the planner made for this chain and input, or do nothing that such a one would not:
-    /// its loops end, and its indices are inside of what it binds.
+    /// The planner must have made the schedule for this chain and input, or its shaders must be as safe as the planner's:
+    /// loops end, and indices stay inside of what is bound.
     #[doc(hidden)]
     pub unsafe fn check_as_it_is(&self, gpu: &GpuConv, schedule: &Schedule) -> Result<Report> {
         let mut report = Report::default();
@@ -248,10 +247,10 @@ impl Oracle {
         Ok(report)
     }
 
-    /// Runs each step alone, on random numbers, and judges its outputs. The last step's.
+    /// Runs each step alone, on random numbers, and judges its outputs. Gives those of the last step.
     fn judge_steps(&self, gpu: &GpuConv, schedule: &Schedule, report: &mut Report) -> Result<Vec<f32>> {
         let shapes = self.chain.shapes(self.input)?;
-        // What the device has; a tensor inside of a step is never in memory.
+        // The device's tensors; one inside of a step is never in memory.
         let mut tensors = vec![None; shapes.len()];
         tensors[0] = Some(self.random.input.clone());
         for step in &schedule.steps {
@@ -277,7 +276,7 @@ impl Oracle {
         tensors.pop().flatten().ok_or_else(|| no_tensor(shapes.len() - 1))
     }
 
-    /// What a step computes with.
+    /// The data of a step.
     fn data_of(&self, step: &Step, tensors: &[Option<Vec<f32>>]) -> Result<Data> {
         let links = step.first..step.first + step.links;
         let of_chain = self.chain.convolutions().zip(&self.random.weights);
@@ -298,7 +297,7 @@ fn no_tensor(index: usize) -> Error {
     Error::Internal(format!("no step of the schedule ends at tensor {index}, which a later step reads"))
 }
 
-/// What the oracle answers for: a chain and its data.
+/// A chain and its data, for the oracle.
 struct Part<'a> {
     chain: &'a Chain,
     input: Shape,
@@ -306,7 +305,7 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
-    /// The outputs that are compared, unless all are.
+    /// The outputs to compare, if not all.
     fn sample(&self, most: u64) -> Result<Option<Sample>> {
         Ok(Sample::new(self.chain, &self.chain.shapes(self.input)?, most))
     }
@@ -320,7 +319,7 @@ impl Part<'_> {
     }
 }
 
-/// Whether an activation of small whole numbers rounds, or gives what is no multiple of an eighth.
+/// Whether an activation rounds small whole numbers, or gives a number that is no multiple of an eighth.
 fn rounds(activation: Activation) -> bool {
     match activation {
         Activation::None | Activation::Relu | Activation::Relu6 => false,

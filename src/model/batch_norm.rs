@@ -9,13 +9,13 @@ use crate::model::weights::{Weights, length};
 pub struct BatchNorm<'a> {
     /// The scales.
     pub weight: &'a [f32],
-    /// What is added.
+    /// The offsets.
     pub bias: &'a [f32],
-    /// The means that training saw.
+    /// The running means of training.
     pub running_mean: &'a [f32],
-    /// The variances that training saw.
+    /// The running variances of training.
     pub running_var: &'a [f32],
-    /// What keeps the divisor from zero; 1e-5 in PyTorch unless a network says otherwise.
+    /// Keeps the divisor from zero; PyTorch's default is 1e-5.
     pub eps: f64,
 }
 
@@ -36,8 +36,8 @@ impl OwnedWeights {
 }
 
 impl Weights<'_> {
-    /// The weights and biases of a convolution that does what this one and a batch norm behind it do. Worked out in
-    /// f64 and rounded once.
+    /// The weights and biases of one convolution that computes this one and the batch norm behind it. Computed in f64,
+    /// rounded once.
     ///
     /// ```
     /// use gpuconv::{BatchNorm, Weights};

@@ -1,7 +1,6 @@
-//! What a kernel may ask of a device.
+//! Facts about a device that kernels ask for.
 
-/// Facts about a device, taken from it or written by hand in a test: `Caps { is_cpu: true, ..Caps::webgpu() }`, for
-/// there may be more some day.
+/// Facts about a device, read from it or written by hand: `Caps { is_cpu: true, ..Caps::webgpu() }`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Caps {
     /// Largest binding of a storage buffer, bytes.
@@ -16,20 +15,20 @@ pub struct Caps {
     pub max_workgroups: u32,
     /// Storage buffers that one shader may bind.
     pub max_storage_buffers: u32,
-    /// Multiple of which the offset of a storage binding must be, bytes.
+    /// Alignment of a storage binding's offset, bytes.
     pub storage_offset_alignment: u32,
     /// Smallest and largest subgroup, in lanes; none without subgroup operations.
     pub subgroup: Option<[u32; 2]>,
     /// Whether shaders may load 64-bit integers.
     pub int64: bool,
-    /// Whether the device is a CPU, as lavapipe and SwiftShader are.
+    /// Whether it is a software device, such as lavapipe or SwiftShader.
     pub is_cpu: bool,
     /// Whether passes can be timed on the device.
     pub timestamps: bool,
 }
 
 impl Caps {
-    /// What WebGPU promises everywhere: its default limits and no features.
+    /// WebGPU's default limits and no features: what every device has.
     pub fn webgpu() -> Self {
         Self {
             max_storage_binding: 128 << 20,

@@ -1,10 +1,10 @@
-//! Why a kernel does not take a run: a part of errors, and of what a plan says.
+//! Why a kernel does not take a run. Errors and `plan` print it.
 
 use std::fmt;
 
 use crate::model::shape::Layout;
 
-/// Why a kernel does not take a run.
+/// A kernel's reason not to take a run.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the variants say what their fields are")]
@@ -31,7 +31,7 @@ pub enum Unsupported {
     NotSeparable,
     /// The links are not a pointwise, a depthwise and a pointwise one.
     NotInverted,
-    /// It is a plain matrix product, which `pointwise` computes with less ado.
+    /// It is a plain matrix product; `pointwise` computes it directly.
     Pointwise,
     /// The device has no subgroup operations.
     NeedsSubgroups,
@@ -39,7 +39,7 @@ pub enum Unsupported {
     NeedsSoftwareDevice,
     /// It is made for GPUs.
     SoftwareDevice,
-    /// Its outputs alone fill a device.
+    /// Its outputs alone keep a device busy.
     Outputs { count: u64, most: u64 },
     /// Its input channels do not come in quads, or slices.
     InChannels(u32),
@@ -81,7 +81,7 @@ impl fmt::Display for Unsupported {
             Self::NeedsSoftwareDevice => f.write_str("made for software devices"),
             Self::SoftwareDevice => f.write_str("not for software devices"),
             Self::NeedsSubgroups => f.write_str("the device has no subgroup operations"),
-            Self::Outputs { count, most } => write!(f, "for {most} outputs at the most, not {count}"),
+            Self::Outputs { count, most } => write!(f, "for at most {most} outputs, not {count}"),
             Self::InChannels(count) => write!(f, "not for {count} input channels"),
             Self::OutChannels { each, groups: 1 } => write!(f, "not for {each} output channels"),
             Self::OutChannels { each, .. } => write!(f, "not for {each} output channels a group"),

@@ -14,16 +14,16 @@ use crate::model::weights::Weights;
 /// PyTorch's, which both publishers keep.
 const EPS: f64 = 1e-5;
 
-/// Words that programs put before the names of all tensors, for what they keep the network in: PyTorch's
-/// `DataParallel` and `compile`, training frameworks, files of more than weights.
+/// Prefixes that programs put before all names of tensors: PyTorch's `DataParallel` and `compile`, training frameworks,
+/// checkpoints that hold more than weights.
 const WRAPPERS: [&str; 5] = ["module", "model", "backbone", "_orig_mod", "state_dict"];
 
 impl Network {
     /// The weights of the network's convolutions from the bytes of a safetensors file, batch norms folded into them.
     ///
-    /// The names are timm's (`mobilenetv1_100`, `mobilenetv2_100`) or torchvision's (`mobilenet_v2`), whichever the
-    /// file has. Where all of them begin with `module.`, `model.`, `backbone.`, `_orig_mod.` or `state_dict.`, or
-    /// several of these, that is left out. `num_batches_tracked`, which only training needs, is passed over.
+    /// The names are timm's (`mobilenetv1_100`, `mobilenetv2_100`) or torchvision's (`mobilenet_v2`). If all of them begin
+    /// with `module.`, `model.`, `backbone.`, `_orig_mod.` or `state_dict.`, or several of these,
+    /// the prefix is dropped. `num_batches_tracked` is ignored: only training needs it.
     ///
     /// F16 and BF16 become the same numbers in f32, F64 the nearest.
     ///
@@ -44,7 +44,7 @@ impl Network {
 struct File<'a> {
     tensors: SafeTensors<'a>,
     unused: BTreeSet<String>,
-    /// Whose names it has, and what stands before them.
+    /// The publisher of its names, and the prefix before them.
     publisher: &'static str,
     names: &'a [Names],
     prefix: String,
@@ -54,7 +54,7 @@ impl<'a> File<'a> {
     fn read(bytes: &'a [u8], published: [(&'static str, &'a Vec<Names>); 2]) -> Result<Self> {
         let tensors = SafeTensors::deserialize(bytes).map_err(|error| Error::NotSafetensors(Cause::new(error)))?;
         let unused: BTreeSet<_> = tensors.names().into_iter().map(String::from).collect();
-        // By their ends, for what stands before them may be none of the words that are left out.
+        // Compare the ends of names: the prefix may be none of the known ones.
         let known = |names: &[Names]| {
             let parts = names.iter().flat_map(|names| std::iter::once(&names.conv).chain(&names.norm));
             let ends = parts.map(|part| format!("{part}.weight"));
@@ -115,12 +115,12 @@ impl<'a> File<'a> {
     }
 }
 
-/// The wrappers that all tensors have before their names, one behind the other.
+/// The longest run of known prefixes that all names begin with.
 fn wrapping(tensors: &BTreeSet<String>, names: &[Names]) -> String {
     let mut prefix = String::new();
     for word in tensors.first().map_or("", String::as_str).split('.') {
         let longer = format!("{prefix}{word}.");
-        // A network may have names that begin so themselves.
+        // A network's own names may begin with such a word.
         let is_whole = names.iter().any(|names| tensors.contains(&format!("{prefix}{}.weight", names.conv)));
         if is_whole || !WRAPPERS.contains(&word) || !tensors.iter().all(|name| name.starts_with(&longer)) {
             break;

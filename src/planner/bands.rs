@@ -1,16 +1,16 @@
-//! Bands: the images of a batch that are computed at a time where its tensors do not fit into one binding.
+//! Bands: parts of a batch, computed one after the other if its tensors do not fit into one binding.
 
 use crate::model::caps::Caps;
 use crate::model::chain::Chain;
 use crate::model::error::{Error, Result};
 use crate::model::shape::Shape;
 
-/// How many images of a batch are computed at a time: all of them, or as many as let each of the chain's tensors fit into
-/// one binding. A band's first image lies where a binding may start.
+/// How many images of a batch are computed at a time: all of them, or as many as fit. Then each tensor of the chain fits into
+/// one binding, and each band starts at an offset that a binding may have.
 ///
 /// # Errors
-/// What [`Chain::shapes`] says; [`Error::TooLarge`] if not even one image fits, or not as many as it takes for bands to
-/// start where they may.
+/// What [`Chain::shapes`] says; [`Error::TooLarge`] if not even one image fits, or too few for bands to start at aligned
+/// offsets.
 pub fn images_at_once(chain: &Chain, input: impl Into<Shape>, caps: &Caps) -> Result<u32> {
     let input = input.into();
     let shapes = chain.shapes(input)?;
@@ -32,12 +32,12 @@ pub fn images_at_once(chain: &Chain, input: impl Into<Shape>, caps: &Caps) -> Re
             return Err(Error::TooLarge { what, needed: images.bytes(), limit });
         }
     }
-    // Tensors inside may be larger: a kernel that keeps them out of memory is the planner's to find.
+    // Tensors between links may be larger: the planner may find a kernel that keeps them out of memory.
     let most = shapes.iter().map(|shape| limit / image(shape).max(1)).min().unwrap_or(1).min(batch);
     Ok((most / step * step).max(step) as u32)
 }
 
-/// The inputs of bands: that of all but the last, and that of the last if it has fewer images.
+/// The input shapes of bands: of all but the last, and of the last if it has fewer images.
 ///
 /// # Errors
 /// As [`images_at_once`].

@@ -3,12 +3,12 @@
 use super::{Choice, Considered, Fusion, Step, is_pool};
 use crate::kernels::{Recipe, kernel_of};
 
-/// What the caller wants, taken apart.
+/// A [`Choice`] as the search needs it.
 pub struct Wanted<'a> {
-    /// A name for every step, or one for each; none if any will do.
+    /// One name for all steps, or one for each step; empty if any recipe will do.
     names: Vec<&'a str>,
     fusion: Fusion,
-    /// Scratch memory that a step may need of its own, bytes.
+    /// The most scratch memory that a step may need, bytes.
     workspace: u64,
 }
 
@@ -31,12 +31,12 @@ impl<'a> Wanted<'a> {
         &self.names
     }
 
-    /// Whether a recipe may be the step at a place.
+    /// Whether a recipe may be step number `place`.
     fn allows(&self, place: usize, recipe: &Recipe) -> bool {
         recipe.workspace.iter().sum::<u64>() <= self.workspace && self.means(place, &recipe.name)
     }
 
-    /// Whether a recipe is called as the step at a place is to be.
+    /// Whether a recipe has the name asked for at step number `place`.
     fn means(&self, place: usize, recipe: &str) -> bool {
         match self.names[..] {
             [] => true,
@@ -47,30 +47,30 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    /// How good a path is, the least being the best.
+    /// A path's rank; the lowest is the best.
     fn rank(&self, path: &Path) -> (usize, f64) {
         (if self.fusion == Fusion::Always { path.steps.len() } else { 0 }, path.seconds)
     }
 }
 
-/// Whether a recipe is meant by a name, its own or its kernel's.
+/// Whether a name means a recipe: its own name, or its kernel's.
 pub fn is_called(recipe: &str, name: &str) -> bool {
     recipe == name || kernel_of(recipe) == name
 }
 
-/// Steps up to some link: which answer, and which of its recipes.
+/// A way to reach a link: for each step the index of the answer, and of the recipe in it.
 #[derive(Clone, Default)]
 struct Path {
     seconds: f64,
     steps: Vec<(usize, usize)>,
 }
 
-/// The steps of the cheapest path through a chain of `count` links, of those wanted.
+/// The steps of the cheapest allowed path through a chain of `count` links.
 pub fn cheapest(considered: &[Considered], count: usize, wanted: &Wanted<'_>) -> Option<Vec<Step>> {
-    // Of several names each is for the step at its place, so the cheapest path to a link depends on how many
-    // steps there were before. Of one name, or none, it does not.
+    // With a name for each step, the cheapest path to a link depends on the number of steps before it. With one
+    // name or none it does not.
     let places = if wanted.names.len() > 1 { wanted.names.len() } else { 0 };
-    // The cheapest path to each link, in each number of steps if that matters.
+    // The cheapest path to each link, for each number of steps if that matters.
     let mut best: Vec<Vec<Option<Path>>> = vec![vec![None; places + 1]; count + 1];
     best[0][0] = Some(Path::default());
     let mut begin = 0;
@@ -100,7 +100,7 @@ pub fn cheapest_singles(considered: &[Considered], from: usize, to: usize) -> Op
     singles.map(|answers| pick(answers, |_| true).and_then(|pick| answers[pick.answer].step(pick.recipe))).collect()
 }
 
-/// What the links before each tensor take at the least, and what those after it, seconds.
+/// The least time for the links before each tensor, and for those after it, seconds.
 pub fn best_before_and_after(considered: &[Considered], count: usize) -> [Vec<f64>; 2] {
     let spans: Vec<_> = runs(considered)
         .filter_map(|answers| Some((answers[0].first, answers[0].first + answers[0].links, pick(answers, |_| true)?)))
@@ -128,7 +128,7 @@ struct Pick {
     seconds: f64,
 }
 
-/// The cheapest recipe for a run, of those allowed: if some were measured, of these.
+/// The cheapest allowed recipe for a run. If some were measured, only these compete.
 fn pick(answers: &[Considered], allowed: impl Fn(&Recipe) -> bool) -> Option<Pick> {
     let mut best: Option<(bool, Pick)> = None;
     for (answer, considered) in answers.iter().enumerate() {

@@ -1,12 +1,12 @@
-//! What a driver refused, so that plans do without.
+//! Shaders that a driver refused: plans do without them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::kernels::Recipe;
 
-/// Texts of shaders that a driver did not compile, by the names of their recipes: only recipes of such a name have
-/// their texts made, to be compared.
+/// Texts of shaders that a driver did not compile, by the names of their recipes. Only for a recipe of such a name must
+/// text be rendered and compared.
 #[derive(Clone, Debug, Default)]
 pub struct Refused(HashMap<String, HashSet<Arc<str>>>);
 
@@ -21,7 +21,7 @@ impl Refused {
         self.0.values().map(HashSet::len).sum()
     }
 
-    /// Whether one of a recipe's shaders was.
+    /// Whether one of a recipe's shaders was refused.
     pub fn has(&self, recipe: &Recipe) -> bool {
         let texts = self.0.get(&recipe.name);
         texts.is_some_and(|texts| {

@@ -1,4 +1,4 @@
-//! How a step's outputs on random numbers are judged.
+//! Judges a step's outputs on random numbers.
 
 use std::borrow::Cow;
 
@@ -10,15 +10,15 @@ use super::Report;
 /// Roundings that a kernel's tolerance does not count: those of the bias, the residual, and an activation that is not
 /// piecewise linear.
 const EPILOGUE_TOLERANCE: f64 = 4.0;
-/// A sum of terms may cancel to a number far smaller than its own rounding error. So an output counts in the norm of
-/// the answer with this part of the magnitudes of its terms at least.
+/// Terms may cancel to a sum far smaller than its own rounding error. So in the norm of the answer an output counts with
+/// at least this share of the magnitudes of its terms.
 const LEAST_OF_TERMS: f64 = 1.0 / 64.0;
 
-/// Compares a step's outputs with the oracle's answer on the same inputs. Of an output's error counts the share of its
-/// bound, `tolerance * epsilon * magnitude`; of the outputs together, the relative error.
+/// Compares a step's outputs with the oracle's answer on the same inputs. For each output, its error as a share of its
+/// bound, `tolerance * epsilon * magnitude`; for all together, the relative error.
 ///
-/// The bound is what rounding may do at worst, so it finds one wrong output among many, but grows with the number of
-/// terms. The relative error is small wherever all outputs are right, so it finds what is a little wrong everywhere.
+/// The bound is the worst that rounding can do. It finds one wrong output among many, but grows with the number of terms.
+/// The relative error is small if all outputs are right. It finds outputs that are all a little wrong.
 pub fn judge(values: &[f32], answer: &Answer, recipe: &Recipe, report: &mut Report) {
     let unit = (recipe.tolerance + EPILOGUE_TOLERANCE) * f64::from(f32::EPSILON);
     let magnitudes = if recipe.mixes { largest_of_planes(answer) } else { Cow::from(&answer.magnitudes) };

@@ -1,5 +1,5 @@
-//! A part of a large problem's outputs, for an oracle that has not all day: some channels of the last convolution,
-//! in all their pixels.
+//! A sample of a large problem's outputs, since the oracle is slow: some channels of the last convolution, in all their
+//! pixels.
 
 use crate::model::chain::{Chain, Link};
 use crate::model::error::Result;
@@ -9,7 +9,7 @@ use crate::oracle::{self, Answer};
 
 use super::Data;
 
-/// Channels of an output that are checked.
+/// The channels of an output that are checked.
 pub struct Sample {
     channels: Vec<usize>,
     /// The whole output's.
@@ -17,8 +17,8 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Channels that take about `most` multiply-adds, spread over all, the first and the last among them; none if all
-    /// take no more, or if channels cannot be told apart because they are in groups.
+    /// Channels that take about `most` multiply-adds, spread over all, with the first and the last. None if all channels take
+    /// no more than that, or if they are in groups.
     pub fn new(chain: &Chain, shapes: &[Shape], most: u64) -> Option<Self> {
         let (conv, &shape) = (chain.links().last()?.conv()?, shapes.last()?);
         let one = shape.len() / u64::from(shape.channels.max(1)) * conv.fan_in();

@@ -22,8 +22,8 @@ pub struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    /// Runs a schedule and gives its outputs, NCHW. Input and output lie inside of larger buffers filled with NaNs, and
-    /// so is the output before the run. Counts what was not written and what was written besides.
+    /// Runs a schedule and gives its outputs, NCHW. Input and output lie inside of larger buffers that are filled with NaNs,
+    /// the output's own place too. Counts outputs that were not written and elements written outside.
     pub fn run(&self, gpu: &GpuConv, schedule: &Schedule, report: &mut Report) -> Result<Vec<f32>> {
         let Self { chain, layout, data, .. } = *self;
         let shapes = chain.shapes(self.input)?;

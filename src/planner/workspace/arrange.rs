@@ -1,8 +1,8 @@
 //! Places values in buffers so that values with a common moment do not overlap.
 //!
-//! Greedy by size, after Pisarchyk and Lee (arXiv 2001.03288), with a rule of wgpu's besides: no dispatch may read
-//! and write the same buffer, not even disjoint ranges of it. So a value is placed in one of several buffers, and
-//! never in one that holds a value which some dispatch writes while it reads this one, or the reverse.
+//! Greedy by size, after Pisarchyk and Lee (arXiv 2001.03288), with one rule more. In wgpu no dispatch may read and write
+//! the same buffer, not even disjoint ranges of it. So there are several buffers, and two values share one only if no
+//! dispatch reads one and writes the other.
 
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -14,10 +14,10 @@ pub struct Uses {
     pub writes: Vec<usize>,
 }
 
-/// What a device asks of buffers.
+/// A device's limits for buffers.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Multiple of which each offset must be, bytes.
+    /// Alignment of offsets, bytes.
     pub alignment: u64,
     /// The largest buffer, bytes.
     pub buffer: u64,
@@ -39,9 +39,9 @@ pub struct Arrangement {
     pub buffers: Vec<u64>,
 }
 
-/// The smallest arrangement that a few greedy ways find for values of `sizes` bytes, used by dispatches in this order.
+/// The smallest of a few greedy arrangements for values of `sizes` bytes. The dispatches are in order.
 ///
-/// A value larger than a buffer may be gets a buffer of its own, and making that fails.
+/// A value larger than the largest buffer gets a buffer of its own; making that buffer fails.
 pub fn arrange(sizes: &[u64], dispatches: &[Uses], limits: Limits) -> Arrangement {
     let values = Values::new(sizes, dispatches);
     let mut by_size: Vec<_> = (0..sizes.len()).collect();
@@ -55,7 +55,7 @@ pub fn arrange(sizes: &[u64], dispatches: &[Uses], limits: Limits) -> Arrangemen
 }
 
 impl Arrangement {
-    /// The same with its buffers in the order of their sizes.
+    /// The same, its buffers sorted by size.
     fn largest_first(mut self) -> Self {
         let mut order: Vec<_> = (0..self.buffers.len()).collect();
         order.sort_by_key(|&buffer| Reverse(self.buffers[buffer]));
@@ -73,7 +73,7 @@ struct Values<'a> {
     sizes: &'a [u64],
     /// From the first dispatch that uses a value to the last.
     lives: Vec<Range<usize>>,
-    /// Values that may not be in one buffer with a value.
+    /// For each value, those that may not share its buffer.
     apart: Vec<Vec<usize>>,
 }
 
@@ -94,8 +94,8 @@ impl<'a> Values<'a> {
         Self { sizes, lives, apart }
     }
 
-    /// Places the values in an order, each where the buffers grow the least. `spread`: rather in a buffer of its own
-    /// than in one that would grow as much.
+    /// Places the values in this order, each where the buffers grow least. With `spread`, a new buffer wins over one that
+    /// would grow as much.
     fn place(&self, order: &[usize], spread: bool, limits: Limits) -> Arrangement {
         let mut found = Arrangement { places: vec![Place::default(); self.sizes.len()], buffers: Vec::new() };
         let mut inside: Vec<Vec<usize>> = Vec::new();
@@ -153,7 +153,7 @@ mod tests {
         Uses { reads: reads.to_vec(), writes: writes.to_vec() }
     }
 
-    /// What must hold of every arrangement, found out anew from the dispatches.
+    /// Checks an arrangement against the dispatches.
     fn check(sizes: &[u64], dispatches: &[Uses], limits: Limits) -> Arrangement {
         let found = arrange(sizes, dispatches, limits);
         let life = |value: usize| {
