@@ -103,7 +103,7 @@ pub mod verify;
 pub use kernels::pack;
 pub use model::batch_norm::{BatchNorm, OwnedWeights};
 pub use model::caps::Caps;
-pub use model::chain::{Chain, Link, Separable};
+pub use model::chain::{Chain, Edge, Join, Link, Separable};
 pub use model::conv::{Activation, Conv2d, Residual};
 pub use model::error::{Cause, Error, ParseError, Result};
 pub use model::shape::{Layout, Shape};

@@ -1,6 +1,6 @@
 //! The oracle: convolutions on the CPU, in f64. Slow, obvious, and never optimised.
 
-use crate::model::chain::{Chain, Link};
+use crate::model::chain::{Chain, Join, Link};
 use crate::model::conv::{Activation, Conv2d, Residual};
 use crate::model::error::Result;
 use crate::model::shape::Shape;
@@ -125,12 +125,14 @@ pub fn run(
         let (input, shape) = (&tensors[index], shapes[index]);
         let mut next = match link {
             Link::Conv(conv) => {
-                let added = match chain.source(index) {
-                    Some(source) => Some(tensors[source].clone()),
-                    None => outside.clone(),
-                };
+                let mut added = outside.as_deref();
+                for edge in chain.edges_of(index) {
+                    match edge.join {
+                        Join::Add => added = Some(&tensors[edge.tensor]),
+                    }
+                }
                 convolutions += 1;
-                convolve(conv, input, shape, weights[convolutions - 1], added.as_deref())?
+                convolve(conv, input, shape, weights[convolutions - 1], added)?
             }
             Link::GlobalAveragePool => global_average_pool(input, shape)?,
         };

@@ -364,7 +364,7 @@ fn accepted(mut recipes: Vec<Recipe>, refused: &Refused) -> Result<Vec<Recipe>, 
 /// Whether an edge of the chain starts at a tensor inside a run.
 fn inner_tensor_needed(chain: &Chain, first: usize, links: usize) -> bool {
     let inner = first + 1..first + links;
-    (0..chain.links().len()).any(|link| chain.source(link).is_some_and(|source| inner.contains(&source)))
+    chain.edges().iter().any(|edge| inner.contains(&edge.tensor))
 }
 
 /// Whether a kernel's or a recipe's name is a pool's.

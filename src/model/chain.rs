@@ -1,4 +1,4 @@
-//! Several links in a row, with residual edges between them.
+//! Several links in a row, with edges from earlier tensors.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use crate::model::conv::{Activation, Conv2d, Extent, Padding, Residual};
 use crate::model::error::{Error, Result};
 use crate::model::shape::Shape;
 
-/// One step of a chain.
+/// One operation of a chain, with its epilogue.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Link {
@@ -27,7 +27,10 @@ impl Link {
 
     /// Whether and where it adds a residual; only a convolution does.
     pub fn residual(&self) -> Option<Residual> {
-        self.conv().and_then(|conv| conv.residual)
+        match self {
+            Self::Conv(conv) => conv.residual,
+            Self::GlobalAveragePool => None,
+        }
     }
 
     /// The output's shape for an input's: that of a pool has the input's channels and a single pixel.
@@ -55,7 +58,27 @@ impl From<Conv2d> for Link {
     }
 }
 
-/// Links, each taking the output of the one before, and edges that feed residual additions.
+/// A tensor that a link reads beside the output of the link before.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Edge {
+    /// The tensor: 0 is the chain's input, `i + 1` the output of link `i`.
+    pub tensor: usize,
+    /// The link that reads it.
+    pub link: usize,
+    /// What the link does with it.
+    pub join: Join,
+}
+
+/// What a link does with the tensor of an edge.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Join {
+    /// It adds the tensor, of its output's shape, as its [`Residual`] says.
+    Add,
+}
+
+/// Links in a row. Each reads the output of the link before, and the tensors that edges bring.
 ///
 /// Weights are given for the convolutions, in their order; a pool has none. Tensor 0 is the chain's input and tensor
 /// `i + 1` the output of link `i`. A link that adds a residual takes it from an earlier tensor where an edge says so,
@@ -72,16 +95,14 @@ impl From<Conv2d> for Link {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chain {
     links: Vec<Link>,
-    /// For each link the tensor that it adds, if the chain itself has it.
-    sources: Vec<Option<usize>>,
+    /// In the order of the links that read them; at most one of a kind for each.
+    edges: Vec<Edge>,
 }
 
 impl Chain {
     /// A chain without edges.
     pub fn new<L: Into<Link>>(links: impl IntoIterator<Item = L>) -> Self {
-        let links: Vec<_> = links.into_iter().map(Into::into).collect();
-        let sources = vec![None; links.len()];
-        Self { links, sources }
+        Self { links: links.into_iter().map(Into::into).collect(), edges: Vec::new() }
     }
 
     /// Adds tensor `source` to link `link`'s output: 0 is the chain's input, `i + 1` link `i`'s output.
@@ -93,13 +114,20 @@ impl Chain {
         match self.links.get_mut(link) {
             Some(Link::Conv(conv)) if source <= link => {
                 conv.residual = Some(residual);
-                self.sources[link] = Some(source);
+                self.join(Edge { tensor: source, link, join: Join::Add });
                 Ok(self)
             }
             _ => Err(Error::Chain(format!(
                 "an edge leads from tensor {source} to link {link} of {count}; it must lead forward, to a convolution"
             ))),
         }
+    }
+
+    /// Adds an edge, in place of one of its kind to the same link.
+    fn join(&mut self, edge: Edge) {
+        self.edges.retain(|other| (other.link, other.join) != (edge.link, edge.join));
+        let place = self.edges.partition_point(|other| other.link <= edge.link);
+        self.edges.insert(place, edge);
     }
 
     /// Expand (pointwise), depthwise, project (pointwise, linear), and the input added where stride 1
@@ -113,28 +141,38 @@ impl Chain {
         if expansion != 1 {
             links.insert(0, Conv2d::pointwise(in_channels, hidden).activation(Activation::Relu6));
         }
+        let adds = stride == 1 && in_channels == out_channels;
+        let last = links.len() - 1;
+        links[last].residual = adds.then_some(Residual::AfterActivation);
         let mut chain = Self::new(links);
-        if stride == 1
-            && in_channels == out_channels
-            && let (Some(Link::Conv(conv)), Some(source)) = (chain.links.last_mut(), chain.sources.last_mut())
-        {
-            conv.residual = Some(Residual::AfterActivation);
-            *source = Some(0);
+        if adds {
+            chain.join(Edge { tensor: 0, link: last, join: Join::Add });
         }
         chain
     }
 
     /// This chain, then another one on its output; tensor 0 of the other is that output.
     pub fn then(mut self, next: impl Into<Self>) -> Self {
-        let (next, tensors) = (next.into(), self.links.len());
+        let (next, count) = (next.into(), self.links.len());
         self.links.extend(next.links);
-        self.sources.extend(next.sources.into_iter().map(|source| source.map(|tensor| tensor + tensors)));
+        let moved = |edge: Edge| Edge { tensor: edge.tensor + count, link: edge.link + count, ..edge };
+        self.edges.extend(next.edges.into_iter().map(moved));
         self
     }
 
     /// The links, first to last.
     pub fn links(&self) -> &[Link] {
         &self.links
+    }
+
+    /// The edges, in the order of the links that read them.
+    pub fn edges(&self) -> &[Edge] {
+        &self.edges
+    }
+
+    /// What a link reads beside the output of the link before.
+    pub(crate) fn edges_of(&self, link: usize) -> impl Iterator<Item = &Edge> {
+        self.edges.iter().filter(move |edge| edge.link == link)
     }
 
     /// The convolutions, each with the number of its link: what weights are given for, in this order.
@@ -154,16 +192,20 @@ impl Chain {
     /// input.
     pub(crate) fn part(&self, links: Range<usize>) -> Self {
         let mut part = Self::new(self.links[links.clone()].to_vec());
-        let last = links.end - 1;
-        if self.source(last) == Some(links.start) {
-            part.sources[last - links.start] = Some(0);
+        for edge in &self.edges {
+            match edge.join {
+                Join::Add if edge.link + 1 == links.end && edge.tensor == links.start => {
+                    part.join(Edge { tensor: 0, link: edge.link - links.start, ..*edge });
+                }
+                Join::Add => {}
+            }
         }
         part
     }
 
     /// The tensor that link `link` adds, where the chain itself has it.
     pub fn source(&self, link: usize) -> Option<usize> {
-        self.sources.get(link).copied().flatten()
+        self.edges_of(link).find(|edge| edge.join == Join::Add).map(|edge| edge.tensor)
     }
 
     /// The link whose residual comes from outside the chain.
@@ -172,7 +214,7 @@ impl Chain {
     }
 
     fn outside_residuals(&self) -> impl Iterator<Item = usize> {
-        (0..self.links.len()).filter(|&link| self.links[link].residual().is_some() && self.sources[link].is_none())
+        (0..self.links.len()).filter(|&link| self.links[link].residual().is_some() && self.source(link).is_none())
     }
 
     /// The shapes of all tensors, the input's first.
@@ -194,10 +236,13 @@ impl Chain {
                 Error::Channels { expected, actual, .. } => Error::Channels { link: index, expected, actual },
                 other => other,
             })?;
-            if let Some(source) = self.sources[index]
-                && shapes[source] != output
-            {
-                return Err(Error::ShapeMismatch { tensor: "residual", expected: output, actual: shapes[source] });
+            for edge in self.edges_of(index) {
+                match (edge.join, shapes[edge.tensor]) {
+                    (Join::Add, actual) if actual == output => {}
+                    (Join::Add, actual) => {
+                        return Err(Error::ShapeMismatch { tensor: "residual", expected: output, actual });
+                    }
+                }
             }
             shapes.push(output);
         }
@@ -309,5 +354,26 @@ impl From<&Separable> for Chain {
 impl From<&Conv2d> for Chain {
     fn from(link: &Conv2d) -> Self {
         link.clone().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edges_move_with_their_links() {
+        let block = || Chain::inverted_residual(4, 4, 2, 1);
+        let add = |tensor, link| Edge { tensor, link, join: Join::Add };
+        let chain = block().then(Conv2d::pointwise(4, 4)).then(block());
+        assert_eq!(chain.edges(), [add(0, 2), add(4, 6)]);
+        assert_eq!((chain.source(2), chain.source(3), chain.source(6)), (Some(0), None, Some(4)));
+        // A second edge to a link takes the place of the first, and all stay in the order of their links.
+        let chain =
+            chain.edge(4, 5, Residual::BeforeActivation).unwrap().edge(1, 2, Residual::AfterActivation).unwrap();
+        assert_eq!(chain.edges(), [add(1, 2), add(4, 5), add(4, 6)]);
+        assert_eq!((chain.part(4..7).edges(), chain.part(3..7).edges()), (&[add(0, 2)][..], &[][..]));
+        let unequal = chain.shapes([1, 4, 5, 5]);
+        assert!(matches!(unequal, Err(Error::ShapeMismatch { tensor: "residual", .. })), "{unequal:?}");
     }
 }
