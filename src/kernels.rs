@@ -17,7 +17,9 @@ mod winograd;
 
 use crate::kernels::pack::Section;
 use crate::model::caps::Caps;
+use crate::model::chain::Link;
 use crate::model::conv::Conv2d;
+use crate::model::cost::params_of;
 use crate::model::error::Result;
 use crate::model::shape::{Layout, MOST_ELEMENTS, Shape};
 pub use crate::model::unsupported::Unsupported;
@@ -35,7 +37,7 @@ pub struct Kernel {
     pub candidates: fn(&Run<'_>, &Caps) -> Result<Vec<Recipe>, Unsupported>,
 }
 
-/// All kernels for convolutions. `direct` is the last and takes every single link there is.
+/// All kernels. Of recipes that take as long, the first in this order is taken.
 pub const KERNELS: &[Kernel] = &[
     inverted_residual::INVERTED_RESIDUAL,
     separable::SEPARABLE,
@@ -50,18 +52,21 @@ pub const KERNELS: &[Kernel] = &[
     implicit_gemm::IMPLICIT_GEMM_UNIFORM,
     implicit_gemm::IMPLICIT_GEMM,
     direct::DIRECT,
+    pool::POOL,
 ];
 
-/// The kernel for a global average pool.
-pub const POOL: &[Kernel] = &[pool::POOL];
+/// The kernel that takes every convolution, unless it is too large for the device.
+pub(crate) const DIRECT: &str = direct::DIRECT.name;
+/// The kernels that take every link of a kind, unless it is too large for the device.
+pub(crate) const TAKE_ALL: &[&str] = &[DIRECT, pool::POOL.name];
 
 /// Consecutive links of a chain that one kernel is to compute, and what it computes them on.
 ///
-/// They are convolutions, or a pool alone. Only the last link may add a residual; it comes from outside the run.
+/// Each link reads the output of the one before. Only the last may add a residual; it comes from outside the run.
 #[derive(Clone, Copy, Debug)]
 pub struct Run<'a> {
-    /// The convolutions, first to last; none if the run is a pool.
-    pub links: &'a [Conv2d],
+    /// The links, first to last; at least one.
+    pub links: &'a [Link],
     /// The shapes of the run's tensors: its input's, then each link's output's.
     pub shapes: &'a [Shape],
     /// The layout of input and output.
@@ -69,17 +74,20 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// The run's only link, for kernels that compute one.
-    pub fn only(&self) -> Result<&'a Conv2d, Unsupported> {
-        match self.links {
-            [link] => Ok(link),
-            _ => Err(Unsupported::Links(self.links.len())),
-        }
+    /// The run's only link, for kernels that compute one convolution.
+    pub fn only_conv(&self) -> Result<&'a Conv2d, Unsupported> {
+        self.convs().map(|[conv]| conv)
     }
 
-    /// The run's last link: its epilogue is the run's.
-    pub fn last(&self) -> &'a Conv2d {
-        &self.links[self.links.len() - 1]
+    /// The run's links, for kernels that compute so many convolutions.
+    pub fn convs<const COUNT: usize>(&self) -> Result<[&'a Conv2d; COUNT], Unsupported> {
+        let convs: Vec<_> = self
+            .links
+            .iter()
+            .map(|link| link.conv().ok_or(link))
+            .collect::<Result<_, _>>()
+            .map_err(Unsupported::link)?;
+        convs.try_into().map_err(|_| Unsupported::Links(self.links.len()))
     }
 
     /// The shape of the run's input.
@@ -94,7 +102,7 @@ impl<'a> Run<'a> {
 
     /// Whether the run reads a residual.
     pub fn has_residual(&self) -> bool {
-        self.last().residual.is_some()
+        self.links.last().is_some_and(|link| link.residual().is_some())
     }
 }
 
@@ -248,7 +256,7 @@ impl Params {
     /// The sizes of a run; tiles and work are the kernel's to fill in.
     pub fn of(run: &Run<'_>) -> Self {
         let (input, output) = (run.input(), run.output());
-        let bounds = run.links.last().and_then(|link| link.activation.bounds());
+        let bounds = run.links.last().and_then(|link| link.activation().bounds());
         let [low_bits, high_bits] = bounds.unwrap_or_default().map(f32::to_bits);
         Self {
             batch: input.batch,
@@ -300,7 +308,7 @@ fn single_pass_operands(run: &Run<'_>) -> Vec<Operand> {
 
 /// Bytes that a run must move whatever the kernel: input, weights, output, residual.
 fn compulsory_bytes(run: &Run<'_>) -> f64 {
-    let weights: u64 = run.links.iter().map(|link| crate::model::cost::params(link) * 4).sum();
+    let weights: u64 = run.links.iter().map(|link| params_of(link) * 4).sum();
     let residual = if run.has_residual() { run.output().bytes() } else { 0 };
     (run.input().bytes() + run.output().bytes() + weights + residual) as f64
 }

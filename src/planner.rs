@@ -9,7 +9,7 @@ pub mod workspace;
 
 use std::sync::Arc;
 
-use crate::kernels::{KERNELS, POOL, Recipe, Run, Unsupported, kernel_of};
+use crate::kernels::{KERNELS, Recipe, Run, TAKE_ALL, Unsupported, kernel_of};
 use crate::model::caps::Caps;
 use crate::model::chain::Chain;
 use crate::model::error::{Error, Result};
@@ -48,7 +48,7 @@ pub enum Choice {
     Fusion(Fusion),
     /// The cheapest with these names: a kernel's (`pointwise`) or a recipe's (`pointwise/64x64x16`) for every
     /// step, or one for each step, separated by `+` (`depthwise/8x4+pointwise`). A single name of a kernel for
-    /// convolutions leaves pools as they are.
+    /// convolutions leaves links of other kinds as they are.
     Named(String),
     /// One of these, of the recipes that need no more scratch memory; made by [`Choice::within`].
     Within(Box<Choice>, u64),
@@ -248,20 +248,15 @@ impl Planner<'_> {
                 if inner_tensor_needed(chain, first, links) {
                     continue;
                 }
-                // No run spans a pool, which has a kernel of its own.
-                let (convs, kernels) = match chain.run(first..first + links) {
-                    Some((convs, _)) => (convs, KERNELS),
-                    None if links == 1 => (Vec::new(), POOL),
-                    None => continue,
-                };
-                let run = Run { links: &convs, shapes: &shapes[first..=first + links], layout };
+                let end = first + links;
+                let run = Run { links: &chain.links()[first..end], shapes: &shapes[first..=end], layout };
                 let times = self.profile.times(&run);
                 let candidate = |recipe: Recipe| Candidate {
                     parts: Parts::new(&recipe, &device),
                     measured: times.and_then(|times| times.get(&recipe.name)).copied(),
                     recipe,
                 };
-                for kernel in kernels.iter().filter(|kernel| kernel.links == links) {
+                for kernel in KERNELS.iter().filter(|kernel| kernel.links == links) {
                     let answer = (kernel.candidates)(&run, self.caps).and_then(|recipes| accepted(recipes, refused));
                     let answer = answer.map(|recipes| recipes.into_iter().map(candidate).collect());
                     considered.push(Considered { first, links, kernel: kernel.name, answer });
@@ -367,22 +362,16 @@ fn inner_tensor_needed(chain: &Chain, first: usize, links: usize) -> bool {
     chain.edges().iter().any(|edge| inner.contains(&edge.tensor))
 }
 
-/// Whether a kernel's or a recipe's name is a pool's.
-fn is_pool(name: &str) -> bool {
-    POOL.iter().any(|kernel| is_called(name, kernel.name))
-}
-
 /// Refuses names that no kernel and no recipe has.
 fn check_names(considered: &[Considered], wanted: &[&str]) -> Result<()> {
     let recipes =
         || considered.iter().flat_map(|answer| answer.answer.iter().flatten()).map(|candidate| &candidate.recipe.name);
-    let kernels = || KERNELS.iter().chain(POOL);
-    let known = |name: &str| kernels().any(|kernel| kernel.name == name) || recipes().any(|known| known == name);
+    let known = |name: &str| KERNELS.iter().any(|kernel| kernel.name == name) || recipes().any(|known| known == name);
     match wanted.iter().find(|name| !known(name)) {
         None => Ok(()),
         Some(name) => {
             let mut known: Vec<String> = recipes().cloned().collect();
-            known.extend(kernels().map(|kernel| kernel.name.into()));
+            known.extend(KERNELS.iter().map(|kernel| kernel.name.into()));
             known.sort();
             known.dedup();
             Err(Error::UnknownKernel { name: name.to_string(), known })
@@ -396,16 +385,20 @@ fn no_schedule(chain: &Chain, input: Shape, considered: Vec<Considered>, wanted:
     // Of a chain the first link that nothing computes is what there is to say.
     let missing =
         (0..links).find(|&link| !considered.iter().any(|answer| covers(answer, link) && answer.answer.is_ok()));
+    let is_wanted = |kernel: &str| wanted.iter().any(|name| is_called(name, kernel));
     let mut rejected: Vec<(String, Unsupported)> = Vec::new();
     for answer in considered.into_iter().filter(|answer| missing.is_none_or(|link| covers(answer, link))) {
         let Err(reason) = answer.answer else { continue };
+        // That a kernel is for links of another kind explains nothing, unless it was asked for.
+        if matches!(reason, Unsupported::Link(_)) && !is_wanted(answer.kernel) {
+            continue;
+        }
         // Where every link has a kernel, but not one that was asked for, each kernel has its say once.
         if missing.is_some() || rejected.iter().all(|(kernel, _)| kernel != answer.kernel) {
             rejected.push((answer.kernel.to_string(), reason));
         }
     }
     // And of these only those that were asked for, if they said anything.
-    let is_wanted = |kernel: &str| wanted.iter().any(|name| is_called(name, kernel));
     if missing.is_none() && rejected.iter().any(|(kernel, _)| is_wanted(kernel)) {
         rejected.retain(|(kernel, _)| is_wanted(kernel));
     }
@@ -415,9 +408,8 @@ fn no_schedule(chain: &Chain, input: Shape, considered: Vec<Considered>, wanted:
         None => format!("a chain of {links}"),
     };
     let problem = format!("{problem} on {input}");
-    // The last kernel takes every link, unless it is too large for any.
-    let last = |name: &str| [KERNELS, POOL].iter().any(|kernels| kernels.last().is_some_and(|last| last.name == name));
-    match rejected.iter().find(|(kernel, _)| last(kernel)) {
+    // What a kernel refuses that takes every link of a kind is too large for any.
+    match rejected.iter().find(|(kernel, _)| TAKE_ALL.contains(&kernel.as_str())) {
         Some((_, Unsupported::Binding { bytes, limit })) if missing.is_some() => {
             Error::TooLarge { what: format!("a binding of {problem}, in bytes,"), needed: *bytes, limit: *limit }
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use clap::Args;
-use gpuconv::kernels::{KERNELS, Kernel, POOL, kernel_of};
+use gpuconv::kernels::{KERNELS, Kernel, kernel_of};
 use gpuconv::planner::{self, Schedule};
 use gpuconv::verify::{self, Oracle, Report};
 use gpuconv::{Caps, Error, GpuConv, Problem};
@@ -83,7 +83,7 @@ impl Verify {
             [] => verify::cases(),
             lines => lines.iter().map(|line| Ok(Case::parse(line)?.problem)).collect::<Outcome<_>>()?,
         };
-        let known = || KERNELS.iter().chain(POOL).map(|kernel| kernel.name.to_string());
+        let known = || KERNELS.iter().map(|kernel| kernel.name.to_string());
         if let Some(name) = self.kernel.as_ref().filter(|name| known().all(|known| known != **name)) {
             let kernel = kernel_of(name);
             if known().any(|known| known == kernel) {
@@ -260,7 +260,7 @@ fn rows(checks: &[Check]) -> Vec<Row> {
         checks.iter().filter(uses).for_each(|check| row.add(check));
         row
     };
-    KERNELS.iter().chain(POOL).map(row).collect()
+    KERNELS.iter().map(row).collect()
 }
 
 fn summary(checks: &[Check]) -> comfy_table::Table {

@@ -8,7 +8,7 @@ use super::{
     Kernel, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, compulsory_bytes, fitting,
     single_pass_operands,
 };
-use crate::kernels::pack::{Order, Packing, sections};
+use crate::kernels::pack::{Order, Packing, Section, sections};
 use crate::kernels::shader::{self, Shader};
 use crate::model::caps::Caps;
 use crate::model::conv::Conv2d;
@@ -29,7 +29,7 @@ const MOST_TERMS: u64 = 1024;
 const MOST_ACCESSES: u64 = 256;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
-    let link = run.only()?;
+    let link = run.only_conv()?;
     if !link.is_depthwise() {
         return Err(Unsupported::Groups(link.groups));
     }
@@ -38,13 +38,13 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let mut fewest = u64::MAX;
     for &strip in STRIPS {
         for lanes in if quads { &[4, 1][..] } else { &[1] } {
-            let written = Strip::new(run, caps, strip);
+            let written = Strip::new(run, link, caps, strip);
             let registers = written.registers() * u64::from(*lanes);
             fewest = fewest.min(registers);
             let accesses = written.accesses() * u64::from(*lanes);
             let terms = u64::from(strip[1]) * link.fan_in();
             if registers <= MOST_REGISTERS && accesses <= MOST_ACCESSES && terms <= MOST_TERMS {
-                recipes.push(recipe(run, caps, strip, *lanes));
+                recipes.push(recipe(run, link, caps, strip, *lanes));
             }
         }
     }
@@ -78,8 +78,7 @@ struct Strip {
 }
 
 impl Strip {
-    fn new(run: &Run<'_>, caps: &Caps, [rows, width]: [u32; 2]) -> Self {
-        let link = run.last();
+    fn new(run: &Run<'_>, link: &Conv2d, caps: &Caps, [rows, width]: [u32; 2]) -> Self {
         // A strip starts at an even output, so its first input is as even as the padding; it then starts one
         // column earlier.
         let even = |length: u32| width.is_multiple_of(2) && length.is_multiple_of(2);
@@ -299,15 +298,14 @@ impl Strip {
     }
 }
 
-fn recipe(run: &Run<'_>, caps: &Caps, [rows, width]: [u32; 2], lanes: u32) -> Recipe {
-    let link = run.last();
-    let strip = Strip::new(run, caps, [rows, width]);
+fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, [rows, width]: [u32; 2], lanes: u32) -> Recipe {
+    let strip = Strip::new(run, link, caps, [rows, width]);
     let workgroup = if caps.is_cpu { WORKGROUP_CPU } else { WORKGROUP };
     let taps = match run.layout {
         Layout::Nchw => Packing::Panels { block: 1, k_align: 1, order: Order::ChannelFirst },
         Layout::Nhwc => Packing::Taps,
     };
-    let (weights, offsets) = sections(run.links, &[(0, taps), (0, Packing::Bias { block: 1 })]);
+    let (weights, offsets) = sections([taps, Packing::Bias { block: 1 }].map(|packing| Section::new(0, link, packing)));
 
     let output = run.output();
     let tiles = [output.height.div_ceil(rows), output.width.div_ceil(width)];

@@ -6,9 +6,10 @@ use super::{
     Kernel, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, compulsory_bytes, fitting,
     single_pass_operands,
 };
-use crate::kernels::pack::{Order, Packing, sections};
+use crate::kernels::pack::{Order, Packing, Section, sections};
 use crate::kernels::shader;
 use crate::model::caps::Caps;
+use crate::model::conv::Conv2d;
 
 pub const DIRECT: Kernel = Kernel { name: "direct", links: 1, candidates };
 
@@ -16,19 +17,18 @@ const PIXELS: u32 = 4;
 const WORKGROUP: u32 = 64;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
-    let link = run.only()?;
+    let link = run.only_conv()?;
     // Four channels share a pixel's load where a group has them.
     let blocks: &[u32] = if link.group_out_channels() == 1 { &[1] } else { &[4, 1] };
-    let recipes = blocks.iter().map(|&block| recipe(run, block)).collect();
+    let recipes = blocks.iter().map(|&block| recipe(run, link, block)).collect();
     fitting(run, caps, recipes)
 }
 
-fn recipe(run: &Run<'_>, block: u32) -> Recipe {
-    let link = run.last();
+fn recipe(run: &Run<'_>, link: &Conv2d, block: u32) -> Recipe {
     let panels = u64::from(link.group_out_channels().div_ceil(block));
     let order = Order::ChannelFirst;
-    let packings = [(0, Packing::Panels { block, k_align: 1, order }), (0, Packing::Bias { block })];
-    let (weights, offsets) = sections(run.links, &packings);
+    let packings = [Packing::Panels { block, k_align: 1, order }, Packing::Bias { block }];
+    let (weights, offsets) = sections(packings.map(|packing| Section::new(0, link, packing)));
 
     let output = run.output();
     let tiles_x = output.width.div_ceil(PIXELS);

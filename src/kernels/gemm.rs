@@ -35,11 +35,13 @@ pub struct Source {
     pub fetch: Fetch,
     /// What `k` counts.
     pub order: Order,
-    /// Which link of the run the product is.
+    /// The convolution that the product is; its epilogue is the run's.
+    pub conv: Conv2d,
+    /// Which link of the run that is, the last.
     pub link: usize,
     /// Sections of the weight buffer before the product's, and the names of the constants that say where
     /// each starts, in quads.
-    pub before: Vec<(usize, Packing, &'static str)>,
+    pub before: Vec<(Section, &'static str)>,
     /// Elements loaded for each value fetched.
     pub loads: f64,
     /// Multiply-adds for each value fetched.
@@ -52,13 +54,14 @@ pub struct Source {
 
 impl Source {
     /// A source whose values are loaded as they are, for a run's only link.
-    pub fn loaded(kernel: &'static str, wgsl: Wgsl, fetch: Fetch, order: Order) -> Self {
+    pub fn loaded(kernel: &'static str, conv: &Conv2d, wgsl: Wgsl, fetch: Fetch, order: Order) -> Self {
         Self {
             kernel,
             wgsl,
             template: None,
             fetch,
             order,
+            conv: conv.clone(),
             link: 0,
             before: Vec::new(),
             loads: 1.0,
@@ -99,14 +102,13 @@ pub struct Product<'a> {
 }
 
 /// A product whose weights lie in panels of `block` channels, and whose k is padded to a multiple of `k_align`.
-pub fn product<'a>(run: &Run<'a>, source: &Source, block: u32, k_align: u32) -> Product<'a> {
-    let link = &run.links[source.link];
-    let mut packings: Vec<_> = source.before.iter().map(|&(link, packing, _)| (link, packing)).collect();
-    packings.push((source.link, Packing::Panels { block, k_align, order: source.order }));
-    if link.bias {
-        packings.push((source.link, Packing::Bias { block }));
-    }
-    let (weights, offsets) = sections(run.links, &packings);
+pub fn product<'a>(run: &Run<'_>, source: &'a Source, block: u32, k_align: u32) -> Product<'a> {
+    let link = &source.conv;
+    let own = |packing| Section::new(source.link, link, packing);
+    let before = source.before.iter().map(|(section, _)| *section);
+    let panels = own(Packing::Panels { block, k_align, order: source.order });
+    let bias = link.bias.then(|| own(Packing::Bias { block }));
+    let (weights, offsets) = sections(before.chain([panels]).chain(bias));
     let panels_at = source.before.len();
 
     let padded_depth = pack::padded_k(link, source.order, k_align);
@@ -117,7 +119,7 @@ pub fn product<'a>(run: &Run<'a>, source: &Source, block: u32, k_align: u32) -> 
         bias_at: offsets.get(panels_at + 1).copied().unwrap_or(0) as u32,
         ..Params::of(run).grouped(link, block)
     };
-    let before = source.before.iter().zip(&offsets).map(|(&(_, _, name), &offset)| (name, offset / 4));
+    let before = source.before.iter().zip(&offsets).map(|(&(_, name), &offset)| (name, offset / 4));
     let constants: Vec<_> = before.chain([("TILE_CHANNELS", block.into())]).collect();
     let is_padded = padded_depth != link.fan_in();
     let wgsl = Wgsl::new(move || {
@@ -126,7 +128,7 @@ pub fn product<'a>(run: &Run<'a>, source: &Source, block: u32, k_align: u32) -> 
     Product { link, weights, params, wgsl, padded_depth, block }
 }
 
-/// What the templates of products, and those that they include, ask for. `run` is the product's run, whose link is a
+/// What the templates of products, and those that they include, ask for. `run` is the product's run, whose last link is a
 /// pointwise one or has a source of its own.
 pub fn values(
     run: &Run<'_>,
@@ -135,7 +137,7 @@ pub fn values(
     recipe: &str,
     pairs: bool,
 ) -> impl Fn() -> Value + Send + Sync + use<> {
-    let (link, last) = (product.link.clone(), run.last().clone());
+    let link = product.link.clone();
     let (recipe, layout, block) = (recipe.to_string(), run.layout, product.block);
     let depth_is_padded = product.padded_depth != link.fan_in();
     let input = match source.fetch {
@@ -145,7 +147,7 @@ pub fn values(
     };
     let aligned_output = match run.layout {
         Layout::Nchw => run.output().pixels().is_multiple_of(4),
-        Layout::Nhwc => last.group_out_channels().is_multiple_of(4),
+        Layout::Nhwc => link.group_out_channels().is_multiple_of(4),
     };
     move || {
         context! {
@@ -156,10 +158,10 @@ pub fn values(
             weights => if pairs { "pairs" } else { "quads" },
             output => if aligned_output { "quads" } else { "scalar" },
             pixels => "batch",
-            bias => last.bias,
+            bias => link.bias,
             TILE_CHANNELS => block,
             DEPTH_IS_PADDED => depth_is_padded,
-            ..shader::epilogue_values(&last)
+            ..shader::epilogue_values(&link)
         }
     }
 }
@@ -183,7 +185,7 @@ pub fn access(run: &Run<'_>, source: &Source, pairs: bool) -> [&'static str; 5] 
                 Fetch::Blocks { .. } => include_str!("../../shaders/pixels_blocks_nhwc.wgsl"),
                 _ => include_str!("../../shaders/pixels_batch_nhwc.wgsl"),
             };
-            let aligned = run.last().group_out_channels().is_multiple_of(4);
+            let aligned = source.conv.group_out_channels().is_multiple_of(4);
             (aligned, [pixels, include_str!("../../shaders/product_nhwc.wgsl")])
         }
     };
@@ -195,5 +197,5 @@ pub fn access(run: &Run<'_>, source: &Source, pairs: bool) -> [&'static str; 5] 
         Fetch::Rows { .. } => "",
     };
     let output = if aligned_output { shader::OUTPUT_VEC4 } else { shader::OUTPUT_SCALAR };
-    [product, pixels, input, output, shader::has_bias(run.last())]
+    [product, pixels, input, output, shader::has_bias(&source.conv)]
 }

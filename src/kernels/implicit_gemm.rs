@@ -39,11 +39,11 @@ const MOST_COLUMNS: u32 = 7;
 const MOST_UNIFORM_COLUMNS: u32 = 3;
 
 fn by_tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
-    check(run)?;
+    let link = conv(run)?;
     let name = IMPLICIT_GEMM.name;
-    let by_taps = TILES.iter().filter_map(|&tile| Some(tiled::recipe(run, &taps(run, name, tile)?, tile, caps)));
+    let by_taps = TILES.iter().filter_map(|&tile| Some(tiled::recipe(run, &taps(run, link, name, tile)?, tile, caps)));
     let by_taps: Vec<_> = by_taps.collect();
-    let gathered = windows(run, name);
+    let gathered = windows(run, link, name);
     // Where some tile cannot go tap by tap, gathering is the better guess.
     let tiles = if by_taps.len() < TILES.len() { TILES_OF_GATHERED } else { &[] };
     let recipes = tiles.iter().map(|&tile| tiled::recipe(run, &gathered, tile, caps));
@@ -51,49 +51,48 @@ fn by_tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 }
 
 fn by_uniform_loads(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
-    check(run)?;
+    let link = conv(run)?;
     // Where each value is gathered by itself, gathering through workgroup memory does it once for more channels.
     if run.layout != Layout::Nchw {
         return Err(Unsupported::Layout(run.layout));
     }
-    if !has_rows(run) || run.last().kernel_size[1] > MOST_UNIFORM_COLUMNS {
-        return Err(Unsupported::KernelSize(run.last().kernel_size));
+    if !has_rows(run, link) || link.kernel_size[1] > MOST_UNIFORM_COLUMNS {
+        return Err(Unsupported::KernelSize(link.kernel_size));
     }
-    let recipe = |block| registers::recipe(run, &rows(run, IMPLICIT_GEMM_UNIFORM.name, block), block);
+    let recipe = |block| registers::recipe(run, &rows(run, link, IMPLICIT_GEMM_UNIFORM.name, block), block);
     fitting(run, caps, registers::uniform_blocks(caps, UNIFORM_BLOCKS)?.into_iter().map(recipe).collect())
 }
 
 fn by_broadcasts(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
-    check(run)?;
-    let name = IMPLICIT_GEMM_SUBGROUP.name;
+    let (link, name) = (conv(run)?, IMPLICIT_GEMM_SUBGROUP.name);
     let recipe = |block| {
-        let source = if has_rows(run) { rows(run, name, block) } else { windows(run, name) };
+        let source = if has_rows(run, link) { rows(run, link, name, block) } else { windows(run, link, name) };
         registers::recipe(run, &source, block)
     };
-    let is_strided = run.last().stride[1] > 1 && 4 * run.last().weight_shape().len() <= MOST_CACHED;
+    let is_strided = link.stride[1] > 1 && 4 * link.weight_shape().len() <= MOST_CACHED;
     let blocks = if is_strided { STRIDED_SUBGROUP_BLOCKS } else { SUBGROUP_BLOCKS };
     fitting(run, caps, registers::subgroup_blocks(caps, blocks)?.into_iter().map(recipe).collect())
 }
 
-fn check(run: &Run<'_>) -> Result<(), Unsupported> {
-    let link = run.only()?;
+/// The run's convolution, if it is one of those that these kernels take.
+fn conv<'a>(run: &Run<'a>) -> Result<&'a Conv2d, Unsupported> {
+    let link = run.only_conv()?;
     match () {
         () if link.is_pointwise() => Err(Unsupported::Pointwise),
-        () => gemm::fills_tiles(link),
+        () => gemm::fills_tiles(link).map(|()| link),
     }
 }
 
 /// Whether whole rows of the kernel can be the source. (Rows of the output are filled up to whole blocks, and the
 /// shader counts their pixels in 32 bits.)
-fn has_rows(run: &Run<'_>) -> bool {
+fn has_rows(run: &Run<'_>, link: &Conv2d) -> bool {
     let output = run.output();
     let most_pixels = u64::from(output.batch) * u64::from(output.height) * (u64::from(output.width) + 8);
-    run.layout == Layout::Nchw && run.last().kernel_size[1] <= MOST_COLUMNS && most_pixels < 1 << 32
+    run.layout == Layout::Nchw && link.kernel_size[1] <= MOST_COLUMNS && most_pixels < 1 << 32
 }
 
 /// The source that goes through the kernel tap by tap, where padding the channels of each to whole tiles adds little.
-fn taps(run: &Run<'_>, kernel: &'static str, tile: Tile) -> Option<Source> {
-    let link = run.last();
+fn taps(run: &Run<'_>, link: &Conv2d, kernel: &'static str, tile: Tile) -> Option<Source> {
     let channels = link.group_in_channels();
     if u64::from(channels).next_multiple_of(tile.depth.into()) * 4 > u64::from(channels) * 5 {
         return None;
@@ -106,12 +105,11 @@ fn taps(run: &Run<'_>, kernel: &'static str, tile: Tile) -> Option<Source> {
     let wgsl =
         Wgsl::new(move || Shader::new(file).add(shader::window(layout)).constants(&shader::geometry(&conv)).text());
     let template = Some(("source_window.wgsl", context! { geometry => shader::geometry_values(link) }));
-    Some(Source { template, ..Source::loaded(kernel, wgsl, Fetch::Quads { aligned }, Order::ByTap) })
+    Some(Source { template, ..Source::loaded(kernel, link, wgsl, Fetch::Quads { aligned }, Order::ByTap) })
 }
 
 /// The source that gathers each value by itself, for any four pixels.
-fn windows(run: &Run<'_>, kernel: &'static str) -> Source {
-    let link = run.last();
+fn windows(run: &Run<'_>, link: &Conv2d, kernel: &'static str) -> Source {
     let (file, aligned, order) = match run.layout {
         Layout::Nchw => (include_str!("../../shaders/source_window_nchw.wgsl"), false, Order::ChannelFirst),
         Layout::Nhwc => {
@@ -131,12 +129,11 @@ fn windows(run: &Run<'_>, kernel: &'static str) -> Source {
         DEPTH => link.fan_in(),
     };
     let template = Some(("source_window.wgsl", values));
-    Source { template, ..Source::loaded(kernel, wgsl, Fetch::Quads { aligned }, order) }
+    Source { template, ..Source::loaded(kernel, link, wgsl, Fetch::Quads { aligned }, order) }
 }
 
 /// The source that loads a row of inputs once for all columns of the kernel.
-fn rows(run: &Run<'_>, kernel: &'static str, block: Block) -> Source {
-    let link = run.last();
+fn rows(run: &Run<'_>, link: &Conv2d, kernel: &'static str, block: Block) -> Source {
     // The first column of a block is as even as the padding, for its first output is.
     let pairs = block.weights.pairs() && run.input().width.is_multiple_of(2);
     let filled = run.output().width.next_multiple_of(block.pixels) - run.output().width;
@@ -151,7 +148,7 @@ fn rows(run: &Run<'_>, kernel: &'static str, block: Block) -> Source {
             .constants(&shader::geometry(&row.link))
             .text()
     });
-    let source = Source::loaded(kernel, wgsl, Fetch::Rows { columns }, Order::ChannelFirst);
+    let source = Source::loaded(kernel, link, wgsl, Fetch::Rows { columns }, Order::ChannelFirst);
     Source { loads: loads as f64 / f64::from(block.pixels * columns), ..source }
 }
 

@@ -41,7 +41,7 @@ const SERIAL: Tile = Tile { channels: 64, lanes: 8, slices: 1, pairs: false };
 const MOST_IN_PAIRS: u64 = 8 << 20;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
-    let (link, image) = (run.only()?, run.input());
+    let (link, image) = (run.only_conv()?, run.input());
     match () {
         () if link.groups != 1 => return Err(Unsupported::Groups(link.groups)),
         () if link.padding != [0; 4] => return Err(Unsupported::Padding(link.padding)),
@@ -58,7 +58,7 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
         1 => SLICED,
         _ => SLICED_ROWS,
     };
-    let vectors = Vectors::new(run);
+    let vectors = Vectors::new(run, link);
     fitting(run, caps, tiles.iter().map(|&tile| vectors.recipe(run, tile, rows)).collect())
 }
 
@@ -71,8 +71,7 @@ struct Vectors {
 }
 
 impl Vectors {
-    fn new(run: &Run<'_>) -> Self {
-        let link = run.last();
+    fn new(run: &Run<'_>, link: &Conv2d) -> Self {
         let depth = link.fan_in() as u32;
         Self {
             link: Conv2d { in_channels: depth, kernel_size: [1; 2], stride: [1; 2], ..link.clone() },
@@ -86,7 +85,8 @@ impl Vectors {
 
     fn recipe(&self, run: &Run<'_>, tile: Tile, rows: u32) -> Recipe {
         // Channels of a single pixel lie side by side in both layouts.
-        let vectors = Run { links: std::slice::from_ref(&self.link), shapes: &self.shapes, layout: Layout::Nhwc };
+        let link = [self.link.clone().into()];
+        let vectors = Run { links: &link, shapes: &self.shapes, layout: Layout::Nhwc };
         let source = self.source();
         let product = gemm::product(&vectors, &source, tile.channels, 4);
         let workgroup = tile.lanes * tile.slices;
@@ -135,7 +135,7 @@ impl Vectors {
     fn source(&self) -> Source {
         let aligned = self.link.in_channels.is_multiple_of(4);
         let wgsl = Wgsl::new(|| include_str!("../../shaders/source_pointwise_nhwc.wgsl").into());
-        Source::loaded(MATVEC.name, wgsl, Fetch::Quads { aligned }, self.order)
+        Source::loaded(MATVEC.name, &self.link, wgsl, Fetch::Quads { aligned }, self.order)
     }
 }
 

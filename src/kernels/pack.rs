@@ -3,7 +3,9 @@
 pub mod slices;
 pub mod winograd;
 
+use crate::model::chain::Link;
 use crate::model::conv::Conv2d;
+use crate::model::error::{Error, Result};
 use crate::model::weights::Weights;
 
 /// A part of the weight buffer of a recipe.
@@ -52,6 +54,11 @@ pub enum Order {
 }
 
 impl Section {
+    /// Weights of the run's link `link`, a convolution, laid out.
+    pub fn new(link: usize, conv: &Conv2d, packing: Packing) -> Self {
+        Self { link, packing, len: packing.len(conv).next_multiple_of(4) }
+    }
+
     /// Its size in the buffer, bytes.
     pub fn bytes(&self) -> u64 {
         self.len * 4
@@ -111,15 +118,14 @@ impl Packing {
 }
 
 /// Sections one after the other, and where each starts, in elements.
-pub fn sections(links: &[Conv2d], packings: &[(usize, Packing)]) -> (Vec<Section>, Vec<u64>) {
-    let count = packings.len();
-    let (mut sections, mut offsets, mut end) = (Vec::with_capacity(count), Vec::with_capacity(count), 0);
-    for &(link, packing) in packings {
-        let len = packing.len(&links[link]).next_multiple_of(4);
-        sections.push(Section { link, packing, len });
-        offsets.push(end);
-        end += len;
-    }
+pub fn sections(sections: impl IntoIterator<Item = Section>) -> (Vec<Section>, Vec<u64>) {
+    let sections: Vec<_> = sections.into_iter().collect();
+    let mut end = 0;
+    let offsets = sections.iter().map(|section| {
+        end += section.len;
+        end - section.len
+    });
+    let offsets = offsets.collect();
     (sections, offsets)
 }
 
@@ -136,20 +142,30 @@ pub fn stand_in(
     });
     let mut sections: Vec<_> = panels.collect();
     let bias_at = sections.iter().map(|section| section.len).sum();
-    let bias = Packing::Bias { block: 1 };
-    sections.extend(link.bias.then(|| Section { link: 0, packing: bias, len: bias.len(link).next_multiple_of(4) }));
+    sections.extend(link.bias.then(|| Section::new(0, link, Packing::Bias { block: 1 })));
     (sections, bias_at)
 }
 
-/// The weight buffer of a recipe.
-pub fn buffer(links: &[Conv2d], weights: &[Weights<'_>], sections: &[Section]) -> Vec<f32> {
+/// The weight buffer of a recipe, from the run's links and the weights of each.
+///
+/// # Errors
+/// [`Error::Internal`] for a section of a link that the run does not have, or that has no weights.
+pub fn buffer(links: &[Link], weights: &[Option<Weights<'_>>], sections: &[Section]) -> Result<Vec<f32>> {
     let mut buffer = Vec::new();
     for section in sections {
         let end = buffer.len() + section.len as usize;
-        buffer.extend(section.packing.pack(&links[section.link], weights[section.link]));
+        match (links.get(section.link), weights.get(section.link)) {
+            (Some(Link::Conv(conv)), Some(Some(weights))) => buffer.extend(section.packing.pack(conv, *weights)),
+            (Some(Link::Conv(_) | Link::GlobalAveragePool) | None, _) => {
+                return Err(Error::Internal(format!(
+                    "a run packs weights of its link {}, which has none",
+                    section.link
+                )));
+            }
+        }
         buffer.resize(end, 0.0);
     }
-    buffer
+    Ok(buffer)
 }
 
 /// `k` of a link, padded.

@@ -37,7 +37,7 @@ pub const SUBGROUP_BLOCKS: &[[u32; 2]] = &[[32, 4], [8, 4]];
 
 /// The source of a product whose pixels are the input itself.
 pub fn source(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported> {
-    let link = run.only()?;
+    let link = run.only_conv()?;
     match () {
         () if link.kernel_size != [1, 1] => return Err(Unsupported::KernelSize(link.kernel_size)),
         () if link.stride != [1, 1] => return Err(Unsupported::Stride(link.stride)),
@@ -51,6 +51,6 @@ pub fn source(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported
         }
         Layout::Nhwc => (include_str!("../../shaders/source_pointwise_nhwc.wgsl"), link.group_in_channels() % 4 == 0),
     };
-    let source = Source::loaded(kernel, Wgsl::new(|| wgsl.into()), Fetch::Quads { aligned }, Order::ChannelFirst);
+    let source = Source::loaded(kernel, link, Wgsl::new(|| wgsl.into()), Fetch::Quads { aligned }, Order::ChannelFirst);
     Ok(Source { template: Some(("source_pointwise.wgsl", context! { geometry => () })), ..source })
 }

@@ -5,6 +5,7 @@ use minijinja::{Value, context};
 use super::{Kernel, Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, fitting};
 use crate::kernels::shader;
 use crate::model::caps::Caps;
+use crate::model::chain::Link;
 use crate::model::shape::Layout;
 
 pub const POOL: Kernel = Kernel { name: "pool", links: 1, candidates };
@@ -16,6 +17,11 @@ const TILES_NHWC: &[[u32; 2]] = &[[16, 4], [16, 16]];
 const SERIAL: u32 = 16;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
+    match run.links {
+        [Link::GlobalAveragePool] => {}
+        [link] => return Err(Unsupported::link(link)),
+        links => return Err(Unsupported::Links(links.len())),
+    }
     let tiles = match run.layout {
         // On a software device a barrier costs more than the loads.
         _ if caps.is_cpu => &[],

@@ -10,7 +10,7 @@ use super::gemm::tiled::{self, TILES_OF_GATHERED};
 use super::gemm::window::{self, Lines, MOST_ROWS, MOST_TAPS};
 use super::gemm::{Fetch, Source};
 use super::{Kernel, Recipe, Run, Unsupported, Wgsl, fitting};
-use crate::kernels::pack::{Order, Packing};
+use crate::kernels::pack::{Order, Packing, Section};
 use crate::kernels::shader::{self, COMPONENTS, Shader};
 use crate::model::caps::Caps;
 use crate::model::conv::Conv2d;
@@ -19,9 +19,7 @@ use crate::model::shape::Layout;
 pub const SEPARABLE: Kernel = Kernel { name: "separable", links: 2, candidates };
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
-    let [depthwise, pointwise] = run.links else {
-        return Err(Unsupported::Links(run.links.len()));
-    };
+    let [depthwise, pointwise] = run.convs()?;
     if !depthwise.is_depthwise() || depthwise.out_channels != depthwise.in_channels || !pointwise.is_pointwise() {
         return Err(Unsupported::NotSeparable);
     }
@@ -31,12 +29,12 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     if depthwise.fan_in() > MOST_TAPS {
         return Err(Unsupported::KernelSize(depthwise.kernel_size));
     }
-    let source = source(run, depthwise)?;
+    let source = source(run, [depthwise, pointwise])?;
     let recipes = TILES_OF_GATHERED.iter().map(|&tile| tiled::recipe(run, &source, tile, caps)).collect();
     fitting(run, caps, recipes)
 }
 
-fn source(run: &Run<'_>, depthwise: &Conv2d) -> Result<Source, Unsupported> {
+fn source(run: &Run<'_>, [depthwise, pointwise]: [&Conv2d; 2]) -> Result<Source, Unsupported> {
     let taps = depthwise.fan_in();
     let outputs = match run.layout {
         Layout::Nhwc if !depthwise.in_channels.is_multiple_of(4) => {
@@ -67,8 +65,12 @@ fn source(run: &Run<'_>, depthwise: &Conv2d) -> Result<Source, Unsupported> {
             _ => Fetch::Quads { aligned: outputs == Outputs::Channels },
         },
         order: Order::ChannelFirst,
+        conv: pointwise.clone(),
         link: 1,
-        before: vec![(0, packing, "DEPTHWISE_AT"), (0, Packing::Bias { block: 1 }, "DEPTHWISE_BIAS_AT")],
+        before: vec![
+            (Section::new(0, depthwise, packing), "DEPTHWISE_AT"),
+            (Section::new(0, depthwise, Packing::Bias { block: 1 }), "DEPTHWISE_BIAS_AT"),
+        ],
         loads: loads + weights,
         mult_adds: taps as f64,
         shared: 0.0,

@@ -14,6 +14,7 @@ use super::{
 use crate::kernels::pack::{self, Packing, slices};
 use crate::kernels::shader;
 use crate::model::caps::Caps;
+use crate::model::conv::Conv2d;
 use crate::model::shape::Shape;
 
 pub const SPLIT: Kernel = Kernel { name: "split", links: 1, candidates };
@@ -27,7 +28,7 @@ const MOST_OUTPUTS: u64 = 1 << 18;
 const WORKGROUP: u32 = 64;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
-    let link = run.only()?;
+    let link = run.only_conv()?;
     // Each core of a software device computes a whole product as fast as a slice.
     if caps.is_cpu {
         return Err(Unsupported::SoftwareDevice);
@@ -45,12 +46,13 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
         let product = slices::product(link, slices);
         let partial = Shape { channels: product.out_channels, ..run.output() };
         let shapes = [run.input(), partial];
-        let sliced = Run { links: std::slice::from_ref(&product), shapes: &shapes, layout: run.layout };
+        let product = [product.into()];
+        let sliced = Run { links: &product, shapes: &shapes, ..*run };
         let products = match link.is_pointwise() {
             true => (pointwise::POINTWISE.candidates)(&sliced, caps)?,
             false => (implicit_gemm::IMPLICIT_GEMM.candidates)(&sliced, caps)?,
         };
-        recipes.extend(products.into_iter().map(|product| recipe(run, slices, partial, product)));
+        recipes.extend(products.into_iter().map(|product| recipe(run, link, slices, partial, product)));
     }
     if recipes.is_empty() {
         return Err(Unsupported::InChannels(link.in_channels));
@@ -58,8 +60,7 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     fitting(run, caps, recipes)
 }
 
-fn recipe(run: &Run<'_>, slices: u32, partial: Shape, product: Recipe) -> Recipe {
-    let link = run.last();
+fn recipe(run: &Run<'_>, link: &Conv2d, slices: u32, partial: Shape, product: Recipe) -> Recipe {
     let (weights, bias_at) = pack::stand_in(link, &product.weights, |block, k_align, order| Packing::Slices {
         slices,
         block,
@@ -72,7 +73,7 @@ fn recipe(run: &Run<'_>, slices: u32, partial: Shape, product: Recipe) -> Recipe
     for pass in &mut passes {
         pass.operands = vec![Operand::Input, Operand::Weights, Operand::WriteWorkspace(0)];
     }
-    passes.push(sum_pass(run, slices, bias_at));
+    passes.push(sum_pass(run, link, slices, bias_at));
     let variant = product.name.split_once('/').map_or("", |(_, variant)| variant);
     Recipe {
         name: format!("{}/{slices}-{variant}", SPLIT.name),
@@ -91,8 +92,7 @@ fn recipe(run: &Run<'_>, slices: u32, partial: Shape, product: Recipe) -> Recipe
     }
 }
 
-fn sum_pass(run: &Run<'_>, slices: u32, bias_at: u64) -> Pass {
-    let link = run.last();
+fn sum_pass(run: &Run<'_>, link: &Conv2d, slices: u32, bias_at: u64) -> Pass {
     let outputs = run.output().len();
     let (last, layout) = (link.clone(), run.layout);
     let values = move || {

@@ -24,7 +24,7 @@ const WORKGROUP: u32 = 64;
 const WORKGROUP_CPU: u32 = 16;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
-    let link = run.only()?;
+    let link = run.only_conv()?;
     match () {
         () if link.kernel_size != [3, 3] => return Err(Unsupported::KernelSize(link.kernel_size)),
         () if link.stride != [1, 1] => return Err(Unsupported::Stride(link.stride)),
@@ -34,8 +34,9 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     }
     let mut recipes = Vec::new();
     for &outputs in OUTPUTS {
-        let tiles = Tiles::new(run, caps, outputs);
-        let run = Run { links: std::slice::from_ref(&tiles.product), shapes: &tiles.shapes, layout: run.layout };
+        let tiles = Tiles::new(run, link, caps, outputs);
+        let product = [tiles.product.clone().into()];
+        let run = Run { links: &product, shapes: &tiles.shapes, ..*run };
         recipes.extend(products(&run, caps)?.into_iter().map(|product| tiles.recipe(product)));
     }
     fitting(run, caps, recipes)
@@ -80,7 +81,7 @@ struct Transform {
 }
 
 impl<'a> Tiles<'a> {
-    fn new(run: &'a Run<'a>, caps: &Caps, outputs: u32) -> Self {
+    fn new(run: &'a Run<'a>, link: &Conv2d, caps: &Caps, outputs: u32) -> Self {
         let output = run.output();
         let count = [output.height.div_ceil(outputs), output.width.div_ceil(outputs)];
         let tiles = u64::from(output.batch) * u64::from(count[0]) * u64::from(count[1]);
@@ -89,7 +90,6 @@ impl<'a> Tiles<'a> {
             Layout::Nchw => tiles.next_multiple_of(4),
             Layout::Nhwc => tiles,
         };
-        let link = run.last();
         let product = winograd::product(link, outputs);
         // More tiles than a u32 counts do not fit into any binding.
         let width = u32::try_from(tiles).unwrap_or(u32::MAX);
@@ -112,8 +112,7 @@ impl<'a> Tiles<'a> {
     }
 
     fn recipe(&self, product: Recipe) -> Recipe {
-        let link = self.run.last();
-        let Transform { outputs, .. } = self.transform;
+        let Transform { ref link, outputs, .. } = self.transform;
         let (weights, bias_at) =
             pack::stand_in(link, &product.weights, |block, k_align, _| Packing::Winograd { outputs, block, k_align });
 

@@ -25,11 +25,27 @@ impl Link {
         }
     }
 
+    /// What it is, in words.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Conv(_) => "a convolution",
+            Self::GlobalAveragePool => "a global average pool",
+        }
+    }
+
     /// Whether and where it adds a residual; only a convolution does.
     pub fn residual(&self) -> Option<Residual> {
         match self {
             Self::Conv(conv) => conv.residual,
             Self::GlobalAveragePool => None,
+        }
+    }
+
+    /// What follows its sum, and a residual that is added before.
+    pub(crate) fn activation(&self) -> Activation {
+        match self {
+            Self::Conv(conv) => conv.activation,
+            Self::GlobalAveragePool => Activation::None,
         }
     }
 
@@ -180,12 +196,10 @@ impl Chain {
         self.links.iter().enumerate().filter_map(|(index, link)| Some((index, link.conv()?)))
     }
 
-    /// The convolutions of a range of links, and which of the chain's they are; none if a link is something else.
-    pub(crate) fn run(&self, links: Range<usize>) -> Option<(Vec<Conv2d>, Range<usize>)> {
-        let first = self.links[..links.start].iter().filter(|link| link.conv().is_some()).count();
-        let convs: Vec<_> = self.links[links].iter().map(|link| link.conv().cloned()).collect::<Option<_>>()?;
-        let range = first..first + convs.len();
-        Some((convs, range))
+    /// What is given for the convolutions, for each link: none for a link without weights.
+    pub(crate) fn by_link<T: Copy>(&self, weights: &[T]) -> Vec<Option<T>> {
+        let mut weights = weights.iter().copied();
+        self.links.iter().map(|link| link.conv().and_then(|_| weights.next())).collect()
     }
 
     /// The links of a range as a chain of their own. What its last link adds comes from outside, unless it is the part's
@@ -375,5 +389,12 @@ mod tests {
         assert_eq!((chain.part(4..7).edges(), chain.part(3..7).edges()), (&[add(0, 2)][..], &[][..]));
         let unequal = chain.shapes([1, 4, 5, 5]);
         assert!(matches!(unequal, Err(Error::ShapeMismatch { tensor: "residual", .. })), "{unequal:?}");
+    }
+
+    #[test]
+    fn weights_are_told_apart_by_their_links() {
+        let chain =
+            Chain::new([Conv2d::pointwise(1, 1).into(), Link::GlobalAveragePool, Conv2d::pointwise(1, 1).into()]);
+        assert_eq!(chain.by_link(&["first", "second"]), [Some("first"), None, Some("second")]);
     }
 }

@@ -4,7 +4,7 @@
 //! weights (Howard et al., arXiv 1704.04861). Counted as torchinfo counts: a bias is a parameter, and one
 //! multiply-add an output; pooling is bytes alone.
 
-use crate::model::chain::Chain;
+use crate::model::chain::{Chain, Link};
 use crate::model::conv::Conv2d;
 use crate::model::error::Result;
 use crate::model::shape::Shape;
@@ -63,6 +63,22 @@ pub fn params(conv: &Conv2d) -> u64 {
     conv.weight_shape().len() + if conv.bias { u64::from(conv.out_channels) } else { 0 }
 }
 
+/// Weights and biases of any link.
+pub(crate) fn params_of(link: &Link) -> u64 {
+    match link {
+        Link::Conv(conv) => params(conv),
+        Link::GlobalAveragePool => 0,
+    }
+}
+
+/// Multiply-adds of any link for an output.
+fn mult_adds_of(link: &Link, output: Shape) -> u64 {
+    match link {
+        Link::Conv(conv) => output.len() * (conv.fan_in() + u64::from(conv.bias)),
+        Link::GlobalAveragePool => 0,
+    }
+}
+
 /// The cost of a chain on an input.
 ///
 /// ```
@@ -85,10 +101,10 @@ pub fn chain(chain: &Chain, input: impl Into<Shape>) -> Result<ChainCost> {
     let last = chain.links().len() - 1;
     for (index, link) in chain.links().iter().enumerate() {
         let (input, output) = (shapes[index], shapes[index + 1]);
-        let params = link.conv().map_or(0, params);
+        let params = params_of(link);
         let residual = if link.residual().is_some() { output.bytes() } else { 0 };
         let parameter_bytes = params * 4 + residual;
-        let mult_adds = link.conv().map_or(0, |conv| output.len() * (conv.fan_in() + u64::from(conv.bias)));
+        let mult_adds = mult_adds_of(link, output);
         let bytes = input.bytes() + parameter_bytes + output.bytes();
         total.params += params;
         // Of a few links as large as links may be the sum passes 64 bits.

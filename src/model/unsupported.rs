@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::model::chain::Link;
 use crate::model::shape::Layout;
 
 /// A kernel's reason not to take a run.
@@ -11,6 +12,8 @@ use crate::model::shape::Layout;
 pub enum Unsupported {
     /// It takes another number of links.
     Links(usize),
+    /// It takes no link of this kind.
+    Link(&'static str),
     /// It takes no groups, or only as many as channels.
     Groups(u32),
     /// It takes another kernel size.
@@ -61,10 +64,18 @@ pub enum Unsupported {
     Refused,
 }
 
+impl Unsupported {
+    /// It takes no link of this link's kind.
+    pub(crate) fn link(link: &Link) -> Self {
+        Self::Link(link.kind())
+    }
+}
+
 impl fmt::Display for Unsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Links(count) => write!(f, "not for a run of {count}"),
+            Self::Link(kind) => write!(f, "not for {kind}"),
             Self::Groups(groups) => write!(f, "not for groups: {groups}"),
             Self::KernelSize([rows, columns]) => write!(f, "not for a {rows}x{columns} kernel"),
             Self::Window { kernel: [rows, columns], image: [height, width] } => {

@@ -1,7 +1,7 @@
 //! Where runs end: the cheapest path through a chain, by dynamic programming.
 
-use super::{Choice, Considered, Fusion, Step, is_pool};
-use crate::kernels::{Recipe, kernel_of};
+use super::{Choice, Considered, Fusion, Step};
+use crate::kernels::{DIRECT, Recipe, Unsupported, kernel_of};
 
 /// A [`Choice`] as the search needs it.
 pub struct Wanted<'a> {
@@ -31,17 +31,24 @@ impl<'a> Wanted<'a> {
         &self.names
     }
 
-    /// Whether a recipe may be step number `place`.
-    fn allows(&self, place: usize, recipe: &Recipe) -> bool {
-        recipe.workspace.iter().sum::<u64>() <= self.workspace && self.means(place, &recipe.name)
+    /// Whether a recipe may be step number `place`, of a run that names count for or do not.
+    fn allows(&self, place: usize, named: bool, recipe: &Recipe) -> bool {
+        recipe.workspace.iter().sum::<u64>() <= self.workspace && (!named || self.means(place, &recipe.name))
+    }
+
+    /// Whether names count for a run. A single one says nothing of a link that is no convolution, unless its kernel is for
+    /// such links.
+    fn count_for(&self, answers: &[Considered]) -> bool {
+        let [name] = self.names[..] else { return true };
+        let is_for = |answer: &Considered| !matches!(answer.answer, Err(Unsupported::Link(_)));
+        let is_convolution = answers.iter().all(|answer| answer.kernel != DIRECT || is_for(answer));
+        is_convolution || answers.iter().any(|answer| is_called(name, answer.kernel) && is_for(answer))
     }
 
     /// Whether a recipe has the name asked for at step number `place`.
     fn means(&self, place: usize, recipe: &str) -> bool {
         match self.names[..] {
             [] => true,
-            // A single name of a kernel for convolutions leaves pools as they are.
-            [all] if is_pool(recipe) && !is_pool(all) => true,
             [all] => is_called(recipe, all),
             _ => self.names.get(place).is_some_and(|name| is_called(recipe, name)),
         }
@@ -77,9 +84,10 @@ pub fn cheapest(considered: &[Considered], count: usize, wanted: &Wanted<'_>) ->
     for answers in runs(considered) {
         let (first, links) = (answers[0].first, answers[0].links);
         let places_here = if wanted.fusion == Fusion::Never && links > 1 { 0..0 } else { 0..places.max(1) };
+        let named = wanted.count_for(answers);
         for place in places_here {
             let Some(before) = &best[first][place] else { continue };
-            let Some(pick) = pick(answers, |recipe| wanted.allows(place, recipe)) else { continue };
+            let Some(pick) = pick(answers, |recipe| wanted.allows(place, named, recipe)) else { continue };
             let taken = (begin + pick.answer, pick.recipe);
             let steps = before.steps.iter().copied().chain([taken]).collect();
             let path = Path { seconds: before.seconds + pick.seconds, steps };

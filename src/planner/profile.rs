@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::kernels::Run;
 use crate::model::caps::Caps;
+use crate::model::chain::Link;
 use crate::planner::model::{DeviceModel, Rates};
 use crate::problem::{Operation, Problem};
 
@@ -44,14 +45,12 @@ impl Profile {
 
 /// A run in words: each link as a problem of its own, joined by ` + `.
 pub fn run_name(run: &Run<'_>) -> String {
-    if run.links.is_empty() {
-        return Problem { input: run.input(), layout: run.layout, operation: Operation::Pool }.to_string();
-    }
     let problems = run.links.iter().zip(run.shapes).map(|(link, &input)| {
         let operation = match link {
-            link if link.is_depthwise() => Operation::Depthwise(link.clone()),
-            link if link.kernel_size == [1, 1] => Operation::Pointwise(link.clone()),
-            link => Operation::Conv(link.clone()),
+            Link::Conv(conv) if conv.is_depthwise() => Operation::Depthwise(conv.clone()),
+            Link::Conv(conv) if conv.kernel_size == [1, 1] => Operation::Pointwise(conv.clone()),
+            Link::Conv(conv) => Operation::Conv(conv.clone()),
+            Link::GlobalAveragePool => Operation::Pool,
         };
         Problem { input, layout: run.layout, operation }.to_string()
     });

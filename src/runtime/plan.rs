@@ -147,10 +147,7 @@ fn packed_weights(
     }
     let place = lock(packed).place((first, sections.to_vec()));
     let buffer = get_or_make(&place, || {
-        let (convs, of_chain) = chain.run(links.clone()).ok_or_else(|| {
-            Error::Internal(format!("weights are to be packed for links {links:?}, which are not all convolutions"))
-        })?;
-        let values = pack::buffer(&convs, &weights[of_chain], sections);
+        let values = pack::buffer(&chain.links()[links.clone()], &chain.by_link(weights)[links.clone()], sections)?;
         device.buffer_with("weights", bytemuck::cast_slice(&values), wgpu::BufferUsages::STORAGE)
     })?;
     Ok(Some(buffer))

@@ -230,8 +230,7 @@ fn pieces(gpu: &GpuConv, chain: &Chain, input: Shape, layout: Layout) -> Result<
         let (first, end) = (answers[0].first, answers[0].first + answers[0].links);
         let candidates: Vec<_> = answers.iter().flat_map(|answer| answer.answer.iter().flatten().cloned()).collect();
         let name = |first: usize, end: usize| {
-            let convs = chain.run(first..end).map_or_else(Vec::new, |(convs, _)| convs);
-            run_name(&Run { links: &convs, shapes: &shapes[first..=end], layout })
+            run_name(&Run { links: &chain.links()[first..end], shapes: &shapes[first..=end], layout })
         };
         let singles = (first..end).map(|link| name(link, link + 1)).collect();
         let name = name(first, end);

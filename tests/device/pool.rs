@@ -61,7 +61,7 @@ fn no_run_spans_a_pool_and_names_of_other_kernels_pass_it_by() {
         planner::schedule(chain, [1, 3, 8, 8], Layout::Nchw, &Caps::webgpu(), &choice)
     };
     let auto = planner::schedule(&head(), [1, 3, 8, 8], Layout::Nchw, &Caps::webgpu(), &Choice::Auto).unwrap();
-    assert!(auto.considered.iter().all(|run| run.links == 1), "a run spans the pool");
+    assert!(auto.considered.iter().all(|run| run.links == 1 || run.answer.is_err()), "a run spans the pool");
     assert_eq!(plan(&head(), &auto.name()).unwrap().name(), auto.name());
 
     let names = plan(&head(), "direct").unwrap().name();

@@ -3,10 +3,12 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use gpuconv::kernels::{Unsupported, kernel_of};
+use gpuconv::kernels::{KERNELS, Unsupported, kernel_of};
 use gpuconv::planner::model::{Core, DeviceModel, Parts};
 use gpuconv::planner::{self, Schedule};
-use gpuconv::{Activation, Caps, Chain, Choice, Conv2d, Error, Fusion, Layout, Problem, Residual, Shape};
+use gpuconv::{
+    Activation, Caps, Chain, Choice, Conv2d, Error, Fusion, Layout, Link, Problem, Residual, Separable, Shape,
+};
 
 /// A desktop GPU with subgroups of 32.
 fn gpu() -> Caps {
@@ -281,6 +283,7 @@ fn a_kernel_that_cannot_says_why() {
     let lanes = |subgroup| Caps { subgroup: Some(subgroup), ..cpu() };
     for (line, caps, kernel, expected) in [
         ("conv 1x8x8x8 -> 8 k3", gpu(), "depthwise", Unsupported::Groups(1)),
+        ("conv 1x8x8x8 -> 8 k3", gpu(), "pool", Unsupported::Link("a convolution")),
         ("conv 1x8x8x8 -> 8 k3", gpu(), "pointwise", Unsupported::KernelSize([3, 3])),
         ("pointwise 1x8x8x8 -> 8 s2", gpu(), "pointwise", Unsupported::Stride([2, 2])),
         ("pointwise 1x8x8x8 -> 8 p1", gpu(), "pointwise", Unsupported::Padding([1; 4])),
@@ -302,6 +305,57 @@ fn a_kernel_that_cannot_says_why() {
         let reasons: Vec<_> = rejected.iter().filter(|(name, _)| name == kernel).map(|(_, reason)| reason).collect();
         assert_eq!(reasons, [&expected], "{line}");
     }
+}
+
+#[test]
+fn all_kernels_are_asked_about_every_link() {
+    let schedule = plan("pool 1x8x7x7", &gpu(), Choice::Auto).unwrap();
+    let singles = KERNELS.iter().filter(|kernel| kernel.links == 1).map(|kernel| kernel.name);
+    assert!(singles.eq(schedule.considered.iter().map(|answer| answer.kernel)), "{:?}", schedule.considered);
+    for answer in schedule.considered.iter().filter(|answer| answer.kernel != "pool") {
+        assert_eq!(
+            answer.answer.as_ref().err(),
+            Some(&Unsupported::Link("a global average pool")),
+            "{}",
+            answer.kernel
+        );
+    }
+    // Several links in a row may be of any kinds, and then none fuses them.
+    let chain = Chain::from(Conv2d::depthwise(8, 3)).then(Link::GlobalAveragePool).then(Conv2d::pointwise(8, 4));
+    let schedule = planner::schedule(&chain, [1, 8, 9, 9], Layout::Nchw, &gpu(), &Choice::Auto).unwrap();
+    let fused = schedule.considered.iter().filter(|answer| answer.links > 1);
+    let reasons: Vec<_> = fused.map(|answer| (answer.kernel, answer.answer.as_ref().err().cloned())).collect();
+    let no_pool = Some(Unsupported::Link("a global average pool"));
+    assert_eq!(
+        reasons,
+        [("separable", no_pool.clone()), ("inverted_residual", no_pool.clone()), ("separable", no_pool)]
+    );
+}
+
+/// As a single name does of a pool.
+#[test]
+fn a_name_leaves_links_of_other_kinds_alone() {
+    let chain = Chain::from(Separable::new(8, 8, 3).padding(1)).then(Link::GlobalAveragePool);
+    let named = |name| planner::schedule(&chain, [1, 8, 9, 9], Layout::Nchw, &gpu(), &named(name));
+    assert_eq!(kernels(&named("separable").unwrap()), ["separable", "pool"]);
+    assert_eq!(kernels(&named("direct").unwrap()), ["direct", "direct", "pool"]);
+    assert!(matches!(named("pool"), Err(Error::NoKernel { .. })), "a pool computes no convolution");
+    assert!(
+        matches!(named("separable+separable"), Err(Error::NoKernel { .. })),
+        "a name for each step counts for each"
+    );
+}
+
+#[test]
+fn kernels_for_other_links_explain_nothing() {
+    let none = Caps { max_invocations: 1, ..gpu() };
+    let refused = |line, choice| match plan(line, &none, choice) {
+        Err(Error::NoKernel { rejected, .. }) => rejected.into_iter().map(|(kernel, _)| kernel).collect::<Vec<_>>(),
+        other => panic!("{line}: {other:?}"),
+    };
+    let of_conv = refused("conv 1x8x8x8 -> 8 k3", Choice::Auto);
+    assert!(of_conv.contains(&"direct".into()) && !of_conv.contains(&"pool".into()), "{of_conv:?}");
+    assert_eq!(refused("pool 1x8x7x7", Choice::Auto), ["pool"]);
 }
 
 /// A reason that names what was not the reason sends its reader astray.

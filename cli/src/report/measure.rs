@@ -2,11 +2,10 @@
 
 use std::time::SystemTime;
 
+use gpuconv::kernels::Run;
 use gpuconv::planner::Schedule;
 use gpuconv::profile::run_name;
-use gpuconv::{
-    Chain, Choice, Conv2d, Error, Fusion, GpuConv, Operation, Problem, cost, kernels, planner, probe, tuner,
-};
+use gpuconv::{Choice, Error, Fusion, GpuConv, Operation, Problem, cost, planner, probe, tuner};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::data::{Ceilings, Comparison, Device, Form, Memory, Network, Report, Step};
@@ -155,8 +154,7 @@ fn of_choice(gpu: &GpuConv, problem: &Problem, choice: &Choice, ceilings: &Ceili
     let (shapes, cost) = (chain.shapes(input)?, cost::chain(&chain, input)?);
     let steps = schedule.steps.iter().zip(seconds).map(|(step, seconds)| {
         let links = step.first..step.first + step.links;
-        let convs = convolutions(&chain, links.clone());
-        let run = kernels::Run { links: &convs, shapes: &shapes[step.first..=links.end], layout };
+        let run = Run { links: &chain.links()[links.clone()], shapes: &shapes[links.start..=links.end], layout };
         let flops: u64 = links.map(|link| 2 * cost.links[link].mult_adds).sum();
         let work = step.recipe.work;
         // A clock too coarse for the step gives no rate, and a rate must be finite.
@@ -181,11 +179,6 @@ fn of_choice(gpu: &GpuConv, problem: &Problem, choice: &Choice, ceilings: &Ceili
     });
     let steps = steps.collect();
     Ok(Measured { schedule, steps })
-}
-
-/// The convolutions of a run; none of a pool's.
-fn convolutions(chain: &Chain, links: std::ops::Range<usize>) -> Vec<Conv2d> {
-    chain.links()[links].iter().filter_map(|link| link.conv()).cloned().collect()
 }
 
 fn form(measured: &Measured) -> Form {

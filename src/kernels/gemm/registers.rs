@@ -138,7 +138,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
             (include_str!("../../../shaders/gemm_subgroup.wgsl"), shader::WEIGHTS_PAIRS)
         }
     };
-    let (source_wgsl, fetch, last, layout) = (source.wgsl.clone(), source.fetch, run.last().clone(), run.layout);
+    let (source_wgsl, fetch, last, layout) = (source.wgsl.clone(), source.fetch, source.conv.clone(), run.layout);
     let wgsl = Wgsl::new(move || {
         Shader::new(core)
             .add(weights_file)

@@ -105,7 +105,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
     // A software device takes long to compile each load that is written out.
     let step_depth = if caps.is_cpu { 4 } else { tile.depth };
     let (source_wgsl, product_wgsl, order, last, layout) =
-        (source.wgsl.clone(), product.wgsl.clone(), source.order, run.last().clone(), run.layout);
+        (source.wgsl.clone(), product.wgsl.clone(), source.order, source.conv.clone(), run.layout);
     let made = move || {
         let steps = match tile.depth / step_depth {
             1 => "1u".into(),
