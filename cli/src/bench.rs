@@ -1,4 +1,4 @@
-//! `bench`: how long problems take, from the host, from the queue and on the device.
+//! `bench`: how long problems take: from host to host, from submission to completion, and on the device.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -14,12 +14,12 @@ use serde::Serialize;
 
 use super::{Case, Failure, KernelOptions, Outcome, Target, adapter_name, kernels, print, table};
 
-/// The most floating-point operations that the oracle has time for.
+/// The oracle checks problems of fewer floating-point operations than this; it is slow.
 const MOST_CHECKED: u64 = 2_000_000_000;
 
 #[derive(Args)]
 pub struct Bench {
-    /// Write an object a line
+    /// Write one object per line
     #[arg(long)]
     json: bool,
     /// Measure this kernel or recipe, or all of them
@@ -27,15 +27,15 @@ pub struct Bench {
     kernel: Option<String>,
     #[command(flatten)]
     options: KernelOptions,
-    /// How long each of the three times is measured, at least three times
+    /// How long to measure each of the three times; each is measured at least three times
     #[arg(long, value_name = "SECONDS", default_value = "1.0", value_parser = seconds)]
     time: Duration,
-    /// What to measure
+    /// The problems to measure
     #[arg(required = true)]
     problems: Vec<String>,
 }
 
-/// A time on the command line.
+/// Parses a time on the command line.
 pub fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number")?;
     if !(0.0..=3600.0).contains(&seconds) {
@@ -51,11 +51,11 @@ struct Measured {
     #[serde(skip)]
     steps: usize,
     adapter: String,
-    /// Host array in to host array out.
+    /// From host array to host array.
     e2e_ms: Spread,
-    /// Submit to done, data on the device.
+    /// From submission to completion, data on the device.
     wall_ms: Spread,
-    /// Timestamps around the compute pass.
+    /// Between the timestamps around the compute pass.
     gpu_ms: Option<Spread>,
     gflops: f64,
     gbps: f64,
@@ -63,7 +63,7 @@ struct Measured {
     rel_err: Option<f64>,
 }
 
-/// Of times in milliseconds.
+/// Measured times, in milliseconds.
 #[derive(Serialize)]
 struct Spread {
     min: f64,
@@ -75,10 +75,10 @@ impl Bench {
     pub fn execute(&self, target: &Target) -> Outcome {
         let cases = self.problems.iter().map(|words| Case::parse(words)).collect::<Outcome<Vec<_>>>()?;
         let gpu = target.open()?;
-        // Schedules before data: a problem that the device cannot hold ends here.
+        // Schedule before making data: a problem that is too large for the device fails here.
         let plans = cases.iter().map(|case| self.schedules(&gpu, &case.problem)).collect::<Outcome<Vec<_>>>()?;
         let total = plans.iter().map(Vec::len).sum::<usize>() as u64;
-        // Hidden by itself where stderr is no terminal.
+        // It hides itself if stderr is not a terminal.
         let bar = if self.json { ProgressBar::hidden() } else { ProgressBar::new(total) };
         bar.set_style(
             ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").unwrap_or(ProgressStyle::default_bar()),
@@ -107,7 +107,7 @@ impl Bench {
         let input = Shape { batch: planner::images_at_once(&chain, problem.input, gpu.caps())?, ..problem.input };
         Ok(match self.kernel.as_deref() {
             Some("all") if matches!(problem.operation, Operation::Network(_)) => {
-                let message = "--kernel all is for single layers; a network has more schedules than can be measured";
+                let message = "--kernel all is for single layers; a network has too many schedules to measure all";
                 return Err(Failure::Call(message.into()));
             }
             Some("all") => gpu.alternatives(&chain, input, layout)?,
@@ -116,7 +116,7 @@ impl Bench {
     }
 }
 
-/// A case, its data, and what the oracle says to it.
+/// A case, its data, and the oracle's answer.
 struct Host<'a> {
     case: &'a Case,
     data: Data,
@@ -133,7 +133,7 @@ impl<'a> Host<'a> {
         Ok(Self { case, data, output: case.problem.output()?, oracle })
     }
 
-    /// Norm of the error over the norm of the oracle's answer, where there is one.
+    /// Norm of the error over the norm of the oracle's answer, if there is one.
     fn relative_error(&self, values: &[f32]) -> Option<f64> {
         let oracle = self.oracle.as_ref()?;
         let (mut error, mut norm) = (0.0, 0.0);
@@ -141,7 +141,7 @@ impl<'a> Host<'a> {
             error += (f64::from(value) - expected).powi(2);
             norm += expected * expected;
         }
-        // Where nothing is expected, nothing is what is right.
+        // An answer of zeros has no norm; its relative error is 0 if the output is right.
         Some(if error == 0.0 { 0.0 } else { (error / norm).sqrt() })
     }
 }
@@ -150,7 +150,7 @@ impl<'a> Host<'a> {
 struct Subject<'a> {
     gpu: &'a GpuConv,
     host: &'a Host<'a>,
-    /// What the layer runs.
+    /// The layer's schedule.
     schedule: Schedule,
     layer: BoundLayer,
     input: Tensor,
@@ -172,7 +172,7 @@ impl<'a> Subject<'a> {
     }
 
     fn measure(&self, time: Duration) -> Outcome<Measured> {
-        // Twice to warm up; errors of the calls show here, not in the times.
+        // Run twice to warm up. Errors show here, not in the measured times.
         scoped(self.gpu, || self.end_to_end())??;
         let values = scoped(self.gpu, || self.end_to_end())??;
         let rel_err = self.host.relative_error(&values);
@@ -185,10 +185,10 @@ impl<'a> Subject<'a> {
 
         let case = self.host.case;
         let cost = cost::chain(&case.problem.chain(), case.problem.input)?;
-        // A tensor inside a step is neither written nor read.
+        // A tensor inside a step is not written and not read.
         let inside = self.schedule.steps.iter().flat_map(|step| step.first..step.first + step.links - 1);
         let bytes = cost.bytes_unfused - inside.map(|link| 2 * cost.links[link].output.bytes()).sum::<u64>();
-        // A clock too coarse for the pass gives no rate.
+        // A clock that is too coarse for the pass may give 0; then take the wall clock's time.
         let device_ms = gpu_ms.as_ref().map(|gpu| gpu.median).filter(|&ms| ms > 0.0).unwrap_or(wall_ms.median);
         let giga = |amount: u64| amount as f64 / (device_ms * 1e6);
         Ok(Measured {
@@ -205,7 +205,7 @@ impl<'a> Subject<'a> {
         })
     }
 
-    /// Host arrays in, host array out, in PyTorch's order for both layouts of the device.
+    /// From host arrays to a host array, in PyTorch's order for both layouts of the device.
     fn end_to_end(&self) -> Outcome<Vec<f32>> {
         self.write(&self.input, &self.host.data.input)?;
         if let (Some(tensor), Some(values)) = (&self.residual, &self.host.data.residual) {
@@ -246,12 +246,12 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// Runs calls to the device and turns the errors that they raise into a failure.
+/// Calls the device, and turns the errors that this raises into a failure.
 fn scoped<T>(gpu: &GpuConv, calls: impl FnOnce() -> T) -> Outcome<T> {
     let filters = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation];
     let scopes = filters.map(|filter| gpu.device().push_error_scope(filter));
     let value = calls();
-    // Scopes end in the reverse order.
+    // Pop the scopes in reverse order.
     let errors = scopes.into_iter().rev().filter_map(|scope| pollster::block_on(scope.pop()));
     match errors.last() {
         None => Ok(value),
@@ -259,14 +259,14 @@ fn scoped<T>(gpu: &GpuConv, calls: impl FnOnce() -> T) -> Outcome<T> {
     }
 }
 
-/// Milliseconds that a call takes.
+/// How many milliseconds a call takes.
 fn timed(call: impl FnOnce() -> Outcome) -> Outcome<f64> {
     let start = Instant::now();
     call()?;
     Ok(start.elapsed().as_secs_f64() * 1e3)
 }
 
-/// Measures until the time is over, three times at least.
+/// Measures until the time is over, at least three times.
 fn repeat(time: Duration, mut once: impl FnMut() -> Outcome<f64>) -> Outcome<Spread> {
     let start = Instant::now();
     let mut samples = Vec::new();
@@ -280,7 +280,7 @@ impl Spread {
     fn of(mut samples: Vec<f64>) -> Self {
         samples.sort_by(f64::total_cmp);
         let (last, half) = (samples.len() - 1, samples.len() / 2);
-        // The mean of the two in the middle where there are two.
+        // The mean of the two in the middle if the count is even.
         let median = (samples[half] + samples[last - half]) / 2.0;
         Self { min: samples[0], median, max: samples[last] }
     }
@@ -295,12 +295,12 @@ fn text(gpu: &GpuConv, measured: &[Measured]) -> String {
     };
     let mut last = "";
     for result in measured {
-        // A problem stands at the first of its kernels.
+        // Name a problem only in the first of its rows.
         let problem = if result.problem == last { "" } else { &result.problem };
         last = &result.problem;
         table.add_row([
             problem.into(),
-            // A network's would be wider than any screen; --json has them, and `plan`.
+            // A network's recipes are too wide for a screen; --json and `plan` have them.
             if result.steps > 3 { format!("{} steps", result.steps) } else { result.kernel.clone() },
             result.gpu_ms.as_ref().map_or("-".into(), spread),
             spread(&result.wall_ms),
@@ -311,7 +311,7 @@ fn text(gpu: &GpuConv, measured: &[Measured]) -> String {
         ]);
     }
     format!(
-        "{}\n{table}\nTimes: median (least–most). gpu: the compute pass; wall: submit to done; e2e: host to host.\n",
+        "{}\n{table}\nTimes: median (min–max). gpu: the compute pass; wall: submit to done; e2e: host to host.\n",
         adapter_name(gpu)
     )
 }

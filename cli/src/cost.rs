@@ -1,4 +1,4 @@
-//! `cost`: what a problem costs, counted as torchinfo counts, without a device.
+//! `cost`: parameters, multiply-adds and bytes of a problem, counted as torchinfo counts them. It needs no device.
 
 use clap::Args;
 use gpuconv::cost::{self, ChainCost};
@@ -12,7 +12,7 @@ pub struct Cost {
     /// Write an object
     #[arg(long)]
     json: bool,
-    /// What to count
+    /// The problem to count
     problem: String,
 }
 
@@ -37,7 +37,7 @@ struct Counts {
     bytes: u64,
 }
 
-/// The convolution that a separable one stands in for, and what the separable one has of it.
+/// The standard convolution that a separable one replaces, and the separable one's cost relative to it.
 #[derive(Serialize)]
 struct Standard {
     params: u64,
@@ -128,8 +128,8 @@ fn text(case: &Case, cost: &ChainCost, standard: Option<&ChainCost>) -> String {
     let output = cost.links.last().map(|link| link.output.to_string()).unwrap_or_default();
     if cost.links.len() > 1 {
         let sum = |bytes| [cost.params, cost.mult_adds, bytes];
-        row("in sum, unfused", output.clone(), sum(cost.bytes_unfused), cost.intensity_unfused());
-        row("in sum, fused", output.clone(), sum(cost.bytes_fused), cost.intensity_fused());
+        row("total, unfused", output.clone(), sum(cost.bytes_unfused), cost.intensity_unfused());
+        row("total, fused", output.clone(), sum(cost.bytes_fused), cost.intensity_fused());
     }
     let mut ratios = String::new();
     if let Some(standard) = standard {

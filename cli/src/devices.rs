@@ -1,4 +1,4 @@
-//! `devices`: every adapter, what it can do, and which one the other commands take.
+//! `devices`: every adapter, its limits and features, and which one the other commands use.
 
 use clap::Args;
 use gpuconv::{Caps, Error, GpuConv, wgpu};
@@ -57,7 +57,7 @@ struct Subgroup {
 impl Devices {
     pub fn execute(&self, target: &Target) -> Outcome {
         let adapters = pollster::block_on(GpuConv::adapters());
-        // The option goes before the environment, as in `GpuConv::adapter`.
+        // The option takes precedence over the environment, as in `GpuConv::adapter`.
         let wanted = target.adapter.clone().or_else(|| std::env::var("WGPU_ADAPTER_NAME").ok());
         let taken = adapters.iter().position(|adapter| is_called(&adapter.get_info(), wanted.as_deref()));
         let devices: Vec<_> = adapters
@@ -78,7 +78,7 @@ impl Devices {
     }
 }
 
-/// As [`GpuConv::adapter`] understands a name.
+/// Whether an adapter matches a name, by the rule of [`GpuConv::adapter`].
 fn is_called(info: &wgpu::AdapterInfo, wanted: Option<&str>) -> bool {
     let wanted = wanted.unwrap_or_default().to_lowercase();
     info.name.to_lowercase().contains(&wanted) || info.driver.to_lowercase().contains(&wanted)
@@ -144,9 +144,9 @@ fn text(devices: &[Device]) -> String {
             ("largest storage binding, bytes", table::count(limits.max_storage_binding)),
             ("largest buffer, bytes", table::count(limits.max_buffer)),
             ("workgroup memory, bytes", table::count(limits.workgroup_memory.into())),
-            ("invocations a workgroup", table::count(limits.workgroup_invocations.into())),
-            ("workgroups a dimension", table::count(limits.workgroups_per_dimension.into())),
-            ("storage buffers a stage", table::count(limits.storage_buffers_per_stage.into())),
+            ("invocations per workgroup", table::count(limits.workgroup_invocations.into())),
+            ("workgroups per dimension", table::count(limits.workgroups_per_dimension.into())),
+            ("storage buffers per stage", table::count(limits.storage_buffers_per_stage.into())),
             ("storage offset alignment, bytes", table::count(limits.storage_offset_alignment.into())),
             ("subgroup operations", subgroup),
             ("timestamps", yes(features.timestamps)),

@@ -1,12 +1,12 @@
-//! Files that are either whole or not there.
+//! Atomic writes of files.
 
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Writes a file. It takes its name when its last byte is written, so no reader sees a part of it.
+/// Writes a file to a temporary name and renames it at the end, so no reader sees a part of it.
 ///
-/// A link stays a link. A pipe or a device is written to, not replaced.
+/// A symbolic link stays one. A pipe or a device is written to, not replaced.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.into());
     if fs::metadata(&target).is_ok_and(|metadata| !metadata.is_file()) {
@@ -16,7 +16,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // What any new file has; the umask takes its part of it. By itself the crate lets only the user read it.
+        // The mode of any new file, before the umask. The crate's default lets only the user read it.
         builder.permissions(fs::Permissions::from_mode(0o666));
     }
     let mut file = builder.tempfile_in(folder(&target))?;
@@ -26,7 +26,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// The folder that a file is in.
+/// The folder of a file.
 pub fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
@@ -50,7 +50,7 @@ mod tests {
         assert_eq!(fs::read(path("target")).unwrap(), b"new");
         let mode = |name: &str| fs::metadata(path(name)).unwrap().permissions().mode();
         assert_eq!(mode("target"), mode("plain"));
-        // Nothing is left beside them, nor where nothing could be written.
+        // No temporary file remains, not even after a failure.
         assert!(write(&path("none/file"), b"new").is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
     }

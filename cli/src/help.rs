@@ -1,28 +1,28 @@
-//! What `--help` says beside the options: examples, and how problems are written.
+//! The parts of `--help` besides the options: examples, and the grammar of problems.
 
-/// The heading of the options that all commands have.
+/// The heading of the options that all commands share.
 pub const DEVICE: &str = "Device";
 
-/// Examples of a command: what follows `gpuconv`, and what it is good for.
+/// Examples of a command: the arguments of `gpuconv`, and what they do.
 type Examples = &'static [[&'static str; 2]];
 
 pub const GPUCONV: Examples = &[
-    ["devices", "what there is to run on"],
+    ["devices", "list the devices"],
     ["plan \"separable 1x512x14x14 -> 512 k3 p1 relu6\"", "which kernels would run, and why"],
     ["bench \"mobilenet_v2 1\"", "how long a network takes here"],
 ];
 pub const DEVICES: Examples = &[
-    ["devices", "all adapters, and which one is taken"],
-    ["devices --adapter intel", "the same, but for one by its name"],
+    ["devices", "all adapters, and which one the commands use"],
+    ["devices --adapter intel", "the same, if the commands use an adapter by name"],
 ];
 pub const COST: Examples = &[
-    ["cost \"separable 1x512x128x128 -> 1024 k3 s2 p1\"", "beside the standard convolution that it stands in for"],
+    ["cost \"separable 1x512x128x128 -> 1024 k3 s2 p1\"", "compared with the standard convolution that it replaces"],
     ["cost --json \"mobilenet_v1 1\" | jq .mult_adds", "a number for a script"],
 ];
 pub const PLAN: Examples = &[
     ["plan \"separable 1x512x14x14 -> 512 k3 p1 relu6\"", "the recipes, and why no others"],
-    ["plan --measure \"pointwise 1x512x14x14 -> 512\"", "what the model says beside what it takes"],
-    ["plan --device gpu --wgsl shaders \"mobilenet_v2 1\"", "the shaders that a GPU would be given"],
+    ["plan --measure \"pointwise 1x512x14x14 -> 512\"", "the model's times beside measured ones"],
+    ["plan --device gpu --wgsl shaders \"mobilenet_v2 1\"", "the shaders that a GPU would get"],
 ];
 pub const RUN: Examples = &[
     ["run \"conv 1x3x224x224 -> 32 k3 s2 p1 relu6\" --input x.npy --weight w.npy --bias b.npy --output y.npy", ""],
@@ -33,24 +33,24 @@ pub const RUN: Examples = &[
     ],
 ];
 pub const BENCH: Examples = &[
-    ["bench \"conv 1x64x56x56 -> 64 k3 p1\" \"depthwise 1x64x56x56 k3 p1\"", "several beside each other"],
-    ["bench --kernel all \"pointwise 1x512x14x14 -> 512\"", "every kernel that can"],
+    ["bench \"conv 1x64x56x56 -> 64 k3 p1\" \"depthwise 1x64x56x56 k3 p1\"", "several problems in one table"],
+    ["bench --kernel all \"pointwise 1x512x14x14 -> 512\"", "every kernel that takes the problem"],
     ["bench --json \"mobilenet_v2 8\" | jq .wall_ms.median", "a number for a script"],
 ];
 pub const TUNE: Examples = &[
-    ["tune --network mobilenet_v2", "for the layers of a network; later calls go by what it found"],
-    ["tune --cases layers.txt --output tuned.json", "for a file of problems, into a file that a program can ship"],
-    ["tune --output all.json --merge a.json b.json", "what several machines found, in one file"],
+    ["tune --network mobilenet_v2", "tune the layers of a network; later calls use the times"],
+    ["tune --cases layers.txt --output tuned.json", "tune a file of problems, into a file that a program can ship"],
+    ["tune --output all.json --merge a.json b.json", "join the times of several machines in one file"],
 ];
 pub const VERIFY: Examples = &[
-    ["verify", "is every kernel right on this device?"],
+    ["verify", "check every kernel on this device"],
     ["verify --kernel winograd --all-variants", "one kernel, all its recipes"],
-    ["verify \"depthwise 1x32x17x19 k5 s2 p2\"", "a problem of your own"],
+    ["verify \"depthwise 1x32x17x19 k5 s2 p2\"", "your own problem"],
 ];
 pub const REPORT: Examples = &[
     ["report", "some layers and a network, into report.html"],
     ["report --network mobilenet_v1 --output v1.html", "a network, step by step"],
-    ["report --json \"separable 1x128x56x56 -> 128 k3 p1 relu6\" > numbers.json", "the numbers alone"],
+    ["report --json \"separable 1x128x56x56 -> 128 k3 p1 relu6\" > numbers.json", "only the numbers"],
 ];
 pub const COMPLETIONS: Examples = &[
     ["completions bash > ~/.local/share/bash-completion/completions/gpuconv", ""],
@@ -58,10 +58,10 @@ pub const COMPLETIONS: Examples = &[
 ];
 pub const MAN: Examples = &[
     ["man > ~/.local/share/man/man1/gpuconv.1", "for `man gpuconv`"],
-    ["man plan | man -l -", "a command's page, at once"],
+    ["man plan | man -l -", "show the page of one command"],
 ];
 
-/// How problems are written.
+/// The grammar of problems.
 const PROBLEMS: &str = "\
 A problem is one argument (quote it):
   conv       NxCxHxW -> OC kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [dD|dHxW] [gG] [ACTIVATION] [RESIDUAL] [nobias] [nhwc]
@@ -71,11 +71,11 @@ A problem is one argument (quote it):
   pool       NxCxHxW [nhwc]              the mean of each channel
   mobilenet_v1|mobilenet_v2 N|Nx3xHxW [-> CLASSES] [wWIDTH] [nhwc]
 ACTIVATION is relu, relu6, silu, hardswish or clamp:LOW,HIGH; RESIDUAL is residual (added before the activation)
-or residual:after. Left out means stride 1, padding 0, dilation 1, one group, a bias, no activation, NCHW; of a network
+or residual:after. Defaults: stride 1, padding 0, dilation 1, one group, a bias, no activation, NCHW; for networks
 images of 224x224, 1000 classes, width 1.";
 
 const EXIT_CODES: &str =
-    "Exit codes: 0 fine, 1 a check failed, 2 the call or its files are wrong, 3 no usable device, or it failed.";
+    "Exit codes: 0 success, 1 a check failed, 2 the call or its files are wrong, 3 no usable device, or it failed.";
 
 /// The end of `-h`.
 pub fn short(examples: Examples) -> String {

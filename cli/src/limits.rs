@@ -1,16 +1,15 @@
-//! A device with less than its adapter has, to see what a lesser one would do.
+//! A device with fewer features and lower limits than its adapter, to see what a smaller device would do.
 
 use clap::{Args, ValueEnum};
 use gpuconv::{GpuConv, wgpu};
 
-/// What of an adapter is left unused.
+/// The limits and features of an adapter that the device does not get.
 #[derive(Args)]
 pub struct DeviceLimits {
-    /// Give the device no more than these limits: all that the adapter has, what WebGPU promises, or what nearly every
-    /// device has
+    /// Give the device at most these limits: the adapter's, WebGPU's defaults, or those that nearly every device has
     #[arg(long, global = true, value_name = "WHICH", default_value = "adapter", help_heading = super::help::DEVICE)]
     limits: Limits,
-    /// Give the device no such features (a list, separated by commas)
+    /// Give the device none of these features (a list, separated by commas)
     #[arg(long, global = true, value_name = "FEATURES", value_delimiter = ',', help_heading = super::help::DEVICE)]
     without: Vec<Feature>,
 }
@@ -48,7 +47,7 @@ impl DeviceLimits {
         let features = (adapter.features() & GpuConv::wanted_features()).difference(without);
         let limits = match self.limits {
             Limits::Adapter => adapter.limits(),
-            // Offsets are aligned as those of the lesser device would be, which every device can.
+            // The offset alignment becomes that of the smaller device, which every device supports.
             Limits::Default => wgpu::Limits::defaults().or_worse_values_from(&adapter.limits()),
             Limits::Downlevel => wgpu::Limits::downlevel_defaults().or_worse_values_from(&adapter.limits()),
         };

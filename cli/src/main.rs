@@ -1,4 +1,4 @@
-//! The command line `gpuconv`: one module a command, and here what they share.
+//! The command line `gpuconv`: one module per command; this one has what they share.
 
 mod bench;
 mod cost;
@@ -38,15 +38,15 @@ struct Cli {
     command: Command,
 }
 
-/// What the commands run on.
+/// The device that the commands run on.
 #[derive(clap::Args)]
 struct Target {
-    /// Take the best adapter whose name or driver contains NAME, as WGPU_ADAPTER_NAME does
+    /// Use the best adapter whose name or driver contains NAME, as WGPU_ADAPTER_NAME does
     #[arg(long, global = true, value_name = "NAME", help_heading = help::DEVICE)]
     adapter: Option<String>,
     #[command(flatten)]
     limits: limits::DeviceLimits,
-    /// Go by the times in this file, not by those that `tune` put into the user's own; `none` for no times
+    /// Use the times in this file instead of those that `tune` wrote to the user's file; `none` for no times
     #[arg(long, global = true, value_name = "FILE", help_heading = help::DEVICE)]
     tuning: Option<PathBuf>,
 }
@@ -59,7 +59,7 @@ impl Target {
         Ok(pollster::block_on(GpuConv::from_adapter_with(&adapter, features, limits))?)
     }
 
-    /// The device, and what is known of it.
+    /// The device, with its tuned times and compiled pipelines.
     fn open(&self) -> Outcome<GpuConv> {
         let gpu = self.device()?;
         let file = match &self.tuning {
@@ -77,31 +77,31 @@ impl Target {
 
 #[derive(Subcommand)]
 enum Command {
-    /// List the adapters, and say which one is taken
+    /// List the adapters, and mark the one that the commands use
     #[command(after_help = help::short(help::DEVICES), after_long_help = help::long(help::DEVICES))]
     Devices(devices::Devices),
     /// Count parameters, multiply-adds and bytes; needs no device
     #[command(after_help = help::short(help::COST), after_long_help = help::with_problems(help::COST))]
     Cost(cost::Cost),
-    /// Say which recipes would run, and why no others
+    /// Show which recipes would run, and why no others
     #[command(after_help = help::short(help::PLAN), after_long_help = help::with_problems(help::PLAN))]
     Plan(plan::Plan),
-    /// Convolve npy files
+    /// Run a convolution on npy files
     #[command(after_help = help::short(help::RUN), after_long_help = help::with_problems(help::RUN))]
     Run(run::Run),
-    /// Measure
+    /// Measure how long problems take
     #[command(after_help = help::short(help::BENCH), after_long_help = help::with_problems(help::BENCH))]
     Bench(bench::Bench),
     /// Measure, and write a page with charts: the roofline, separable against standard, a network step by step
     #[command(after_help = help::short(help::REPORT), after_long_help = help::with_problems(help::REPORT))]
     Report(report::Report),
-    /// Measure the kernels for problems on this device, and keep the times for later plans
+    /// Measure the kernels on this device, and keep the times for later plans
     #[command(after_help = help::short(help::TUNE), after_long_help = help::with_problems(help::TUNE))]
     Tune(tune::Tune),
     /// Check every kernel on this device against the CPU
     #[command(after_help = help::short(help::VERIFY), after_long_help = help::with_problems(help::VERIFY))]
     Verify(verify::Verify),
-    /// Write a script with which a shell completes commands and options
+    /// Write a script that completes commands and options in a shell
     #[command(after_help = help::short(help::COMPLETIONS))]
     Completions(shell::Completions),
     /// Write a page for `man`
@@ -109,7 +109,7 @@ enum Command {
     Man(shell::Manual),
 }
 
-/// Why a command ends early.
+/// Why a command failed.
 #[derive(Debug)]
 enum Failure {
     /// A check failed.
@@ -118,7 +118,7 @@ enum Failure {
     Call(String),
     /// There is no usable device, or it failed.
     Device(String),
-    /// Nobody reads the output any more.
+    /// The reader closed the output. This is no error.
     Closed,
 }
 
@@ -126,12 +126,12 @@ type Outcome<T = ()> = Result<T, Failure>;
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        // What drivers say may have any number of lines; only a problem's caret needs its own.
+        // A driver's message may have several lines. Only the caret under a problem needs a line of its own.
         let mut message = match &error {
             Error::Parse(error) => error.to_string(),
-            _ => one_line(&in_words(&error)),
+            _ => one_line(&with_cause(&error)),
         };
-        // Before the list of all that there is.
+        // The suggestion goes before the list of known words.
         if let Some(near) = near::suggestion(&error) {
             let list = [": ", "; ", "\n"].iter().filter_map(|mark| message.find(mark)).min().unwrap_or(message.len());
             message.insert_str(list, &format!(" (did you mean `{near}`?)"));
@@ -152,15 +152,15 @@ impl From<Error> for Failure {
     }
 }
 
-/// An error, and what caused it.
-fn in_words(error: &Error) -> String {
+/// An error's message, and that of its cause.
+fn with_cause(error: &Error) -> String {
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
     error.to_string() + &cause.unwrap_or_default()
 }
 
 /// Reads the arguments, runs the command and turns its outcome into an exit code.
 fn main() -> ExitCode {
-    // No backtrace reaches a user, not even from a driver's glue; the line says where to look.
+    // A user gets one line that says where, and no backtrace, even if the panic is a driver binding's.
     std::panic::set_hook(Box::new(|panic| complain(&format!("internal error: {}", one_line(&panic.to_string())))));
     let filter = env_logger::Env::default().default_filter_or("gpuconv=warn");
     env_logger::Builder::from_env(filter).init();
@@ -192,12 +192,12 @@ fn execute(cli: &Cli) -> Outcome {
     }
 }
 
-/// Help and version go to stdout as clap has them; a wrong call is one line, as every other error is.
+/// Prints help and version to stdout as clap formats them, and a wrong call as one line, like every other error.
 fn usage(error: &clap::Error) -> ExitCode {
     let asks_for_help =
         [ErrorKind::DisplayHelp, ErrorKind::DisplayVersion, ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand];
     if asks_for_help.contains(&error.kind()) {
-        // Its reader is gone.
+        // It fails only if nothing reads the output, which is no error.
         let _ = error.print();
         return ExitCode::from(error.exit_code() as u8);
     }
@@ -210,7 +210,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     fail(2, &message)
 }
 
-/// Whether the words of a problem seem to be arguments of their own.
+/// Whether the arguments look like a problem without quotes.
 fn forgot_quotes() -> bool {
     let arguments: Vec<_> = std::env::args().collect();
     let is_bare = |pair: &[String]| !pair[0].starts_with("--") && near::OPERATIONS.contains(&pair[1].as_str());
@@ -233,7 +233,7 @@ fn complain(message: &str) {
     let _ = writeln!(io::stderr(), "gpuconv: {message}");
 }
 
-/// Writes to stdout, at once.
+/// Writes to stdout, and flushes.
 fn print(text: &str) -> Outcome {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
@@ -248,12 +248,12 @@ fn print_json(value: &impl Serialize) -> Outcome {
     print(&(json + "\n"))
 }
 
-/// The adapter's name, as it appears in what the commands write.
+/// The adapter's name, for the output.
 fn adapter_name(gpu: &GpuConv) -> String {
     gpu.device().adapter_info().name
 }
 
-/// The recipes of a schedule by name; of a network each once, with the number of steps that it takes.
+/// The names of a schedule's recipes. For a network each recipe is named once, with the number of its steps.
 fn kernels(schedule: &Schedule) -> String {
     if schedule.steps.len() <= 3 {
         return schedule.name();
@@ -272,33 +272,33 @@ fn kernels(schedule: &Schedule) -> String {
     counted.collect::<Vec<_>>().join(" + ")
 }
 
-/// What the caller says about fusion and memory.
+/// Options that restrict the planner.
 #[derive(clap::Args)]
 struct KernelOptions {
-    /// Fuse links where that is cheaper, never, or wherever a kernel can
+    /// Fuse links: if that is cheaper (auto), never, or whenever a kernel can (always)
     #[arg(long, value_name = "WHEN", conflicts_with = "kernel")]
-    fusion: Option<FusionWish>,
-    /// Take no recipe that needs more scratch memory
+    fusion: Option<FusionOption>,
+    /// Use only recipes that need at most this much scratch memory
     #[arg(long, value_name = "BYTES")]
     max_workspace: Option<u64>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum FusionWish {
+enum FusionOption {
     Auto,
     Never,
     Always,
 }
 
 impl KernelOptions {
-    /// With what `--kernel` says.
+    /// What these options and `--kernel` let the planner choose from.
     fn choice(&self, kernel: Option<&str>) -> Choice {
         let choice = match (kernel, self.fusion) {
             (Some(name), _) => Choice::Named(name.into()),
             (None, None) => Choice::Auto,
-            (None, Some(FusionWish::Auto)) => Choice::Fusion(Fusion::Auto),
-            (None, Some(FusionWish::Never)) => Choice::Fusion(Fusion::Never),
-            (None, Some(FusionWish::Always)) => Choice::Fusion(Fusion::Always),
+            (None, Some(FusionOption::Auto)) => Choice::Fusion(Fusion::Auto),
+            (None, Some(FusionOption::Never)) => Choice::Fusion(Fusion::Never),
+            (None, Some(FusionOption::Always)) => Choice::Fusion(Fusion::Always),
         };
         match self.max_workspace {
             Some(bytes) => choice.within(bytes),
@@ -307,9 +307,9 @@ impl KernelOptions {
     }
 }
 
-/// A problem and the words it was typed as.
+/// A problem, and its text.
 struct Case {
-    /// The words, one space between them.
+    /// The text as it was typed, with single spaces.
     text: String,
     problem: Problem,
 }

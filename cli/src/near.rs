@@ -1,4 +1,4 @@
-//! What somebody may have meant who wrote a word that nothing is called.
+//! Suggestions for misspelt words.
 
 use gpuconv::{Error, ParseError};
 
@@ -8,14 +8,14 @@ pub const OPERATIONS: &[&str] =
 const OPTIONS: &[&str] =
     &["relu", "relu6", "silu", "hardswish", "clamp:LOW,HIGH", "residual", "residual:after", "nobias", "nhwc"];
 
-/// The word that was meant, if one of those that fit is near.
+/// The known word that is closest to the wrong one, if any is close enough.
 pub fn suggestion(error: &Error) -> Option<&str> {
     match error {
         Error::Parse(ParseError { line, start, end, .. }) => {
             let is_first = line[..*start].trim().is_empty();
             let known = if is_first { OPERATIONS } else { OPTIONS };
             let word = &line[*start..*end];
-            // A word that is known is wrong for another reason.
+            // A known word is wrong for another reason.
             nearest(word, known.iter().copied()).filter(|near| *near != word)
         }
         Error::UnknownKernel { name, known } => nearest(name, known.iter().map(String::as_str)),
@@ -23,7 +23,7 @@ pub fn suggestion(error: &Error) -> Option<&str> {
     }
 }
 
-/// The nearest of the known words, if no more than every third letter is another one, missing, or one too many.
+/// The closest of the known words, if at most a third of its letters are wrong, missing or extra.
 fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     let near = known.map(|known| (strsim::damerau_levenshtein(&word, known), known));

@@ -9,7 +9,7 @@ use npyz::{NpyFile, Order, WriterBuilder};
 
 use super::{Failure, Outcome, files};
 
-/// Extents with `x` between them.
+/// A shape as text: extents with `x` between them.
 fn extents(shape: &[u64]) -> String {
     match shape {
         [] => "a scalar".into(),
@@ -17,7 +17,7 @@ fn extents(shape: &[u64]) -> String {
     }
 }
 
-/// The values of a file in C order. `what` says what the file is for; its shape must be `shape`.
+/// The values of a file, in C order. Its shape must be `shape`. `what` names the tensor in messages.
 pub fn read(path: &Path, what: &str, shape: &[u64]) -> Outcome<Vec<f32>> {
     let name = path.display().to_string();
     match File::open(path) {
@@ -26,7 +26,7 @@ pub fn read(path: &Path, what: &str, shape: &[u64]) -> Outcome<Vec<f32>> {
     }
 }
 
-/// As [`read`], of what is in a file of some name.
+/// The same from a reader. `name` is the file's name in messages.
 pub fn values(mut reader: impl Read, name: &str, what: &str, shape: &[u64]) -> Outcome<Vec<f32>> {
     let unreadable = |error: io::Error| Failure::Call(format!("cannot read {name}: {error}"));
     let header = header(&mut reader).map_err(unreadable)?;
@@ -35,15 +35,16 @@ pub fn values(mut reader: impl Read, name: &str, what: &str, shape: &[u64]) -> O
     let Ok(values) = file.data::<f32>() else {
         return Err(Failure::Call(format!("{name}: the {what} must be float32 ('<f4'), but is {dtype}")));
     };
-    // Before the values are read: a damaged header may promise any number of them.
+    // Check this before reading values: a damaged header may announce any number of them.
     if actual != shape {
         let (expected, actual) = (extents(shape), extents(&actual));
         return Err(Failure::Call(format!("{name}: the {what} must be {expected}, but is {actual}")));
     }
     let values = values.collect::<io::Result<Vec<f32>>>().map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => {
-            Failure::Call(format!("{name}: the file ends before the {} values of the {what} do", extents(shape)))
-        }
+        io::ErrorKind::UnexpectedEof => Failure::Call(format!(
+            "{name}: the file ends before the last of the {} values of the {what}",
+            extents(shape)
+        )),
         _ => unreadable(error),
     })?;
     Ok(match order {
@@ -52,13 +53,12 @@ pub fn values(mut reader: impl Read, name: &str, what: &str, shape: &[u64]) -> O
     })
 }
 
-/// The bytes of a header, if it is one that npyz reads, and in no time: it multiplies sizes without a look at whether
-/// their product fits, and each bracket inside of others doubles what it takes. NumPy's are no more than four deep, and
-/// short.
+/// The bytes of a header, if npyz can read it safely and fast. npyz multiplies the sizes without checking for overflow,
+/// and its time doubles with each nested bracket. NumPy's headers are short, and nest at most four deep.
 fn header(reader: &mut impl Read) -> io::Result<Vec<u8>> {
     const DEEPEST: i32 = 4;
     const LONGEST: u64 = 1 << 16;
-    // The magic string and the version, then the length of what follows: two bytes, from version 2 on four.
+    // The magic string, the version, and the length of the rest: two bytes, or four from version 2 on.
     let mut bytes = Vec::new();
     reader.take(10).read_to_end(&mut bytes)?;
     if bytes.get(6).is_some_and(|&version| version > 1) {
@@ -80,12 +80,12 @@ fn header(reader: &mut impl Read) -> io::Result<Vec<u8>> {
         deepest = depth.max(deepest);
     }
     if length > LONGEST || deepest > DEEPEST || product.is_none() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "its header is none that NumPy writes"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "its header is not one that NumPy writes"));
     }
     Ok(bytes)
 }
 
-/// Reorders values whose first index is the fastest.
+/// Reorders values from Fortran order, where the first index varies fastest, to C order.
 fn from_fortran(values: &[f32], shape: &[u64]) -> Vec<f32> {
     let mut strides = Vec::new();
     let mut stride = 1;
@@ -105,7 +105,7 @@ fn from_fortran(values: &[f32], shape: &[u64]) -> Vec<f32> {
     (0..values.len()).map(value).collect()
 }
 
-/// Writes a file that is either whole or not there: it takes its name when its last byte is written.
+/// Writes an npy file, atomically.
 pub fn write(path: &Path, shape: Shape, values: &[f32]) -> Outcome {
     let written = encode(shape, values).and_then(|bytes| files::write(path, &bytes));
     written.map_err(|error| Failure::Call(format!("cannot write {}: {error}", path.display())))
@@ -126,21 +126,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_that_is_none_is_refused_in_no_time() {
+    fn a_malformed_header_is_refused_at_once() {
         let header = |text: String| {
             let length = (text.len() as u16).to_le_bytes();
             [b"\x93NUMPY\x01\x00", &length[..], text.as_bytes()].concat()
         };
         let nested = header(format!("{{'descr':{}", "{".repeat(60)));
         let Err(Failure::Call(message)) = values(&nested[..], "x.npy", "input", &[1]) else { panic!("it was taken") };
-        assert_eq!(message, "cannot read x.npy: its header is none that NumPy writes");
-        // Sizes whose product no integer holds, with a zero behind them as well.
+        assert_eq!(message, "cannot read x.npy: its header is not one that NumPy writes");
+        // Sizes whose product overflows, also with a zero after them.
         for shape in ["9223372036854775808, 2", "4294967296, 4294967296, 0", "18446744073709551616,"] {
             let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape}), }}\n");
             let Err(Failure::Call(message)) = values(&header(text)[..], "x.npy", "input", &[1]) else {
                 panic!("{shape}")
             };
-            assert_eq!(message, "cannot read x.npy: its header is none that NumPy writes");
+            assert_eq!(message, "cannot read x.npy: its header is not one that NumPy writes");
         }
         let plain = header("{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }\n".into());
         let file = [plain, 2.5f32.to_le_bytes().to_vec()].concat();
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn fortran_order_worked_out_by_hand() {
-        // numpy.arange(6).reshape(1, 2, 3) lies in Fortran order as 0 3 1 4 2 5.
+        // numpy.arange(6).reshape(1, 2, 3) is 0 3 1 4 2 5 in Fortran order.
         assert_eq!(from_fortran(&[0.0, 3.0, 1.0, 4.0, 2.0, 5.0], &[1, 2, 3]), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
         assert!(from_fortran(&[], &[0, 2]).is_empty());
     }

@@ -1,4 +1,5 @@
-//! The driver's compiled pipelines, kept beside a tuning file: `tune` writes them, the other commands take them.
+//! The driver's compiled pipelines, in a file beside the tuning file. `tune` writes them, and the other commands load
+//! them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,17 +8,17 @@ use gpuconv::GpuConv;
 
 use super::{Failure, Outcome, files};
 
-/// Gives the driver what is kept beside a tuning file, if anything is.
+/// Loads the pipelines beside a tuning file, if there are any.
 pub fn load(gpu: &GpuConv, tuning: &Path) -> Outcome {
     if let Ok(bytes) = fs::read(file(tuning)) {
-        // SAFETY: the file lies beside the user's own tuning file, or one that the user named, and only the user
-        // writes there; what chance does to it the checksum finds.
+        // SAFETY: the file is beside the user's tuning file, or beside one that the user named, and only the user
+        // writes there. A checksum finds accidental damage.
         unsafe { gpu.load_pipeline_cache(&bytes) }?;
     }
     Ok(())
 }
 
-/// Keeps what the driver has compiled beside a tuning file, in one step, so that no half of it is ever read.
+/// Writes the driver's compiled pipelines beside a tuning file, atomically.
 pub fn save(gpu: &GpuConv, tuning: &Path) -> Outcome {
     let Some(bytes) = gpu.pipeline_cache_data() else { return Ok(()) };
     let path = file(tuning);

@@ -1,4 +1,4 @@
-//! `plan`: the recipes that would run, why they, and why no others.
+//! `plan`: the recipes that would run, and why these and no others.
 
 mod explain;
 mod text;
@@ -19,7 +19,7 @@ pub struct Plan {
     /// Write an object
     #[arg(long)]
     json: bool,
-    /// Write every candidate's shaders, as they go to the driver, into this folder
+    /// Write the shaders of every candidate into this folder, as the driver gets them
     #[arg(long, value_name = "DIR")]
     wgsl: Option<PathBuf>,
     /// Plan with this kernel or recipe; two, joined by `+`, for the two halves of a separable convolution
@@ -30,19 +30,19 @@ pub struct Plan {
     /// Plan for a device that is not here
     #[arg(long, value_name = "DEVICE", conflicts_with_all = ["adapter", "limits", "without"])]
     device: Option<Device>,
-    /// Run the planned steps, and give their times beside the model's
+    /// Run the planned steps, and print their times beside the model's
     #[arg(long, conflicts_with = "device")]
     measure: bool,
-    /// What to plan
+    /// The problem to plan
     problem: String,
 }
 
-/// Devices to plan for that are not here.
+/// Devices that a plan can be made for without having them.
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Device {
     /// A desktop GPU: subgroups of 32 to 64 lanes, 32 KiB of workgroup memory, bindings of 2 GiB
     Gpu,
-    /// What WebGPU promises everywhere, without subgroups
+    /// The limits that WebGPU promises everywhere, without subgroups
     Webgpu,
 }
 
@@ -50,7 +50,7 @@ impl Device {
     fn caps(self) -> Caps {
         match self {
             Self::Gpu => Caps {
-                // What wgpu gives of such a GPU through Direct3D 12 and, but for NVIDIA's, through Vulkan.
+                // wgpu reports these for such GPUs through Direct3D 12, and through Vulkan except for NVIDIA's.
                 max_storage_binding: (2 << 30) - 4,
                 max_buffer: (2 << 30) - 1,
                 max_invocations: 1024,
@@ -101,7 +101,7 @@ impl Plan {
     }
 }
 
-/// Writes every candidate's passes, a file each.
+/// Writes the shader of every candidate's passes, one file per pass.
 fn write_shaders(folder: &Path, considered: &[Considered]) -> Outcome {
     let unwritable = |path: &Path, error| Failure::Call(format!("cannot write {}: {error}", path.display()));
     fs::create_dir_all(folder).map_err(|error| unwritable(folder, error))?;
@@ -110,7 +110,7 @@ fn write_shaders(folder: &Path, considered: &[Considered]) -> Outcome {
     };
     for (first, recipe) in recipes() {
         let mut stem = recipe.name.replace('/', "-");
-        // Two links may take recipes of one name, with different constants.
+        // Recipes for two links may have the same name but different constants.
         if recipes().filter(|(_, other)| other.name == recipe.name).count() > 1 {
             stem += &format!(".link{first}");
         }

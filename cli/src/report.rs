@@ -1,4 +1,4 @@
-//! `report`: what this device does with convolutions, as a page with charts.
+//! `report`: how fast convolutions are on this device, as a page with charts.
 
 mod bars;
 mod chart;
@@ -16,8 +16,8 @@ use clap::Args;
 use super::{Case, Failure, Outcome, Target, files, print, print_json, table};
 use data::Report as Data;
 
-/// What is reported if nothing is said: the pair of `examples/separable.rs`, layers of MobileNetV1 (arXiv 1704.04861,
-/// table 1), a layer of ResNet, and a whole network.
+/// The default problems: that of `examples/separable.rs`, layers of MobileNetV1 (arXiv 1704.04861, table 1), a layer of
+/// ResNet, and a whole network.
 const CASES: [&str; 8] = [
     "separable 1x512x128x128 -> 1024 k3 s2 p1",
     "separable 1x64x112x112 -> 128 k3 s2 p1 relu6",
@@ -31,25 +31,25 @@ const CASES: [&str; 8] = [
 
 #[derive(Args)]
 pub struct Report {
-    /// Write the numbers as an object; the page only if --output asks for it
+    /// Write the numbers as an object; write the page only with --output
     #[arg(long)]
     json: bool,
-    /// Report a network; its problem line says more than these two options
+    /// Report a network; a problem line such as "mobilenet_v2 8 w0.5 nhwc" has more options
     #[arg(long, value_name = "NAME", value_parser = ["mobilenet_v1", "mobilenet_v2"])]
     network: Option<String>,
-    /// Images of the --network
+    /// Number of images for the --network
     #[arg(long, default_value_t = 1, requires = "network")]
     batch: u32,
     /// Write the page to this file [default: report.html]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Write the charts as SVG files into this folder, too
+    /// Also write the charts as SVG files into this folder
     #[arg(long, value_name = "FOLDER")]
     svg: Option<PathBuf>,
-    /// Measure nothing: report the numbers of a file that --json wrote
+    /// Measure nothing; report the numbers in a file that --json wrote
     #[arg(long, value_name = "FILE", conflicts_with_all = ["problems", "network", "adapter", "tuning"])]
     from: Option<PathBuf>,
-    /// What to report; without any, some layers and a network
+    /// The problems to report; by default, some layers and a network
     problems: Vec<String>,
 }
 
@@ -103,7 +103,7 @@ fn write(path: &Path, text: &str) -> Outcome {
         .map_err(|error| Failure::Call(format!("cannot write {}: {error}", path.display())))
 }
 
-/// Writes each chart as a file that stands alone; gives the folder's name.
+/// Writes each chart as a file of its own, and returns the folder's name.
 fn write_charts(folder: &Path, report: &Data) -> Outcome<String> {
     const WIDTH: u32 = 960;
     let unwritable = |error| Failure::Call(format!("cannot write {}: {error}", folder.display()));

@@ -1,4 +1,5 @@
-//! `run`: npy files in, an npy file out. Files are in PyTorch's order; a problem's `nhwc` is the layout on the device.
+//! `run`: a convolution from npy files to an npy file. The files are in PyTorch's order; a problem's `nhwc` is only the
+//! layout on the device.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -15,15 +16,15 @@ pub struct Run {
     /// Write an object about the run
     #[arg(long)]
     json: bool,
-    /// What to compute
+    /// The problem to compute
     problem: String,
     /// The input, N x C x H x W
     #[arg(long, value_name = "X.NPY")]
     input: PathBuf,
-    /// The weight, OC x IC/g x KH x KW; of a separable convolution the depthwise half's
+    /// The weight, OC x IC/g x KH x KW; for a separable convolution, that of its depthwise half
     #[arg(long, value_name = "W.NPY")]
     weight: PathBuf,
-    /// The bias, OC; of a separable convolution the depthwise half's
+    /// The bias, OC; for a separable convolution, that of its depthwise half
     #[arg(long, value_name = "B.NPY")]
     bias: Option<PathBuf>,
     /// The weight of a separable convolution's pointwise half, OC x C x 1 x 1
@@ -45,7 +46,7 @@ pub struct Run {
     options: KernelOptions,
 }
 
-/// What was done, in JSON.
+/// What `run` did, in JSON.
 #[derive(Serialize)]
 struct Done<'a> {
     problem: String,
@@ -53,11 +54,11 @@ struct Done<'a> {
     schedule: String,
     output: &'a Path,
     shape: [u32; 4],
-    /// From asking for a device to the output on the host, compiling included: what a first use takes.
+    /// The time of a first use: from requesting a device to the output on the host, including compilation.
     first_ms: f64,
 }
 
-/// What the files hold.
+/// The contents of the files.
 struct Files {
     input: Vec<f32>,
     weights: Vec<(Vec<f32>, Option<Vec<f32>>)>,
@@ -72,12 +73,12 @@ impl Run {
             Some(_) if !adds_residual => problem = problem.with_residual(Residual::BeforeActivation),
             None if adds_residual => {
                 return Err(Failure::Call(
-                    "the problem adds a residual: give --residual, or leave the word out".into(),
+                    "the problem adds a residual: give --residual, or remove the word `residual`".into(),
                 ));
             }
             _ => {}
         }
-        // The files first: what is wrong with them needs no device to be found.
+        // Read the files first, to find mistakes in them without a device.
         let files = self.read(&problem)?;
         let (output, done) = self.compute(target, &problem, &files)?;
         npy::write(&self.output, problem.output()?, &output)?;
@@ -149,7 +150,7 @@ fn parameters(
     (weight_option, weight, bias_option, bias): (&str, Option<&Path>, &str, Option<&Path>),
 ) -> Outcome<(Vec<f32>, Option<Vec<f32>>)> {
     let Some(weight) = weight else {
-        return Err(Failure::Call(format!("a separable convolution has two weights: give {weight_option} as well")));
+        return Err(Failure::Call(format!("a separable convolution has two weights: also give {weight_option}")));
     };
     let bias_path = match (conv.bias, bias) {
         (true, None) => {

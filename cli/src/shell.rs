@@ -1,4 +1,4 @@
-//! `completions` and `man`: the command line, told to shells and to `man`.
+//! `completions` and `man`: the command line's interface, for shells and for `man`.
 
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
@@ -22,13 +22,13 @@ impl Completions {
 
 #[derive(Args)]
 pub struct Manual {
-    /// A command, for a page of its own
+    /// The command that the page describes; without it, the page describes all of gpuconv
     command: Option<String>,
 }
 
 impl Manual {
     pub fn execute(&self) -> Outcome {
-        // Built, so that a command knows the options that all have.
+        // Building passes the global options on to the commands.
         let mut cli = Cli::command();
         cli.build();
         let page = match &self.command {

@@ -1,11 +1,11 @@
-//! Tables and numbers for people.
+//! Tables and numbers as text.
 
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 
-/// One line, under the header.
+/// A single rule, under the header.
 const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
-/// A table whose columns, but for the first `left`, are aligned to the right.
+/// A table. The first `left` columns are aligned to the left, the others to the right.
 pub fn new<const N: usize>(header: [&str; N], left: usize) -> Table {
     let mut table = Table::new();
     table.load_style(STYLE).set_header(header);
@@ -28,7 +28,7 @@ pub fn count(number: u64) -> String {
     text
 }
 
-/// A number to three significant digits, without an exponent where it needs none.
+/// A number with three significant digits, without an exponent unless it is tiny.
 pub fn figure(number: f64) -> String {
     match number.abs() {
         0.0 => "0".into(),
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_for_people() {
+    fn numbers_as_text() {
         assert_eq!([0, 12, 999, 1000, 19_331_547_136].map(count), ["0", "12", "999", "1,000", "19,331,547,136"]);
         assert_eq!([0.0, 123.4, 12.34, 1.234, 0.01234].map(figure), ["0", "123", "12.3", "1.23", "0.0123"]);
         assert_eq!(figure(1.25e-7), "1.25e-7");

@@ -1,4 +1,4 @@
-//! `tune`: measures the kernels for problems on this device, and keeps what it finds.
+//! `tune`: measures the kernels for problems on this device, and keeps their times.
 
 mod report;
 
@@ -16,31 +16,31 @@ use super::{Case, Failure, Outcome, Target, adapter_name, pipelines, print, prin
 
 #[derive(Args)]
 pub struct Tune {
-    /// Write an object a run
+    /// Write one object per run
     #[arg(long)]
     json: bool,
-    /// Tune for the problems of a file, one a line; lines that begin with # are none
+    /// Tune for the problems of a file, one per line; lines that begin with # are comments
     #[arg(long, value_name = "FILE")]
     cases: Option<PathBuf>,
-    /// Tune for a network; its problem line says more than these two options
+    /// Tune for a network; a problem line such as "mobilenet_v2 8 w0.5 nhwc" has more options
     #[arg(long, value_name = "NAME", value_parser = ["mobilenet_v1", "mobilenet_v2"])]
     network: Option<String>,
-    /// Images of the --network
+    /// Number of images for the --network
     #[arg(long, default_value_t = 1, requires = "network")]
     batch: u32,
-    /// The most that a problem may take, in seconds
+    /// How many seconds a problem may take at most
     #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = super::bench::seconds)]
     time: Duration,
-    /// Add what is found to this file, not to the user's own
+    /// Add the times to this file instead of the user's own
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Measure nothing: join tuning files to one, in the user's file or the --output
+    /// Measure nothing; add the times of these files to the user's file or the --output
     #[arg(long, value_name = "FILE", num_args = 2.., conflicts_with_all = ["cases", "problems", "network", "report"])]
     merge: Vec<PathBuf>,
-    /// Test the cost model: measure every candidate twice, of the problems or of a table of layers, and keep nothing
+    /// Test the cost model: measure every candidate twice, for the problems or a table of layers, and keep nothing
     #[arg(long, conflicts_with = "output")]
     report: bool,
-    /// What to tune for
+    /// The problems to tune for
     problems: Vec<String>,
 }
 
@@ -90,7 +90,7 @@ impl Tune {
                 wrong.extend(names.map(|tried| format!("{} on {}", tried.candidate.recipe.name, run.name)));
             }
             profile.merge(runs.profile.clone());
-            // After each, so that what was measured is kept if the next ends early.
+            // Save after each problem, so that no times are lost if a later one fails.
             tuning_file::add_to(&file, &Tuning::new(&gpu, profile.clone()))?;
             if self.json {
                 for run in &runs.runs {
@@ -139,7 +139,7 @@ impl Tune {
 
     fn file(&self) -> Outcome<PathBuf> {
         let file = self.output.clone().or_else(tuning_file::of_user);
-        file.ok_or_else(|| Failure::Call("there is no folder for caches here; name a file with --output".into()))
+        file.ok_or_else(|| Failure::Call("this user has no cache folder; name a file with --output".into()))
     }
 
     fn merge_files(&self) -> Outcome {
@@ -161,7 +161,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
     Failure::Call(format!("cannot read {}: {error}", path.display()))
 }
 
-/// Tunes for a problem, with a progress bar where somebody could see it.
+/// Tunes for a problem, with a progress bar unless `quiet`.
 fn tune_case(gpu: &GpuConv, case: &Case, options: &Options, quiet: bool) -> Outcome<tuner::Report> {
     let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::no_length() };
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} {msg}");

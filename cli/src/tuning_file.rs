@@ -1,4 +1,4 @@
-//! The tuning file of a user: where it is, and how it stays whole.
+//! The user's tuning file: its place, and safe writes to it.
 
 use std::fs::{self, File};
 use std::io;
@@ -7,24 +7,24 @@ use std::path::{Path, PathBuf};
 use etcetera::BaseStrategy;
 use gpuconv::Tuning;
 
-use super::{Failure, Outcome, files, in_words};
+use super::{Failure, Outcome, files, with_cause};
 
-/// Where this user's tuning is by the platform's convention: `gpuconv/tuning.json` in the folder for caches
-/// (`$XDG_CACHE_HOME` or `~/.cache`, `~/Library/Caches`, `%LOCALAPPDATA%`). None if the user has no home.
+/// The path of this user's tuning file: `gpuconv/tuning.json` in the platform's cache folder (`$XDG_CACHE_HOME` or
+/// `~/.cache`, `~/Library/Caches`, `%LOCALAPPDATA%`). `None` if the user has no home.
 pub fn of_user() -> Option<PathBuf> {
     let folders = etcetera::base_strategy::choose_native_strategy().ok()?;
     Some(folders.cache_dir().join("gpuconv").join("tuning.json"))
 }
 
-/// Reads a file.
+/// Reads a tuning file.
 pub fn load(path: &Path) -> Outcome<Tuning> {
     let bytes = fs::read(path).map_err(|error| failure(path, &error))?;
-    Tuning::from_json(&bytes).map_err(|error| failure(path, &in_words(&error)))
+    Tuning::from_json(&bytes).map_err(|error| failure(path, &with_cause(&error)))
 }
 
-/// Adds what a tuning knows to a file, which need not exist; one that is damaged is left as it is. Of writers at the
-/// same time each waits for the one before, so none undoes what another wrote. (They lock a file beside it, which
-/// stays.)
+/// Adds a tuning's times to a file. The file need not exist. A damaged file is not changed.
+///
+/// Concurrent writers wait for each other, so no write is lost. They lock a file beside it, which stays.
 pub fn add_to(path: &Path, tuning: &Tuning) -> Outcome {
     let lock_path = path.with_extension("lock");
     let lock = || {
@@ -33,7 +33,7 @@ pub fn add_to(path: &Path, tuning: &Tuning) -> Outcome {
         fs4::FileExt::lock(&lock)?;
         Ok(lock)
     };
-    // Until the end of the function; closing the file unlocks it.
+    // Held until the end of the function: closing the file unlocks it.
     let _lock = lock().map_err(|error: io::Error| failure(&lock_path, &error))?;
     let is_there = fs::exists(path).map_err(|error| failure(path, &error))?;
     let mut all = if is_there { load(path)? } else { Tuning::default() };
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn writers_at_the_same_time_undo_nothing_of_each_other() {
+    fn concurrent_writers_lose_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/tuning.json");
         std::thread::scope(|scope| {
@@ -64,7 +64,7 @@ mod tests {
                             "runs": {&line: {"direct/4x4": 0.5}},
                         }]});
                         add_to(&path, &Tuning::from_json(json.to_string().as_bytes()).unwrap()).unwrap();
-                        // Whoever reads meanwhile reads a whole one.
+                        // A concurrent reader sees a whole file.
                         assert!(load(&path).unwrap().to_json().contains(&line));
                     }
                 });
@@ -75,7 +75,7 @@ mod tests {
             fs::read_dir(path.parent().unwrap()).unwrap().map(|file| file.unwrap().file_name()).collect();
         assert_eq!(names.len(), 2, "{names:?}");
 
-        // A damaged file is left to be looked at.
+        // A damaged file is not changed, so that the user can look at it.
         fs::write(&path, "{").unwrap();
         let refused = |outcome| matches!(outcome, Err(Failure::Call(message)) if message.contains("damaged"));
         assert!(refused(add_to(&path, &Tuning::default())));

@@ -1,4 +1,4 @@
-//! `verify`: every kernel on every case against the oracle, on this device.
+//! `verify`: checks every kernel on every case against the oracle, on this device.
 
 use std::collections::BTreeSet;
 use std::num::NonZero;
@@ -15,8 +15,8 @@ use serde::Serialize;
 
 use super::{Case, Failure, Outcome, Target, adapter_name, print, print_json, table};
 
-/// More devices than these only wait for each other.
-const MOST_THREADS: usize = 8;
+/// More threads, each with its device, would only wait for each other.
+const MAX_THREADS: usize = 8;
 
 #[derive(Args)]
 pub struct Verify {
@@ -26,17 +26,17 @@ pub struct Verify {
     /// Check every recipe of every kernel on every case; otherwise one recipe per case, rotating
     #[arg(long)]
     all_variants: bool,
-    /// On a software device, check what a GPU would be given
+    /// On a software device, check the recipes that a GPU would get
     #[arg(long)]
     as_gpu: bool,
     /// Check this kernel only
     #[arg(long, value_name = "NAME")]
     kernel: Option<String>,
-    /// What to check on; the table of cases if nothing is said
+    /// The problems to check; by default, the table of cases
     problems: Vec<String>,
 }
 
-/// What was found, in JSON.
+/// The results, in JSON.
 #[derive(Serialize)]
 struct Verified {
     adapter: String,
@@ -87,8 +87,9 @@ impl Verify {
         if let Some(name) = self.kernel.as_ref().filter(|name| known().all(|known| known != **name)) {
             let kernel = kernel_of(name);
             if known().any(|known| known == kernel) {
-                let message =
-                    format!("--kernel is a kernel's name here; `{kernel}` with --all-variants has all its recipes");
+                let message = format!(
+                    "--kernel takes the name of a kernel: `{kernel}` with --all-variants checks all its recipes"
+                );
                 return Err(Failure::Call(message));
             }
             return Err(Error::UnknownKernel { name: name.clone(), known: known().collect() }.into());
@@ -118,14 +119,14 @@ impl Verify {
                 print(&text)
             }
         };
-        // A failure is one whether somebody reads the table or not.
+        // Failed checks count even if the table could not be printed.
         if failed > 0 { Err(Failure::Check(format!("{failed} of {what} failed"))) } else { printed }
     }
 
-    /// Shares the cases among threads, each with a device of its own: a software device compiles and runs one
-    /// thing at a time.
+    /// Shares the cases among threads. Each thread has its own device, because a software device compiles or runs only
+    /// one shader at a time.
     fn check_all(&self, target: &Target, problems: &[Problem]) -> Outcome<Vec<Check>> {
-        // Hidden by itself where stderr is no terminal.
+        // It hides itself if stderr is not a terminal.
         let bar = if self.json { ProgressBar::hidden() } else { ProgressBar::new(problems.len() as u64) };
         let style = ProgressStyle::with_template("{bar:30} {pos}/{len} cases {msg}");
         bar.set_style(style.unwrap_or(ProgressStyle::default_bar()));
@@ -141,14 +142,14 @@ impl Verify {
                 bar.set_message(problem.to_string());
                 let outcome = self.check_case(&gpu, problem, case, &mut checks);
                 if outcome.is_err() {
-                    // No thread begins another case.
+                    // This keeps the other threads from starting another case.
                     next.store(problems.len(), Ordering::Relaxed);
                 }
                 outcome?;
                 bar.inc(1);
             }
         };
-        let threads = std::thread::available_parallelism().map_or(2, NonZero::get).min(MOST_THREADS);
+        let threads = std::thread::available_parallelism().map_or(2, NonZero::get).min(MAX_THREADS);
         let results: Vec<Outcome<Vec<Check>>> = std::thread::scope(|scope| {
             let handles: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
             let broken = |_| Err(Failure::Device("a check ended early".into()));
@@ -207,7 +208,7 @@ impl Check {
         count(report.unstable, "outputs differ when computed again");
         count(report.unwritten, "outputs are not written");
         count(report.stray, "elements outside of the output are written");
-        // Not `> 1`, which a NaN is not.
+        // A NaN fails too, but is not `> 1.0`.
         if report.share_of_bound.is_nan() || report.share_of_bound > 1.0 {
             complaints.push(format!("the error is {} times the bound", table::figure(report.share_of_bound)));
         }
@@ -219,7 +220,7 @@ impl Check {
     }
 }
 
-/// What a kernel's checks found.
+/// The results of a kernel's checks.
 #[derive(Default, Serialize)]
 struct Row {
     kernel: &'static str,
@@ -247,7 +248,7 @@ impl Row {
     }
 }
 
-/// The larger; a NaN is worse than any number.
+/// The larger of two errors. A NaN is worse than any number.
 fn worse(a: f64, b: f64) -> f64 {
     if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
 }

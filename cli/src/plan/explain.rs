@@ -1,4 +1,4 @@
-//! A plan in numbers and reasons, as `--json` writes it.
+//! A plan with its numbers and reasons, as `--json` writes it.
 
 use gpuconv::cost::ChainCost;
 use gpuconv::kernels::Recipe;
@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::{Outcome, kernels, table};
 
-/// What is planned, and by whom.
+/// A schedule, and what it was planned from.
 pub struct Subject<'a> {
     pub chain: &'a Chain,
     pub input: Shape,
@@ -19,13 +19,13 @@ pub struct Subject<'a> {
     pub schedule: &'a Schedule,
 }
 
-/// Times are in milliseconds: `ms` those that the planner went by, `model_ms` the model's.
+/// Times are in milliseconds. `ms` is the time that the planner used, `model_ms` that of the model.
 #[derive(Serialize)]
 pub struct Planned {
     pub problem: String,
     pub adapter: String,
-    /// How many images are computed at a time, where one binding does not hold the whole batch. All else is said of
-    /// these.
+    /// How many images are computed at a time, if the whole batch is too large for one binding. Everything else here is
+    /// for that many images.
     pub images_at_once: Option<u32>,
     pub schedule: String,
     pub ms: f64,
@@ -33,9 +33,10 @@ pub struct Planned {
     pub steps: Vec<Step>,
     pub workspace: Workspace,
     pub traffic: Traffic,
-    /// The other ways to compute the whole chain, the fastest first; of a long one with fusion forced and forbidden.
+    /// The other ways to compute the whole chain, fastest first. For a long chain, only those with fusion forced and
+    /// with fusion forbidden.
     pub runners_up: Vec<RunnerUp>,
-    /// Every recipe of every kernel, and every kernel that has none.
+    /// Every recipe of every kernel, and every kernel that has no recipe.
     pub candidates: Vec<Candidate>,
 }
 
@@ -48,25 +49,25 @@ pub struct Step {
     pub passes: Vec<Pass>,
     /// Bytes of scratch memory.
     pub workspace: u64,
-    /// Floating-point operations that the result takes, two a multiply-add.
+    /// Floating-point operations that the result needs, two for each multiply-add.
     pub flops: u64,
-    /// Those that the recipe does, idle and recomputed ones included.
+    /// Floating-point operations that the recipe does, including idle and recomputed ones.
     pub flops_done: u64,
     /// Bytes from and to memory.
     pub bytes: u64,
-    /// Floating-point operations a byte.
+    /// Floating-point operations for each byte.
     pub intensity: f64,
     pub ms: f64,
     pub model_ms: f64,
     /// With `--measure`.
     pub measured_ms: Option<f64>,
-    /// The time that the roofline allows over the one that it takes, measured if it was.
+    /// The time that the roofline allows, over the step's time (the measured one if it was measured).
     pub share_of_roofline: f64,
     /// The share of the device that has work, by the model.
     pub occupancy: f64,
-    /// What the model takes for the bound: `arithmetic`, `loads`, `workgroup memory`, `memory` or `dispatches`.
+    /// What bounds the time, by the model: `arithmetic`, `loads`, `workgroup memory`, `memory` or `dispatches`.
     pub bound: &'static str,
-    /// Why this recipe.
+    /// Why this recipe was chosen.
     pub why: String,
 }
 
@@ -77,13 +78,13 @@ pub struct Pass {
     pub workgroups: u64,
     /// Bytes.
     pub workgroup_memory: u32,
-    /// Registers of 32 bits that an invocation takes, estimated.
+    /// Estimated registers of 32 bits for each invocation.
     pub registers: u32,
     /// Workgroups that a core of a GPU holds at a time.
     pub resident_workgroups: u64,
 }
 
-/// Memory beside input, output and weights, in bytes.
+/// Memory besides input, output and weights, in bytes.
 #[derive(Serialize)]
 pub struct Workspace {
     pub bytes: u64,
@@ -94,7 +95,7 @@ pub struct Workspace {
 /// Bytes from and to memory.
 #[derive(Serialize)]
 pub struct Traffic {
-    /// As it is planned.
+    /// As planned.
     pub planned: u64,
     /// If each link ran alone.
     pub unfused: u64,
@@ -114,26 +115,26 @@ pub struct Candidate {
     pub links: usize,
     pub kernel: &'static str,
     pub recipe: Option<String>,
-    /// By the model.
+    /// The model's time.
     pub ms: Option<f64>,
-    /// By tuning.
+    /// The time that tuning measured.
     pub measured_ms: Option<f64>,
     pub taken: bool,
-    /// Why it was turned down.
+    /// Why it was rejected.
     pub reason: Option<String>,
 }
 
-/// Chains of more links have too many ways to list them all.
-pub const MOST_LISTED: usize = 3;
+/// Longer chains have too many alternatives to list them all.
+pub const MAX_LISTED: usize = 3;
 
 impl Planned {
     pub fn new(problem: String, adapter: String, subject: &Subject<'_>, measured: Option<&[f64]>) -> Outcome<Self> {
         let Subject { chain, input, layout, planner, choice, schedule } = subject;
         let cost = cost::chain(chain, *input)?;
-        let others = if chain.links().len() <= MOST_LISTED {
+        let others = if chain.links().len() <= MAX_LISTED {
             planner.alternatives(chain, *input, *layout)?
         } else {
-            // Without fusion a tensor between two links may be too large for the device.
+            // One of them may have no schedule: without fusion, a tensor between links may be too large for the device.
             let forced = |fusion| planner.schedule(chain, *input, *layout, &Choice::Fusion(fusion)).ok();
             [Fusion::Never, Fusion::Always].into_iter().filter_map(forced).collect()
         };
@@ -145,7 +146,7 @@ impl Planned {
         let steps = schedule.steps.iter().enumerate().map(|(index, step)| {
             Step::new(subject, step, flops(chain, &cost, step), measured.map(|measured| measured[index]))
         });
-        let around = schedule.best_before_and_after();
+        let before_and_after = schedule.best_before_and_after();
         Ok(Self {
             problem,
             adapter,
@@ -165,7 +166,11 @@ impl Planned {
                 fused: cost.bytes_fused,
             },
             runners_up,
-            candidates: schedule.considered.iter().flat_map(|run| candidates(run, schedule, choice, &around)).collect(),
+            candidates: schedule
+                .considered
+                .iter()
+                .flat_map(|run| candidates(run, schedule, choice, &before_and_after))
+                .collect(),
         })
     }
 }
@@ -188,7 +193,7 @@ fn why(schedule: &Schedule, ms: f64, next: Option<&RunnerUp>, choice: &Choice) -
     }
 }
 
-/// The floating-point operations of a step's links, two a multiply-add. (The bias is where the sum starts, and free.)
+/// The floating-point operations of a step's links, two for each multiply-add. The bias is free: a sum starts from it.
 fn flops(chain: &Chain, cost: &ChainCost, step: &planner::Step) -> u64 {
     let links = step.first..step.first + step.links;
     let flops = |link: usize| match chain.links()[link].conv() {
@@ -198,14 +203,14 @@ fn flops(chain: &Chain, cost: &ChainCost, step: &planner::Step) -> u64 {
     links.map(flops).sum()
 }
 
-/// The candidate that a step was made of.
+/// The candidate that a step came from.
 fn candidate_of<'a>(schedule: &'a Schedule, step: &planner::Step) -> Option<&'a planner::Candidate> {
     let answers = schedule.considered.iter().filter(|answer| (answer.first, answer.links) == (step.first, step.links));
     let mut candidates = answers.flat_map(|answer| answer.answer.iter().flatten());
     candidates.find(|candidate| candidate.recipe.name == step.recipe.name)
 }
 
-/// A kernel's recipes for a run, or that it has none.
+/// A kernel's recipes for a run as candidates, or one candidate without a recipe if it has none.
 fn candidates(
     run: &Considered,
     schedule: &Schedule,
@@ -227,9 +232,9 @@ fn candidates(
         let slower = || {
             let whole = before[first] + candidate.seconds() + after[first + links];
             let times = compared(whole, schedule.seconds());
-            format!("the whole would take {} ms, {times}", table::figure(whole * 1e3))
+            format!("the whole chain would take {} ms, {times}", table::figure(whole * 1e3))
         };
-        let untimed = || (tuned && candidate.measured.is_none()).then(|| "tuning kept no time of it".to_string());
+        let untimed = || (tuned && candidate.measured.is_none()).then(|| "tuning has no time for it".to_string());
         let reason = || barred(choice, links, &candidate.recipe).or_else(untimed).unwrap_or_else(slower);
         Candidate {
             first,
@@ -279,7 +284,7 @@ impl Step {
     }
 }
 
-/// The largest part of a time.
+/// The name of the largest part of a modelled time.
 fn bound(parts: &Parts) -> &'static str {
     let parts = [
         (parts.mult_adds, "arithmetic"),
@@ -291,7 +296,8 @@ fn bound(parts: &Parts) -> &'static str {
     parts.into_iter().max_by(|a, b| a.0.total_cmp(&b.0)).map_or("", |(_, name)| name)
 }
 
-/// The next best recipe for the step's links, and for several links what they would take one by one.
+/// How much longer the second best recipe for the step's links would take, and, for several links, how much longer they
+/// would take one by one.
 fn why_step(schedule: &Schedule, step: &planner::Step) -> String {
     let best = |first: usize, links: usize, except: Option<&str>| {
         let answers = schedule.considered.iter().filter(move |answer| (answer.first, answer.links) == (first, links));
@@ -308,13 +314,13 @@ fn why_step(schedule: &Schedule, step: &planner::Step) -> String {
     if let Some(next) = best(step.first, step.links, Some(&step.recipe.name)) {
         reasons.push(format!("{} {}", next.recipe.name, compared(next.seconds(), step.seconds)));
     }
-    if reasons.is_empty() { "there is no other".into() } else { reasons.join("; ") }
+    if reasons.is_empty() { "the only candidate".into() } else { reasons.join("; ") }
 }
 
 /// Why the caller's options rule out a recipe for a run of links.
 fn barred(choice: &Choice, links: usize, recipe: &Recipe) -> Option<String> {
     match choice {
-        Choice::Named(names) if !asks_for(names, &recipe.name) => Some("not asked for".into()),
+        Choice::Named(names) if !asks_for(names, &recipe.name) => Some("not the kernel asked for".into()),
         Choice::Fusion(Fusion::Never) if links > 1 => Some("fusion is forbidden".into()),
         Choice::Within(choice, most) => {
             let needed: u64 = recipe.workspace.iter().sum();
@@ -325,12 +331,12 @@ fn barred(choice: &Choice, links: usize, recipe: &Recipe) -> Option<String> {
     }
 }
 
-/// Whether `--kernel` means a recipe, by its own name or its kernel's.
+/// Whether `--kernel` names a recipe, by its own name or its kernel's.
 fn asks_for(names: &str, recipe: &str) -> bool {
     names.split('+').any(|name| is_called(recipe, name))
 }
 
-/// A time in words, against another.
+/// A time relative to another, in words.
 fn compared(time: f64, other: f64) -> String {
     let times = time / other;
     if (0.995..1.005).contains(&times) { "just as long".into() } else { format!("{times:.2} times as long") }

@@ -1,20 +1,20 @@
-//! A plan for people.
+//! A plan as text.
 
 use comfy_table::CellAlignment;
 
-use super::explain::{MOST_LISTED, Planned, Step};
+use super::explain::{MAX_LISTED, Planned, Step};
 use crate::table::{self, count, figure};
 
-/// The steps, what they move and need, and what was turned down.
+/// The steps, their memory traffic and workspace, and the candidates that were rejected.
 pub fn text(planned: &Planned) -> String {
     let Planned { problem, adapter, schedule, why, workspace, traffic, .. } = planned;
     let mut text = format!("{problem}\non {adapter}: {schedule}\n{why}\n");
     if let Some(images) = planned.images_at_once {
-        text += &format!("a binding does not hold the whole batch: this is for {images} of its images at a time\n");
+        text += &format!("the batch is too large for one binding: this plan is for {images} of its images at a time\n");
     }
     text += &format!("\n{}\n\n", steps(&planned.steps));
     text += &format!(
-        "memory access: {} bytes as planned, {} with each link alone, {} if nothing between links went to memory\n\
+        "memory access: {} bytes as planned, {} if each link ran alone, {} if no tensor between links went to memory\n\
          workspace: {} bytes, {} without reuse\n",
         count(traffic.planned),
         count(traffic.unfused),
@@ -22,9 +22,9 @@ pub fn text(planned: &Planned) -> String {
         count(workspace.bytes),
         count(workspace.bytes_without_reuse),
     );
-    // Of a network there are hundreds; --json has them.
-    if planned.steps.len() <= MOST_LISTED {
-        text += &format!("\n{}\n", turned_down(planned));
+    // A network has hundreds of candidates; --json lists them.
+    if planned.steps.len() <= MAX_LISTED {
+        text += &format!("\n{}\n", rejected(planned));
     }
     text
 }
@@ -49,7 +49,7 @@ fn steps(steps: &[Step]) -> String {
     for step in steps {
         let workgroups: Vec<_> =
             step.passes.iter().map(|p| format!("{} of {}", count(p.workgroups), p.workgroup)).collect();
-        // What tuning measured, if nothing was measured now.
+        // Without --measure, show the time that tuning measured.
         let measured = step.measured_ms.or((step.ms != step.model_ms).then_some(step.ms));
         table.add_row([
             span(step.first, step.links),
@@ -75,8 +75,8 @@ fn steps(steps: &[Step]) -> String {
     table.to_string()
 }
 
-fn turned_down(planned: &Planned) -> String {
-    let mut table = table::new(["links", "turned down", "model ms", "measured ms", "why"], 2);
+fn rejected(planned: &Planned) -> String {
+    let mut table = table::new(["links", "rejected", "model ms", "measured ms", "why"], 2);
     for candidate in planned.candidates.iter().filter(|candidate| !candidate.taken) {
         table.add_row([
             span(candidate.first, candidate.links),
@@ -92,7 +92,7 @@ fn turned_down(planned: &Planned) -> String {
     table.to_string()
 }
 
-/// The links of a run, from 0.
+/// The links of a run, counted from 0.
 fn span(first: usize, links: usize) -> String {
     if links == 1 { first.to_string() } else { format!("{first} to {}", first + links - 1) }
 }

@@ -1,4 +1,4 @@
-//! Bars: standard against separable convolution, and its two halves in two steps against one.
+//! The bar chart: standard against separable convolution, in two steps and fused.
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
@@ -7,7 +7,7 @@ use super::chart::{self, Area, FORMS, GRID, LINE, MUTED, TEXT};
 use super::data::{Comparison, Form, Report};
 use crate::Outcome;
 
-/// What is compared: its name, its unit, and a form's amount in it.
+/// A quantity to compare: its name, its unit, and its value for a form.
 type Measure = (&'static str, &'static str, fn(&Form) -> f64);
 
 const MEASURES: [Measure; 3] = [
@@ -22,7 +22,7 @@ impl Comparison {
     }
 }
 
-/// Least and largest ratio of two forms in something, of all problems that have both.
+/// The ratios of two forms in a quantity, for all problems that have both.
 fn ratios(report: &Report, [one, other]: [usize; 2], of: fn(&Form) -> f64) -> Vec<f64> {
     let ratio = |comparison: &Comparison| {
         let forms = comparison.forms();
@@ -38,14 +38,14 @@ fn span(ratios: &[f64]) -> String {
     if least == most { least } else { format!("{least} to {most}") }
 }
 
-/// What the bars say.
+/// The chart's message in words.
 pub fn takeaway(report: &Report) -> String {
     let [time, work, bytes] = MEASURES.map(|(_, _, of)| move |forms| ratios(report, forms, of));
     let mut text = String::new();
     let standard = work([1, 0]);
     if !standard.is_empty() {
         text += &format!(
-            "In two steps, separable convolutions take {} of the standard ones' time for {} of their multiply-adds. ",
+            "In two steps, separable convolutions take {} of the standard ones' time and {} of their multiply-adds. ",
             span(&time([1, 0])),
             span(&standard)
         );
@@ -54,7 +54,7 @@ pub fn takeaway(report: &Report) -> String {
     if !fused.is_empty() {
         let faster = fused.iter().filter(|ratio| **ratio < 1.0).count();
         text += &format!(
-            "Fused in one they move {} of the bytes and take {} times as long: fusing pays here for {}.",
+            "Fused in one, they move {} of the bytes and take {} times as long: fusing pays here for {}.",
             span(&bytes([2, 1])),
             span(&fused),
             chart::of(faster, fused.len())
@@ -68,10 +68,10 @@ const NAME: i32 = 20;
 const GROUP: i32 = NAME + 3 * (BAR + 2) + 14;
 const HEAD: i32 = 34;
 const FOOT: i32 = 24;
-/// Beside the longest bar, for its number.
+/// Space to the right of the longest bar, for its number.
 const ROOM: i32 = 74;
 
-/// Draws it `width` pixels wide: a panel for each measure, side by side or one below the other.
+/// Draws the chart `width` pixels wide: a panel for each quantity, side by side or one below the other.
 pub fn draw(report: &Report, width: u32) -> Outcome<String> {
     let abreast = width >= 600;
     let panel = HEAD + FOOT + report.separable.len() as i32 * GROUP;
@@ -90,7 +90,7 @@ pub fn draw(report: &Report, width: u32) -> Outcome<String> {
     })
 }
 
-/// A panel: bars as shares of the standard convolution's amount, each with its own amount.
+/// Draws a panel. A bar's length is relative to the standard convolution's; its number is the amount itself.
 fn plot(
     report: &Report,
     area: &Area<'_>,
@@ -105,7 +105,7 @@ fn plot(
     let most = shares.fold(1.0, f64::max);
     let x = |share: f64| 4 + (share / most * f64::from(right - 4)).round() as i32;
     chart::text(area, &format!("{name}, {unit}"), (4, 12), 13.0, TEXT, HPos::Left)?;
-    // A line for each half of the standard one's amount, of few.
+    // Grid lines at each half of the standard convolution's amount, further apart if there would be many.
     let step = if most > 3.0 { most.floor() / 2.0 } else { 0.5 };
     for index in 0..=(most / step) as i32 {
         let (share, at) = (f64::from(index) * step, x(f64::from(index) * step));
@@ -117,7 +117,7 @@ fn plot(
         let top = HEAD + index as i32 * GROUP;
         if named {
             let name = comparison.problem.strip_prefix("separable ").unwrap_or(&comparison.problem);
-            // Its own panel is too narrow for some; the next has nothing at that height.
+            // Some names are wider than their panel, but the next panel has nothing at that height.
             let room = width as i32 - 8;
             chart::text(area, &chart::fitted(name, 11.5, room), (4, top + 8), 11.5, TEXT, HPos::Left)?;
         }

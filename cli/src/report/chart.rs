@@ -1,4 +1,4 @@
-//! What the charts share: colours, markers, type, and labels that keep out of each other's way.
+//! Shared by the charts: colours, markers, text, and the placing of labels so that they do not overlap.
 
 use gpuconv::kernels::kernel_of;
 use plotters::coord::Shift;
@@ -13,8 +13,8 @@ pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 pub type Point = (i32, i32);
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-/// A colour for light surfaces, and the one that stands for it on dark ones. Charts are drawn in the light ones; a rule
-/// of their style sheet puts the dark ones in their place.
+/// A colour for light backgrounds, and its counterpart for dark ones. Charts are drawn in the light colour, and a rule
+/// of their style sheet replaces it by the dark one.
 #[derive(Clone, Copy, PartialEq)]
 pub struct Ink {
     pub light: u32,
@@ -45,7 +45,7 @@ enum Marker {
     Plus,
 }
 
-/// A family of kernels, the same wherever it is drawn: told apart by colour and by shape.
+/// A family of kernels, drawn with the same colour and marker in every chart.
 #[derive(Clone, Copy, PartialEq)]
 pub struct Family {
     pub name: &'static str,
@@ -76,7 +76,7 @@ pub const FORMS: [(&str, Ink); 3] =
     [("standard convolution", SLATE), ("separable, in two steps", BLUE), ("separable, fused in one", ORANGE)];
 
 impl Family {
-    /// Of a recipe: that of its kernel, whichever way it loads.
+    /// The family of a recipe's kernel. Variants such as `pointwise_subgroup` belong to the same family.
     pub fn of(recipe: &str) -> Self {
         let kernel = kernel_of(recipe);
         let is_called = |family: &&Family| {
@@ -87,7 +87,7 @@ impl Family {
         FAMILIES.iter().find(is_called).copied().unwrap_or(OTHERS)
     }
 
-    /// Its marker.
+    /// Draws its marker.
     pub fn draw(&self, area: &Area<'_>, (x, y): Point, radius: i32) -> Drawn {
         let r = radius;
         let corners = match self.marker {
@@ -127,7 +127,7 @@ pub fn inks() -> impl Iterator<Item = Ink> {
     [SURFACE, TEXT, MUTED, GRID, LINE, SLATE].into_iter().chain(families)
 }
 
-/// The style sheet of charts: type, a rim that tells markers apart where they overlap, and the dark scheme.
+/// The style sheet of charts: fonts, a rim that separates overlapping markers, and the dark scheme.
 pub fn style() -> String {
     let mut dark = String::new();
     let mut seen = Vec::new();
@@ -148,7 +148,7 @@ pub fn style() -> String {
     )
 }
 
-/// Draws a chart of a size and gives its SVG. `label`: what it shows, for those who do not see it.
+/// Draws a chart and returns its SVG. `label` describes the chart for screen readers.
 pub fn svg(size: (u32, u32), label: &str, draw: impl FnOnce(&Area<'_>) -> Drawn) -> Outcome<String> {
     let mut text = String::new();
     let area = SVGBackend::with_string(&mut text, size).into_drawing_area();
@@ -156,12 +156,12 @@ pub fn svg(size: (u32, u32), label: &str, draw: impl FnOnce(&Area<'_>) -> Drawn)
     drop(area);
     drawn.map_err(|error| Failure::Call(format!("cannot draw a chart: {error}")))?;
     let label = label.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
-    // The backend writes a line break behind every text and an opacity that is always 1.
+    // The backend writes a line break after every text, and an opacity that is always 1.
     let text = text.replace("\n</text>", "</text>").replace(">\n", ">").replace(" opacity=\"1\"", "");
     Ok(text.replacen("<svg ", &format!("<svg role=\"img\" aria-label=\"{label}\" "), 1))
 }
 
-/// The same as a file of its own, with its style and a surface to stand on.
+/// The chart as a file of its own, with its style and a background.
 pub fn file(svg: &str) -> String {
     let surface = format!("svg .surface{{fill:#{:06X}}}", SURFACE.light);
     let dark = format!("@media (prefers-color-scheme:dark){{svg .surface{{fill:#{:06X}}}}}", SURFACE.dark);
@@ -177,13 +177,13 @@ pub fn font(size: f64, ink: Ink) -> TextStyle<'static> {
     TextStyle { color: ink.color().to_backend_color(), ..TextStyle::from(("sans-serif", size * 1.24).into_font()) }
 }
 
-/// Text from a point on: `left`, `center` or `right` of it, and in the middle of its height.
+/// Draws text at a point. The point is the `side` (left, centre or right) of the text, in the middle of its height.
 pub fn text(area: &Area<'_>, text: &str, at: Point, size: f64, ink: Ink, side: HPos) -> Drawn {
     let style = font(size, ink).pos(Pos::new(side, VPos::Center));
     Ok(area.draw(&Text::new(text.to_string(), at, style))?)
 }
 
-/// Squares of a colour with their names, in as many lines as they need: where each is drawn, and the height.
+/// Lays out a legend of coloured squares with names, in as many lines as needed: the place of each, and the height.
 pub fn legend(names: &[(String, Ink)], width: i32) -> (Vec<Point>, i32) {
     const LINE: i32 = 20;
     let (mut x, mut y, mut places) = (4, 12, Vec::new());
@@ -198,7 +198,7 @@ pub fn legend(names: &[(String, Ink)], width: i32) -> (Vec<Point>, i32) {
     (places, y + LINE)
 }
 
-/// Draws what [`legend`] has laid out.
+/// Draws the legend that [`legend`] has laid out.
 pub fn draw_legend(area: &Area<'_>, names: &[(String, Ink)], places: &[Point]) -> Drawn {
     for ((name, ink), &(x, y)) in names.iter().zip(places) {
         area.draw(&Rectangle::new([(x, y - 6), (x + 12, y + 6)], ink.filled()))?;
@@ -207,7 +207,7 @@ pub fn draw_legend(area: &Area<'_>, names: &[(String, Ink)], places: &[Point]) -
     Ok(())
 }
 
-/// A number beside a bar: three digits, or whole thousands in groups.
+/// A number beside a bar: three digits, or a whole number in groups of three.
 pub fn amount(number: f64) -> String {
     match number {
         small if small > 0.0 && small < 0.001 => table::figure(number),
@@ -217,7 +217,7 @@ pub fn amount(number: f64) -> String {
     }
 }
 
-/// `part` of `whole`, in words where a number would read badly.
+/// `part` of `whole`, with words for none and all.
 pub fn of(part: usize, whole: usize) -> String {
     match part {
         0 => format!("none of {whole}"),
@@ -226,12 +226,12 @@ pub fn of(part: usize, whole: usize) -> String {
     }
 }
 
-/// An upper bound of a text's width, pixels, in any of the style's fonts.
+/// An upper bound of a text's width in pixels, for all of the style's fonts.
 pub fn width(text: &str, size: f64) -> i32 {
     (text.chars().count() as f64 * size * 0.6).ceil() as i32
 }
 
-/// A text, cut to a width in pixels.
+/// A text, shortened to a width in pixels.
 pub fn fitted(text: &str, size: f64, room: i32) -> String {
     if width(text, size) <= room {
         return text.into();
@@ -254,7 +254,7 @@ impl Box4 {
         l < right && left < r && t < bottom && top < b
     }
 
-    /// From the nearest edge to a point.
+    /// The distance from the nearest edge to a point.
     fn distance(&self, (x, y): Point) -> f64 {
         let Self([left, top, right, bottom]) = *self;
         let (dx, dy) = ((left - x).max(x - right).max(0), (top - y).max(y - bottom).max(0));
@@ -262,8 +262,8 @@ impl Box4 {
     }
 }
 
-/// The free place for a label that is nearest to its own points and not nearer to those of others; none if there is no
-/// room at all.
+/// The free place for a label that is closest to its own points and not too close to those of others. `None` if there
+/// is no room.
 pub fn place((w, h): Point, within: Box4, own: &[Point], others: &[Point], taken: &[Box4]) -> Option<Box4> {
     const STEP: usize = 4;
     let Box4([left, top, right, bottom]) = within;
@@ -331,7 +331,7 @@ mod tests {
     #[test]
     fn a_label_goes_where_there_is_room() {
         let within = Box4([0, 0, 100, 100]);
-        // The left half is taken; the point lies in it.
+        // The left half is taken, and the point is in it.
         let taken = [Box4([0, 0, 50, 100])];
         let found = place((20, 10), within, &[(48, 50)], &[], &taken).unwrap();
         assert!(!found.overlaps(&taken[0]) && found.0[0] <= 54, "{found:?}");
@@ -344,7 +344,7 @@ mod tests {
         assert_eq!(amounts, ["1.23e-4", "0.000", "0.072", "0.895", "89.4", "702", "19,332"]);
         assert_eq!([of(0, 6), of(2, 6), of(6, 6)], ["none of 6", "2 of 6", "all 6"]);
         let names = ["abc", "def", "ghi"].map(|name| (name.to_string(), TEXT));
-        // Of 18 + 22 + 14 pixels each, two fit into a line.
+        // Each takes 18 + 22 + 14 pixels, so two fit into a line.
         assert_eq!(legend(&names, 120), (vec![(4, 12), (58, 12), (4, 32)], 52));
     }
 

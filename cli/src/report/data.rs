@@ -1,23 +1,23 @@
-//! What a report is made of: everything that was measured, as `--json` writes it and `--from` reads it.
+//! A report's data: everything that was measured, as `--json` writes it and `--from` reads it.
 
 use serde::{Deserialize, Serialize};
 
-/// Times are in milliseconds, sizes in bytes; operations are floating-point ones, two a multiply-add, counted as
-/// `cost` counts them.
+/// Times are in milliseconds, sizes in bytes. Operations are floating-point operations, two for each multiply-add,
+/// counted as `cost` counts them.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
-    /// Of gpuconv.
+    /// The version of gpuconv.
     pub version: String,
-    /// When, in UTC.
+    /// The time of the report, in UTC.
     pub time: String,
     pub device: Device,
     pub ceilings: Ceilings,
-    /// Every layer by every recipe that was measured, each once.
+    /// Every pair of layer and recipe that was measured, once.
     pub layers: Vec<Step>,
     pub separable: Vec<Comparison>,
     pub networks: Vec<Network>,
-    /// What the tensors between links cost, of everything that has any.
+    /// The cost of the tensors between links, for each problem that has some.
     pub memory: Vec<Memory>,
 }
 
@@ -33,28 +33,28 @@ pub struct Device {
     pub subgroup: Option<[u32; 2]>,
     pub workgroup_memory: u32,
     pub max_storage_binding: u64,
-    /// Whether times are the device's own; else they are the host's, from submission until it is done.
+    /// Whether times are by the device's clock. Otherwise they are by the host's, from submission to completion.
     pub has_clock: bool,
 }
 
-/// The peaks of the device, as the probe found them.
+/// The peak rates of the device, from the probe.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ceilings {
     pub gflops: f64,
     pub gbps: f64,
-    /// Operations a byte at which the two meet.
+    /// Operations for each byte where the two ceilings meet.
     pub ridge: f64,
-    /// Loads of data that a cache has, 1e9 a second.
+    /// Loads from caches, in 1e9 per second.
     pub gloads: f64,
-    /// Loads from workgroup memory, 1e9 a second.
+    /// Loads from workgroup memory, in 1e9 per second.
     pub shared_gloads: f64,
-    /// Of a dispatch that does nothing.
+    /// Microseconds of a dispatch that does nothing.
     pub dispatch_us: f64,
 }
 
 impl Ceilings {
-    /// The roof, GFLOP/s, at an operational intensity.
+    /// The roof in GFLOP/s at an arithmetic intensity.
     pub fn roof(&self, intensity: f64) -> f64 {
         self.gflops.min(self.gbps * intensity)
     }
@@ -67,33 +67,33 @@ pub struct Step {
     /// The links as problems, joined by ` + `.
     pub layer: String,
     pub recipe: String,
-    /// The first link in its chain, from 0, and how many.
+    /// The first link's index in its chain, from 0, and the number of links.
     pub first: usize,
     pub links: usize,
     pub ms: f64,
     pub flops: u64,
-    /// Those that the recipe does, idle and recomputed ones included.
+    /// Operations that the recipe does, including idle and recomputed ones.
     pub flops_done: u64,
-    /// From and to memory.
+    /// Bytes from and to memory.
     pub bytes: u64,
-    /// Operations a byte.
+    /// Operations for each byte.
     pub intensity: f64,
     pub gflops: f64,
     pub gbps: f64,
-    /// Its GFLOP/s over what the ceilings allow at its intensity. More than 1 is possible: caches are faster than
-    /// memory, and Winograd's method multiplies less often.
+    /// Its GFLOP/s, over the roof at its intensity. It can exceed 1: caches are faster than memory, and Winograd's
+    /// method multiplies less often.
     pub share_of_roofline: f64,
 }
 
-/// A separable convolution, and the standard one that it stands in for, each where the device can compute it.
+/// A separable convolution and the standard one that it replaces. A form is `None` if the device cannot compute it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Comparison {
     pub problem: String,
     pub standard: Option<Form>,
-    /// In two steps.
+    /// Separable, in two steps.
     pub unfused: Option<Form>,
-    /// In one.
+    /// Separable, in one step.
     pub fused: Option<Form>,
 }
 
@@ -111,7 +111,7 @@ pub struct Form {
 #[serde(deny_unknown_fields)]
 pub struct Network {
     pub problem: String,
-    /// The sum of its steps.
+    /// The sum over its steps.
     pub ms: f64,
     pub steps: Vec<Step>,
 }
@@ -120,18 +120,18 @@ pub struct Network {
 #[serde(deny_unknown_fields)]
 pub struct Memory {
     pub problem: String,
-    /// The tensors between links.
+    /// Bytes of the tensors between links.
     pub between: u64,
-    /// Moved if each link runs alone.
+    /// Bytes moved if each link runs alone.
     pub unfused: u64,
-    /// Moved if no tensor between two links goes to memory.
+    /// Bytes moved if no tensor between two links goes to memory.
     pub fused: u64,
-    /// Moved as the planner would have it here.
+    /// Bytes moved by the schedule that the planner chose.
     pub planned: u64,
-    /// Operations a byte, of those two.
+    /// Operations for each byte, unfused and fused.
     pub intensity_unfused: f64,
     pub intensity_fused: f64,
-    /// What moving them takes at the measured rate.
+    /// Time to move the bytes at the measured rate.
     pub unfused_ms: f64,
     pub fused_ms: f64,
 }

@@ -1,4 +1,4 @@
-//! Measures what a report shows.
+//! Measures the data of a report.
 
 use std::time::SystemTime;
 
@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::data::{Ceilings, Comparison, Device, Form, Memory, Network, Report, Step};
 use crate::{Case, Outcome, devices, kernels as kernel_names};
 
-/// Measures all of it: the ceilings, then each problem as it is planned, and separable ones in their other forms too.
+/// Measures the ceilings, then each problem as it is planned. Separable problems are measured in all three forms.
 pub fn measure(gpu: &GpuConv, cases: &[Case], quiet: bool) -> Outcome<Report> {
     let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(cases.len() as u64 + 1) };
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}");
@@ -64,7 +64,7 @@ fn ceilings(gpu: &GpuConv) -> Outcome<Ceilings> {
     })
 }
 
-/// A schedule of a problem, measured.
+/// A measured schedule.
 struct Measured {
     schedule: Schedule,
     steps: Vec<Step>,
@@ -97,7 +97,7 @@ fn add(report: &mut Report, gpu: &GpuConv, case: &Case) -> Outcome {
             problem: case.text.clone(),
             standard: standard.map(|(form, _)| form),
             unfused: unfused.map(|(form, _)| form),
-            // Where no kernel does both halves, the fewest steps are two.
+            // If no kernel computes both halves, even forced fusion gives two steps.
             fused: fused.filter(|(_, steps)| *steps == 1).map(|(form, _)| form),
         });
     }
@@ -106,7 +106,7 @@ fn add(report: &mut Report, gpu: &GpuConv, case: &Case) -> Outcome {
         let planned = gpu.schedule(&chain, input, layout, &Choice::Auto)?;
         report.memory.push(memory(case, &planned, &report.ceilings)?);
     }
-    // What is planned for a separable one is one of its two forms, and was measured as such.
+    // The plan of a separable problem is one of the forms measured above.
     if !matches!(problem.operation, Operation::Separable(_)) {
         let planned = of_choice(gpu, problem, &Choice::Auto, &report.ceilings)?;
         planned.steps.iter().for_each(|step| add_layer(&mut report.layers, step));
@@ -117,7 +117,7 @@ fn add(report: &mut Report, gpu: &GpuConv, case: &Case) -> Outcome {
     Ok(())
 }
 
-/// The problem of as many images as a layer computes at a time.
+/// The problem with as many images as a layer computes at a time.
 fn one_band(gpu: &GpuConv, case: &Case) -> Outcome<Case> {
     let mut problem = case.problem.clone();
     let batch = planner::images_at_once(&problem.chain(), problem.input, gpu.caps())?;
@@ -128,7 +128,7 @@ fn one_band(gpu: &GpuConv, case: &Case) -> Outcome<Case> {
     Ok(Case { text: problem.to_string(), problem })
 }
 
-/// Each layer by each recipe stands once, with its least time: what disturbs a measurement makes it longer.
+/// Keeps each pair of layer and recipe once, with its minimum time: disturbances only make a measurement longer.
 fn add_layer(layers: &mut Vec<Step>, step: &Step) {
     match layers.iter_mut().find(|known| (&known.layer, &known.recipe) == (&step.layer, &step.recipe)) {
         Some(known) if known.ms <= step.ms => {}
@@ -137,7 +137,7 @@ fn add_layer(layers: &mut Vec<Step>, step: &Step) {
     }
 }
 
-/// As [`of_choice`]; none if the device cannot.
+/// Like [`of_choice`], but `None` if the device cannot compute the problem.
 fn possible(gpu: &GpuConv, problem: &Problem, choice: &Choice, ceilings: &Ceilings) -> Outcome<Option<Measured>> {
     let (chain, input, layout) = (problem.chain(), problem.input, problem.layout);
     match gpu.schedule(&chain, input, layout, choice) {
@@ -157,7 +157,7 @@ fn of_choice(gpu: &GpuConv, problem: &Problem, choice: &Choice, ceilings: &Ceili
         let run = Run { links: &chain.links()[links.clone()], shapes: &shapes[links.start..=links.end], layout };
         let flops: u64 = links.map(|link| 2 * cost.links[link].mult_adds).sum();
         let work = step.recipe.work;
-        // A clock too coarse for the step gives no rate, and a rate must be finite.
+        // A clock that is too coarse for the step may give 0, but a rate must be finite.
         let seconds = seconds.max(1e-9);
         let (intensity, gflops) = (flops as f64 / work.bytes.max(1.0), 1e-9 * flops as f64 / seconds);
         let roof = ceilings.roof(intensity);
@@ -173,7 +173,7 @@ fn of_choice(gpu: &GpuConv, problem: &Problem, choice: &Choice, ceilings: &Ceili
             intensity,
             gflops,
             gbps: 1e-9 * work.bytes / seconds,
-            // Of a pool, which multiplies nothing, the bytes are all there is.
+            // A pool multiplies nothing, so only its bytes count.
             share_of_roofline: if flops > 0 { gflops / roof } else { 1e-9 * work.bytes / seconds / ceilings.gbps },
         }
     });
@@ -197,7 +197,8 @@ fn memory(case: &Case, planned: &Schedule, ceilings: &Ceilings) -> Outcome<Memor
     let ms = |bytes: u64| bytes as f64 / (ceilings.gbps * 1e6);
     Ok(Memory {
         problem: case.text.clone(),
-        // Each is written once and read once; an edge's is read again, and its residual counted where it is added.
+        // Each tensor is written once and read once. If an edge starts at it, it is read again, which counts as the
+        // residual of the link that adds it.
         between: (cost.bytes_unfused - cost.bytes_fused) / 2,
         unfused: cost.bytes_unfused,
         fused: cost.bytes_fused,

@@ -7,10 +7,10 @@ use super::data::{Network, Report};
 use super::{bars, chart, roofline, timeline};
 use crate::{Failure, Outcome, table};
 
-/// Widths of a chart in pixels: for a page, and for a phone.
+/// Widths of a chart in pixels: for a screen, and for a phone.
 const WIDTHS: [u32; 2] = [960, 360];
 
-/// A chart in both widths, and what it says.
+/// A chart in both widths, and its message in words.
 #[derive(Serialize)]
 struct Figure {
     takeaway: String,
@@ -25,7 +25,7 @@ impl Figure {
     }
 }
 
-/// What the table of bytes says.
+/// The message of the table of bytes.
 fn memory_takeaway(report: &Report) -> String {
     let saved = report.memory.iter().map(|memory| 1.0 - memory.fused as f64 / memory.unfused as f64);
     let (least, most) = saved.fold((f64::MAX, f64::MIN), |(least, most), saved| (least.min(saved), most.max(saved)));
@@ -33,13 +33,13 @@ fn memory_takeaway(report: &Report) -> String {
     let range = if share(least) == share(most) { share(least) } else { format!("{} to {}", share(least), share(most)) };
     let planned = report.memory.iter().filter(|memory| memory.planned < memory.unfused).count();
     format!(
-        "The tensors between links are {range} of what is moved if each link runs alone. The planner saves a part of \
-         that here for {}.",
+        "The tensors between links are {range} of what is moved if each link runs alone. The planner saves some of \
+         this traffic for {}.",
         chart::of(planned, report.memory.len())
     )
 }
 
-/// The page.
+/// The report's page.
 pub fn html(report: &Report) -> Outcome<String> {
     let roofline = Figure::new(roofline::takeaway(report), |width| roofline::draw(report, width, None))?;
     let bars = match report.separable.is_empty() {

@@ -1,4 +1,4 @@
-//! The roofline: each layer's speed over its operations a byte, under the peaks of the device.
+//! The roofline chart: each layer's speed over its operations for each byte, under the peaks of the device.
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
@@ -7,12 +7,12 @@ use super::chart::{self, Area, Box4, Family, GRID, LINE, MUTED, Point, TEXT, pla
 use super::data::{Report, Step};
 use crate::{Outcome, table::figure};
 
-/// The layers that have a place on logarithmic axes: a pool multiplies nothing.
+/// The layers that can be drawn on logarithmic axes. A pool multiplies nothing, so it cannot.
 fn points(report: &Report) -> Vec<&Step> {
     report.layers.iter().filter(|step| step.intensity > 0.0 && step.gflops > 0.0).collect()
 }
 
-/// What the chart says, in a sentence or two.
+/// The chart's message in words.
 pub fn takeaway(report: &Report) -> String {
     let points = points(report);
     let Some(best) = points.iter().max_by(|a, b| a.share_of_roofline.total_cmp(&b.share_of_roofline)) else {
@@ -42,7 +42,7 @@ pub fn takeaway(report: &Report) -> String {
     text
 }
 
-/// Powers of ten in a range, and between them 2 and 5 where there is room, or where there would be fewer than two.
+/// The ticks in a range: powers of ten, and also 2 and 5 times these if there is room or if there are fewer than two.
 fn ticks([low, high]: [f64; 2], pixels: u32) -> Vec<f64> {
     let decades = (high / low).log10();
     let all = |steps: &[f64]| {
@@ -54,7 +54,7 @@ fn ticks([low, high]: [f64; 2], pixels: u32) -> Vec<f64> {
     if f64::from(pixels) / decades >= 130.0 || powers.len() < 2 { all(&[1.0, 2.0, 5.0]) } else { powers }
 }
 
-/// The next of 1, 2 and 5 times a power of ten, below or above.
+/// Rounds to 1, 2 or 5 times a power of ten, up or down.
 fn rounded(value: f64, up: bool) -> f64 {
     let power = 10f64.powf(value.log10().floor());
     let steps = [1.0, 2.0, 5.0, 10.0].map(|step| step * power);
@@ -63,7 +63,7 @@ fn rounded(value: f64, up: bool) -> f64 {
     found.unwrap_or(value)
 }
 
-/// The ends of both axes.
+/// The ranges of both axes.
 fn ranges(report: &Report, points: &[&Step]) -> [[f64; 2]; 2] {
     let ceilings = &report.ceilings;
     let span = |value: fn(&Step) -> f64, with: f64| {
@@ -75,7 +75,7 @@ fn ranges(report: &Report, points: &[&Step]) -> [[f64; 2]; 2] {
     [[rounded(left * 0.9, false), rounded(right * 1.1, true)], [rounded(bottom * 0.9, false), rounded(top * 1.3, true)]]
 }
 
-/// Draws it `width` pixels wide, under a title if it stands alone.
+/// Draws the chart `width` pixels wide, with a title if it is a file of its own.
 pub fn draw(report: &Report, width: u32, title: Option<&[String; 2]>) -> Outcome<String> {
     let head = if title.is_some() { 56 } else { 0 };
     let height = if width < 600 { 420 } else { 500 };
@@ -116,7 +116,7 @@ fn plot(report: &Report, area: &Area<'_>, (width, height): (u32, u32)) -> Result
     let roof = [(start, ceilings.gbps * start), (ceilings.ridge, ceilings.gflops), (x[1], ceilings.gflops)];
     chart.draw_series([PathElement::new(roof.to_vec(), LINE.color().stroke_width(2))])?;
     let pixel = |x: f64, y: f64| chart.backend_coord(&(x, y));
-    // From here on in pixels of the area.
+    // From here on, points are in pixels of the area.
     let (dx, dy) = area.get_base_pixel();
     let at = |(x, y): Point| (x - dx, y - dy);
     let spots: Vec<(Family, Point)> =
@@ -135,7 +135,7 @@ fn plot(report: &Report, area: &Area<'_>, (width, height): (u32, u32)) -> Result
     labels(report, area, plot, &roof, &spots)
 }
 
-/// Names the ceilings and the kernels, each beside what it names.
+/// Draws the names of the ceilings and the kernels, each near what it names.
 fn labels(
     report: &Report,
     area: &Area<'_>,
@@ -148,9 +148,9 @@ fn labels(
     taken.extend(along(roof).map(|point| Box4::around(point, 3)));
     let ceilings = &report.ceilings;
     let [slope, flat] = [0, 1].map(|part| along(&roof[part..part + 2]).collect::<Vec<_>>());
-    // The flat part's at its end, that of the slope on its upper side, towards its upper end.
+    // The name of the flat part goes at its end, that of the slope near its upper half.
     let ends = [flat[flat.len() - 1..].to_vec(), slope[slope.len() / 2..].to_vec()];
-    // A phone has no room for the words; the units say it.
+    // A phone has no room for the words. The units are enough.
     let words = if plot.0[2] - plot.0[0] < 450 { ["", ""] } else { ["arithmetic ", "memory "] };
     let names = [
         format!("{}{} GFLOP/s", words[0], figure(ceilings.gflops)),
@@ -183,7 +183,7 @@ fn labels(
     Ok(())
 }
 
-/// Points every few pixels along a line.
+/// Points along a line, every few pixels.
 fn along(line: &[Point]) -> impl Iterator<Item = Point> {
     line.windows(2).flat_map(|ends| {
         let [(x0, y0), (x1, y1)] = [ends[0], ends[1]];
@@ -206,7 +206,7 @@ mod tests {
     fn ticks_worked_out_by_hand() {
         assert_eq!(ticks([0.5, 200.0], 200), [1.0, 10.0, 100.0]);
         assert_eq!(ticks([0.5, 20.0], 800), [0.5, 1.0, 2.0, 5.0, 10.0, 20.0]);
-        // Not even two powers of ten.
+        // Fewer than two powers of ten.
         assert_eq!(ticks([2.0, 50.0], 10), [2.0, 5.0, 10.0, 20.0, 50.0]);
         assert_eq!([0.5, 100.0, 20000.0, 0.002].map(tick), ["0.5", "100", "20000", "0.002"]);
     }

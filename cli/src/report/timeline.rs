@@ -1,4 +1,4 @@
-//! A network's timeline: its steps one below the other, each from when it starts to when it ends.
+//! A network's timeline: its steps one below the other, each a bar from its start to its end.
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
@@ -7,7 +7,7 @@ use super::chart::{self, Area, Family, GRID, LINE, MUTED, amount};
 use super::data::{Network, Step};
 use crate::{Outcome, table::figure};
 
-/// The share of the time of each family of kernels, the largest first.
+/// The share of the time for each family of kernels, largest first.
 fn shares(network: &Network) -> Vec<(Family, f64)> {
     let mut shares: Vec<(Family, f64)> = Vec::new();
     for step in &network.steps {
@@ -21,7 +21,7 @@ fn shares(network: &Network) -> Vec<(Family, f64)> {
     shares
 }
 
-/// What the timeline says.
+/// The chart's message in words.
 pub fn takeaway(network: &Network) -> String {
     let shares = shares(network);
     let Some(longest) = network.steps.iter().max_by(|a, b| a.ms.total_cmp(&b.ms)) else {
@@ -30,10 +30,10 @@ pub fn takeaway(network: &Network) -> String {
     let shares: Vec<_> =
         shares.iter().take(2).map(|(family, share)| format!("{} {:.0} %", family.name, 100.0 * share)).collect();
     format!(
-        "{} steps take {} ms, one after the other, of which {}. The longest is {} with {} ms.",
+        "{} steps take {} ms, one after the other. The largest shares: {}. The longest step is {}, with {} ms.",
         network.steps.len(),
         figure(network.ms),
-        shares.join(" and "),
+        shares.join(", "),
         longest.layer,
         figure(longest.ms),
     )
@@ -55,7 +55,7 @@ fn short(step: &Step) -> String {
 
 const FOOT: i32 = 42;
 
-/// Draws it `width` pixels wide: with names to the left of the bars, or above them.
+/// Draws the chart `width` pixels wide, with names to the left of the bars or above them.
 pub fn draw(network: &Network, width: u32) -> Outcome<String> {
     let (row, left) = if width < 600 { (27, 8) } else { (17, 230) };
     let name = |(family, share): (Family, f64)| (format!("{} {:.0} %", family.name, 100.0 * share), family.ink);
@@ -83,7 +83,7 @@ fn plot(
     for index in 0..=(network.ms / step) as i32 {
         let at = x(f64::from(index) * step);
         area.draw(&PathElement::new([(at, 0), (at, bottom)], GRID.color()))?;
-        // Ten or so of them: no number needs more than three digits.
+        // There are about ten, so no number needs more than three digits.
         let number = (f64::from(index) * step * 1e3).round() / 1e3;
         chart::text(area, &number.to_string(), (at, bottom + 12), 11.0, MUTED, HPos::Center)?;
     }
@@ -111,9 +111,9 @@ fn plot(
     Ok(())
 }
 
-/// 1, 2 or 5 times a power of ten, so that a span has at most `most` of it.
-fn interval(span: f64, most: i32) -> f64 {
-    let least = span / f64::from(most.max(1));
+/// The smallest interval of 1, 2 or 5 times a power of ten that divides a span into at most `count` parts.
+fn interval(span: f64, count: i32) -> f64 {
+    let least = span / f64::from(count.max(1));
     let power = 10f64.powf(least.log10().floor());
     [1.0, 2.0, 5.0, 10.0].into_iter().map(|step| step * power).find(|step| *step >= least).unwrap_or(span)
 }

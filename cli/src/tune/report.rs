@@ -1,4 +1,4 @@
-//! The test of the cost model: how well it orders the candidates, and how much slower its choice is than the best.
+//! `tune --report`: how well the cost model orders the candidates, and how much slower its choice is than the best.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{Case, measured, tune_case};
 use crate::{Failure, Outcome, adapter_name, print, table};
 
-/// What one problem says of the model.
+/// How the model did on one problem.
 #[derive(Serialize)]
 struct Judged {
     problem: String,
@@ -21,13 +21,13 @@ struct Judged {
     candidates: usize,
     /// Spearman's rank correlation of predicted and measured times, the mean over the problem's runs.
     correlation: Option<f64>,
-    /// The time of the model's choice over the best one's.
+    /// The time of the model's choice over that of the best.
     untuned: f64,
-    /// That of the choice by an earlier measurement.
+    /// The time of the choice by an earlier measurement, over that of the best.
     tuned: f64,
 }
 
-/// A candidate with all that the model knows of it, a line each.
+/// A candidate, with all that the model knows about it: one line of the output.
 #[derive(Serialize)]
 struct Line<'a> {
     run: &'a str,
@@ -51,7 +51,7 @@ pub fn execute(gpu: &GpuConv, cases: &[Case], json: bool) -> Outcome {
     if json {
         line(&rates)?;
     }
-    // Time enough for everything: the test is of the model, not of patience.
+    // This is enough time to measure every candidate.
     let options = Options::within(Duration::from_secs(3600)).thorough();
     let mut judged = Vec::new();
     for case in cases {
@@ -67,7 +67,7 @@ pub fn execute(gpu: &GpuConv, cases: &[Case], json: bool) -> Outcome {
     if json { Ok(()) } else { print(&text(&adapter_name(gpu), &rates, &judged)) }
 }
 
-/// Writes an object, a line.
+/// Writes an object as one line.
 fn line(value: &impl Serialize) -> Outcome {
     let line = serde_json::to_string(value).map_err(|error| Failure::Call(error.to_string()))?;
     print(&(line + "\n"))
@@ -96,7 +96,7 @@ fn lines(first: &TunedRun, second: &TunedRun) -> Outcome {
     Ok(())
 }
 
-/// Judges the model's choice, and a choice by the first measurement, by the second one.
+/// Judges two choices by the second measurement: the model's, and the choice by the first measurement.
 fn judge(gpu: &GpuConv, case: &Case, first: &Report, second: &Report) -> Outcome<Judged> {
     let (chain, input, layout) = (case.problem.chain(), case.problem.input, case.problem.layout);
     let plan = |profile: &Profile, choice: Choice| {
@@ -116,16 +116,16 @@ fn judge(gpu: &GpuConv, case: &Case, first: &Report, second: &Report) -> Outcome
     })
 }
 
-/// Of a run's candidates that were measured.
+/// The rank correlation over a run's measured candidates.
 fn correlation(run: &TunedRun) -> Option<f64> {
     let pair = |tried: &Tried| Some((tried.candidate.parts.seconds(), measured(&tried.outcome)?));
     rank_correlation(&run.candidates.iter().filter_map(pair).collect::<Vec<_>>())
 }
 
-/// Spearman's rank correlation; none of fewer than three pairs.
+/// Spearman's rank correlation; `None` for fewer than three pairs.
 fn rank_correlation(pairs: &[(f64, f64)]) -> Option<f64> {
     let ranks = |values: Vec<f64>| -> Vec<f64> {
-        // The mean rank of equals.
+        // Equal values get their mean rank.
         let below = |value: f64| values.iter().filter(|&&other| other < value).count() as f64;
         let same = |value: f64| values.iter().filter(|&&other| other == value).count() as f64;
         values.iter().map(|&value| below(value) + (same(value) - 1.0) / 2.0).collect()
@@ -138,7 +138,7 @@ fn rank_correlation(pairs: &[(f64, f64)]) -> Option<f64> {
     (pairs.len() > 2 && scale > 0.0).then(|| product(&a, &b) / scale)
 }
 
-/// Geometric mean and worst.
+/// Geometric mean and maximum.
 fn summary(ratios: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
     let count = ratios.clone().count().max(1) as f64;
     let logs: f64 = ratios.clone().map(f64::ln).sum();
@@ -164,11 +164,11 @@ fn text(adapter: &str, rates: &Rates, judged: &[Judged]) -> String {
     let giga = |rate: f64| table::figure(rate / 1e9);
     format!(
         "{adapter}\n\
-         probed: {} G multiply-adds/s, {} G loads/s, {} G loads of workgroup memory/s, {} GB/s, {} us a dispatch, \
+         probed: {} G multiply-adds/s, {} G loads/s, {} G loads of workgroup memory/s, {} GB/s, {} us per dispatch, \
          {} workgroups at a time\n{table}\n\n\
-         The time of the choice over the best one's, of {} problems: untuned {untuned:.3} in the geometric mean, \
-         {worst_untuned:.2} at the worst; tuned {tuned:.3} and {worst_tuned:.2}. Rank correlation of predicted and \
-         measured times, mean: {mean:.2}.\n",
+         The time of the choice over that of the best, for {} problems: untuned {untuned:.3} in the geometric mean, \
+         {worst_untuned:.2} at worst; tuned {tuned:.3} and {worst_tuned:.2}. Mean rank correlation of predicted and \
+         measured times: {mean:.2}.\n",
         giga(rates.mult_adds),
         giga(rates.accesses),
         giga(rates.shared),

@@ -271,7 +271,7 @@ fn plan_gives_a_reason_for_every_candidate() {
 #[test]
 fn plan_for_people_and_by_name() {
     let text = stdout(&["plan", "separable 1x4x6x6 -> 8 k3 p1"]);
-    assert!(text.contains("by the model") && text.contains("turned down"), "{text}");
+    assert!(text.contains("by the model") && text.contains("rejected"), "{text}");
     let plan = json(&["plan", "--json", "--kernel", "direct", "pointwise 1x4x6x6 -> 8"]);
     assert!(plan["schedule"].as_str().unwrap().starts_with("direct"), "{plan}");
     let plan = json(&["plan", "--json", "--kernel", "direct", "separable 1x4x6x6 -> 8 k3 p1"]);
@@ -327,8 +327,8 @@ fn plan_for_a_device_that_is_not_here() {
         let plan = json(&["plan", "--json", "--device", device, "conv 1x64x56x56 -> 64 k3 p1"]);
         assert!(plan["adapter"].as_str().unwrap().to_lowercase().contains(device), "{plan}");
         let candidates = plan["candidates"].as_array().unwrap();
-        let turned_down = candidates.iter().find(|candidate| candidate["kernel"] == "implicit_gemm_subgroup").unwrap();
-        assert!(turned_down["reason"].as_str().unwrap().contains("software devices"), "{plan}");
+        let rejected = candidates.iter().find(|candidate| candidate["kernel"] == "implicit_gemm_subgroup").unwrap();
+        assert!(rejected["reason"].as_str().unwrap().contains("software devices"), "{plan}");
     }
     failure(&["plan", "--device", "abacus", "pointwise 1x1x1x1 -> 1"], 2);
     // 256 MiB of input: twice what WebGPU promises to bind, and nothing to a desktop GPU.
