@@ -1,7 +1,7 @@
-//! Results without waiting: a program with a loop of its own (frames, events, requests) starts convolutions, goes on,
-//! and takes each answer when it is there.
+//! Read-back without blocking: a program with its own loop (frames, events, requests) starts convolutions, continues, and
+//! takes each result when it is ready.
 //!
-//! `cargo run --release --example async_readback`, with `scripts/headless` before it where there is no GPU.
+//! `cargo run --release --example async_readback`. Without a GPU, put `scripts/headless` before it.
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -12,17 +12,17 @@ use futures::executor::LocalPool;
 use futures::task::LocalSpawnExt;
 use gpuconv::{Conv2d, GpuConv, Layout, Weights};
 
-/// Images to convolve, one started every fourth frame.
+/// The number of images. One is started every fourth frame.
 pub const IMAGES: u32 = 8;
 
-/// The outputs in the middle of each image, in the order in which they came.
+/// The output value in the middle of each image, in the order in which the results arrived.
 pub fn middles() -> Result<Vec<(u32, f32)>, Box<dyn Error>> {
     let gpu = GpuConv::new()?;
     let conv = Conv2d::new(32, 64, 3).padding(1).bias(false);
     let layer = gpu.conv2d(&conv, Weights::without_bias(&[1.0; 64 * 32 * 9]))?;
     let x = gpu.empty([1, 32, 112, 112], Layout::Nchw)?;
     let y = gpu.empty([1, 64, 112, 112], Layout::Nchw)?;
-    // The first time compiles, which takes a moment: before the loop.
+    // Compile before the loop, because that takes a moment.
     layer.forward(&x)?;
     gpu.wait()?;
 
@@ -32,7 +32,7 @@ pub fn middles() -> Result<Vec<(u32, f32)>, Box<dyn Error>> {
         let start = Instant::now();
         if started < IMAGES && frame % 4 == 0 {
             let (image, begun, answers) = (started, Instant::now(), answers.clone());
-            // The queue keeps the order, so all images may share the tensors.
+            // The queue runs commands in order, so all images can share the tensors.
             gpu.write(&x, &vec![image as f32; 32 * 112 * 112])?;
             let mut encoder = gpu.device().create_command_encoder(&Default::default());
             layer.encode(&mut encoder, &x, &y)?;
@@ -46,7 +46,7 @@ pub fn middles() -> Result<Vec<(u32, f32)>, Box<dyn Error>> {
             })?;
             started += 1;
         }
-        // Neither of these waits: wgpu says what is done, the futures whose answer is there go on.
+        // Neither of these blocks: wgpu marks what has finished, and futures whose values are ready make progress.
         gpu.device().poll(wgpu::PollType::Poll)?;
         pool.run_until_stalled();
         longest = longest.max(start.elapsed());
@@ -54,7 +54,7 @@ pub fn middles() -> Result<Vec<(u32, f32)>, Box<dyn Error>> {
         std::thread::sleep(Duration::from_millis(2));
         frame += 1;
     }
-    println!("{IMAGES} images in {frame} frames; what gpuconv took of the longest frame: {longest:.1?}");
+    println!("{IMAGES} images in {frame} frames; gpuconv took at most {longest:.1?} of a frame");
     answers.take().into_iter().map(|(image, middle)| Ok((image, middle?))).collect()
 }
 

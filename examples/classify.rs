@@ -1,8 +1,9 @@
-//! What a photograph shows, by a MobileNet with published weights:
+//! Says what a photograph shows, with a MobileNet and published weights:
 //!
-//! `cargo run --release --example classify -- --weights mobilenetv2_100.safetensors photograph.jpg`, with
-//! `scripts/headless` before it where there is no GPU. Without a photograph it draws one; without weights they are
-//! random, and only the times mean anything.
+//! `cargo run --release --example classify -- --weights mobilenetv2_100.safetensors photograph.jpg`. Without a GPU, put
+//! `scripts/headless` before it.
+//!
+//! Without a photograph it draws a picture. Without weights it takes random ones, and then only the times mean anything.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -20,7 +21,7 @@ mod common;
 pub struct Options {
     /// JPEG or PNG
     image: Option<PathBuf>,
-    /// Safetensors with the names that timm or torchvision gives
+    /// A safetensors file with timm's or torchvision's names
     #[arg(long)]
     weights: Option<PathBuf>,
     #[arg(long, default_value = "mobilenet_v2", value_parser = ["mobilenet_v1", "mobilenet_v2"])]
@@ -30,16 +31,16 @@ pub struct Options {
     width: f64,
     #[arg(long, default_value_t = 1000)]
     classes: u32,
-    /// A text file with a line for each class
+    /// A text file with one line for each class
     #[arg(long)]
     labels: Option<PathBuf>,
-    /// How many copies of the image are one batch
+    /// How many copies of the image to put into a batch
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     batch: u32,
-    /// Whether layers are fused: auto, never or always
+    /// Whether to fuse layers: auto, never or always
     #[arg(long, default_value = "auto")]
     fusion: Fusion,
-    /// How many batches are timed after the first
+    /// How many batches to time after the first
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
 }
@@ -87,7 +88,7 @@ pub fn classify(options: &Options) -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     (0..options.runs).try_for_each(|_| infer().map(drop))?;
     let (each, batch) = (start.elapsed() / options.runs, options.batch);
-    println!("{each:.2?} a batch of {batch}, {:.1} images a second", f64::from(batch) / each.as_secs_f64());
+    println!("{each:.2?} per batch of {batch}, {:.1} images per second", f64::from(batch) / each.as_secs_f64());
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Filters a picture of any size: Gaussian blur, sharpening, and Sobel's edges.
 //!
 //! `cargo run --release --example filter -- photograph.jpg FOLDER` writes blur.png, sharpen.png and edges.png into the
-//! folder, with `scripts/headless` before it where there is no GPU. Without a photograph it draws a picture.
+//! folder. Without a GPU, put `scripts/headless` before it. Without a photograph it draws a picture.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -15,23 +15,23 @@ mod common;
 
 pub struct Filter {
     pub name: &'static str,
-    radius: u32, // pixels that an output sees on each side
+    radius: u32, // pixels that an output depends on, on each side
     chain: Chain,
     weights: Vec<Vec<f32>>,
 }
 
 pub fn filters() -> [Filter; 3] {
     let each = |size: [u32; 2]| Conv2d::depthwise(3, size).bias(false);
-    // Along rows, then columns: 26 multiply-adds a value, not 169.
+    // Along rows, then along columns: 26 multiply-adds for each value instead of 169.
     let wide = gaussian(6, 2.5).repeat(3);
     let blur = Chain::new([each([1, 13]), each([13, 1])]);
-    // What a blur would take away is added: 2 x the picture - its blur.
+    // Sharpening adds what a blur would remove: 2 x the picture - its blur.
     let bell = gaussian(2, 1.0);
     let mut mask: Vec<_> = bell.iter().flat_map(|y| bell.iter().map(move |x| -x * y)).collect();
     mask[12] += 2.0;
     let sharpen = each([5, 5]).activation(Activation::Clamp(0.0, 1.0));
-    // Depthwise-separable: Sobel's two filters and their negatives, of which ReLU leaves |x| and |y|; then their sum,
-    // each colour with its share of the brightness.
+    // A separable convolution. Depthwise are Sobel's two filters and their negatives; ReLU turns these into |x| and |y|.
+    // Pointwise is their sum, with each colour weighted by its share of the brightness.
     let sobel = [[-1., 0., 1., -2., 0., 2., -1., 0., 1.], [-1., -2., -1., 0., 0., 0., 1., 2., 1.]];
     let both = sobel.map(|filter| [filter, filter.map(|weight| -weight)].concat()).concat();
     let shares = [0.2126, 0.7152, 0.0722].map(|share| [share; 4]).concat();
@@ -44,13 +44,13 @@ pub fn filters() -> [Filter; 3] {
     ]
 }
 
-/// A bell curve at whole numbers; its sum is 1.
+/// A Gaussian at whole numbers, with a sum of 1.
 fn gaussian(radius: i32, deviation: f32) -> Vec<f32> {
     let values: Vec<_> = (-radius..=radius).map(|x| (-0.5 * (x as f32 / deviation).powi(2)).exp()).collect();
     values.iter().map(|value| value / values.iter().sum::<f32>()).collect()
 }
 
-/// A picture on the GPU as three planes, with `radius` pixels more on each side, which repeat the outermost ones.
+/// Uploads a picture as three planes, with `radius` more pixels on each side. These repeat the outermost ones.
 fn upload(gpu: &GpuConv, picture: &RgbImage, radius: u32) -> gpuconv::Result<Tensor> {
     let (width, height) = picture.dimensions();
     let inside = |at: u32, extent: u32| at.saturating_sub(radius).min(extent - 1);
@@ -61,12 +61,12 @@ fn upload(gpu: &GpuConv, picture: &RgbImage, radius: u32) -> gpuconv::Result<Ten
     gpu.upload(&(0..3).flat_map(plane).collect::<Vec<_>>(), [1, 3, rows, columns])
 }
 
-/// The filtered picture, plane by plane; prints what it took.
+/// Filters a picture, prints the time, and returns the result plane by plane.
 pub fn apply(gpu: &GpuConv, filter: &Filter, picture: &RgbImage) -> gpuconv::Result<Vec<f32>> {
     let weights: Vec<_> = filter.weights.iter().map(|weight| Weights::without_bias(weight)).collect();
     let layer = gpu.chain(&filter.chain, &weights)?;
     let [columns, rows] = [picture.width(), picture.height()].map(|extent| extent + 2 * filter.radius);
-    // Compiles; and what is too large for the device is refused before it takes memory.
+    // This compiles. It also refuses a picture that is too large for the device before allocating memory for it.
     layer.warm_up([1, 3, rows, columns], Layout::Nchw)?;
     let x = upload(gpu, picture, filter.radius)?;
     let y = layer.forward(&x)?;
@@ -92,7 +92,7 @@ fn main() -> ExitCode {
     common::exit_code(run(arguments.next(), &arguments.next().unwrap_or_default()))
 }
 
-/// Writes one plane as a grey picture, three as a colour one.
+/// Writes one plane as a grey picture, or three planes as a colour picture.
 fn save(path: &Path, planes: &[f32], (width, height): (u32, u32)) -> image::ImageResult<()> {
     let pixels = (width * height) as usize;
     let values = (0..pixels).flat_map(|pixel| planes.iter().skip(pixel).step_by(pixels));

@@ -1,6 +1,6 @@
 //! A standard and a depthwise-separable convolution of the same shape, side by side.
 //!
-//! `cargo run --release --example separable`, with `scripts/headless` before it where there is no GPU.
+//! `cargo run --release --example separable`. Without a GPU, put `scripts/headless` before it.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use gpuconv::{Chain, GpuConv, Layer, Result, Separable, Shape, Tensor, cost};
 fn main() -> Result<()> {
     let gpu = GpuConv::new()?;
     println!("on {}\n", gpu.device().adapter_info().name);
-    // For each input channel a 3x3 filter of its own, then a 1x1 convolution that mixes the channels.
+    // A 3x3 filter for each input channel, then a 1x1 convolution that mixes the channels.
     let separable = Separable::new(512, 1024, 3).stride(2).padding(1);
     let input = Shape::from([1, 512, 128, 128]);
     let columns = [
@@ -27,7 +27,7 @@ fn main() -> Result<()> {
     println!("\nparameters, separable / standard: {}", ratio(separable_cost.params, standard.params));
     println!("mult-adds, separable / standard:  {}", ratio(separable_cost.mult_adds, standard.mult_adds));
 
-    // The oracle takes its time, so it sees a crop: the same weights, 9x9 pixels, 25 outputs of each channel.
+    // The oracle is slow, so it checks a crop: the same weights, 9x9 pixels, 25 outputs of each channel.
     let crop = Shape::from([1, 512, 9, 9]);
     for (name, chain) in [("standard", Chain::from(separable.standard())), ("separable", Chain::from(&separable))] {
         println!("{name}: largest error against the CPU on {crop}: {:.1e}", largest_error(&gpu, &chain, crop)?);
@@ -35,7 +35,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// What there is to say about a chain on an input, line by line.
+/// A column of the table: a chain's cost and speed on an input, line by line.
 fn column(gpu: &GpuConv, name: &str, chain: &Chain, input: Shape) -> Result<Vec<(&'static str, String)>> {
     let cost = cost::chain(chain, input)?;
     let (layer, x) = layer(gpu, chain, input)?;
@@ -61,7 +61,7 @@ fn layer(gpu: &GpuConv, chain: &Chain, input: Shape) -> Result<(Layer, Tensor)> 
     Ok((gpu.chain(chain, &data.weights())?, gpu.upload(&data.input, input)?))
 }
 
-/// The best of three runs by the wall clock, from submitting the work to its end.
+/// The minimum time of three runs in milliseconds, from submission to completion.
 fn measure(gpu: &GpuConv, layer: &Layer, x: &Tensor, y: &Tensor) -> Result<f64> {
     let bound = layer.bind(x, y)?;
     let mut best = f64::INFINITY;

@@ -1,6 +1,6 @@
-//! What the examples that work on pictures share.
+//! Shared by the examples that work on pictures.
 
-// Each of them takes a part of it.
+// Each example uses only a part of this.
 #![allow(dead_code)]
 
 use std::error::Error;
@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use image::imageops::{self, FilterType};
 use image::{DynamicImage, ImageDecoder, ImageReader, ImageResult, Limits, Rgb, RgbImage};
 
-/// Says what went wrong in words, where `Result` as a program's answer would print the error's fields.
+/// Prints an error's message. A `Result` returned from `main` would print its fields instead.
 pub fn exit_code(result: Result<(), Box<dyn Error>>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -21,14 +21,14 @@ pub fn exit_code(result: Result<(), Box<dyn Error>>) -> ExitCode {
     }
 }
 
-/// A JPEG or PNG file, upright; without one a sun above the sea.
+/// Reads a JPEG or PNG file and turns it upright. Without a file it draws a sun above the sea.
 pub fn picture(path: Option<&Path>) -> Result<RgbImage, Box<dyn Error>> {
     let Some(path) = path else { return Ok(sunset()) };
     Ok(decode(path).map_err(|error| format!("{}: {error}", path.display()))?)
 }
 
 fn decode(path: &Path) -> ImageResult<RgbImage> {
-    // A few bytes can promise any number of pixels.
+    // A file of a few bytes can claim to have any number of pixels.
     let mut limits = Limits::default(); // 512 MiB
     (limits.max_image_width, limits.max_image_height) = (Some(1 << 16), Some(1 << 16));
     let mut reader = ImageReader::open(path)?.with_guessed_format()?;
@@ -36,16 +36,16 @@ fn decode(path: &Path) -> ImageResult<RgbImage> {
     let mut decoder = reader.into_decoder()?;
     limits.reserve(decoder.total_bytes())?;
     decoder.set_limits(limits)?;
-    // Cameras store what their sensor sees, and which way up it was held.
+    // Cameras store the picture as the sensor saw it, and its orientation separately.
     let orientation = decoder.orientation()?;
     let mut picture = DynamicImage::from_decoder(decoder)?;
     picture.apply_orientation(orientation);
     Ok(picture.into_rgb8())
 }
 
-/// The middle `size` x `size` pixels of a picture whose shorter side is made `side` pixels long.
+/// The middle `size` x `size` pixels of a picture, after resizing its shorter side to `side` pixels.
 pub fn middle(picture: &RgbImage, side: u32, size: u32) -> RgbImage {
-    // Cropped before it is resized: a picture a pixel wide would become thousands of times its size.
+    // Crop before resizing: a picture one pixel wide would otherwise grow to thousands of times its size.
     let (width, height) = picture.dimensions();
     let shorter = width.min(height);
     let square = imageops::crop_imm(picture, (width - shorter) / 2, (height - shorter) / 2, shorter, shorter);

@@ -1,8 +1,7 @@
-//! Convolution inside a program with a wgpu device and passes of its own: one draws, gpuconv blurs, one makes bytes of
-//! it. One encoder, one submission, and nothing is copied in between.
+//! Convolution inside a program with its own wgpu device and compute passes. One pass draws, gpuconv blurs, and another
+//! pass packs the result into bytes. There is one encoder and one submission, and nothing is copied in between.
 //!
-//! `cargo run --release --example in_your_app` writes in_your_app.png, with `scripts/headless` before it where there is
-//! no GPU.
+//! `cargo run --release --example in_your_app` writes in_your_app.png. Without a GPU, put `scripts/headless` before it.
 
 use std::error::Error;
 
@@ -12,7 +11,7 @@ use wgpu::{Buffer, BufferUsages, util::DownloadBuffer};
 /// Rows and columns of the picture.
 pub const SIZE: u32 = 256;
 
-/// A pass of the program's: a pipeline, and what it binds.
+/// One of the program's own passes: a pipeline and its bind group.
 struct Pass(wgpu::ComputePipeline, wgpu::BindGroup);
 
 impl Pass {
@@ -43,7 +42,7 @@ impl Pass {
     }
 }
 
-/// The program's device, with what kernels use where the adapter has it.
+/// The program's device. It asks for the features that gpuconv uses, as far as the adapter has them.
 async fn device() -> Result<(wgpu::Device, wgpu::Queue), Box<dyn Error>> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
     let adapter = instance.request_adapter(&Default::default()).await?;
@@ -52,7 +51,7 @@ async fn device() -> Result<(wgpu::Device, wgpu::Queue), Box<dyn Error>> {
     Ok(adapter.request_device(&descriptor).await?)
 }
 
-/// The picture's bytes, four a pixel.
+/// The picture's bytes, four for each pixel.
 pub fn picture() -> Result<Vec<u8>, Box<dyn Error>> {
     let (device, queue) = pollster::block_on(device())?;
     let buffer = |values: u32, usage| {
@@ -64,7 +63,7 @@ pub fn picture() -> Result<Vec<u8>, Box<dyn Error>> {
     let draw = Pass::new(&device, "draw", &[&drawn]);
     let pack = Pass::new(&device, "pack", &[&blurred, &rgba]);
 
-    // On the same device, and in the same buffers.
+    // gpuconv works on the same device, and on the same buffers.
     let gpu = GpuConv::with_device(device.clone(), queue.clone());
     let blur = Conv2d::depthwise(3, 5).padding(2).bias(false);
     let layer = gpu.depthwise(&blur, Weights::without_bias(&[0.04; 3 * 25]))?;
@@ -77,7 +76,7 @@ pub fn picture() -> Result<Vec<u8>, Box<dyn Error>> {
     pack.encode(&mut encoder);
     queue.submit([encoder.finish()]);
 
-    // Only to look at it.
+    // This is only for looking at the picture.
     let (sender, bytes) = std::sync::mpsc::channel();
     DownloadBuffer::read_buffer(&device, &queue, &rgba.slice(..), move |bytes| drop(sender.send(bytes)));
     device.poll(wgpu::PollType::wait_indefinitely())?;

@@ -1,4 +1,4 @@
-// The program's own passes. Planes of red, green and blue one after the other are an NCHW tensor.
+// The program's own passes. Planes of red, green and blue, one after the other, form an NCHW tensor.
 
 @group(0) @binding(0) var<storage, read_write> planes: array<f32>;
 @group(0) @binding(1) var<storage, read_write> rgba: array<u32>;

@@ -1,4 +1,4 @@
-//! npy files, as the command line reads them.
+//! The command line's reader of npy files: it returns all values, or a message with the file's name.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 #[path = "../../cli/src/npy.rs"]
 mod npy;
 
-/// What the command line's module expects around it.
+/// The items of the command line that its module imports.
 pub enum Failure {
     Call(String),
 }

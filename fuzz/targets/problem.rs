@@ -1,5 +1,5 @@
-//! Problem lines: what is taken reads back the same and is planned, or refused by a typed error; what is not taken has
-//! an error that points into the line. Nothing panics and nothing overflows.
+//! Problem lines. A valid line reads back the same after formatting, and is planned or refused with a typed error. An
+//! invalid line gives an error that points into the line. Nothing panics or overflows.
 #![no_main]
 
 use gpuconv::{Caps, Choice, Error, Operation, Problem, cost, planner};
@@ -13,7 +13,7 @@ fuzz_target!(|line: &str| {
             let _ = error.to_string();
             return;
         }
-        Err(other) => panic!("no parse error: {other}"),
+        Err(other) => panic!("not a parse error: {other}"),
     };
     assert_eq!(problem.to_string().parse(), Ok(problem.clone()));
     let _ = cost::chain(&problem.chain(), problem.input);

@@ -1,4 +1,4 @@
-//! Tuning files: what is taken says the same when it is written and read again.
+//! Tuning files: a valid file is the same after writing and reading it again.
 #![no_main]
 
 use gpuconv::Tuning;

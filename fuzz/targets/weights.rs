@@ -1,5 +1,5 @@
-//! Networks' weights from safetensors files: bytes as they come, and as the values of a tensor in a file that is right
-//! but for them, in any element type and behind any wrappers.
+//! Networks' weights from safetensors files. The bytes are first a whole file, then the values of one tensor in an
+//! otherwise valid file, with any element type and any prefixes of names.
 #![no_main]
 
 use std::sync::LazyLock;
@@ -13,12 +13,12 @@ use safetensors::{Dtype, SafeTensors};
 static NETWORKS: LazyLock<[Network; 2]> = LazyLock::new(|| {
     [nets::mobilenet_v1(0.03, 20), nets::mobilenet_v2(0.05, 2)].map(|network| network.expect("a network"))
 });
-/// Of the first network.
+/// A file of the first network.
 static FILE: &[u8] = include_bytes!("../../tests/fixtures/mobilenet_v1.timm.safetensors");
 
 const TYPES: [(Dtype, usize); 5] =
     [(Dtype::F32, 4), (Dtype::F16, 2), (Dtype::BF16, 2), (Dtype::F64, 8), (Dtype::I32, 4)];
-const WRAPPERS: [&str; 5] = ["module.", "model.", "backbone.", "_orig_mod.", "state_dict."];
+const PREFIXES: [&str; 5] = ["module.", "model.", "backbone.", "_orig_mod.", "state_dict."];
 
 fuzz_target!(|bytes: &[u8]| {
     for network in NETWORKS.iter() {
@@ -26,9 +26,9 @@ fuzz_target!(|bytes: &[u8]| {
             assert_eq!(weights.len(), network.chain.convolutions().count());
         }
     }
-    let [place, dtype, wrappers, values @ ..] = bytes else { return };
+    let [place, dtype, prefixes, values @ ..] = bytes else { return };
     let (dtype, size) = TYPES[usize::from(*dtype) % TYPES.len()];
-    let prefix: String = (0..WRAPPERS.len()).filter(|bit| wrappers >> bit & 1 == 1).map(|bit| WRAPPERS[bit]).collect();
+    let prefix: String = (0..PREFIXES.len()).filter(|bit| prefixes >> bit & 1 == 1).map(|bit| PREFIXES[bit]).collect();
     match NETWORKS[0].weights(&file(usize::from(*place), (dtype, size), values, &prefix)) {
         Ok(_) | Err(Error::Variance { .. }) => {}
         Err(Error::TensorType { .. }) => assert_eq!(dtype, Dtype::I32),
@@ -36,7 +36,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// The file with other values at a place of it, zeros behind them.
+/// The file with other values in one of its tensors, padded with zeros.
 fn file(place: usize, (dtype, size): (Dtype, usize), values: &[u8], prefix: &str) -> Vec<u8> {
     let file = SafeTensors::deserialize(FILE).expect("a fixture");
     let mut tensors = file.tensors();
