@@ -1,10 +1,11 @@
 //! Standard against separable convolution, and each kernel against `direct`, on the device that wgpu finds.
 //!
-//! `cargo bench` measures, ends with tables of the medians, and then has the command line write a page of charts; `cargo
-//! bench --bench conv -- FILTER` measures a part. `cargo bench -- --test` runs everything once, to see that it runs.
+//! `cargo bench` measures, prints tables of the medians, and then lets the command line write a page of charts.
+//! `cargo bench --bench conv -- FILTER` measures a part. `cargo bench -- --test` runs everything once, to check that it
+//! runs.
 //!
-//! Times are the device's own where it has timestamps, from the start of a compute pass to its end, else the wall
-//! clock's from the submission to the end of its work. Weights and tensors are on the device before.
+//! Times are between timestamps at the start and the end of a compute pass. If the device has no timestamps, they are
+//! by the wall clock, from submission to completion. Weights and tensors are on the device before.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -20,8 +21,7 @@ use gpuconv::{BoundLayer, Choice, Error, GpuConv, Operation, Problem, Result};
 /// The pair of `examples/separable.rs`.
 const PAIR: &str = "separable 1x512x128x128 -> 1024 k3 s2 p1";
 
-/// The separable layers of MobileNetV1 for an image of 224x224 (arXiv 1704.04861, table 1), and how often each
-/// comes.
+/// The separable layers of MobileNetV1 for an image of 224x224 (arXiv 1704.04861, table 1), and how often each occurs.
 const MOBILENET_V1: [(&str, u32); 9] = [
     ("separable 1x32x112x112 -> 64 k3 p1 relu6", 1),
     ("separable 1x64x112x112 -> 128 k3 s2 p1 relu6", 1),
@@ -34,7 +34,7 @@ const MOBILENET_V1: [(&str, u32); 9] = [
     ("separable 1x1024x7x7 -> 1024 k3 p1 relu6", 1),
 ];
 
-/// One layer of each kind, on which all kernels that can are compared.
+/// One layer of each kind, to compare all kernels that take it.
 const COMPARED: [&str; 5] = [
     "conv 1x64x28x28 -> 64 k3 p1 relu6",
     "depthwise 1x128x56x56 k3 p1 relu6",
@@ -43,16 +43,16 @@ const COMPARED: [&str; 5] = [
     "separable 1x128x28x28 -> 128 k3 p1 relu6",
 ];
 
-/// The most dispatches of one submission.
-const MOST_AT_ONCE: u64 = 256;
-/// Criterion wants eleven runs at the least. Of a case that takes longer than this, in seconds, there are only
-/// `FEW_RUNS`, and criterion is given their times again.
+/// Dispatches in one submission, at most.
+const MAX_DISPATCHES: u64 = 256;
+/// Criterion needs at least eleven runs. A case whose run takes longer than this, in seconds, runs only `FEW_RUNS`
+/// times, and criterion gets these times repeatedly.
 const SLOW: f64 = 1.0;
 const FEW_RUNS: usize = 3;
 
 fn main() -> Result<()> {
     let bench = Bench::new()?;
-    // A software device takes seconds for the largest case, and a second or so for each shader it compiles.
+    // A software device takes seconds for the largest case, and about a second to compile each shader.
     let mut criterion = Criterion::default()
         .sample_size(10)
         .warm_up_time(Duration::from_millis(200))
@@ -80,7 +80,7 @@ fn main() -> Result<()> {
     group.finish();
     criterion.final_summary();
 
-    // As criterion has it: without `--bench`, which `cargo bench` passes, or with `--test` nothing is measured.
+    // Criterion measures only with `--bench`, which `cargo bench` passes, and without `--test`.
     let given = |argument: &str| std::env::args().any(|given| given == argument);
     if given("--bench") && !given("--test") && !given("--list") {
         bench.print_standard_against_separable()?;
@@ -89,7 +89,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The standard convolution that a separable one stands in for.
+/// The standard convolution that a separable one replaces.
 fn standard(separable: &Problem) -> Problem {
     match &separable.operation {
         Operation::Separable(halves) => Problem { operation: Operation::Conv(halves.standard()), ..separable.clone() },
@@ -97,8 +97,7 @@ fn standard(separable: &Problem) -> Problem {
     }
 }
 
-/// For each kernel that can compute a problem the schedule that the planner likes best, `direct`'s last. What
-/// two kernels compute one after the other is named by both.
+/// The cheapest schedule by each kernel that takes a problem, `direct` last. For two links, pairs of kernels count too.
 fn compared_schedules(gpu: &GpuConv, problem: &Problem) -> Result<Vec<Schedule>> {
     let mut names: Vec<_> = KERNELS.iter().map(|kernel| kernel.name.to_string()).collect();
     if problem.chain().links().len() == 2 {
@@ -124,7 +123,7 @@ struct Bench {
     samples: RefCell<HashMap<String, Vec<f64>>>,
 }
 
-/// Two timestamps around a compute pass, and their way back.
+/// Two timestamps around a compute pass, and the buffers to read them back.
 struct Timer {
     queries: wgpu::QuerySet,
     resolved: wgpu::Buffer,
@@ -165,7 +164,7 @@ impl Timer {
         encoder.copy_buffer_to_buffer(&self.resolved, 0, &self.readback, 0, Self::BYTES);
     }
 
-    /// What passed between the timestamps of the last submission.
+    /// The time between the timestamps of the last submission.
     fn read(&self, gpu: &GpuConv) -> Result<Duration> {
         self.readback.map_async(wgpu::MapMode::Read, .., |_| {});
         gpu.wait()?;
@@ -191,7 +190,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Measures a problem. Its weights are packed and its shaders compiled only if criterion runs it.
+    /// Measures a problem. It packs weights and compiles shaders only if criterion runs the case.
     fn measure(
         &self,
         group: &mut BenchmarkGroup<'_, WallTime>,
@@ -201,7 +200,7 @@ impl Bench {
     ) -> Result<()> {
         let mult_adds = cost::chain(&problem.chain(), problem.input)?.mult_adds;
         let (mut bound, mut failure, mut again) = (None, None, 0);
-        // Flat: as many runs a sample as fit, be it one.
+        // Flat: every sample has the same number of runs, which may be one.
         group.sampling_mode(SamplingMode::Flat).throughput(Throughput::Elements(mult_adds));
         group.bench_function(id, |bencher| {
             bencher.iter_custom(|runs| {
@@ -216,7 +215,7 @@ impl Bench {
                         seconds.push(time.as_secs_f64() / runs as f64);
                         time
                     }
-                    // Criterion takes no errors, and no time of zero.
+                    // Criterion accepts neither errors nor a time of zero.
                     Err(error) => {
                         failure = Some(error);
                         Duration::from_secs(1)
@@ -227,7 +226,7 @@ impl Bench {
         failure.map_or(Ok(()), Err)
     }
 
-    /// The layer of a problem bound to tensors, made and run once at the first call.
+    /// The layer of a problem, bound to tensors. The first call makes it and runs it once.
     fn bind<'a>(
         &self,
         bound: &'a mut Option<BoundLayer>,
@@ -248,11 +247,11 @@ impl Bench {
         bound.as_ref().ok_or_else(|| Error::Internal("nothing is bound".into()))
     }
 
-    /// The time of `count` runs in a row.
+    /// The time of `runs` runs in a row.
     fn time(&self, bound: &BoundLayer, mut runs: u64) -> Result<Duration> {
         let mut total = Duration::ZERO;
         while runs > 0 {
-            let now = runs.min(MOST_AT_ONCE);
+            let now = runs.min(MAX_DISPATCHES);
             let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
             let timestamp_writes = self.timer.as_ref().map(Timer::writes);
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
@@ -359,7 +358,7 @@ struct Row {
 }
 
 impl Row {
-    /// Bytes moved as it ran: what lies between two links of one dispatch is never in memory.
+    /// The bytes that this schedule moves: a tensor between two links of one dispatch is never in memory.
     fn bytes(&self) -> u64 {
         if self.schedule.steps.len() == 1 { self.cost.bytes_fused } else { self.cost.bytes_unfused }
     }
@@ -389,7 +388,7 @@ impl Row {
     }
 }
 
-/// What the table means, from the numbers it shows.
+/// Explains the table with its own numbers.
 fn explain(standard: &Row, separable: &Row) {
     let work = separable.cost.mult_adds as f64 / standard.cost.mult_adds as f64;
     let time = separable.seconds / standard.seconds;
@@ -400,7 +399,7 @@ fn explain(standard: &Row, separable: &Row) {
     );
     println!(
         "It reaches {:.0} GFLOP/s, the standard one {:.0}. It does {:.0} operations for each byte it moves, the \
-         standard one {:.0}:\nthe fewer, the sooner memory sets the pace and not arithmetic.",
+         standard one {:.0}.\nWith few operations for each byte, memory limits the speed and not arithmetic.",
         separable.gflops(),
         standard.gflops(),
         separable.intensity(),
@@ -408,14 +407,14 @@ fn explain(standard: &Row, separable: &Row) {
     );
 }
 
-/// All layers of MobileNetV1, each as often as it comes.
+/// Explains the sum over all layers of MobileNetV1, each as often as it occurs.
 fn explain_mobilenet(layers: &[&(Row, Row, u32)]) {
     let sum = |of: fn(&(Row, Row, u32)) -> f64| layers.iter().map(|&row| of(row) * f64::from(row.2)).sum::<f64>();
     let [before, after] = [sum(|row| row.0.seconds), sum(|row| row.1.seconds)];
     let [more, less] = [sum(|row| row.0.cost.mult_adds as f64), sum(|row| row.1.cost.mult_adds as f64)];
     println!(
-        "MobileNetV1's 13 layers take {:.2} ms as separable convolutions and {:.2} ms as standard ones: {:.1} times \
-         the time\nfor {:.1} times the multiply-adds.",
+        "MobileNetV1's 13 layers take {:.2} ms as separable convolutions and {:.2} ms as standard ones.\nThe standard \
+         ones take {:.1} times as long, with {:.1} times the multiply-adds.",
         after * 1e3,
         before * 1e3,
         before / after,

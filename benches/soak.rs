@@ -1,5 +1,6 @@
-//! A long run: layers and inputs of ever other shapes, uploads and downloads, for ten minutes or `GPUCONV_SOAK` seconds.
-//! Says every so often what memory and time it takes, and fails if either has grown by the end. Not in CI:
+//! A long run, for ten minutes or `GPUCONV_SOAK` seconds: it makes layers, runs them on inputs of changing shapes,
+//! uploads and downloads. It prints memory and time at intervals, and fails if either has grown at the end. CI does not
+//! run it:
 //!
 //! ```sh
 //! scripts/headless cargo bench --bench soak
@@ -11,21 +12,21 @@ use gpuconv::{
     Activation, Chain, Conv2d, GpuConv, Layer, OwnedWeights, Result, Separable, Shape, Weights, oracle, random,
 };
 
-/// Kinds of layers, and sizes that each meets in a round.
+/// The number of kinds of layers, and of sizes that each runs on in a round.
 const KINDS: u64 = 4;
 const SIZES: u64 = 4;
 const CHANNELS: u32 = 6;
-/// Lines that are printed.
+/// The number of samples, which are printed one per line.
 const SAMPLES: u32 = 40;
-/// What counts as growth of memory from the second quarter of the run to the last.
-const MOST_GROWTH: f64 = 1.10;
-/// Slowing of rounds, in the same way: other programs take their share of a machine, and differ.
-const MOST_SLOWING: f64 = 1.5;
+/// How much memory may grow from the second quarter of the run to the last.
+const MAX_GROWTH: f64 = 1.10;
+/// How much slower rounds may get. This is larger because other programs use the machine as well.
+const MAX_SLOWDOWN: f64 = 1.5;
 
-/// One look at the process.
+/// The memory and time of the process at a moment.
 struct Sample {
     resident: u64,
-    /// What the device's buffers take, and how many there are.
+    /// Bytes and number of the device's buffers.
     device_bytes: u64,
     buffers: usize,
     /// The fastest round since the sample before.
@@ -49,7 +50,7 @@ fn main() -> Result<()> {
         "s", "rounds", "round ms", "resident MiB", "device MiB", "buffers"
     );
     let (mut samples, mut rounds, mut fastest) = (Vec::new(), 0u64, Duration::MAX);
-    // Layers that live as long as the program and meet sizes without end.
+    // These layers live as long as the program, and run on ever more sizes.
     let lasting = (0..KINDS).map(|kind| Subject::new(&gpu, kind)).collect::<Result<Vec<_>>>()?;
     while samples.is_empty() || start.elapsed() < length {
         let began = Instant::now();
@@ -70,7 +71,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// New layers, each on a size, and the lasting ones on others.
+/// Runs new layers on one size each, and the lasting layers on several sizes.
 fn round(gpu: &GpuConv, lasting: &[Subject], round: u64) -> Result<()> {
     for kind in 0..KINDS {
         Subject::new(gpu, kind)?.check(gpu, round * KINDS + kind)?;
@@ -81,7 +82,7 @@ fn round(gpu: &GpuConv, lasting: &[Subject], round: u64) -> Result<()> {
     Ok(())
 }
 
-/// A layer, and what the oracle needs to follow it.
+/// A layer, and the weights for the oracle.
 struct Subject {
     layer: Layer,
     weights: Vec<OwnedWeights>,
@@ -105,7 +106,7 @@ impl Subject {
         Ok(Self { layer: gpu.chain(&chain, &borrowed)?, weights })
     }
 
-    /// Uploads, runs and downloads an input of some size; one answer in fifty is compared with the oracle's.
+    /// Uploads an input, runs the layer and downloads the output. Compares one output in fifty with the oracle's.
     fn check(&self, gpu: &GpuConv, number: u64) -> Result<()> {
         let [height, width] = [1 + number * 13 % 41, 1 + number * 29 % 53].map(|extent| extent as u32);
         let shape = Shape { batch: 1 + (number % 3) as u32, channels: CHANNELS, height, width };
@@ -120,7 +121,7 @@ impl Subject {
     }
 }
 
-/// Fails if memory, buffers or time of the last quarter are more than those of the second.
+/// Fails if memory, buffers or time have grown from the second quarter to the last.
 fn judge(samples: &[Sample]) {
     assert!(samples.len() >= 8, "{} samples are too few to tell: let it run for longer", samples.len());
     let quarter = samples.len() / 4;
@@ -132,15 +133,15 @@ fn judge(samples: &[Sample]) {
         growth > most
     };
     let grown = [
-        grown("resident memory", MOST_GROWTH, |sample| sample.resident as f64),
-        grown("the device's memory", MOST_GROWTH, |sample| sample.device_bytes as f64),
-        grown("the number of buffers", MOST_GROWTH, |sample| sample.buffers as f64),
-        grown("the time of a round", MOST_SLOWING, |sample| sample.round.as_secs_f64()),
+        grown("resident memory", MAX_GROWTH, |sample| sample.resident as f64),
+        grown("the device's memory", MAX_GROWTH, |sample| sample.device_bytes as f64),
+        grown("the number of buffers", MAX_GROWTH, |sample| sample.buffers as f64),
+        grown("the time of a round", MAX_SLOWDOWN, |sample| sample.round.as_secs_f64()),
     ];
     assert!(!grown.contains(&true), "something has grown");
 }
 
-/// Memory of this process that is in RAM, bytes; zero where the system does not say.
+/// Resident memory of this process in bytes, or zero if the system does not report it.
 fn resident() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").ok();
     let pages = pages.and_then(|pages| pages.split(' ').nth(1)?.parse::<u64>().ok());

@@ -1,5 +1,5 @@
-//! Read-back without blocking: a program with its own loop (frames, events, requests) starts convolutions, continues, and
-//! takes each result when it is ready.
+//! Read-back without blocking: a program with its own loop (frames, events, requests) starts convolutions, continues,
+//! and takes each result when it is ready.
 //!
 //! `cargo run --release --example async_readback`. Without a GPU, put `scripts/headless` before it.
 

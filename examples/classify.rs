@@ -3,7 +3,8 @@
 //! `cargo run --release --example classify -- --weights mobilenetv2_100.safetensors photograph.jpg`. Without a GPU, put
 //! `scripts/headless` before it.
 //!
-//! Without a photograph it draws a picture. Without weights it takes random ones, and then only the times mean anything.
+//! Without a photograph it draws a picture. Without weights it takes random ones, and then only the times mean
+//! anything.
 
 use std::error::Error;
 use std::path::PathBuf;

@@ -30,8 +30,8 @@ pub fn filters() -> [Filter; 3] {
     let mut mask: Vec<_> = bell.iter().flat_map(|y| bell.iter().map(move |x| -x * y)).collect();
     mask[12] += 2.0;
     let sharpen = each([5, 5]).activation(Activation::Clamp(0.0, 1.0));
-    // A separable convolution. Depthwise are Sobel's two filters and their negatives; ReLU turns these into |x| and |y|.
-    // Pointwise is their sum, with each colour weighted by its share of the brightness.
+    // A separable convolution. Depthwise are Sobel's two filters and their negatives; ReLU turns these into |x| and
+    // |y|. Pointwise is their sum, with each colour weighted by its share of the brightness.
     let sobel = [[-1., 0., 1., -2., 0., 2., -1., 0., 1.], [-1., -2., -1., 0., 0., 0., 1., 2., 1.]];
     let both = sobel.map(|filter| [filter, filter.map(|weight| -weight)].concat()).concat();
     let shares = [0.2126, 0.7152, 0.0722].map(|share| [share; 4]).concat();
