@@ -1,5 +1,5 @@
-//! One direction: a module of the library takes only from those below it, and only the runtime knows wgpu.
-//! `docs/architecture.md` draws the house.
+//! A module of the library imports only from those below it, and only the runtime and the modules above it use wgpu.
+//! `docs/architecture.md` has the table of these floors.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The floors, from the lowest up.
 const FLOORS: [&str; 9] = ["model", "oracle", "nets", "problem", "kernels", "planner", "runtime", "verify", "tuning"];
 
-/// A file, the floor that it is on, and its text up to its tests, without comments.
+/// Each file with its floor, and its code without comments and tests.
 fn files() -> Vec<(PathBuf, usize, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let (mut folders, mut files) = (vec![root.clone()], Vec::new());
@@ -31,31 +31,31 @@ fn files() -> Vec<(PathBuf, usize, String)> {
 }
 
 #[test]
-fn no_floor_takes_from_one_above() {
-    let (mut taken, mut wrong) = (BTreeSet::new(), Vec::new());
+fn no_floor_imports_from_one_above() {
+    let (mut imports, mut wrong) = (BTreeSet::new(), Vec::new());
     for (path, floor, code) in files() {
         for rest in code.split("crate::").skip(1) {
             let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             let from = FLOORS.iter().position(|floor| *floor == name);
             match from {
                 Some(from) if from <= floor => {
-                    taken.insert((floor, from));
+                    imports.insert((floor, from));
                 }
-                // What lib.rs hands on has no floor in its name.
-                _ => wrong.push(format!("{} takes crate::{name}", path.display())),
+                // This includes items that lib.rs re-exports: their paths name no floor.
+                _ => wrong.push(format!("{} imports crate::{name}", path.display())),
             }
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(taken.len() > FLOORS.len(), "only {taken:?} were found");
+    assert!(imports.len() > FLOORS.len(), "only {imports:?} were found");
 }
 
 #[test]
-fn only_the_runtime_and_what_is_above_it_know_wgpu() {
+fn only_the_runtime_and_floors_above_it_use_wgpu() {
     let runtime = FLOORS.iter().position(|floor| *floor == "runtime").unwrap();
-    let knowing = files().into_iter().filter(|(_, _, code)| code.contains("wgpu::"));
+    let users = files().into_iter().filter(|(_, _, code)| code.contains("wgpu::"));
     let (above, below): (Vec<_>, Vec<_>) =
-        knowing.map(|(path, floor, _)| (floor, path)).partition(|(floor, _)| *floor >= runtime);
+        users.map(|(path, floor, _)| (floor, path)).partition(|(floor, _)| *floor >= runtime);
     assert!(above.len() > 5, "only {above:?}");
     assert!(below.is_empty(), "{below:?}");
 }

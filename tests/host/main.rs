@@ -1,4 +1,4 @@
-//! What needs no device: the shaders as text, what the planner makes of a chain, files of weights, and the scripts.
+//! Tests that need no device: shaders as text, the planner, files of weights, scripts, and the order of modules.
 
 mod floors;
 mod planner;

@@ -1,4 +1,4 @@
-//! The planner without a GPU: what it picks, what it must not fuse, and how it says no.
+//! The planner, without a GPU: which recipes it chooses, what it must not fuse, and the reasons for refusals.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -23,7 +23,7 @@ fn gpu() -> Caps {
     }
 }
 
-/// A software device with subgroups of 8, as lavapipe is with AVX2.
+/// A software device with subgroups of 8, like lavapipe with AVX2.
 fn cpu() -> Caps {
     Caps { max_workgroup_memory: 32768, subgroup: Some([8, 8]), is_cpu: true, int64: true, ..gpu() }
 }
@@ -50,7 +50,7 @@ fn kernels(schedule: &Schedule) -> Vec<&str> {
     schedule.steps.iter().map(|step| kernel_of(&step.recipe.name)).collect()
 }
 
-/// Problems that stand for the layers people run, with the chains that a line cannot say.
+/// Typical layers of networks, including chains that a problem line cannot express.
 fn representatives() -> Vec<(String, Chain, Shape, Layout)> {
     let lines = [
         "conv 1x3x224x224 -> 32 k3 s2 p1 relu6",
@@ -92,11 +92,12 @@ fn representatives() -> Vec<(String, Chain, Shape, Layout)> {
     all
 }
 
-/// `tests/host/planner.txt` says what is picked; a change of it is to be looked at. `BLESS=1` in the environment
-/// writes it anew.
+/// `tests/host/planner.txt` lists the choices, so that a reviewer sees every change. `BLESS=1` in the environment
+/// rewrites it.
 #[test]
-fn the_planner_picks_what_the_table_says() {
-    let mut table = String::from("# What the planner picks. Written by `BLESS=1 cargo test --test planner`.\n");
+fn the_planners_choices_are_those_of_the_table() {
+    let mut table =
+        String::from("# What the planner chooses. `BLESS=1 cargo test --test host planner` writes this file.\n");
     for (name, chain, input, layout) in representatives() {
         let _ = writeln!(table, "\n{name}");
         for (device, caps) in devices() {
@@ -108,12 +109,12 @@ fn the_planner_picks_what_the_table_says() {
     if std::env::var_os("BLESS").is_some_and(|value| value == "1") {
         std::fs::write(&path, &table).unwrap();
     }
-    // Git may check the file out with other line ends.
+    // Git may check out the file with other line endings.
     let expected = std::fs::read_to_string(&path).unwrap_or_default().replace("\r\n", "\n");
     let changed: Vec<_> = table.lines().filter(|line| !expected.lines().any(|expected| expected == *line)).collect();
     assert!(
         table == expected,
-        "tests/host/planner.txt says otherwise; if the new picks are right, BLESS=1 writes them down:\n{}",
+        "tests/host/planner.txt differs; if the new choices are right, run this with BLESS=1 to accept them:\n{}",
         changed.join("\n")
     );
 }
@@ -126,7 +127,7 @@ fn each_kind_of_link_gets_a_kernel_of_its_kind() {
             ("pointwise 1x512x14x14 -> 512 relu6 nhwc", &["pointwise", "split"]),
             ("depthwise 1x512x14x14 k3 p1 relu6", &["depthwise"]),
             ("depthwise 1x32x112x112 k3 s2 p1 nhwc", &["depthwise"]),
-            // Three channels a group are too few for any product's tile.
+            // Three channels per group are too few for the tile of any product.
             ("conv 1x6x9x9 -> 6 k3 p1 g2", &["direct"]),
             ("separable 1x512x28x28 -> 512 k3 p1", &["separable", "depthwise"]),
         ] {
@@ -159,7 +160,7 @@ fn steps_cover_the_chain_without_a_gap_and_cost_something() {
 }
 
 #[test]
-fn the_taken_schedule_is_the_cheapest() {
+fn the_chosen_schedule_is_the_cheapest() {
     for (name, chain, input, layout) in representatives() {
         for (device, caps) in devices() {
             let taken = planner::schedule(&chain, input, layout, &caps, &Choice::Auto).unwrap();
@@ -182,10 +183,10 @@ fn a_tensor_that_an_edge_needs_is_not_fused_away() {
         considered.iter().any(|one| one.first == 0 && one.links == 2 && one.answer.is_ok())
     };
     assert!(fusions(&Chain::new(links())), "without an edge the first two links can be one run");
-    // Tensor 1 lies between them; the last link adds it.
+    // Tensor 1 is between them, and the last link adds it.
     let needed = Chain::new(links()).edge(1, 2, Residual::AfterActivation).unwrap();
     assert!(!fusions(&needed), "tensor 1 is needed later");
-    // Tensor 0, the input, is there in any case.
+    // Tensor 0 is the input, which fusion does not remove.
     assert!(fusions(&Chain::new(links()).edge(0, 2, Residual::AfterActivation).unwrap()));
 
     let named = planner::schedule(&needed, [1, 64, 56, 56], Layout::Nchw, &gpu(), &named("separable+pointwise"));
@@ -193,8 +194,8 @@ fn a_tensor_that_an_edge_needs_is_not_fused_away() {
 }
 
 #[test]
-fn memory_is_used_again_when_its_tensor_is_done() {
-    // Seventeen inverted residuals of one size: never more than three tensors are alive at once.
+fn tensors_share_memory_if_their_lifetimes_allow_it() {
+    // Seventeen inverted residuals of the same size: at most three tensors are alive at the same time.
     let block = Chain::inverted_residual(16, 16, 6, 1);
     let mut chain = Chain::new((0..17).flat_map(|_| block.links().to_vec()));
     for first in (0..17).map(|block| 3 * block) {
@@ -214,7 +215,7 @@ fn memory_is_used_again_when_its_tensor_is_done() {
         assert!((least..least + 2 * narrow).contains(&workspace.bytes()), "{name}: {} of {least}", workspace.bytes());
         assert_eq!(workspace.buffers().iter().sum::<u64>(), workspace.bytes());
     }
-    // One step needs nothing between.
+    // A single step has no tensors between steps.
     assert_eq!(plan("pointwise 1x8x4x4 -> 8", &gpu(), Choice::Auto).unwrap().workspace.bytes(), 0);
 }
 
@@ -229,7 +230,7 @@ fn a_name_restricts_the_choice() {
     ] {
         let schedule = plan(line, &gpu(), named(choice)).unwrap();
         assert_eq!(kernels(&schedule), expected, "{choice}");
-        // A recipe's full name asks for itself.
+        // A schedule's own name gives the same schedule.
         let again = plan(line, &gpu(), named(&schedule.name())).unwrap();
         assert_eq!(again.name(), schedule.name());
     }
@@ -247,7 +248,7 @@ fn fusion_is_forced_and_forbidden() {
             (taken, schedule.name())
         };
         assert_eq!(steps(Fusion::Never).0, [1, 1, 1], "{device}");
-        // The kernel that takes all three is for GPUs.
+        // The kernel that takes all three links is only for GPUs.
         let fewest = if caps.is_cpu { &[1, 2][..] } else { &[3] };
         assert_eq!(steps(Fusion::Always).0, fewest, "{device}");
         let auto = planner::schedule(&chain, [1, 64, 14, 14], Layout::Nchw, &caps, &Choice::Auto).unwrap();
@@ -256,7 +257,7 @@ fn fusion_is_forced_and_forbidden() {
 }
 
 #[test]
-fn every_alternative_can_be_asked_for_by_its_name() {
+fn every_alternative_can_be_chosen_by_name() {
     for (name, chain, input, layout) in representatives().into_iter() {
         for schedule in planner::alternatives(&chain, input, layout, &gpu()).unwrap() {
             let again = planner::schedule(&chain, input, layout, &gpu(), &named(&schedule.name())).unwrap();
@@ -279,7 +280,7 @@ fn an_unknown_name_is_refused_with_the_known_ones() {
 }
 
 #[test]
-fn a_kernel_that_cannot_says_why() {
+fn every_refusal_has_its_reason() {
     let lanes = |subgroup| Caps { subgroup: Some(subgroup), ..cpu() };
     for (line, caps, kernel, expected) in [
         ("conv 1x8x8x8 -> 8 k3", gpu(), "depthwise", Unsupported::Groups(1)),
@@ -358,9 +359,9 @@ fn kernels_for_other_links_explain_nothing() {
     assert_eq!(refused("pool 1x8x7x7", Choice::Auto), ["pool"]);
 }
 
-/// A reason that names what was not the reason sends its reader astray.
+/// A wrong reason would mislead the reader.
 #[test]
-fn a_reason_says_what_it_was() {
+fn the_message_gives_the_true_reason() {
     for (line, kernel, expected) in [
         ("pointwise 1x8x1x2 -> 8", "matvec", "the window of 1x1 is not the whole image of 1x2"),
         ("conv 1x8x7x7 -> 8 k7x5", "matvec", "the window of 7x5 is not the whole image of 7x7"),
@@ -377,7 +378,7 @@ fn a_reason_says_what_it_was() {
         let error = plan(line, &gpu(), named(kernel)).unwrap_err().to_string();
         assert!(error.ends_with(&format!(": {kernel} ({expected})")), "{line}: {error}");
     }
-    // A limit of the kernel's own is not the device's.
+    // The kernel's own limit, not the device's.
     let block = Chain::inverted_residual(64, 64, 6, 2);
     let dilated = Chain::new(block.convolutions().map(|(_, conv)| match conv.is_depthwise() {
         true => Conv2d::depthwise(conv.in_channels, 7).stride(2).padding(9).dilation(3).activation(conv.activation),
@@ -389,9 +390,9 @@ fn a_reason_says_what_it_was() {
 }
 
 #[test]
-fn what_a_core_cannot_hold_often_takes_longer() {
+fn a_low_occupancy_takes_longer() {
     let schedule = plan("pointwise 32x512x56x56 -> 512", &gpu(), named("pointwise/64x64x16")).unwrap();
-    // 128 invocations with 32 sums each, that count twice; a core needs 512.
+    // 128 invocations with 32 sums each, so each counts twice. A core needs 512.
     let recipe = &schedule.steps[0].recipe;
     let time = |device: DeviceModel, registers: u32, workgroup_memory: u32| {
         let mut recipe = recipe.clone();
@@ -408,7 +409,7 @@ fn what_a_core_cannot_hold_often_takes_longer() {
         (64, 40000, (1, 0.5)),
         (256, 8192, (2, 1.0)),
         (300, 8192, (1, 0.5)),
-        // What no core holds would spill; the model does not divide by zero.
+        // More registers than a core has would spill. With 0, the model must not divide by zero.
         (600, 8192, (1, 0.5)),
         (0, 0, (8, 1.0)),
     ] {
@@ -417,7 +418,7 @@ fn what_a_core_cannot_hold_often_takes_longer() {
         let times = (seconds - 3e-6) / (whole - 3e-6);
         assert!((times * occupancy - 1.0).abs() < 1e-9, "{registers} registers, {memory} bytes: {times} times");
     }
-    // A core of a software device takes a workgroup at a time.
+    // A core of a software device runs one workgroup at a time.
     let software = DeviceModel::of(&cpu());
     assert_eq!(time(software, 300, 40000), time(software, 68, 8192));
     // A core with half of the registers holds half.
@@ -428,7 +429,7 @@ fn what_a_core_cannot_hold_often_takes_longer() {
     assert_eq!(time(phone, 64, 8192), time(device, 128, 8192));
 }
 
-/// As docs/cost-model.md says.
+/// This holds what docs/cost-model.md says.
 #[test]
 fn no_variant_leaves_a_quarter_of_a_core_idle() {
     let mut seen = 0;
@@ -448,12 +449,12 @@ fn no_variant_leaves_a_quarter_of_a_core_idle() {
 
 #[test]
 fn a_grid_beyond_the_limit_is_folded() {
-    // 4096 x 4096 outputs in tiles of at most 7 x 7 are more workgroups than a dimension holds.
+    // 4096 x 4096 outputs in tiles of at most 7 x 7 are more workgroups than one dimension can have.
     let schedule = plan("depthwise 1x16x4096x4096 k3 p1", &gpu(), Choice::Auto).unwrap();
     let pass = &schedule.steps[0].recipe.passes[0];
     assert!(pass.workgroups > gpu().max_workgroups.into(), "{} workgroups need no folding", pass.workgroups);
 
-    // The same on a device that is made small.
+    // The same on a device with a smaller limit.
     let line = "depthwise 1x64x64x64 k3 p1";
     let workgroups = |caps: &Caps| plan(line, caps, named("direct")).map(|s| s.steps[0].recipe.passes[0].workgroups);
     let needed = workgroups(&gpu()).unwrap();
@@ -471,7 +472,7 @@ fn a_grid_beyond_the_limit_is_folded() {
 fn a_buffer_that_cannot_be_bound_is_refused() {
     let limit = Caps::webgpu().max_storage_binding;
     for (line, bytes) in [
-        // The input, the output, the weights; and the tensor between two links that run alone.
+        // Too large are the input, the output and the weights.
         ("conv 1x64x1024x1024 -> 8 k3 p1 s4", 64 << 22),
         ("conv 1x8x1024x1024 -> 64 k3 p1", 64 << 22),
         ("conv 1x4096x4x4 -> 4096 k3 p1", (4096 * 4096 * 9 + 4096) * 4),
@@ -485,7 +486,7 @@ fn a_buffer_that_cannot_be_bound_is_refused() {
 }
 
 #[test]
-fn a_shape_that_does_not_fit_is_refused_before_any_kernel_is_asked() {
+fn a_shape_that_does_not_fit_has_its_own_error() {
     let chain = Chain::from(Conv2d::new(8, 8, 5));
     let of = |shape: [u32; 4]| planner::schedule(&chain, shape, Layout::Nchw, &gpu(), &Choice::Auto).err();
     assert!(matches!(of([1, 7, 8, 8]), Some(Error::Channels { link: 0, expected: 8, actual: 7 })));

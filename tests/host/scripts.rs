@@ -1,12 +1,11 @@
-//! What of the scripts can be tested without installing anything: how `scripts/headless` reads apt's package sources.
+//! Tests how `scripts/headless` reads apt's package sources, without installing anything.
 #![cfg(unix)]
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// What a piece of bash says to stdout and stderr, in a shell that has the functions of `scripts/headless`; `$1` is a
-/// folder.
+/// The stdout and stderr of a piece of bash. It can call the functions of `scripts/headless`, and `$1` is a folder.
 fn bash(script: &str, folder: &Path) -> [String; 2] {
     let script = format!(". scripts/headless\n{script}");
     let mut command = Command::new("bash");
@@ -17,7 +16,7 @@ fn bash(script: &str, folder: &Path) -> [String; 2] {
     [stdout, stderr]
 }
 
-/// A folder as `/etc/apt` is, with these files.
+/// A folder like `/etc/apt`, with these files.
 fn sources(files: &[(&str, &str)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("sources.list.d")).unwrap();
@@ -28,7 +27,7 @@ fn sources(files: &[(&str, &str)]) -> tempfile::TempDir {
 }
 
 #[test]
-fn backports_come_from_where_debian_comes_from() {
+fn backports_come_from_the_mirror_of_debian() {
     let stanza = "Types: deb\nSuites: bookworm-backports\nComponents: main\n";
     for (name, text, expected) in [
         ("sources.list", "deb http://mirror.test/debian bookworm main contrib\n", "deb http://mirror.test/debian"),
@@ -42,7 +41,7 @@ fn backports_come_from_where_debian_comes_from() {
             "deb [signed-by=/k.gpg]http://mirror.test/debian bookworm main",
             "deb [signed-by=/k.gpg]http://mirror.test/debian",
         ),
-        // What is no source of Debian's main archive: other suites, other components, source packages, comments.
+        // These are not sources of Debian's main archive: other suites, other components, source packages, comments.
         ("sources.list", "deb http://mirror.test/debian-security bookworm-security main\n", ""),
         ("sources.list", "deb http://mirror.test/linux/debian bookworm stable\n", ""),
         (
@@ -69,7 +68,7 @@ fn backports_come_from_where_debian_comes_from() {
         let folder = sources(&[(name, text)]);
         assert_eq!(bash("backports \"$1\"", folder.path())[0], expected, "{text}");
     }
-    // A key may stand in the file, in lines that belong together; names of fields are of any case.
+    // The file may contain a key, over several lines. Field names may be in any case.
     let text = "# Debian\n\nTypes: deb deb-src\n# http://snapshot.test/debian\nURIs: http://mirror.test/debian\n \
                 https://other.test/debian\nsuites: bookworm bookworm-updates\nComponents:\n contrib main\nSigned-By:\n \
                 -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n mQINBF\nArchitectures: amd64\n \n\
@@ -79,7 +78,7 @@ fn backports_come_from_where_debian_comes_from() {
                 -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n mQINBF\nArchitectures: amd64\n\n";
     let folder = sources(&[("sources.list.d/debian.sources", text)]);
     assert_eq!(bash("backports \"$1\"", folder.path())[0], format!("{stanza}{rest}"));
-    // A file ends where the next one starts; all that there are are given, and a folder without any gives none.
+    // A stanza ends with its file. All sources are found, and a folder without sources has none.
     let last = "Types: deb\nURIs: http://third.test/\nSuites: bookworm\nComponents: main";
     let folder = sources(&[
         ("sources.list", "deb http://first.test/debian bookworm main"),
@@ -92,7 +91,7 @@ fn backports_come_from_where_debian_comes_from() {
     assert_eq!(bash("backports \"$1\"", Path::new("/none"))[0], "");
 }
 
-/// `apt-get update` of a world in which one mirror alone has backports, and never asks what it is given to read.
+/// An `apt-get update` that succeeds only for the one mirror that has backports. It does not check its arguments.
 const APT: &str = r#"
 as_root() { "$@"; }
 apt-get() {
@@ -103,7 +102,7 @@ folder=$1
 "#;
 
 #[test]
-fn a_source_without_backports_is_left_again() {
+fn a_source_without_backports_is_removed_again() {
     let shop = ("sources.list.d/a-shop.list", "deb [signed-by=/shop.gpg] https://shop.test/apt bookworm main\n");
     let added = |files: &[(&str, &str)]| {
         let folder = sources(files);

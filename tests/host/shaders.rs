@@ -1,5 +1,5 @@
-//! Every shader that any case of the table can ask for, without a GPU: it parses, validates, translates to what
-//! the drivers of all platforms take, and is what its recipe says it is.
+//! Every shader for the cases of the table, without a GPU. Each parses, validates, translates to the languages of all
+//! platforms' drivers, and matches its recipe.
 
 mod races;
 mod uniformity;
@@ -15,8 +15,8 @@ use gpuconv::{Caps, Chain, Choice, Conv2d, Layout, Shape, planner, probe, verify
 use naga::valid::{Capabilities, GlobalUse, ModuleInfo, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, TypeInner, back};
 
-/// Devices whose recipes differ. Those that can less come first, so that a shader that several take is validated
-/// for the least of them.
+/// Devices with different recipes. Those with fewer features come first: a shader that several share is validated for
+/// the first of them.
 fn devices() -> Vec<Caps> {
     let mut devices = Vec::new();
     for subgroup in [None, Some([32, 32]), Some([16, 32]), Some([4, 4]), Some([8, 8])] {
@@ -32,14 +32,14 @@ fn devices() -> Vec<Caps> {
     devices
 }
 
-/// A pass, where it comes from, and what its shader may use.
+/// A pass, its origin for messages, and the capabilities that its shader may use.
 struct Shader {
     pass: Pass,
     origin: String,
     capabilities: Capabilities,
 }
 
-/// The cases of the table, and chains with a kernel of their own.
+/// The cases of the table, and inverted residuals, which no problem line can express.
 fn problems() -> Vec<(String, Chain, Shape, Layout)> {
     let table = verify::cases();
     let table = table.iter().map(|problem| (problem.to_string(), problem.chain(), problem.input, problem.layout));
@@ -54,8 +54,8 @@ fn problems() -> Vec<(String, Chain, Shape, Layout)> {
         let name = format!("inverted residual of 32 channels in {layout}, ReLU6, stride {stride}");
         (name, Chain::inverted_residual(8, 8, 4, stride), Shape::from([1, 8, 9, 9]), layout)
     };
-    // Input channels in whole quads and not, and inputs of an invocation from one to six; expanded channels that fill
-    // steps and share NaNs, and those that do not.
+    // Numbers of input channels that are a multiple of four and that are not; one to six inputs per invocation;
+    // expanded channels that fill whole steps, with a shared test for NaNs, and that do not.
     let blocks = [Layout::Nchw, Layout::Nhwc].into_iter().flat_map(|layout| {
         [
             block(8, depthwise(3), 7, layout),
@@ -71,14 +71,14 @@ fn problems() -> Vec<(String, Chain, Shape, Layout)> {
     table.chain(blocks).collect()
 }
 
-/// The shaders of the devices that differ most: GPUs and software devices with subgroups and without.
+/// The shaders of the devices that differ most: GPUs and software devices, with and without subgroups.
 static SHADERS: LazyLock<Vec<Shader>> = LazyLock::new(|| {
     let mut devices = devices();
     devices.retain(|caps| caps.subgroup.is_none_or(|sizes| sizes == if caps.is_cpu { [8, 8] } else { [32, 32] }));
     distinct(&devices)
 });
 
-/// Each distinct shader once. Two passes with the same text must agree on all that the text decides.
+/// Each distinct shader once. Two passes with the same text must have the same bindings and workgroup.
 fn distinct(devices: &[Caps]) -> Vec<Shader> {
     let all = candidates(devices);
     let (texts, next) = (all.iter().map(|_| OnceLock::new()).collect::<Vec<_>>(), AtomicUsize::new(0));
@@ -103,13 +103,13 @@ fn distinct(devices: &[Caps]) -> Vec<Shader> {
     shaders.into_values().chain(probes).collect()
 }
 
-/// The shaders of all candidates for all problems on some devices, many of them the same.
+/// The shaders of all candidates for all problems on some devices, with duplicates.
 fn candidates(devices: &[Caps]) -> Vec<Shader> {
     let mut all = Vec::new();
     for caps in devices {
         let mut capabilities = Capabilities::empty();
         capabilities.set(Capabilities::SUBGROUP, caps.subgroup.is_some());
-        // A GPU's shaders do without.
+        // Shaders for GPUs do not use it.
         capabilities.set(Capabilities::SHADER_INT64, caps.int64 && caps.is_cpu);
         for (problem, chain, input, layout) in problems() {
             let schedule = planner::schedule(&chain, input, layout, caps, &Choice::Auto);
@@ -124,7 +124,7 @@ fn candidates(devices: &[Caps]) -> Vec<Shader> {
     all
 }
 
-/// The next shader, and the place of its text.
+/// The next shader, and the slot for its text.
 fn turn<'a, T>(next: &AtomicUsize, all: &'a [Shader], texts: &'a [T]) -> Option<(&'a Shader, &'a T)> {
     let index = next.fetch_add(1, Ordering::Relaxed);
     all.get(index).zip(texts.get(index))
@@ -139,7 +139,7 @@ fn on_all_cores(work: impl Fn() + Sync) {
 }
 
 #[test]
-fn every_shader_is_valid_and_translates_and_is_what_its_recipe_says() {
+fn every_shader_is_valid_translates_and_matches_its_recipe() {
     check_all(&SHADERS, 1000);
 }
 
@@ -189,8 +189,7 @@ fn what_drivers_get_reads_well() {
     assert!(checked > 300, "only {checked} shaders");
 }
 
-/// Whether a shader has a header, short lines, included parts that are marked, no function that nothing calls, and no
-/// leavings of its template.
+/// Checks that a shader has a header, short lines, marked parts, no unused function, and no remains of its template.
 fn reads_well(wgsl: &str) -> Result<(), String> {
     let (first, second) = (wgsl.lines().next().unwrap_or_default(), wgsl.lines().nth(1).unwrap_or_default());
     if !first.starts_with("// ") || !first.contains(": ") || second != "//" {
@@ -214,7 +213,7 @@ fn reads_well(wgsl: &str) -> Result<(), String> {
     }
     expect("part", None, open)?;
     if !wgsl.contains("\n// ---- begin tensors.wgsl\n") || wgsl.contains("\n\n\n") {
-        return Err("no parts, or blank lines".into());
+        return Err("no parts, or two blank lines in a row".into());
     }
     let module = naga::front::wgsl::parse_str(wgsl).map_err(|error| error.emit_to_string(wgsl))?;
     let called = |name: &str| wgsl.match_indices(&format!("{name}(")).count() > 1;
@@ -227,7 +226,7 @@ fn reads_well(wgsl: &str) -> Result<(), String> {
 
 fn check(shader: &Shader) -> Result<(), String> {
     let (module, info) = parse(shader)?;
-    is_what_its_recipe_says(&shader.pass, &module, &info)?;
+    matches_recipe(&shader.pass, &module, &info)?;
     uniformity::check(&module)?;
     races::check(&module, &info)?;
     translates(&module, &info)
@@ -244,12 +243,12 @@ fn parse(shader: &Shader) -> Result<(Module, ModuleInfo), String> {
     Ok((module, info))
 }
 
-fn is_what_its_recipe_says(pass: &Pass, module: &Module, info: &ModuleInfo) -> Result<(), String> {
+fn matches_recipe(pass: &Pass, module: &Module, info: &ModuleInfo) -> Result<(), String> {
     let [entry] = &module.entry_points[..] else { return Err("not one entry point".into()) };
     expect("entry point", "main", entry.name.as_str())?;
     expect("workgroup", [pass.workgroup, 1, 1], entry.workgroup_size)?;
     expect("workgroup memory", pass.workgroup_memory, workgroup_memory(module))?;
-    // What WebGPU promises everywhere.
+    // The limit that WebGPU promises everywhere.
     if pass.workgroup_memory > 16384 {
         return Err(format!("{} bytes of workgroup memory", pass.workgroup_memory));
     }
@@ -258,7 +257,7 @@ fn is_what_its_recipe_says(pass: &Pass, module: &Module, info: &ModuleInfo) -> R
 }
 
 fn translates(module: &Module, info: &ModuleInfo) -> Result<(), String> {
-    // Subgroup operations came to Vulkan with SPIR-V 1.3, to Direct3D with shader model 6.0, to Metal with 2.4.
+    // The first versions with subgroup operations: SPIR-V 1.3 for Vulkan, shader model 6.0 for Direct3D, Metal 2.4.
     let options = back::spv::Options { lang_version: (1, 3), ..Default::default() };
     let words = back::spv::write_vec(module, info, &options, None);
     is_valid_spirv(&words.map_err(|error| format!("SPIR-V: {error}"))?)?;
@@ -280,7 +279,7 @@ fn translates(module: &Module, info: &ModuleInfo) -> Result<(), String> {
     Ok(())
 }
 
-/// What the Khronos validator says of a module, where it is there (Debian's package spirv-tools).
+/// Runs the Khronos validator on a module, if it is installed (Debian's package spirv-tools).
 fn is_valid_spirv(words: &[u32]) -> Result<(), String> {
     let mut command = Command::new("spirv-val");
     command.args(["--target-env", "vulkan1.1"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -307,12 +306,12 @@ fn workgroup_memory(module: &Module) -> u32 {
     shared.map(|global| module.types[global.ty].inner.size(module.to_ctx())).sum()
 }
 
-/// The storage bindings that the host makes for operands, and whether each is written.
+/// The storage bindings that the host creates for operands, and whether each is written.
 fn bindings_of(operands: &[Operand]) -> BTreeSet<(u32, bool)> {
     (1..).zip(operands).map(|(binding, operand)| (binding, operand.is_written())).collect()
 }
 
-/// The storage bindings that the entry point reaches, and whether each can be written.
+/// The storage bindings that the entry point uses, and whether each can be written.
 fn used_bindings(module: &Module, info: &ModuleInfo) -> BTreeSet<(u32, bool)> {
     let entry = info.get_entry_point(0);
     let globals = module.global_variables.iter().filter(|(handle, _)| entry[*handle] != GlobalUse::empty());
@@ -325,7 +324,8 @@ fn used_bindings(module: &Module, info: &ModuleInfo) -> BTreeSet<(u32, bool)> {
     bindings.collect()
 }
 
-/// Name and offset of each number of the host's parameter block: each is given its own offset, then printed.
+/// Name and offset of each number in the host's parameter block. To find them, set each number to its own offset, and
+/// print the block.
 fn host_params() -> Vec<(String, u32)> {
     let offsets: [u32; size_of::<Params>() / 4] = std::array::from_fn(|index| index as u32 * 4);
     let printed = format!("{:?}", bytemuck::cast::<_, Params>(offsets));
@@ -334,18 +334,18 @@ fn host_params() -> Vec<(String, u32)> {
     fields.map(|(name, offset)| (name.into(), offset.parse().unwrap())).collect()
 }
 
-/// Name and offset of each number of the shader's parameter block, which is the only uniform and at binding 0.
+/// Name and offset of each number in the shader's parameter block. It must be the only uniform, and at binding 0.
 fn params(module: &Module) -> Result<Vec<(String, u32)>, String> {
     let mut uniforms = module.global_variables.iter().filter(|(_, global)| global.space == AddressSpace::Uniform);
     let (Some((_, uniform)), None) = (uniforms.next(), uniforms.next()) else { return Err("not one uniform".into()) };
     expect("binding of the parameters", Some(0), uniform.binding.map(|binding| binding.binding))?;
     let TypeInner::Struct { members, span } = &module.types[uniform.ty].inner else {
-        return Err("the parameters are no struct".into());
+        return Err("the parameters are not a struct".into());
     };
     expect("size of the parameters", size_of::<Params>() as u32, *span)?;
     let is_u32 = |ty| module.types[ty].inner == TypeInner::Scalar(naga::Scalar::U32);
     if !members.iter().all(|member| is_u32(member.ty)) {
-        return Err("a parameter is no u32".into());
+        return Err("a parameter is not a u32".into());
     }
     Ok(members.iter().map(|member| (member.name.clone().unwrap_or_default(), member.offset)).collect())
 }

@@ -1,4 +1,4 @@
-//! The files that networks' weights come from: names, element types, and what is said of a file that does not fit.
+//! Files of networks' weights: names, element types, and the errors for files that do not fit.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,7 +8,7 @@ use gpuconv::nets::{Network, mobilenet_v1, mobilenet_v2};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
-/// Each network as its fixtures have it, with a publisher of them.
+/// Each network in the size of its fixtures, with a publisher of its weights.
 fn published() -> [(Network, &'static str); 3] {
     let v2 = mobilenet_v2(0.05, 20).unwrap();
     [(mobilenet_v1(0.03, 20).unwrap(), "timm"), (v2.clone(), "timm"), (v2, "torchvision")]
@@ -19,7 +19,7 @@ fn read(network: &Network, publisher: &str) -> Vec<u8> {
     std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
 
-/// A tensor with bytes of its own.
+/// A tensor that owns its bytes.
 #[derive(Clone)]
 struct Owned {
     dtype: Dtype,
@@ -57,7 +57,8 @@ fn both_publishers_names_mean_the_same_weights() {
     assert_eq!(weights(timm), weights(torchvision));
 }
 
-/// Every value of a file in another type; the same in f32. `encode` gives the bytes of a value and what they mean.
+/// Checks that a file in another type gives the same weights as the same values in f32. `encode` returns the bytes of a
+/// value in that type, and the value that they stand for.
 fn in_another_type(network: &Network, dtype: Dtype, encode: impl Fn(usize, f32) -> (Vec<u8>, f32)) {
     let plain = tensors(&read(network, "timm"));
     let [mut other, mut expected] = [plain.clone(), plain.clone()];
@@ -78,7 +79,7 @@ fn in_another_type(network: &Network, dtype: Dtype, encode: impl Fn(usize, f32) 
 fn weights_come_in_halves_and_doubles() {
     let [(network, _), ..] = published();
     in_another_type(&network, Dtype::F16, |at, value| {
-        // Magnitudes below 1, with those that have no leading one.
+        // Magnitudes below 1, including subnormal ones.
         let bits = (at as u16).wrapping_mul(2459) % 0x3C00;
         let (exponent, fraction) = (i32::from(bits >> 10), f32::from(bits & 0x3FF));
         let magnitude = match exponent {
@@ -93,8 +94,7 @@ fn weights_come_in_halves_and_doubles() {
         (((bits >> 16) as u16).to_le_bytes().to_vec(), f32::from_bits(bits))
     });
     in_another_type(&network, Dtype::F64, |at, value| {
-        // A little less than half way, half way, and a little more than half way to the next float: the even one of
-        // two that are as near.
+        // A little less than half way to the next float, half way, and a little more. Half way rounds to the even one.
         let next = f32::from_bits(value.to_bits() + 1);
         let (low, high) = (f64::from(value), f64::from(next));
         let share = [0.0, 0.49, 0.5, 0.51][at % 4];
@@ -104,7 +104,7 @@ fn weights_come_in_halves_and_doubles() {
 }
 
 #[test]
-fn what_wraps_a_network_is_left_out_of_its_names() {
+fn prefixes_of_names_are_ignored() {
     for (network, publisher) in published() {
         let (expected, tensors) =
             (network.weights(&read(&network, publisher)).unwrap(), tensors(&read(&network, publisher)));
@@ -120,7 +120,7 @@ fn what_wraps_a_network_is_left_out_of_its_names() {
             let weights = network.weights(&renamed(&tensors, |name| format!("{prefix}{name}")));
             assert!(weights.as_ref() == Ok(&expected), "{} {publisher} {prefix}: {:?}", network.name, weights.err());
         }
-        // Other words, words without a dot, and what one tensor lacks are no wrapping.
+        // Unknown prefixes, prefixes without a dot, and a prefix that one tensor lacks are not ignored.
         let stem = if publisher == "timm" { "conv_stem" } else { "features.0.0" };
         for prefix in ["features.", "encoder.", "module", "module_", "Module.", "encoder.module.", "."] {
             let error = network.weights(&renamed(&tensors, |name| format!("{prefix}{name}"))).unwrap_err();
@@ -134,7 +134,7 @@ fn what_wraps_a_network_is_left_out_of_its_names() {
 }
 
 #[test]
-fn a_networks_own_names_are_left_whole() {
+fn a_prefix_in_the_networks_own_names_is_kept() {
     let [(mut network, publisher), ..] = published();
     let tensors = tensors(&read(&network, publisher));
     let expected = network.weights(&file(&tensors)).unwrap();
@@ -167,7 +167,7 @@ fn a_missing_tensor_is_named_as_the_file_would_name_it() {
                 format!("the file has no tensor `{prefix}{lost}` ({publisher}'s name), which must be {expected:?}");
             assert_eq!(error.to_string(), said);
         }
-        // Without any of the convolutions' weights there are their norms to go by.
+        // Without any convolution's weights, the names of batch norms tell the publisher.
         let is_norm = |name: &str| ["conv", "classifier", ".0.weight"].iter().all(|part| !name.contains(part));
         let norms = whole.iter().filter(|(name, _)| is_norm(name));
         let norms: Tensors = norms.map(|(name, tensor)| (name.clone(), tensor.clone())).collect();
@@ -176,7 +176,7 @@ fn a_missing_tensor_is_named_as_the_file_would_name_it() {
     }
 }
 
-/// A file of MobileNetV1 after a change, as the network reads it.
+/// The error for a file of MobileNetV1 after a change to it.
 fn changed(change: impl FnOnce(&mut Tensors)) -> Error {
     let [(network, publisher), ..] = published();
     let mut tensors = tensors(&read(&network, publisher));

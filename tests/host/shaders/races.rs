@@ -1,10 +1,11 @@
-//! Whether invocations could write the same vector at the same time: writing one of its components may write all of it
-//! (WGSL, "Memory Locations"; Metal and Direct3D do so), so no shader writes single components where others see them.
+//! Checks that invocations do not write the same vector at the same time. Writing one component may write the whole
+//! vector (WGSL, "Memory Locations"; Metal and Direct3D do this). So a shader must not write single components of
+//! shared vectors.
 
 use naga::valid::{FunctionInfo, ModuleInfo};
 use naga::{AddressSpace, Block, Function, Module, Statement, TypeInner};
 
-/// Checks the only entry point of a module and all functions.
+/// Checks all functions of a module and its only entry point.
 pub fn check(module: &Module, info: &ModuleInfo) -> Result<(), String> {
     let functions = module.functions.iter().map(|(handle, function)| (function, &info[handle]));
     let entry = &module.entry_points[0].function;
@@ -24,7 +25,7 @@ fn writes_whole_vectors(
     block.iter().try_for_each(|statement| match statement {
         Statement::Store { pointer, .. } => match info[*pointer].ty.inner_with(&module.types) {
             TypeInner::ValuePointer { size: None, space, .. } if is_shared(*space) => {
-                Err(format!("writes a component of a vector that others see: {:?}", function.expressions[*pointer]))
+                Err(format!("writes one component of a shared vector: {:?}", function.expressions[*pointer]))
             }
             _ => Ok(()),
         },

@@ -1,12 +1,14 @@
-//! Whether all invocations of a workgroup come to each barrier and each subgroup operation together, which naga does not
-//! check: none may stand where it depends on an invocation's number, or on what memory holds, whether it is reached.
+//! Checks that barriers and subgroup operations are in uniform control flow: all invocations of a workgroup reach them
+//! together. naga does not check this. Control flow is not uniform if it depends on an invocation's index or on the
+//! contents of memory.
 //!
-//! Coarser than WGSL's own analysis, and never kinder: a variable is uniform only if all that is ever stored in it is, and
-//! after a `return`, `break` or `continue` that only some invocations take, the rest of the function or the loop is not.
+//! The analysis is coarser than WGSL's own, and at least as strict. A variable is uniform only if all values stored in
+//! it are. After a `return`, `break` or `continue` that only some invocations take, the rest of the function or the
+//! loop is not uniform.
 
 use naga::{AddressSpace, Binding, Block, BuiltIn, Expression, Function, Handle, LocalVariable, Module, Statement};
 
-/// Checks the only entry point of a module and all that it calls.
+/// Checks the only entry point of a module and all functions that it calls.
 pub fn check(module: &Module) -> Result<(), String> {
     let function = &module.entry_points[0].function;
     let uniform = |binding: &Option<Binding>| {
@@ -21,21 +23,21 @@ struct Analysis<'a> {
     module: &'a Module,
     function: &'a Function,
     arguments: Vec<bool>,
-    /// Variables in which something was stored that is not uniform.
-    varied: Vec<Handle<LocalVariable>>,
-    /// What calls give, by their expressions; what is not in it is not known yet.
+    /// Variables that are not uniform, because a value stored in them is not.
+    varying: Vec<Handle<LocalVariable>>,
+    /// Whether the results of calls are uniform, by the calls' expressions. Those that are not known yet are not in it.
     calls: Vec<(Handle<Expression>, bool)>,
-    /// Whether what it returns is uniform.
+    /// Whether the function's result is uniform.
     result: bool,
 }
 
-/// What control flow is like behind a statement: uniform, or left early by some invocations.
+/// The control flow after a statement: whether it is uniform, and where some invocations left early.
 #[derive(Clone, Copy)]
 struct Flow {
     uniform: bool,
-    /// Some have left the loop, or its round.
+    /// Some invocations have left the loop, or the current iteration.
     left_loop: bool,
-    /// Some have left the function.
+    /// Some invocations have left the function.
     left_function: bool,
 }
 
@@ -44,7 +46,7 @@ impl Flow {
         self.uniform && !self.left_loop && !self.left_function
     }
 
-    /// As it is behind a branch of the flow.
+    /// Joins the end of a branch.
     fn join(&mut self, branch: Self) {
         self.left_loop |= branch.left_loop;
         self.left_function |= branch.left_function;
@@ -53,15 +55,16 @@ impl Flow {
 
 impl<'a> Analysis<'a> {
     fn new(module: &'a Module, function: &'a Function, arguments: Vec<bool>) -> Self {
-        Self { module, function, arguments, varied: Vec::new(), calls: Vec::new(), result: true }
+        Self { module, function, arguments, varying: Vec::new(), calls: Vec::new(), result: true }
     }
 
-    /// Goes over the function until nothing more varies; then barriers count. Whether the result is uniform.
+    /// Repeats the analysis until no more variables become varying. Returns whether the result is uniform, or the first
+    /// barrier that is not in uniform control flow.
     fn run(mut self, uniform: bool) -> Result<bool, String> {
         loop {
-            let (before, mut found) = (self.varied.len(), Vec::new());
+            let (before, mut found) = (self.varying.len(), Vec::new());
             self.block(&self.function.body, Flow { uniform, left_loop: false, left_function: false }, &mut found);
-            if self.varied.len() == before {
+            if self.varying.len() == before {
                 return found.into_iter().next().map_or(Ok(self.result && uniform), Err);
             }
         }
@@ -92,7 +95,7 @@ impl<'a> Analysis<'a> {
                     flow.join(end);
                 }
             }
-            Statement::Loop { body, continuing, break_if } => self.round(body, continuing, *break_if, flow, found),
+            Statement::Loop { body, continuing, break_if } => self.looped(body, continuing, *break_if, flow, found),
             Statement::Break | Statement::Continue => flow.left_loop |= !flow.is_uniform(),
             Statement::Return { value } => {
                 self.result &= flow.is_uniform() && value.is_none_or(|value| self.is_uniform(value));
@@ -102,17 +105,17 @@ impl<'a> Analysis<'a> {
             Statement::Call { function, arguments, result } => {
                 self.call(&self.module.functions[*function], arguments, *result, *flow, found);
             }
-            // Barriers, subgroup operations, and what no shader has yet.
+            // Barriers, subgroup operations, and statements that no shader contains yet.
             other if !flow.is_uniform() => {
                 let name = self.function.name.as_deref().unwrap_or("main");
-                found.push(format!("in {name} only some invocations come to {other:?}"));
+                found.push(format!("in {name} only some invocations reach {other:?}"));
             }
             _ => {}
         }
     }
 
-    /// A loop: where some leave a round early, all further rounds are theirs alone.
-    fn round(
+    /// A loop. If some invocations leave an iteration early, only the others run the further iterations.
+    fn looped(
         &mut self,
         body: &'a Block,
         continuing: &'a Block,
@@ -129,7 +132,7 @@ impl<'a> Analysis<'a> {
             let left = end.left_loop || end.left_function || !stays;
             if !left || !inside.is_uniform() {
                 found.append(&mut barriers);
-                // Behind the loop those that left it wait for the others.
+                // After the loop all invocations are together again, except those that left the function.
                 flow.left_function |= end.left_function;
                 return;
             }
@@ -152,30 +155,30 @@ impl<'a> Analysis<'a> {
             self.calls.push((result, outcome == Ok(true)));
         }
         found.extend(outcome.err());
-        // What a callee may store through a pointer nobody follows.
+        // A callee may store anything through a pointer, so its variable counts as varying.
         for &argument in arguments {
             self.vary(argument);
         }
     }
 
-    /// A store of what is the same for all, or is not.
-    fn store(&mut self, pointer: Handle<Expression>, same: bool) {
-        if !(same && self.is_uniform(pointer)) {
+    /// Handles a store. `uniform` is whether the value and the control flow are.
+    fn store(&mut self, pointer: Handle<Expression>, uniform: bool) {
+        if !(uniform && self.is_uniform(pointer)) {
             self.vary(pointer);
         }
     }
 
-    /// Notes that the variable behind a pointer, if it is one, is not uniform.
+    /// Marks the local variable behind a pointer, if there is one, as varying.
     fn vary(&mut self, pointer: Handle<Expression>) {
         match self.function.expressions[pointer] {
-            Expression::LocalVariable(variable) if !self.varied.contains(&variable) => self.varied.push(variable),
+            Expression::LocalVariable(variable) if !self.varying.contains(&variable) => self.varying.push(variable),
             Expression::Access { base, .. } | Expression::AccessIndex { base, .. } => self.vary(base),
             _ => {}
         }
     }
 
-    /// Whether an expression is the same for all invocations of the workgroup; of a pointer, whether it points to the
-    /// same place.
+    /// Whether an expression is the same for all invocations of the workgroup. A pointer is, if it points to the same
+    /// place for all.
     fn is_uniform(&self, expression: Handle<Expression>) -> bool {
         let all = |expressions: &[Handle<Expression>]| expressions.iter().all(|&inner| self.is_uniform(inner));
         match &self.function.expressions[expression] {
@@ -188,7 +191,7 @@ impl<'a> Analysis<'a> {
             Expression::CallResult(_) => {
                 self.calls.iter().find(|(call, _)| *call == expression).is_none_or(|(_, uniform)| *uniform)
             }
-            Expression::Load { pointer } => self.is_uniform(*pointer) && self.holds_the_same(*pointer),
+            Expression::Load { pointer } => self.is_uniform(*pointer) && self.holds_uniform_value(*pointer),
             Expression::Compose { components, .. } => all(components),
             Expression::Access { base, index } => all(&[*base, *index]),
             Expression::Binary { left, right, .. } => all(&[*left, *right]),
@@ -202,25 +205,26 @@ impl<'a> Analysis<'a> {
             | Expression::Unary { expr: inner, .. }
             | Expression::Relational { argument: inner, .. }
             | Expression::As { expr: inner, .. } => self.is_uniform(*inner),
-            // Among them the results of subgroup operations: they are a subgroup's, not the workgroup's.
+            // This includes subgroup operations: their results are the same only in a subgroup.
             _ => false,
         }
     }
 
-    /// Whether what a pointer points to is the same for all: parameters are, and variables with uniform values.
-    fn holds_the_same(&self, pointer: Handle<Expression>) -> bool {
+    /// Whether the value behind a pointer is the same for all: that of a parameter, or of a variable that is not
+    /// varying.
+    fn holds_uniform_value(&self, pointer: Handle<Expression>) -> bool {
         match self.function.expressions[pointer] {
-            Expression::LocalVariable(variable) => !self.varied.contains(&variable),
+            Expression::LocalVariable(variable) => !self.varying.contains(&variable),
             Expression::GlobalVariable(variable) => {
                 self.module.global_variables[variable].space == AddressSpace::Uniform
             }
-            Expression::Access { base, .. } | Expression::AccessIndex { base, .. } => self.holds_the_same(base),
+            Expression::Access { base, .. } | Expression::AccessIndex { base, .. } => self.holds_uniform_value(base),
             _ => false,
         }
     }
 }
 
-/// Programs whose barriers are in order, and such whose are not.
+/// Programs with barriers in uniform control flow, and programs with barriers that are not.
 #[test]
 fn the_analysis_tells_uniform_from_divergent() {
     let uniform = [
