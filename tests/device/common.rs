@@ -1,21 +1,21 @@
-//! What the tests of this program share.
+//! Helpers for the tests of this program.
 
 use std::cell::RefCell;
 use std::sync::Once;
 
 use gpuconv::{Caps, Chain, Conv2d, GpuConv, Shape, Weights, oracle, random};
 
-/// The device, or a loud failure that says what to install.
+/// The device. Without one it panics with a message that says what to install.
 pub fn gpu() -> GpuConv {
     GpuConv::new().unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The device, given what a GPU is given.
+/// The device, planned for as if it were a GPU.
 pub fn as_gpu() -> GpuConv {
     gpu().with_caps(|caps| Caps { is_cpu: false, ..caps })
 }
 
-/// Weights of a chain, drawn from whole numbers, so that every answer is exact.
+/// Random weights of a chain. They are whole numbers, so that results are exact.
 pub fn draw(chain: &Chain) -> Vec<(Vec<f32>, Vec<f32>)> {
     let draw = |(_, conv): (usize, &Conv2d)| {
         let weight = random::integers("weight", conv.weight_shape().len(), 2);
@@ -24,7 +24,7 @@ pub fn draw(chain: &Chain) -> Vec<(Vec<f32>, Vec<f32>)> {
     chain.convolutions().map(draw).collect()
 }
 
-/// The same as layers take them.
+/// These weights in the form that layers take.
 pub fn borrow(weights: &[(Vec<f32>, Vec<f32>)]) -> Vec<Weights<'_>> {
     weights.iter().map(|(weight, bias)| Weights::new(weight, bias)).collect()
 }
@@ -41,14 +41,14 @@ pub fn expected(
     answer.values.iter().map(|&value| value as f32).collect()
 }
 
-/// What is told of each line of the log: its target and its text.
+/// Called for each line of the log, with its target and its text.
 type Listener = Box<dyn Fn(&str, &str)>;
 
 thread_local! {
     static LISTENER: RefCell<Option<Listener>> = const { RefCell::new(None) };
 }
 
-/// Calls `listener` for all that this thread logs while `call` runs.
+/// Calls `listener` for each line that this thread logs while `call` runs.
 pub fn listen<T>(listener: impl Fn(&str, &str) + 'static, call: impl FnOnce() -> T) -> T {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -65,7 +65,7 @@ struct Logger;
 
 impl log::Log for Logger {
     fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        // A thread that ends has no listener any more.
+        // A thread that is ending has no listener.
         LISTENER.try_with(|listener| listener.borrow().is_some()).unwrap_or(false)
     }
 

@@ -1,5 +1,5 @@
-//! What callers see when something breaks: a device that is lost, memory that is not there, buffers that are gone or
-//! another device's, shaders that the driver refuses.
+//! Errors that callers get after a fault: a lost device, no memory, destroyed buffers, buffers of another device, and
+//! shaders that the driver refuses.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::common::gpu;
 const CHANNELS: u32 = 16;
 const SHAPE: [u32; 4] = [1, CHANNELS, 12, 12];
 
-/// On a device of the caller's that has no handlers: an error that no scope catches panics.
+/// A device of the caller's own. It has no error handlers, so that an error that no scope catches panics.
 fn on_a_callers_device() -> GpuConv {
     let adapter = pollster::block_on(GpuConv::adapter(None)).unwrap();
     let descriptor = wgpu::DeviceDescriptor { required_limits: adapter.limits(), ..Default::default() };
@@ -42,7 +42,7 @@ fn layer(gpu: &GpuConv) -> Layer {
     gpu.conv2d(&conv(), Weights { weight: &weight(), bias: None }).unwrap()
 }
 
-/// What the layer gives for the input.
+/// The layer's output for the input.
 fn expected() -> Vec<f32> {
     let weight = weight();
     let weights = [Weights { weight: &weight, bias: None }];
@@ -50,7 +50,7 @@ fn expected() -> Vec<f32> {
     answer.values.iter().map(|&value| value as f32).collect()
 }
 
-/// Asserts that a device computes, end to end.
+/// Asserts that a device computes correctly from host to host.
 fn assert_works(gpu: &GpuConv) {
     let y = layer(gpu).forward(&gpu.upload(&input(), SHAPE).unwrap()).unwrap();
     assert_eq!(gpu.download(&y).unwrap(), expected());
@@ -60,7 +60,7 @@ fn is_lost<T>(outcome: Result<T, Error>) -> bool {
     matches!(outcome, Err(Error::DeviceLost(_)))
 }
 
-/// Asserts that every call says that the device is lost.
+/// Asserts that every call returns `DeviceLost`.
 fn assert_lost(gpu: &GpuConv, layer: &Layer, x: &Tensor, y: &Tensor) {
     assert!(is_lost(gpu.upload(&input(), SHAPE)));
     assert!(is_lost(gpu.empty(SHAPE, Layout::Nchw)));
@@ -77,10 +77,10 @@ fn assert_lost(gpu: &GpuConv, layer: &Layer, x: &Tensor, y: &Tensor) {
     assert!(is_lost(gpu.encode_download(&mut encoder, x)));
 }
 
-/// A lost device says so from the next call on, one of the caller's as well; no call before, in between or after
-/// panics; and the next device is a new one.
+/// After the loss of a device, every call returns `DeviceLost`, also on a device of the caller's. No call panics, and a new
+/// device works.
 #[test]
-fn a_lost_device_says_so_and_a_new_one_works() {
+fn a_lost_device_is_reported_and_a_new_one_works() {
     for callers in [false, true] {
         let mut gpu = gpu();
         if callers {
@@ -98,11 +98,11 @@ fn a_lost_device_says_so_and_a_new_one_works() {
         let never = gpu.encode_download(&mut dropped, &y).unwrap().read_async();
 
         gpu.device().destroy();
-        // The very next call says so, before anything asked the device.
+        // The very next call reports the loss, although nothing has polled the device.
         assert!(is_lost(layer.encode(&mut new_encoder(&gpu), &x, &y)));
         drop(dropped);
         assert!(is_lost(pollster::block_on(never)));
-        // What was recorded and bound before may be used; its outcome is an answer or the loss.
+        // What was recorded and bound before can still be used. The result is the values or the loss.
         let mut encoder = new_encoder(&gpu);
         bound.encode(&mut encoder);
         gpu.queue().submit([encoder.finish()]);
@@ -116,9 +116,9 @@ fn a_lost_device_says_so_and_a_new_one_works() {
     }
 }
 
-/// Threads that compute while the device goes under all come to an end, with right answers up to the loss.
+/// If the device is lost while threads compute, all of them end. Their results up to the loss are right.
 #[test]
-fn a_device_lost_in_mid_work_stops_every_thread() {
+fn a_device_that_is_lost_during_work_stops_every_thread() {
     let gpu = gpu();
     let layer = layer(&gpu);
     let (done, right) = (AtomicUsize::new(0), expected());
@@ -137,7 +137,7 @@ fn a_device_lost_in_mid_work_stops_every_thread() {
                         Err(error) => panic!("{error}"),
                     }
                     done.fetch_add(1, Ordering::Relaxed);
-                    assert!(start.elapsed() < Duration::from_secs(60), "nobody notices the loss");
+                    assert!(start.elapsed() < Duration::from_secs(60), "the thread does not notice the loss");
                 }
             });
         }
@@ -151,7 +151,7 @@ fn a_device_lost_in_mid_work_stops_every_thread() {
     assert_works(&crate::common::gpu());
 }
 
-/// A device that may take so many hundredths of the memory, those included that are taken already.
+/// A device that fails to allocate once this percentage of all memory is in use, by any program.
 fn gpu_within(percent: u8) -> Result<GpuConv, Error> {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
     descriptor.memory_budget_thresholds.for_resource_creation = Some(percent);
@@ -160,14 +160,14 @@ fn gpu_within(percent: u8) -> Result<GpuConv, Error> {
     pollster::block_on(GpuConv::from_adapter(&adapters[0]))
 }
 
-/// What exceeds the memory there is is refused, and the rest goes on. wgpu keeps to a budget, since software devices
-/// promise any amount and fail when it is touched.
+/// An allocation that exceeds the memory is refused, and the device works afterwards. The test uses wgpu's memory budget,
+/// because software devices allocate any amount and fail only when it is used.
 #[test]
-fn memory_that_is_not_there() {
+fn too_large_allocations_are_refused() {
     let gpu = (1..=100).find_map(|percent| gpu_within(percent).ok()).expect("a device with a little memory to spare");
     let limit = gpu.caps().max_buffer;
     let largest = [1, 1, 1 << 14, (limit >> 16) as u32];
-    // Nobody touches them, so they take none.
+    // They are never used, so they take no physical memory.
     let outcome = (0..64).map(|_| gpu.empty(largest, Layout::Nchw)).collect::<Result<Vec<_>, _>>();
     assert!(matches!(outcome, Err(Error::OutOfMemory(_))), "{outcome:?}");
     assert_works(&gpu);
@@ -177,25 +177,26 @@ fn memory_that_is_not_there() {
     assert_eq!(outcome, Err(too_large));
 }
 
-/// A layer that has met sizes for which a device has no memory together computes the next, and what is kept for later is
-/// dropped where there is none.
+/// If there is no memory for a new buffer, caches are emptied to make room. So a layer can run on many sizes, although the
+/// device has no memory for all of them together.
 #[test]
-fn what_is_kept_makes_room() {
-    // Other programs take memory meanwhile, and give it back.
-    let outcomes: Vec<_> = (0..3).map_while(|_| kept_makes_room().err()).collect();
+fn caches_are_emptied_if_there_is_no_memory() {
+    // Other programs may take memory in between, so try three times.
+    let outcomes: Vec<_> = (0..3).map_while(|_| try_to_fill_memory().err()).collect();
     assert!(outcomes.len() < 3, "{outcomes:?}");
 }
 
-fn kept_makes_room() -> Result<(), Error> {
+fn try_to_fill_memory() -> Result<(), Error> {
     let mebibytes = |count: u32| [1, 1, count * 256, 1024];
     let has_room = |gpu: &GpuConv| gpu.empty(mebibytes(600), Layout::Nchw).is_ok();
     let gpu = (1..=100).find_map(|percent| gpu_within(percent).ok().filter(has_room)).expect("600 MiB to spare");
     let allocated = || {
         gpu.wait().unwrap();
-        gpu.device().generate_allocator_report().expect("a device that says what it has").total_allocated_bytes >> 20
+        gpu.device().generate_allocator_report().expect("a device with an allocator report").total_allocated_bytes >> 20
     };
 
-    // The tensor inside takes as much as can be bound, 128 MiB on a software device; those outside a sixteenth of that.
+    // The tensor between the links is as large as a binding, 128 MiB on a software device. Input and output are a
+    // sixteenth of that.
     let chain = Chain::new([Conv2d::pointwise(1, 16), Conv2d::pointwise(16, 1)]);
     let weights = [Weights::new(&[1.0; 16], &[1.0; 16]), Weights::new(&[0.5; 16], &[1.0])];
     let layer = gpu.chain_with(&chain, &weights, Choice::Named("direct".into()))?;
@@ -205,25 +206,25 @@ fn kept_makes_room() -> Result<(), Error> {
     };
     (0..8).try_for_each(|size| compute(8 * size))?;
 
-    // Tensors that only a binding has.
+    // Only the layer's cached bind groups keep these tensors alive.
     let copy = gpu.conv2d(&Conv2d::pointwise(1, 1), Weights::new(&[1.0], &[0.0]))?;
     let (x, y) = (gpu.empty(mebibytes(100), Layout::Nchw)?, gpu.empty(mebibytes(100), Layout::Nchw)?);
     copy.encode(&mut gpu.device().create_command_encoder(&Default::default()), &x, &y)?;
     drop((x, y));
-    let kept = allocated();
-    assert!(kept > 300, "{kept} MiB are kept");
-    // A driver need not give all of it back to the system.
+    let cached = allocated();
+    assert!(cached > 300, "only {cached} MiB are cached");
+    // This may fail, because a driver need not return all memory to the system.
     let large = gpu.empty(mebibytes(1900), Layout::Nchw);
     assert!(matches!(large, Ok(_) | Err(Error::OutOfMemory(_))), "{large:?}");
     drop(large);
-    let kept = allocated();
-    assert!(kept < 10, "{kept} MiB are kept where there is no memory");
-    // It is made again for what needs it.
+    let cached = allocated();
+    assert!(cached < 10, "{cached} MiB are still cached");
+    // The layer recreates what it needs.
     compute(0)
 }
 
 #[test]
-fn buffers_that_are_gone_or_another_devices() {
+fn destroyed_and_foreign_buffers_are_refused() {
     let (gpu, other) = (gpu(), gpu());
     let layer = layer(&gpu);
     let bytes = 4 * input().len() as u64;
@@ -247,7 +248,7 @@ fn buffers_that_are_gone_or_another_devices() {
     for (role, error) in calls(&foreign, "") {
         assert_eq!(error, Some(Error::ForeignTensor { shape: SHAPE.into() }), "{role}");
     }
-    // One of the library's own is known without asking.
+    // The library knows the device of its own tensors.
     for (role, error) in calls(&other.upload(&input(), SHAPE).unwrap(), "") {
         assert_eq!(error, Some(Error::ForeignTensor { shape: SHAPE.into() }), "{role}");
     }
@@ -262,15 +263,15 @@ fn buffers_that_are_gone_or_another_devices() {
     assert_eq!(gpu.write(&bare, &input()), Err(Error::Usage { tensor: "tensor", missing: "COPY_DST" }));
     assert_eq!(gpu.download(&bare), Err(Error::Usage { tensor: "tensor", missing: "COPY_SRC" }));
     assert_eq!(layer.bind(&own, &own).err(), Some(Error::Aliasing { tensor: "input" }));
-    // After all of it both devices are as they were.
+    // Both devices still work.
     assert_works(&gpu);
     assert_works(&other);
 }
 
-/// A device that is taken for one with subgroups, and has none: the shaders that use them are refused, and what comes
-/// next in the plan computes the same.
+/// The library is told that the device has subgroups, but it has none. So the driver refuses shaders that use them, and the
+/// next best recipe must give the same results.
 #[test]
-fn a_refused_shader_gives_way_to_the_next() {
+fn a_refused_shader_is_replaced_by_the_next_best() {
     let adapter = pollster::block_on(GpuConv::adapter(None)).unwrap();
     let features = GpuConv::wanted_features() & adapter.features();
     let without = features - wgpu::Features::SUBGROUP;
@@ -281,7 +282,7 @@ fn a_refused_shader_gives_way_to_the_next() {
     let chain = (&conv()).into();
     assert!(gpu.schedule(&chain, SHAPE, Layout::Nchw, &named).is_ok());
     assert_works(&gpu);
-    // It is refused by its name from then on, with the reason, and warming up knows of it.
+    // From then on it is refused by name, with the reason, and warm-up leaves it out.
     let refused = gpu.schedule(&chain, SHAPE, Layout::Nchw, &named);
     match refused {
         Err(Error::NoKernel { rejected, .. }) => {
@@ -291,7 +292,7 @@ fn a_refused_shader_gives_way_to_the_next() {
         }
         other => panic!("{other:?}"),
     }
-    // A recipe of it is no unknown name either, and no schedule to compare has it.
+    // The name of one of its recipes is still known, and no alternative schedule contains it.
     let recipe = Choice::Named("pointwise_subgroup/32x4".into());
     match gpu.schedule(&chain, SHAPE, Layout::Nchw, &recipe) {
         Err(Error::NoKernel { rejected, .. }) => assert_eq!(rejected[0].1, Unsupported::Refused),
@@ -304,10 +305,10 @@ fn a_refused_shader_gives_way_to_the_next() {
     assert_works(&fresh);
 }
 
-/// A copy that never ran has no values, least of all those that were in its buffer before: not where the encoder is
-/// still to be submitted, not where it or its commands were dropped, not where the device refused them.
+/// A copy that never ran gives an error, and never the earlier contents of its buffer. This holds if its encoder is not
+/// submitted yet, if it or its commands were dropped, and if the device refused them.
 #[test]
-fn what_was_not_submitted_has_no_values() {
+fn a_read_back_that_did_not_run_has_no_values() {
     for gpu in [gpu(), on_a_callers_device()] {
         let [earlier, x] = [7.0, 1.0].map(|value| gpu.upload(&[value; 4], [1, 1, 2, 2]).unwrap());
         let download = || assert_eq!(gpu.download(&earlier).unwrap(), [7.0; 4]);
@@ -319,7 +320,7 @@ fn what_was_not_submitted_has_no_values() {
         let not_submitted = |readback: Readback| assert_eq!(readback.read(), Err(Error::NotSubmitted));
         download();
 
-        // What is submitted late disturbs no other read-back.
+        // Submitting late does not disturb another read-back.
         let ((late, readback), (other, in_time)) = (begin(), begin());
         not_submitted(readback);
         gpu.queue().submit([late.finish()]);
@@ -341,7 +342,7 @@ fn what_was_not_submitted_has_no_values() {
         let usage = wgpu::BufferUsages::STORAGE;
         let descriptor = wgpu::BufferDescriptor { label: None, size: 4, usage, mapped_at_creation: false };
         let no_destination = gpu.device().create_buffer(&descriptor);
-        // More than once, since the buffer of one read-back may be the next one's.
+        // Repeat, because the next read-back may reuse the buffer.
         for _ in 0..3 {
             let (mut encoder, readback) = begin();
             encoder.clear_buffer(&no_destination, 0, None);
@@ -354,15 +355,15 @@ fn what_was_not_submitted_has_no_values() {
     }
 }
 
-/// Bind groups that are kept do not hide that a buffer is gone. A layer that was bound by hand asks nothing, but it
-/// does not panic either: the device refuses it.
+/// `encode` notices a destroyed buffer even if its bind group is cached. A `BoundLayer` does not check, but does not panic
+/// either: the device refuses its commands.
 #[test]
-fn kept_bindings_of_a_buffer_that_is_gone_are_refused() {
+fn cached_bind_groups_of_a_destroyed_buffer_are_refused() {
     let gpu = on_a_callers_device();
     let weight = weight();
     let conv = conv().residual(Residual::BeforeActivation);
     let layer = gpu.conv2d(&conv, Weights { weight: &weight, bias: None }).unwrap();
-    for (gone, name) in ["input", "residual", "output"].into_iter().enumerate() {
+    for (destroyed, name) in ["input", "residual", "output"].into_iter().enumerate() {
         let tensors = [(); 3].map(|()| gpu.upload(&input(), SHAPE).unwrap());
         let [x, residual, y] = &tensors;
         let bound = layer.bind((x, residual), y).unwrap();
@@ -370,11 +371,11 @@ fn kept_bindings_of_a_buffer_that_is_gone_are_refused() {
         layer.encode(&mut encoder, (x, residual), y).unwrap();
         gpu.queue().submit([encoder.finish()]);
 
-        tensors[gone].buffer().destroy();
+        tensors[destroyed].buffer().destroy();
         let mut encoder = new_encoder(&gpu);
         let outcome = layer.encode(&mut encoder, (x, residual), y);
         assert_eq!(outcome, Err(Error::Destroyed { tensor: name }));
-        // The encoder is as it was.
+        // The encoder is still valid.
         gpu.queue().submit([encoder.finish()]);
         let mut encoder = new_encoder(&gpu);
         bound.encode(&mut encoder);
@@ -387,7 +388,7 @@ fn kept_bindings_of_a_buffer_that_is_gone_are_refused() {
 
 /// A tensor that cannot be read back is refused before anything is recorded.
 #[test]
-fn a_read_back_of_a_buffer_that_is_gone_leaves_the_encoder_as_it_was() {
+fn a_refused_read_back_leaves_the_encoder_valid() {
     let (gpu, other) = (on_a_callers_device(), gpu());
     let [x, gone] = [(); 2].map(|()| gpu.upload(&input(), SHAPE).unwrap());
     gone.buffer().destroy();
@@ -405,8 +406,8 @@ fn a_read_back_of_a_buffer_that_is_gone_leaves_the_encoder_as_it_was() {
     assert_eq!(values.read().unwrap(), input());
 }
 
-/// wgpu counts devices and buffers anew in each instance, so that the first devices of two are equal, and their first
-/// buffers as well. Tensors know better.
+/// Each instance of wgpu numbers its devices and buffers from the start. So the first devices of two instances compare
+/// equal, and their first buffers too. The library must tell them apart.
 #[test]
 fn a_tensor_of_another_instance_is_refused() {
     let [gpu, other] = [(); 2].map(|()| {
@@ -419,7 +420,7 @@ fn a_tensor_of_another_instance_is_refused() {
     let layer = layer(&gpu);
     let [x, y, foreign] = [&gpu, &gpu, &other].map(|gpu| gpu.upload(&input(), SHAPE).unwrap());
     let mut encoder = new_encoder(&gpu);
-    // With kept bindings as well.
+    // This caches bind groups.
     layer.encode(&mut encoder, &x, &y).unwrap();
     let outcomes = [
         layer.forward(&foreign).err(),

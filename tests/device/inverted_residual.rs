@@ -1,11 +1,11 @@
-//! The fused inverted residual, a kernel for GPUs, on the device of this machine against the oracle.
+//! The kernel `inverted_residual`, which is for GPUs, on this machine's device against the oracle.
 
 use gpuconv::verify::Oracle;
 use gpuconv::{Activation, Chain, Conv2d, Layout, Residual, Shape, planner};
 
 use crate::common::as_gpu;
 
-/// MobileNetV2's block with a depthwise link of another shape.
+/// MobileNetV2's block, with another depthwise link.
 fn block(in_channels: u32, hidden: u32, out_channels: u32, depthwise: Conv2d) -> Chain {
     Chain::new([
         Conv2d::pointwise(in_channels, hidden).activation(Activation::HardSwish).bias(false),
@@ -14,13 +14,13 @@ fn block(in_channels: u32, hidden: u32, out_channels: u32, depthwise: Conv2d) ->
     ])
 }
 
-/// A chain, its input, and how many recipes it has.
+/// A chain, its input, and the number of its recipes.
 type Case = (Chain, Shape, usize);
 
-/// Blocks of 8x8 and 4x8 outputs, a part of one, one more, and several images; expanded channels that are no multiple of
-/// those made at a time; input channels that are whole quads and not; padding on any side; 16, 8 and 4 channels of one to
-/// six inputs at a time.
-fn in_planes() -> Vec<Case> {
+/// Cases in NCHW: outputs that fill blocks of 8x8 and 4x8, that are a part of one, or one more; several images; expanded
+/// channels that do not fill the last step; input channels that are a multiple of four and that are not; padding on each
+/// side; steps of 16, 8 and 4 channels at one to six inputs.
+fn nchw_cases() -> Vec<Case> {
     let padded = Conv2d::depthwise(20, 3).padding([2, 0, 1, 3]);
     let strided = Conv2d::depthwise(20, 5).stride(2).padding(2);
     let dilated = Conv2d::depthwise(9, 5).dilation(2).padding(4);
@@ -35,21 +35,21 @@ fn in_planes() -> Vec<Case> {
     ]
 }
 
-fn in_quads_of_channels() -> Vec<Case> {
+fn nhwc_cases() -> Vec<Case> {
     let padded = Conv2d::depthwise(20, 3).padding([2, 0, 1, 3]);
     vec![
         (Chain::inverted_residual(4, 8, 3, 1), [1, 4, 5, 9].into(), 6),
         (Chain::inverted_residual(8, 8, 6, 1), [2, 8, 9, 16].into(), 6),
         (Chain::inverted_residual(12, 37, 3, 2), [2, 12, 17, 15].into(), 3),
         (block(4, 20, 129, padded), [1, 4, 7, 8].into(), 6),
-        // No quads.
+        // Six input channels are not a multiple of four.
         (Chain::inverted_residual(6, 6, 3, 1), [1, 6, 8, 8].into(), 0),
     ]
 }
 
 #[test]
 fn a_block_agrees_with_the_oracle() {
-    for (layout, cases) in [(Layout::Nchw, in_planes()), (Layout::Nhwc, in_quads_of_channels())] {
+    for (layout, cases) in [(Layout::Nchw, nchw_cases()), (Layout::Nhwc, nhwc_cases())] {
         assert_eq!(check(layout, &cases[..1], false), 1);
     }
 }
@@ -57,11 +57,11 @@ fn a_block_agrees_with_the_oracle() {
 #[test]
 #[ignore = "takes minutes"]
 fn every_recipe_of_every_block_agrees_with_the_oracle_in_full() {
-    assert_eq!(check(Layout::Nchw, &in_planes(), true), 27);
-    assert_eq!(check(Layout::Nhwc, &in_quads_of_channels(), true), 21);
+    assert_eq!(check(Layout::Nchw, &nchw_cases(), true), 27);
+    assert_eq!(check(Layout::Nhwc, &nhwc_cases(), true), 21);
 }
 
-/// Checks all recipes of each case, or the one with the shortest shader. Says how many checks there were.
+/// Checks all recipes of each case, or only the one with the shortest shader. Returns the number of checks.
 fn check(layout: Layout, cases: &[Case], all: bool) -> usize {
     let gpu = as_gpu();
     let mut checks = 0;

@@ -1,4 +1,4 @@
-//! Every kernel on the cases that it takes, on the device of this machine, against the oracle.
+//! Every kernel on the cases that it takes, on this machine's device, against the oracle.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -12,7 +12,7 @@ use gpuconv::{Caps, GpuConv, Layout, Operation, Problem};
 
 use crate::common::{as_gpu, gpu};
 
-/// Cases of a kernel in a layout that are checked where time is short.
+/// How many cases of each kernel and layout the quick tests check.
 const FEW: usize = 1;
 
 #[test]
@@ -30,7 +30,7 @@ fn every_kernel_agrees_with_the_oracle_on_a_few_cases() {
     check_few(gpu, &kernels);
 }
 
-/// A software device is given other variants than a GPU, so those of a GPU run here in its stead.
+/// Runs the variants for GPUs also on a software device, which would get other variants.
 #[test]
 fn every_kernel_for_gpus_agrees_with_the_oracle_on_a_few_cases() {
     let pointwise = ["pointwise", "pointwise_uniform", "matvec", "split"];
@@ -40,11 +40,11 @@ fn every_kernel_for_gpus_agrees_with_the_oracle_on_a_few_cases() {
 
 /// A kernel in a layout.
 type Key = (&'static str, Layout);
-/// A case, what it is sorted by before it: how long its shader is, then how large its input.
+/// A case, after its sort keys: the length of its shaders, and the size of its input.
 type Ranked = (usize, Reverse<u64>, Problem, Schedule);
 
-/// Each kernel in each layout on a few of the cases that it takes: those with the shortest shaders, which a software
-/// device compiles soonest, and of these the largest.
+/// A few of the cases of each kernel in each layout: those with the shortest shaders, which a software device compiles
+/// fastest, and among these the largest.
 fn few(caps: &Caps) -> HashMap<Key, Vec<(Problem, Vec<Schedule>)>> {
     let mut all: HashMap<Key, Vec<Ranked>> = HashMap::new();
     for problem in verify::cases() {
@@ -65,20 +65,20 @@ fn few(caps: &Caps) -> HashMap<Key, Vec<(Problem, Vec<Schedule>)>> {
     all.into_iter().map(shortest).collect()
 }
 
-/// Checks each of some kernels on a few cases in both layouts, but `uniform` ones of windows, which are for planes.
+/// Checks these kernels on a few cases in both layouts, except `implicit_gemm_uniform`, which is only for NCHW.
 fn check_few(gpu: impl Fn() -> GpuConv + Sync, kernels: &[&'static str]) {
     let few = few(gpu().caps());
     for kernel in kernels {
         for layout in [Layout::Nchw, Layout::Nhwc] {
             let is_known = few.get(&(*kernel, layout)).is_some_and(|cases| cases.len() == FEW);
-            let is_for_planes = *kernel == "implicit_gemm_uniform" && layout == Layout::Nhwc;
-            assert_eq!(is_known, !is_for_planes, "{kernel} {layout}");
+            let only_nchw = *kernel == "implicit_gemm_uniform" && layout == Layout::Nhwc;
+            assert_eq!(is_known, !only_nchw, "{kernel} {layout}");
         }
     }
     check(gpu, &few.into_values().flatten().collect::<Vec<_>>());
 }
 
-/// Every case of the table, by one recipe of each kernel, another from case to case.
+/// Every case of the table, by one recipe of each kernel, rotating from case to case.
 #[test]
 #[ignore = "takes minutes"]
 fn every_case_agrees_with_the_oracle_in_full() {
@@ -86,7 +86,7 @@ fn every_case_agrees_with_the_oracle_in_full() {
     assert!(checks > verify::cases().len(), "only {checks} checks");
 }
 
-/// What a GPU is given, on a part of the cases; SwiftShader has all of it.
+/// The variants for GPUs, on a part of the cases. SwiftShader runs all of them in another test.
 #[test]
 #[ignore = "takes minutes"]
 fn the_variants_for_gpus_agree_with_the_oracle_in_full() {
@@ -94,7 +94,7 @@ fn the_variants_for_gpus_agree_with_the_oracle_in_full() {
     assert!(checks > verify::cases().len() / 7, "only {checks} checks");
 }
 
-/// A software device without 64-bit integers, as there are, on a part of the cases.
+/// A software device without 64-bit integers, on a part of the cases.
 #[test]
 #[ignore = "takes minutes"]
 fn the_variants_without_64_bit_integers_agree_with_the_oracle_in_full() {
@@ -103,7 +103,7 @@ fn the_variants_without_64_bit_integers_agree_with_the_oracle_in_full() {
     assert!(checks > verify::cases().len() / 7, "only {checks} checks");
 }
 
-/// Every recipe that a GPU could be given on every case that it takes. Made for SwiftShader, which compiles fast.
+/// Every recipe that a GPU can get, on every case that it takes. This is for SwiftShader, which compiles fast.
 #[test]
 #[ignore = "takes minutes"]
 fn every_recipe_for_gpus_agrees_with_the_oracle_in_full() {
@@ -120,7 +120,7 @@ fn every_recipe_for_gpus_agrees_with_the_oracle_in_full() {
     assert!(recipes.len() > 60, "only {recipes:?}");
 }
 
-/// The schedules that `gpuconv verify` takes of each case.
+/// The schedules that `gpuconv verify` checks for each case.
 fn rotating(caps: &Caps, keep: impl Fn(usize, &Schedule) -> bool) -> Vec<(Problem, Vec<Schedule>)> {
     let choose = |(turn, problem): (usize, Problem)| {
         let mut schedules = verify::schedules(&problem, caps, turn).unwrap();
@@ -130,8 +130,8 @@ fn rotating(caps: &Caps, keep: impl Fn(usize, &Schedule) -> bool) -> Vec<(Proble
     verify::cases().into_iter().enumerate().map(choose).collect()
 }
 
-/// Checks schedules of some cases, and says how many. Each case has a device of its own: some software devices keep the
-/// memory of all they ever compiled.
+/// Checks schedules of some cases, and returns the number of checks. Each case has its own device, because some software
+/// devices never free the memory of compiled shaders.
 fn check(gpu: impl Fn() -> GpuConv + Sync, chosen: &[(Problem, Vec<Schedule>)]) -> usize {
     let (next, checks, wrong) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Vec::new()));
     let check = |(problem, schedules): &(Problem, Vec<Schedule>)| {
@@ -147,12 +147,12 @@ fn check(gpu: impl Fn() -> GpuConv + Sync, chosen: &[(Problem, Vec<Schedule>)]) 
                 wrong.lock().unwrap().push(format!("{problem}: {}: {found:?}", schedule.name()));
             }
         }
-        // A bound that is far above all errors would let wrong numbers pass.
+        // A bound far above all errors would let wrong results pass.
         if rounds(problem) && worst < 1e-4 {
             wrong.lock().unwrap().push(format!("{problem}: only {worst:e} of the bound is used"));
         }
     };
-    // Most of the time goes into compiling, and a software device compiles one shader at a time.
+    // Compiling takes most of the time, and a software device compiles one shader at a time; so use two devices.
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
@@ -167,7 +167,7 @@ fn check(gpu: impl Fn() -> GpuConv + Sync, chosen: &[(Problem, Vec<Schedule>)]) 
     checks
 }
 
-/// Whether anything is rounded: there are outputs, and they are not copies of the inputs.
+/// Whether the problem rounds anything: it has outputs, and they are not copies of the inputs.
 fn rounds(problem: &Problem) -> bool {
     let is_copy = problem.operation == Operation::Pool && problem.input.pixels() == 1;
     problem.input.batch > 0 && !is_copy

@@ -1,4 +1,4 @@
-//! Layers as callers use them: sizes, layouts, encoders, and what happens when something does not fit.
+//! Layers as callers use them: sizes, layouts, encoders, and errors for arguments that do not fit.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -68,9 +68,9 @@ fn an_inverted_residual_adds_its_input() {
 }
 
 #[test]
-fn tensors_that_share_memory_do_not_meet() {
+fn tensors_that_share_memory_do_not_overlap_in_time() {
     let gpu = gpu();
-    // Two inverted residuals: what the first one gives is needed until the last link.
+    // Two inverted residuals: the first one's output is needed until the last link.
     let blocks = [Chain::inverted_residual(4, 4, 3, 1), Chain::inverted_residual(4, 4, 2, 1)];
     let mut chain = Chain::new(blocks.iter().flat_map(|block| block.links().to_vec()));
     for (source, link) in [(0, 2), (3, 5)] {
@@ -85,7 +85,7 @@ fn tensors_that_share_memory_do_not_meet() {
         let layer = gpu.chain_with(&chain, &weights, choice).unwrap();
         let workspace = layer.schedule(x.shape(), x.layout()).unwrap().workspace;
         assert!(workspace.bytes() < workspace.bytes_without_reuse(), "{workspace:?}");
-        // Twice, for the second time nothing in the workspace is zero.
+        // Run it twice, because the second time the workspace is not zero.
         for _ in 0..2 {
             assert_eq!(gpu.download(&layer.forward(&x).unwrap()).unwrap(), answer);
         }
@@ -93,7 +93,7 @@ fn tensors_that_share_memory_do_not_meet() {
 }
 
 #[test]
-fn a_residual_from_outside_is_asked_for() {
+fn a_missing_residual_is_an_error() {
     let gpu = gpu();
     let conv = Conv2d::pointwise(2, 2).bias(false).residual(Residual::BeforeActivation);
     let layer = gpu.pointwise(&conv, Weights::without_bias(&[1.0, 0.0, 0.0, 2.0])).unwrap();
@@ -103,9 +103,9 @@ fn a_residual_from_outside_is_asked_for() {
     assert_eq!(gpu.download(&layer.forward((&x, &r)).unwrap()).unwrap(), [11.0, 24.0]);
 }
 
-/// The residual has the shape of what it is added to, which need not be the chain's output.
+/// The residual has the shape of the tensor that it is added to, which need not be the chain's output.
 #[test]
-fn a_residual_is_added_inside_of_a_chain() {
+fn a_residual_is_added_inside_a_chain() {
     let gpu = gpu();
     let first = Conv2d::pointwise(2, 3).residual(Residual::BeforeActivation);
     let chain = Chain::new([first, Conv2d::pointwise(3, 2).stride(2)]);
@@ -124,7 +124,7 @@ fn a_residual_is_added_inside_of_a_chain() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_with_its_numbers() {
+fn arguments_that_do_not_fit_are_refused_with_the_numbers() {
     let gpu = gpu();
     let conv = Conv2d::new(2, 3, 3);
     let too_short = gpu.conv2d(&conv, Weights::new(&[0.0; 53], &[0.0; 3])).err().unwrap();
@@ -152,7 +152,7 @@ fn what_does_not_fit_is_refused_with_its_numbers() {
     let past = Tensor::from_buffer(x.buffer().clone(), 4, [1, 2, 4, 4], Layout::Nchw).err().unwrap();
     assert!(matches!(past, Error::Length { expected: 32, actual: 31, .. }), "{past}");
     assert!(matches!(gpu.upload(&[0.0; 3], [1, 2, 2, 1]), Err(Error::Length { expected: 4, actual: 3, .. })));
-    // After all of which it still works.
+    // The layer still works.
     assert_eq!(gpu.download(&layer.forward(&x).unwrap()).unwrap(), [0.0; 12]);
 }
 
@@ -163,7 +163,7 @@ fn a_layer_and_its_read_back_are_one_submission() {
     let (x, y) = (gpu.upload(&[1.0, -1.0], [1, 1, 1, 2]).unwrap(), gpu.empty([1, 2, 1, 2], Layout::Nchw).unwrap());
     let nothing = gpu.empty([0, 2, 1, 2], Layout::Nchw).unwrap();
     let mut encoder = gpu.device().create_command_encoder(&Default::default());
-    // The copies are of the values before and after.
+    // One copy has the values before the layer, the other those after it.
     let before = gpu.encode_download(&mut encoder, &y).unwrap();
     layer.encode(&mut encoder, &x, &y).unwrap();
     let after = gpu.encode_download(&mut encoder, &y).unwrap();
@@ -175,15 +175,15 @@ fn a_layer_and_its_read_back_are_one_submission() {
     assert!(empty.read().unwrap().is_empty());
 }
 
-/// A future of values may be made, and asked, before their encoder is submitted: on a device of the library's, and on
-/// one of the caller's, which panics at errors that no scope catches.
+/// A future of values can be created and polled before its encoder is submitted. This is so on the library's device, and on
+/// a device of the caller's, which panics on errors that no scope catches.
 #[test]
-fn a_read_back_may_be_awaited_before_it_is_submitted() {
+fn a_read_back_can_be_awaited_before_it_is_submitted() {
     let adapter = pollster::block_on(GpuConv::adapter(None)).unwrap();
     let (device, queue) = pollster::block_on(adapter.request_device(&Default::default())).unwrap();
     for gpu in [gpu(), GpuConv::with_device(device, queue)] {
         let (x, y) = (gpu.upload(&[1.0, 2.0], [1, 1, 1, 2]).unwrap(), gpu.upload(&[3.0], [1, 1, 1, 1]).unwrap());
-        // Twice, since the second time its buffers are the first one's.
+        // Run it twice, because the second time it reuses the buffers.
         for _ in 0..2 {
             let mut encoder = gpu.device().create_command_encoder(&Default::default());
             let mut of_x = Box::pin(gpu.encode_download(&mut encoder, &x).unwrap().read_async());
@@ -198,7 +198,7 @@ fn a_read_back_may_be_awaited_before_it_is_submitted() {
     }
 }
 
-/// Two of a device share its tensors, one that is gone as well.
+/// All `GpuConv` of a device share its tensors, also those of a `GpuConv` that was dropped.
 #[test]
 fn a_tensor_belongs_to_its_device() {
     let first = gpu();
@@ -223,22 +223,22 @@ fn a_tensor_belongs_to_its_device() {
     assert_eq!(GpuConv::with_device(device, queue).download(&x).unwrap(), [1.0, 2.0]);
 }
 
-/// What wgpu was asked to make or to drop.
-fn made(call: impl FnOnce()) -> Vec<String> {
+/// The calls of wgpu that create or drop something.
+fn wgpu_calls(call: impl FnOnce()) -> Vec<String> {
     let calls = Rc::new(RefCell::new(Vec::new()));
-    let heard = calls.clone();
+    let logged = calls.clone();
     // wgpu logs the calls of its API.
-    let hear = move |target: &str, call: &str| {
+    let log = move |target: &str, call: &str| {
         if target.starts_with("wgpu_core") && (call.contains("create_") || call.contains("::drop")) {
-            heard.borrow_mut().push(call.to_string());
+            logged.borrow_mut().push(call.to_string());
         }
     };
-    listen(hear, call);
+    listen(log, call);
     calls.take()
 }
 
 #[test]
-fn to_encode_makes_nothing_from_the_second_time_on() {
+fn encode_creates_nothing_after_the_first_time() {
     let own = gpu();
     for gpu in [GpuConv::with_device(own.device().clone(), own.queue().clone()), own] {
         let chain = Chain::inverted_residual(4, 4, 3, 1);
@@ -246,10 +246,10 @@ fn to_encode_makes_nothing_from_the_second_time_on() {
         let layer = gpu.chain_with(&chain, &borrow(&weights), Choice::Named("direct".into())).unwrap();
         let [x, y] = [(); 2].map(|()| gpu.empty([1, 4, 5, 6], Layout::Nchw).unwrap());
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
-        let first = made(|| layer.encode(&mut encoder, &x, &y).unwrap());
+        let first = wgpu_calls(|| layer.encode(&mut encoder, &x, &y).unwrap());
         assert!(first.iter().any(|call| call.contains("create_bind_group")), "{first:?}");
         for _ in 0..2 {
-            let again = made(|| layer.encode(&mut encoder, &x, &y).unwrap());
+            let again = wgpu_calls(|| layer.encode(&mut encoder, &x, &y).unwrap());
             assert!(again.is_empty(), "{again:?}");
         }
         gpu.queue().submit([encoder.finish()]);
@@ -266,7 +266,7 @@ fn a_tensor_of_another_device_is_refused() {
 }
 
 #[test]
-fn a_kernel_is_taken_by_its_name() {
+fn a_kernel_can_be_chosen_by_name() {
     let gpu = gpu();
     let chain = Chain::from(Conv2d::pointwise(4, 4));
     let weights = draw(&chain);
@@ -331,7 +331,7 @@ fn caps_are_the_devices() {
 }
 
 #[test]
-fn pipelines_are_compiled_ahead_and_kept() {
+fn pipelines_are_compiled_ahead_and_cached() {
     let first = gpu();
     let chain = Chain::inverted_residual(4, 4, 3, 1);
     let (input, layout) = (Shape::from([1, 4, 5, 6]), Layout::Nchw);
@@ -348,9 +348,9 @@ fn pipelines_are_compiled_ahead_and_kept() {
     let second = gpu();
     let mut damaged = data.clone();
     damaged[40] ^= 1;
-    // SAFETY: of this process; the damage must be seen.
+    // SAFETY: the data is from this process, and the library must notice the damage.
     assert_eq!(unsafe { second.load_pipeline_cache(&damaged) }, Ok(false));
-    // SAFETY: of this process.
+    // SAFETY: the data is from this process.
     assert_eq!(unsafe { second.load_pipeline_cache(&data) }, Ok(true));
     let weights = draw(&chain);
     let weights = borrow(&weights);

@@ -1,4 +1,4 @@
-//! Sizes at and one past what a device or an index can do: computed all the same, or refused with the numbers.
+//! Sizes at the limits of a device or of an index, and one beyond: they are computed, or refused with the numbers.
 
 use std::sync::Mutex;
 
@@ -10,17 +10,17 @@ use gpuconv::{
 
 use crate::common::{borrow, draw};
 
-/// Tests that take hundreds of megabytes, one at a time.
+/// Lets tests that take hundreds of megabytes run one at a time.
 static LARGE: Mutex<()> = Mutex::new(());
 
-/// A device with the least limits that wgpu knows of for compute.
+/// A device with the lowest limits that wgpu defines for compute.
 fn downlevel() -> GpuConv {
     let adapter = pollster::block_on(GpuConv::adapter(None)).unwrap_or_else(|error| panic!("{error}"));
     let features = adapter.features() & GpuConv::wanted_features();
     pollster::block_on(GpuConv::from_adapter_with(&adapter, features, wgpu::Limits::downlevel_defaults())).unwrap()
 }
 
-/// Weights, input and residual of a chain, of whole numbers, so that every answer is exact.
+/// Weights, input and residual of a chain. They are whole numbers, so that results are exact.
 struct Case {
     chain: Chain,
     input: Shape,
@@ -41,7 +41,7 @@ impl Case {
         borrow(&self.weights)
     }
 
-    /// Computes it on a device and compares with the oracle. The images that were computed at a time.
+    /// Computes the case on a device, and compares with the oracle. Returns how many images are computed at a time.
     fn check(&self, gpu: &GpuConv, layout: Layout, choice: Choice) -> Result<u32, Error> {
         let answer = oracle::run(&self.chain, &self.values, self.input, &self.weights(), self.residual.as_deref())?;
         let right: Vec<_> = answer.values.iter().map(|&value| value as f32).collect();
@@ -58,17 +58,17 @@ impl Case {
     }
 }
 
-/// The shape of a chain's residual from outside.
+/// The shape of the residual that the caller passes to a chain.
 fn residual_shape(chain: &Chain, input: Shape) -> Option<Shape> {
     Some(chain.shapes(input).unwrap()[chain.outside_residual()? + 1])
 }
 
-/// Link by link, by the kernel that compiles fastest.
+/// Computes link by link, with the kernel that compiles fastest.
 fn direct() -> Choice {
     Choice::Named("direct".into())
 }
 
-/// A device with a binding limit of so many bytes.
+/// A device with this limit of bytes for a binding.
 fn narrow(gpu: &GpuConv, max_storage_binding: u64) -> GpuConv {
     gpu.with_caps(|caps| Caps { max_storage_binding, ..caps })
 }
@@ -76,7 +76,7 @@ fn narrow(gpu: &GpuConv, max_storage_binding: u64) -> GpuConv {
 #[test]
 fn a_batch_larger_than_a_binding_is_computed_in_bands() {
     let gpu = downlevel();
-    // 4096 bytes an image, in and out.
+    // 4096 bytes for each image of the input, and of the output.
     let separable = || Separable::new(16, 16, 3).padding(1).residual(Residual::BeforeActivation);
     for layout in [Layout::Nchw, Layout::Nhwc] {
         for (batch, limit, expected) in
@@ -86,14 +86,14 @@ fn a_batch_larger_than_a_binding_is_computed_in_bands() {
             assert_eq!(case.check(&narrow(&gpu, limit), layout, direct()), Ok(expected), "{batch} in {limit}");
         }
     }
-    // An edge from the input, and expanded tensors, 6144 bytes, that are the first not to fit.
+    // An edge from the input. The expanded tensors, of 6144 bytes, are the first that do not fit.
     let chain = || Chain::inverted_residual(4, 4, 6, 1);
     let case = Case::new(chain(), [9, 4, 8, 8]);
     assert_eq!(case.check(&narrow(&gpu, 6144 * 4), Layout::Nchw, direct()), Ok(4));
-    // Images of 240 bytes: only each 16th starts where a binding may.
+    // Images of 240 bytes: only every 16th starts at an offset where a binding can start.
     let case = Case::new(Conv2d::depthwise(4, 3).padding(1), [50, 4, 5, 3]);
     assert_eq!(case.check(&narrow(&gpu, 240 * 47), Layout::Nchw, Choice::Auto), Ok(32));
-    // A chain whose second link is the one that is too large for its image.
+    // A chain in which a single image of the second link's input is too large.
     let wide = Chain::from(Conv2d::pointwise(1, 64)).then(Conv2d::pointwise(64, 1));
     let refused = Case::new(wide, [2, 1, 8, 8]).check(&narrow(&gpu, 16383), Layout::Nchw, direct());
     assert!(matches!(refused, Err(Error::TooLarge { needed: 16384, limit: 16383, .. })), "{refused:?}");
@@ -104,9 +104,9 @@ fn a_batch_larger_than_a_binding_is_computed_in_bands() {
 }
 
 #[test]
-fn a_residual_inside_of_a_chain_starts_bands_where_it_may() {
+fn bands_of_a_residual_start_at_aligned_offsets() {
     let gpu = downlevel();
-    // Images of 48 bytes, each 16th of which may start a band.
+    // Images of 48 bytes: every 16th can start a band.
     let inner = Conv2d::pointwise(64, 3).residual(Residual::BeforeActivation);
     let case = |batch| Case::new(Chain::from(inner.clone()).then(Conv2d::pointwise(3, 64)), [batch, 64, 2, 2]);
     assert_eq!(case(18).check(&narrow(&gpu, 17 * 1024), Layout::Nchw, direct()), Ok(16));
@@ -114,18 +114,18 @@ fn a_residual_inside_of_a_chain_starts_bands_where_it_may() {
     assert!(matches!(refused, Err(Error::TooLarge { .. })), "{refused:?}");
 }
 
-/// A recipe for several images, by its name, and a last band of one.
+/// A recipe for several images is chosen by name, and the last band has a single image.
 #[test]
-fn the_rest_of_a_batch_takes_the_named_kernel() {
+fn the_last_band_uses_the_named_kernel_too() {
     let gpu = downlevel().with_caps(|caps| Caps { max_storage_binding: 65 * 256, is_cpu: false, ..caps });
     let case = Case::new(Conv2d::pointwise(64, 64), [66, 64, 1, 1]);
     assert_eq!(case.check(&gpu, Layout::Nchw, Choice::Named("matvec/32x4x16".into())), Ok(65));
     assert!(case.check(&gpu, Layout::Nchw, Choice::Named("matvec/32x1x32".into())).is_err());
 }
 
-/// With the limits that the device itself enforces: images of 64 MiB, two of which are a binding.
+/// Tests the limit that the device itself enforces: two images of 64 MiB fit into a binding.
 #[test]
-fn the_device_agrees_about_its_largest_binding() {
+fn the_largest_binding_of_the_device_can_be_used() {
     let (gpu, _alone) = (downlevel(), LARGE.lock());
     assert_eq!(gpu.caps().max_storage_binding, 128 << 20);
     let conv = Conv2d::depthwise(1, 1).stride(2).bias(false);
@@ -148,7 +148,7 @@ fn the_device_agrees_about_its_largest_binding() {
     let refused = layer.forward(&gpu.empty([1, 1, 4096, 8193], Layout::Nchw).unwrap());
     let (needed, limit) = (4096 * 8193 * 4, 128 << 20);
     assert!(matches!(refused, Err(Error::TooLarge { needed: n, limit: l, .. }) if (n, l) == (needed, limit)));
-    // No buffer is that large, so there is no such tensor.
+    // This tensor would be larger than a buffer can be.
     let refused = gpu.empty([1, 1, 8192, 8193], Layout::Nchw).err();
     let too_large = Error::TooLarge { what: "the tensor buffer".into(), needed: 8192 * 8193 * 4, limit: 256 << 20 };
     assert_eq!(refused, Some(too_large));
@@ -157,7 +157,7 @@ fn the_device_agrees_about_its_largest_binding() {
 #[test]
 fn a_grid_is_folded_or_refused() {
     let gpu = downlevel();
-    // 64 quads of pixels a workgroup; a row is one.
+    // A workgroup computes 64 quads of pixels, which is one row.
     let workgroups = |rows: u32, most: u32| {
         let case = Case::new(Conv2d::pointwise(1, 1), [1, 1, rows, 256]);
         let gpu = gpu.with_caps(|caps| Caps { max_workgroups: most, ..caps });
@@ -173,7 +173,7 @@ fn a_grid_is_folded_or_refused() {
         }
         other => panic!("{other:?}"),
     }
-    // The device's own limit, and one past it.
+    // The device's own limit, and one beyond.
     assert_eq!(gpu.caps().max_workgroups, 65535);
     let _alone = LARGE.lock();
     for rows in [65535, 65536] {
@@ -181,12 +181,12 @@ fn a_grid_is_folded_or_refused() {
     }
 }
 
-/// A device that can do anything but count past 32 bits.
+/// A device whose only limit is that shaders count in 32 bits.
 fn boundless() -> Caps {
     Caps { max_storage_binding: 1 << 44, max_buffer: 1 << 44, max_workgroups: 1 << 20, ..Caps::webgpu() }
 }
 
-/// What shaders count in 32 bits, of every candidate there is.
+/// Asserts that for every candidate all numbers that shaders count fit into 32 bits.
 fn assert_countable(chain: &Chain, input: Shape, layout: Layout, caps: &Caps) {
     let schedule = planner::schedule(chain, input, layout, caps, &Choice::Auto).unwrap();
     for candidate in schedule.considered.iter().flat_map(|run| run.answer.iter().flatten()) {
@@ -199,11 +199,11 @@ fn assert_countable(chain: &Chain, input: Shape, layout: Layout, caps: &Caps) {
         for pass in &recipe.passes {
             let invocations = pass.workgroups * u64::from(pass.workgroup);
             assert!(invocations <= 1 << 32, "{what}: {invocations} invocations");
-            // Work is counted in workgroups or in invocations (planes, by pools), and never cut to 32 bits.
+            // Work is counted in workgroups or in invocations (by pools, in planes), and must not be truncated.
             let work = u64::from(pass.params.work);
             let counts = [work, work.div_ceil(pass.workgroup.into())];
             assert!(recipe.name.starts_with("pool") || counts.contains(&pass.workgroups), "{what}: {counts:?}");
-            // Pixels are filled up to whole blocks (AxBxC: B of them) or to whole rows of blocks (AxB).
+            // Pixels are padded to whole blocks (in a name AxBxC, B is their size) or to whole rows of blocks (AxB).
             let sizes = recipe.name.split_once('/').map_or("", |(_, sizes)| sizes);
             let pixels: u64 = sizes.split('x').nth(1).and_then(|size| size.parse().ok()).unwrap_or(1);
             let [blocks, rows] =
@@ -240,7 +240,7 @@ fn indices_are_counted_up_to_their_limit() {
             for caps in &gpus {
                 assert_countable(&chain, input.into(), layout, caps);
             }
-            // One more column, or one more image.
+            // One more column, or one more image, is too many.
             let mut more = input;
             more[if input[0] == 1 { 3 } else { 0 }] += 1;
             let needed = Shape::from(more).len();
@@ -260,7 +260,7 @@ fn indices_are_counted_up_to_their_limit() {
 }
 
 #[test]
-fn a_device_of_few_bindings_and_little_memory_has_its_own_plans() {
+fn plans_keep_to_a_devices_bindings_and_workgroup_memory() {
     let [promised, small] = [wgpu::Limits::defaults(), wgpu::Limits::downlevel_defaults()]
         .map(|limits| Caps::from_parts(&limits, wgpu::Features::empty(), None));
     let chain = Chain::from(Conv2d::new(64, 64, 3).padding(1).residual(Residual::BeforeActivation));
@@ -276,7 +276,7 @@ fn a_device_of_few_bindings_and_little_memory_has_its_own_plans() {
         let (memory, buffers) = most(caps);
         assert!(memory <= caps.max_workgroup_memory && buffers <= caps.max_storage_buffers as usize);
     }
-    // A residual is the fourth buffer.
+    // The residual is the fourth buffer.
     assert_eq!(most(&small).1, 4);
     let refused = planner::schedule(&chain, input, layout, &Caps { max_storage_buffers: 3, ..small }, &Choice::Auto);
     match refused {

@@ -1,8 +1,7 @@
-//! What runs on the device of this machine: kernels against the oracle, layers as callers use them, and what happens when
-//! something breaks.
+//! Tests that need a device: kernels against the oracle, layers as callers use them, and behaviour after faults.
 //!
-//! One program, since each links all of wgpu. Tests that take minutes are ignored here; `.ci/run` runs them:
-//! `cargo test --test device -- --ignored`.
+//! They are one program, because each program links all of wgpu. Tests that take minutes are ignored by default; `.ci/run`
+//! runs them with `cargo test --test device -- --ignored`.
 
 mod common;
 mod faults;
