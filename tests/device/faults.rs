@@ -77,8 +77,8 @@ fn assert_lost(gpu: &GpuConv, layer: &Layer, x: &Tensor, y: &Tensor) {
     assert!(is_lost(gpu.encode_download(&mut encoder, x)));
 }
 
-/// After the loss of a device, every call returns `DeviceLost`, also on a device of the caller's. No call panics, and a new
-/// device works.
+/// After the loss of a device, every call returns `DeviceLost`, also on a device of the caller's. No call panics, and a
+/// new device works.
 #[test]
 fn a_lost_device_is_reported_and_a_new_one_works() {
     for callers in [false, true] {
@@ -160,8 +160,8 @@ fn gpu_within(percent: u8) -> Result<GpuConv, Error> {
     pollster::block_on(GpuConv::from_adapter(&adapters[0]))
 }
 
-/// An allocation that exceeds the memory is refused, and the device works afterwards. The test uses wgpu's memory budget,
-/// because software devices allocate any amount and fail only when it is used.
+/// An allocation that exceeds the memory is refused, and the device works afterwards. The test uses wgpu's memory
+/// budget, because software devices allocate any amount and fail only when it is used.
 #[test]
 fn too_large_allocations_are_refused() {
     let gpu = (1..=100).find_map(|percent| gpu_within(percent).ok()).expect("a device with a little memory to spare");
@@ -177,8 +177,8 @@ fn too_large_allocations_are_refused() {
     assert_eq!(outcome, Err(too_large));
 }
 
-/// If there is no memory for a new buffer, caches are emptied to make room. So a layer can run on many sizes, although the
-/// device has no memory for all of them together.
+/// If there is no memory for a new buffer, caches are emptied to make room. So a layer can run on many sizes, although
+/// the device has no memory for all of them together.
 #[test]
 fn caches_are_emptied_if_there_is_no_memory() {
     // Other programs may take memory in between, so try three times.
@@ -268,8 +268,8 @@ fn destroyed_and_foreign_buffers_are_refused() {
     assert_works(&other);
 }
 
-/// The library is told that the device has subgroups, but it has none. So the driver refuses shaders that use them, and the
-/// next best recipe must give the same results.
+/// The library is told that the device has subgroups, but it has none. So the driver refuses shaders that use them, and
+/// the next best recipe must give the same results.
 #[test]
 fn a_refused_shader_is_replaced_by_the_next_best() {
     let adapter = pollster::block_on(GpuConv::adapter(None)).unwrap();
@@ -355,8 +355,8 @@ fn a_read_back_that_did_not_run_has_no_values() {
     }
 }
 
-/// `encode` notices a destroyed buffer even if its bind group is cached. A `BoundLayer` does not check, but does not panic
-/// either: the device refuses its commands.
+/// `encode` notices a destroyed buffer even if its bind group is cached. A `BoundLayer` does not check, but does not
+/// panic either: the device refuses its commands.
 #[test]
 fn cached_bind_groups_of_a_destroyed_buffer_are_refused() {
     let gpu = on_a_callers_device();

@@ -17,9 +17,9 @@ fn block(in_channels: u32, hidden: u32, out_channels: u32, depthwise: Conv2d) ->
 /// A chain, its input, and the number of its recipes.
 type Case = (Chain, Shape, usize);
 
-/// Cases in NCHW: outputs that fill blocks of 8x8 and 4x8, that are a part of one, or one more; several images; expanded
-/// channels that do not fill the last step; input channels that are a multiple of four and that are not; padding on each
-/// side; steps of 16, 8 and 4 channels at one to six inputs.
+/// Cases in NCHW: outputs that fill blocks of 8x8 and 4x8, that are a part of one, or one more; several images;
+/// expanded channels that do not fill the last step; input channels that are a multiple of four and that are not;
+/// padding on each side; steps of 16, 8 and 4 channels at one to six inputs.
 fn nchw_cases() -> Vec<Case> {
     let padded = Conv2d::depthwise(20, 3).padding([2, 0, 1, 3]);
     let strided = Conv2d::depthwise(20, 5).stride(2).padding(2);

@@ -130,8 +130,8 @@ fn rotating(caps: &Caps, keep: impl Fn(usize, &Schedule) -> bool) -> Vec<(Proble
     verify::cases().into_iter().enumerate().map(choose).collect()
 }
 
-/// Checks schedules of some cases, and returns the number of checks. Each case has its own device, because some software
-/// devices never free the memory of compiled shaders.
+/// Checks schedules of some cases, and returns the number of checks. Each case has its own device, because some
+/// software devices never free the memory of compiled shaders.
 fn check(gpu: impl Fn() -> GpuConv + Sync, chosen: &[(Problem, Vec<Schedule>)]) -> usize {
     let (next, checks, wrong) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Vec::new()));
     let check = |(problem, schedules): &(Problem, Vec<Schedule>)| {

@@ -175,8 +175,8 @@ fn a_layer_and_its_read_back_are_one_submission() {
     assert!(empty.read().unwrap().is_empty());
 }
 
-/// A future of values can be created and polled before its encoder is submitted. This is so on the library's device, and on
-/// a device of the caller's, which panics on errors that no scope catches.
+/// A future of values can be created and polled before its encoder is submitted. This is so on the library's device,
+/// and on a device of the caller's, which panics on errors that no scope catches.
 #[test]
 fn a_read_back_can_be_awaited_before_it_is_submitted() {
     let adapter = pollster::block_on(GpuConv::adapter(None)).unwrap();

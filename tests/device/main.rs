@@ -1,7 +1,7 @@
 //! Tests that need a device: kernels against the oracle, layers as callers use them, and behaviour after faults.
 //!
-//! They are one program, because each program links all of wgpu. Tests that take minutes are ignored by default; `.ci/run`
-//! runs them with `cargo test --test device -- --ignored`.
+//! They are one program, because each program links all of wgpu. Tests that take minutes are ignored by default;
+//! `.ci/run` runs them with `cargo test --test device -- --ignored`.
 
 mod common;
 mod faults;

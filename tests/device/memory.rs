@@ -1,4 +1,5 @@
-//! What is kept, on the host and on the device: little text, one workspace, and no more tensors than is promised.
+//! Memory on the host and on the device: schedules hold no text of shaders, layers share one workspace, and caches keep
+//! within their bounds.
 
 use std::alloc::{GlobalAlloc, Layout as Allocation, System};
 use std::cell::Cell;
@@ -8,21 +9,23 @@ use gpuconv::{
     random,
 };
 
-/// Counts what each thread allocates, for the tests of a program share its heap.
+/// Counts allocations per thread, because all tests of a program share its heap.
 struct Counting;
 
 thread_local! {
+    /// Bytes allocated and not freed.
     static LIVE: Cell<i64> = const { Cell::new(0) };
-    static MADE: Cell<i64> = const { Cell::new(0) };
+    /// Bytes allocated in all.
+    static ALLOCATED: Cell<i64> = const { Cell::new(0) };
 }
 
-/// A thread that ends has no counters any more.
-fn count(live: i64, made: i64) {
+fn count(live: i64, allocated: i64) {
+    // A thread that is ending has no counters.
     let _ = LIVE.try_with(|cell| cell.set(cell.get() + live));
-    let _ = MADE.try_with(|cell| cell.set(cell.get() + made));
+    let _ = ALLOCATED.try_with(|cell| cell.set(cell.get() + allocated));
 }
 
-// SAFETY: the system's allocator does it all.
+// SAFETY: the system's allocator does all the work.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Allocation) -> *mut u8 {
         count(layout.size() as i64, layout.size() as i64);
@@ -40,26 +43,26 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What some work allocates, and what of it its result keeps, bytes.
+/// The result of some work, the bytes that the work allocates, and the bytes that the result holds.
 fn host_bytes<T>(work: impl FnOnce() -> T) -> (T, i64, i64) {
-    let before = (LIVE.get(), MADE.get());
+    let before = (LIVE.get(), ALLOCATED.get());
     let result = work();
-    (result, MADE.get() - before.1, LIVE.get() - before.0)
+    (result, ALLOCATED.get() - before.1, LIVE.get() - before.0)
 }
 
-/// A network's plan has a few dozen steps of 900 candidates; the text of their shaders is 18 MB.
+/// A network's schedule has a few dozen steps out of 900 candidates. The text of all their shaders would be 18 MB.
 #[test]
-fn a_schedule_has_no_text_of_shaders_and_is_made_without() {
+fn planning_renders_no_shaders() {
     let network = nets::mobilenet_v2(1.0, 1000).unwrap();
     let gpu = Caps { max_invocations: 1024, max_workgroup_memory: 32768, subgroup: Some([32, 64]), ..Caps::webgpu() };
     for caps in [Caps::webgpu(), gpu] {
         let plan = || planner::schedule(&network.chain, [1, 3, 224, 224], Layout::Nchw, &caps, &Choice::Auto).unwrap();
-        let (schedule, made, kept) = host_bytes(plan);
+        let (schedule, allocated, held) = host_bytes(plan);
         let candidates = schedule.considered.iter().flat_map(|considered| considered.answer.iter().flatten()).count();
-        println!("{candidates} candidates: {kept} bytes, for which {made} were allocated");
+        println!("{candidates} candidates: {held} bytes held, {allocated} allocated");
         assert!(candidates > 500, "only {candidates} candidates");
-        assert!(kept < 1_000_000, "{kept} bytes are kept");
-        assert!(made < 6_000_000, "{made} bytes were allocated");
+        assert!(held < 1_000_000, "{held} bytes are held");
+        assert!(allocated < 6_000_000, "{allocated} bytes were allocated");
     }
 }
 
@@ -67,13 +70,13 @@ fn gpu() -> GpuConv {
     GpuConv::new().unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// What the device's buffers take once all work is done, bytes.
+/// The bytes of all buffers of the device, after all work is done.
 fn device_bytes(gpu: &GpuConv) -> u64 {
     gpu.wait().unwrap();
-    gpu.device().generate_allocator_report().expect("a device that says what it has allocated").total_allocated_bytes
+    gpu.device().generate_allocator_report().expect("a device with an allocator report").total_allocated_bytes
 }
 
-/// A chain with weights; by default one whose tensors inside are many times as large as its input and its output.
+/// A chain with weights. By default the tensors between its links are many times as large as its input and output.
 struct Subject {
     chain: Chain,
     weights: Vec<OwnedWeights>,
@@ -101,7 +104,7 @@ impl Subject {
         self.weights.iter().map(OwnedWeights::borrow).collect()
     }
 
-    /// Of few shaders, since software devices take long to compile each.
+    /// A layer of few shaders, because software devices compile slowly.
     fn layer(&self, gpu: &GpuConv) -> Layer {
         gpu.chain_with(&self.chain, &self.weights(), Choice::Named("direct/4x4+direct/4x4+direct/4x1".into())).unwrap()
     }
@@ -116,7 +119,7 @@ fn image(width: u32) -> Shape {
     [1, 1, 64, width].into()
 }
 
-/// Input and output of an image.
+/// Input and output tensors for an image of this width.
 fn tensors(gpu: &GpuConv, width: u32) -> [Tensor; 2] {
     [(); 2].map(|()| gpu.empty(image(width), Layout::Nchw).unwrap())
 }
@@ -127,7 +130,8 @@ fn encode(gpu: &GpuConv, layer: &Layer, [x, y]: &[Tensor; 2]) {
     gpu.queue().submit([encoder.finish()]);
 }
 
-/// A layer that meets ever larger images, and smaller ones, takes little more memory than for the largest alone.
+/// A layer that runs on many sizes takes little more memory than for the largest alone, in ascending or descending
+/// order.
 #[test]
 #[cfg_attr(target_vendor = "apple", ignore = "Metal does not say what is allocated")]
 fn the_sizes_of_a_layer_share_a_workspace() {
@@ -135,7 +139,7 @@ fn the_sizes_of_a_layer_share_a_workspace() {
     let widths: Vec<u32> = (64..=416).step_by(32).collect();
     let bytes_after = |order: &[u32]| {
         let gpu = gpu();
-        // Tensors of all sizes in any case: they are the caller's.
+        // Always create the tensors of all sizes, so that they do not affect the difference.
         let all: Vec<_> = widths.iter().map(|&width| tensors(&gpu, width)).collect();
         let (layer, before) = (subject.layer(&gpu), device_bytes(&gpu));
         for width in order {
@@ -156,10 +160,10 @@ fn the_sizes_of_a_layer_share_a_workspace() {
     }
 }
 
-/// Layers of a device share theirs, and it is as large as those that are there need.
+/// The layers of a device share one workspace, which is only as large as the existing layers need.
 #[test]
 #[cfg_attr(target_vendor = "apple", ignore = "Metal does not say what is allocated")]
-fn layers_share_a_workspace_and_let_go_of_it() {
+fn layers_share_a_workspace_and_release_it() {
     let (gpu, small, large) = (gpu(), Subject::new(8), Subject::new(64));
     let pairs = [128, 256].map(|width| tensors(&gpu, width));
     let before = device_bytes(&gpu);
@@ -168,54 +172,54 @@ fn layers_share_a_workspace_and_let_go_of_it() {
     let alone = device_bytes(&gpu) - before;
     let second = large.layer(&gpu);
     encode(&gpu, &second, &pairs[1]);
-    // The first layer's bindings do not hold on to the smaller workspace that there was.
+    // The first layer's bind groups do not keep the old, smaller workspace alive.
     let both = device_bytes(&gpu) - before;
     assert!(both < 2 * 64 * image(256).bytes() + alone / 2, "{both} bytes for two layers, {alone} for the first");
     drop(second);
     encode(&gpu, &first, &pairs[0]);
     let after = device_bytes(&gpu) - before;
-    assert!(after < alone + alone / 4, "{after} bytes without the second, {alone} before it was");
-    // The plan of a large image is dropped when it is the oldest of many.
+    assert!(after < alone + alone / 4, "{after} bytes without the second layer, {alone} before it was made");
+    // The cache drops the plan for a large image when it becomes the oldest of too many.
     first.forward(&pairs[1][0]).unwrap();
     let large = device_bytes(&gpu) - before;
     for width in 1..=65 {
         first.forward(&tensors(&gpu, width)[0]).unwrap();
     }
     let after = device_bytes(&gpu) - before;
-    assert!(after < large / 2, "{after} bytes when the large image is forgotten, {large} before");
+    assert!(after < large / 2, "{after} bytes after the plan for the large image was dropped, {large} before");
     drop(first);
     let after = device_bytes(&gpu).saturating_sub(before);
-    assert!(after < alone / 4, "{after} bytes are still there");
+    assert!(after < alone / 4, "{after} bytes are still allocated");
 }
 
-/// What a layer keeps for tensors that were dropped meanwhile is bounded in bytes.
+/// A layer's cached bind groups keep dropped tensors alive, but only up to a bound in bytes.
 #[test]
 #[cfg_attr(target_vendor = "apple", ignore = "Metal does not say what is allocated")]
-fn tensors_that_bindings_keep_are_bounded_in_bytes() {
+fn tensors_that_bind_groups_keep_alive_are_bounded_in_bytes() {
     let gpu = gpu();
     let conv = Conv2d::pointwise(1, 1);
     let layer = gpu.conv2d(&conv, Weights::new(&[1.0], &[0.0])).unwrap();
     let pair = || [(); 2].map(|()| gpu.empty([1, 1, 4096, 4096], Layout::Nchw).unwrap());
     let bytes = 2 * pair()[0].shape().bytes();
     let before = device_bytes(&gpu);
-    // Nothing is submitted, so none of it is touched.
+    // Nothing is submitted, so the tensors take no physical memory.
     for _ in 0..6 {
         let [x, y] = pair();
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         layer.encode(&mut encoder, &x, &y).unwrap();
     }
-    let kept = device_bytes(&gpu) - before;
-    assert!(kept <= (256 << 20) + bytes + (1 << 20), "{kept} bytes are kept");
-    // Those of the last pair are kept, large as they are.
-    assert!(kept >= bytes, "{kept} bytes are kept");
+    let cached = device_bytes(&gpu) - before;
+    assert!(cached <= (256 << 20) + bytes + (1 << 20), "{cached} bytes are cached");
+    // The last pair is always cached, even if it is large.
+    assert!(cached >= bytes, "only {cached} bytes are cached");
 }
 
-/// What runs in between in the same workspace leaves no trace, in any order of recording and submitting.
+/// Layers that share a workspace do not disturb each other, in any order of recording and submitting.
 #[test]
-fn what_shares_a_workspace_computes_the_same_in_any_order() {
+fn layers_that_share_a_workspace_are_right_in_any_order() {
     let (gpu, subjects) = (gpu(), [Subject::new(8), Subject::new(12)]);
     let layers = subjects.each_ref().map(|subject| subject.layer(&gpu));
-    // The first has a workspace that has grown since, the others share one.
+    // The first was bound before the workspace grew; the others share the larger one.
     let cases = [(0, 64), (1, 96), (1, 40), (0, 80)];
     let bind = |(which, width): (usize, u32)| {
         let (shape, [_, y]) = (image(width), tensors(&gpu, width));
@@ -245,7 +249,7 @@ fn what_shares_a_workspace_computes_the_same_in_any_order() {
         gpu.queue().submit([one.finish()]);
         check("one pass");
 
-        // Recorded in turns, submitted the other way round, at once and one after the other.
+        // Record into two encoders in turn, and submit them in reverse order, together or one after the other.
         for at_once in [true, false] {
             let mut two = [encoder(), encoder()];
             order.iter().enumerate().for_each(|(turn, &case)| bound[case].0.encode(&mut two[turn % 2]));
@@ -261,7 +265,7 @@ fn what_shares_a_workspace_computes_the_same_in_any_order() {
         }
     }
 
-    // From two threads when the layers are gone, each into an encoder of its own.
+    // Drop the layers, and use two threads, each with its own encoder.
     drop(layers);
     std::thread::scope(|scope| {
         for thread in 0..2 {
@@ -278,10 +282,10 @@ fn what_shares_a_workspace_computes_the_same_in_any_order() {
     check("two threads");
 }
 
-/// Nor does what was in the workspace before, where a kernel writes less of it than it reads.
+/// The earlier contents of the workspace do not matter, even to a kernel that reads more of it than it writes.
 #[test]
-fn what_was_in_a_workspace_does_not_show() {
-    // As a GPU, for which there are more kernels with a workspace.
+fn earlier_contents_of_the_workspace_do_not_matter() {
+    // Plan for a GPU, because more of its kernels use a workspace.
     let gpu = gpu().with_caps(|caps| Caps { is_cpu: false, ..caps });
     let poison = Subject::new(8).layer(&gpu);
     let nans = gpu.upload(&vec![f32::NAN; image(64).len() as usize], image(64)).unwrap();

@@ -1,4 +1,4 @@
-//! Whole networks against ONNX Runtime, whose logits `scripts/reference_networks` wrote down.
+//! Whole networks against ONNX Runtime. `scripts/reference_networks` wrote its logits to files.
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -11,7 +11,7 @@ use gpuconv::{
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
-/// A device for each network: its tests share what was compiled, and the other's compile at the same time.
+/// One device per network: a network's tests share compiled shaders, and the two networks compile in parallel.
 static GPUS: [LazyLock<GpuConv>; 2] = [LazyLock::new(open), LazyLock::new(open)];
 
 fn open() -> GpuConv {
@@ -22,7 +22,7 @@ fn gpu(name: &str) -> &'static GpuConv {
     &GPUS[usize::from(name == "mobilenet_v2")]
 }
 
-/// Images whose logits are known.
+/// The number of images with known logits.
 const BATCH: u32 = 3;
 
 fn fixtures() -> PathBuf {
@@ -42,13 +42,13 @@ fn floats(tensor: &TensorView<'_>) -> Vec<f32> {
     tensor.data().chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
 }
 
-/// A network with what ONNX Runtime said of it.
+/// A network with ONNX Runtime's results.
 struct Reference {
     network: Network,
     /// Rows and columns of the images.
     size: u32,
     images: Vec<f32>,
-    /// Image by image.
+    /// The logits of all images, one after the other.
     logits: Vec<f32>,
 }
 
@@ -78,7 +78,7 @@ impl Reference {
         self.gpu().upload_as(&shape::from_nchw(images, shape, layout), shape, layout).unwrap()
     }
 
-    /// Asserts that a layer's logits are the reference's, and gives the largest relative error of an image.
+    /// Asserts that a layer's logits agree with the reference, and returns the largest relative error of an image.
     fn check(&self, layer: &Layer, batch: u32, layout: Layout) -> f64 {
         let what = format!("{} {layout}, batch {batch}", self.network.name);
         let logits = self.gpu().download(&layer.forward(&self.upload(batch, layout)).unwrap()).unwrap();
@@ -104,13 +104,13 @@ fn relative_error(values: &[f32], expected: &[f32]) -> f64 {
     let norm = |terms: &mut dyn Iterator<Item = f64>| terms.map(|term| term * term).sum::<f64>().sqrt();
     let error = norm(&mut values.iter().zip(expected).map(|(&a, &b)| f64::from(a) - f64::from(b)));
     let error = error / norm(&mut expected.iter().map(|&value| value.into()));
-    // A NaN would be smaller than any bound to `max`.
+    // `f64::max` would ignore a NaN.
     if error.is_nan() { f64::INFINITY } else { error }
 }
 
 const LAYOUTS: [Layout; 2] = [Layout::Nchw, Layout::Nhwc];
 
-/// A network as the planner likes it, in one layout.
+/// Checks a network as the planner plans it, in one layout.
 fn agrees_with_onnx_runtime(name: &str, publisher: &str, layout: Layout) {
     let reference = Reference::new(&fixtures(), name);
     let weights = reference.network.weights(&read(&fixtures(), &format!("{name}.{publisher}"))).unwrap();
@@ -119,7 +119,8 @@ fn agrees_with_onnx_runtime(name: &str, publisher: &str, layout: Layout) {
     reference.check(&layer, BATCH, layout);
 }
 
-/// A network with every publisher's names, fusion, layout and batch; a line for each publisher and fusion.
+/// Checks a network with every combination of publisher, fusion, layout and batch. Prints a line for each publisher and
+/// fusion.
 fn agrees_with_onnx_runtime_by_any_fusion(folder: &Path, name: &str, publishers: &[&str]) {
     let reference = Reference::new(folder, name);
     for publisher in publishers {
@@ -165,7 +166,7 @@ fn full_width_agrees_with_onnx_runtime() {
 #[test]
 #[ignore = "takes minutes"]
 fn every_fusion_agrees_with_the_oracle_in_full() {
-    // Of the fixtures' sizes, so that their shaders serve.
+    // In the fixtures' sizes, so that the tests share shaders.
     for (name, options) in [("mobilenet_v1", "1x3x64x64 -> 20 w0.03"), ("mobilenet_v2", "2x3x64x64 -> 20 w0.05 nhwc")] {
         let (gpu, problem) = (gpu(name), format!("{name} {options}").parse::<Problem>().unwrap());
         let oracle = Oracle::new(&problem).unwrap();
@@ -176,9 +177,9 @@ fn every_fusion_agrees_with_the_oracle_in_full() {
     }
 }
 
-/// What timm 1.0 and torchvision 0.29 count, batch norms with two parameters a channel.
+/// The numbers of parameters that timm 1.0 and torchvision 0.29 report, with two for each channel of a batch norm.
 #[test]
-fn parameters_are_as_many_as_published() {
+fn networks_have_the_published_numbers_of_parameters() {
     for (name, width, expected) in [
         ("mobilenet_v1", 1.0, 4_231_976),
         ("mobilenet_v1", 1.25, 6_270_840),
@@ -202,15 +203,15 @@ fn parameters_are_as_many_as_published() {
     }
 }
 
-/// Bytes of memory that this process holds, where the system says so.
+/// Resident memory of this process in bytes, if the system reports it.
 fn resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
 }
 
-/// The same logits every time, from four threads that share a device and a layer. Gives the bytes by which memory
-/// grew after the first tenth.
+/// Asserts that logits are the same every time, in four threads that share a device and a layer. Returns how many bytes
+/// memory grew by after the first tenth.
 fn inferences_are_steady(count: usize) -> u64 {
     let reference = Reference::new(&fixtures(), "mobilenet_v2");
     let weights = reference.network.weights(&read(&fixtures(), "mobilenet_v2.timm")).unwrap();
@@ -236,13 +237,13 @@ fn inferences_are_steady(count: usize) -> u64 {
 #[test]
 #[ignore = "takes minutes"]
 fn forty_inferences_are_the_same_in_full() {
-    // Other tests run beside this one, so its memory says nothing.
+    // Memory is not checked here, because other tests run at the same time.
     inferences_are_steady(40);
 }
 
 #[test]
-#[ignore = "must run alone, for its memory to be its own"]
-fn a_thousand_inferences_are_the_same_and_take_no_memory() {
+#[ignore = "measures the memory of the process, so it must run alone"]
+fn a_thousand_inferences_are_the_same_and_leak_no_memory() {
     let grown = inferences_are_steady(1000);
     println!("memory grew by {grown} bytes");
     assert!(grown < 4 << 20, "memory grew by {grown} bytes");

@@ -1,5 +1,5 @@
-//! That the checks fail where something is wrong: faults planted in one step's shader, each far too small or too deep in
-//! a chain for a glance at the output.
+//! Tests that the checks find faults. Each fault is planted in the shader of one step, and is so small or so deep in a
+//! chain that the output hardly shows it.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ fn network() -> (Chain, Shape) {
     (blocks.then(head), [1, 8, 9, 8].into())
 }
 
-/// A chain, checked by one schedule with faults in it.
+/// A chain, and the schedule that faults are planted in.
 struct Subject {
     gpu: GpuConv,
     oracle: Oracle,
@@ -31,7 +31,7 @@ impl Subject {
         Self { gpu, oracle, schedule }
     }
 
-    /// What the check finds when the last shader of a step is changed.
+    /// Checks the schedule after a change of the last shader of a step.
     fn check(&self, step: usize, change: impl Fn(&str) -> String) -> Report {
         let mut schedule = self.schedule.clone();
         let pass = schedule.steps[step].recipe.passes.last_mut().unwrap();
@@ -39,7 +39,7 @@ impl Subject {
         let wrong = change(&right);
         assert_ne!(wrong, *right, "the fault is not planted");
         pass.wgsl = Arc::<str>::from(wrong).into();
-        // SAFETY: the planner made it, and the changes are to values alone.
+        // SAFETY: the planner made it, and with the fault its indices stay inside its bindings.
         unsafe { self.oracle.check_as_it_is(&self.gpu, &schedule) }.unwrap()
     }
 
@@ -49,8 +49,9 @@ impl Subject {
     }
 }
 
-/// Puts functions around those called `name` and `name4`, which take a value each: `wrong` says what of.
-fn around(wgsl: &str, name: &str, parameter: [&str; 2], wrong: impl Fn(&str) -> String) -> String {
+/// Replaces the results of the functions `name` and `name4`: `wrong` makes an expression from a call of the right
+/// function.
+fn with_results(wgsl: &str, name: &str, parameter: [&str; 2], wrong: impl Fn(&str) -> String) -> String {
     let mut text = wgsl.to_string();
     for (name, parameter, value) in
         [(name.to_string(), parameter[0], "f32"), (format!("{name}4"), parameter[1], "vec4<f32>")]
@@ -68,9 +69,9 @@ fn around(wgsl: &str, name: &str, parameter: [&str; 2], wrong: impl Fn(&str) -> 
 
 const VALUES: [&str; 2] = ["x: f32", "x: vec4<f32>"];
 
-/// One part in ten thousand more.
+/// Makes a function's results larger by one part in ten thousand.
 fn scaled(wgsl: &str, name: &str) -> String {
-    around(wgsl, name, VALUES, |right| format!("1.0001 * {right}"))
+    with_results(wgsl, name, VALUES, |right| format!("1.0001 * {right}"))
 }
 
 #[test]
@@ -90,10 +91,10 @@ fn one_part_in_ten_thousand_is_found_in_every_link() {
     }
 }
 
-/// What lies between two fused links is never in memory.
+/// The tensors between fused links are never in memory, so the faults are in functions of the shader.
 #[test]
 #[ignore = "takes minutes"]
-fn one_part_in_ten_thousand_is_found_inside_of_fused_links_in_full() {
+fn one_part_in_ten_thousand_is_found_inside_fused_links_in_full() {
     let block = Chain::inverted_residual(8, 8, 3, 1);
     let subject = Subject::new(&block, [1, 8, 9, 8].into(), false, &Choice::Fusion(Fusion::Always));
     assert_eq!(subject.schedule.steps.len(), 1);
@@ -101,7 +102,7 @@ fn one_part_in_ten_thousand_is_found_inside_of_fused_links_in_full() {
     assert!(right.passes(), "{right:?}");
     for name in ["activate_expanded", "activate_depthwise"] {
         let report = subject.check(0, |wgsl| {
-            // It takes quads of a pixel by reference.
+            // The function takes quads of a pixel by reference.
             let head = format!("fn {name}_pixel(");
             let (_, rest) = wgsl.split_once(&head).unwrap();
             let (parameters, _) = rest.split_once(')').unwrap();
@@ -120,18 +121,19 @@ fn one_part_in_ten_thousand_is_found_inside_of_fused_links_in_full() {
 fn a_dropped_residual_and_a_wrong_activation_are_found() {
     let (chain, input) = network();
     let subject = Subject::new(&chain, input, true, &Choice::Named("direct".into()));
-    // Of the second block; links 3 and 4 have activations in the middle of the network.
+    // The last link of the second block. The link before it has an activation.
     let added = (0..chain.links().len()).rfind(|&link| chain.source(link).is_some()).unwrap();
-    let dropped =
-        |wgsl: &str| around(wgsl, "load_residual", ["at: u32", "at: vec4<u32>"], |right| format!("0.0 * {right}"));
+    let dropped = |wgsl: &str| {
+        with_results(wgsl, "load_residual", ["at: u32", "at: vec4<u32>"], |right| format!("0.0 * {right}"))
+    };
     let report = subject.check(added, dropped);
     assert!(!report.passes() && report.relative_error > 0.01, "{report:?}");
-    let linear = |wgsl: &str| around(wgsl, "activate", VALUES, |_| "x".into());
+    let linear = |wgsl: &str| with_results(wgsl, "activate", VALUES, |_| "x".into());
     let report = subject.check(added - 1, linear);
     assert!(!report.passes() && report.relative_error > 0.001, "{report:?}");
 }
 
-/// One output among many, which no norm of the whole tensor would show.
+/// A single wrong output hardly changes the norm of the whole tensor.
 #[test]
 fn one_wrong_output_among_many_is_found() {
     let chain = Chain::from(Conv2d::pointwise(8, 8));
@@ -142,19 +144,19 @@ fn one_wrong_output_among_many_is_found() {
     assert!(report.share_of_bound > 1.0 && report.relative_error < Report::MOST_RELATIVE_ERROR, "{report:?}");
 }
 
-/// What slips into kernels: the last column of the input or the output, and a pair of weights in the other order.
+/// Typical mistakes in kernels: at the last column of the input or the output, and two weights in the wrong order.
 #[test]
-fn slips_in_a_kernel_are_found() {
+fn typical_mistakes_in_a_kernel_are_found() {
     let chain = Chain::from(Conv2d::new(3, 5, 3).padding(1));
     let subject = Subject::new(&chain, [1, 3, 6, 7].into(), true, &Choice::Named("direct/4x1".into()));
     let replaced = |from: &'static str, to: &'static str| subject.check(0, move |wgsl| wgsl.replace(from, to));
 
     let report = replaced("inside(x, params.in_width)", "inside(x + 1, params.in_width)");
-    assert!(report.inexact > 0 && !report.passes(), "the last column is padding: {report:?}");
+    assert!(report.inexact > 0 && !report.passes(), "the last column is taken for padding: {report:?}");
     let report = replaced("if x + 2u < params.out_width {", "if x + 3u < params.out_width {");
     assert!(report.unwritten > 0 && !report.passes(), "the tail is not written: {report:?}");
     let report = replaced("weights[weight_row + kx]", "weights[weight_row + (kx ^ 1u) % KERNEL_WIDTH]");
-    assert!(report.inexact > 0 && !report.passes(), "two weights in the other order: {report:?}");
+    assert!(report.inexact > 0 && !report.passes(), "two weights are in the wrong order: {report:?}");
     let report = replaced("if x + 3u < params.out_width {", "if x + 3u <= params.out_width {");
     assert!(!report.passes(), "one element too many is written: {report:?}");
 }

@@ -1,11 +1,11 @@
-//! Pools: each recipe of each device against the oracle, and in a chain between convolutions.
+//! Pools: every recipe for each kind of device against the oracle, and pools between convolutions.
 
 use gpuconv::verify::{self, Data, Oracle};
 use gpuconv::{
     Activation, Caps, Chain, Choice, Conv2d, Error, GpuConv, Layout, Link, Operation, Residual, Shape, planner, shape,
 };
 
-/// A device that is given what a GPU is, or what a software device is.
+/// The device, planned for as a software device or as a GPU.
 fn device(is_cpu: bool) -> GpuConv {
     GpuConv::new().unwrap_or_else(|error| panic!("{error}")).with_caps(|caps| Caps { is_cpu, ..caps })
 }
@@ -28,17 +28,17 @@ fn every_recipe_agrees_with_the_oracle() {
     assert_eq!(checks, 44);
 }
 
-/// Convolution, pool, classifier: how networks end.
+/// The end of typical networks: a convolution, a pool and a classifier.
 fn head() -> Chain {
     let conv = Conv2d::new(3, 10, 3).stride(2).padding(1).activation(Activation::Relu6);
     Chain::new([conv.into(), Link::GlobalAveragePool, Conv2d::pointwise(10, 7).into()])
 }
 
 #[test]
-fn a_chain_goes_through_a_pool() {
+fn a_chain_can_contain_a_pool() {
     let input = Shape::from([3, 3, 9, 11]);
     let data = Data::random("head", &head(), input).unwrap();
-    assert_eq!(data.weights.len(), 2, "weights are the convolutions'");
+    assert_eq!(data.weights.len(), 2, "only convolutions have weights");
     let expected = data.answer(&head(), input).unwrap();
     for gpu in [device(true), device(false)] {
         let layer = gpu.chain(&head(), &data.weights()).unwrap();
@@ -55,7 +55,7 @@ fn a_chain_goes_through_a_pool() {
 }
 
 #[test]
-fn no_run_spans_a_pool_and_names_of_other_kernels_pass_it_by() {
+fn no_run_spans_a_pool_and_names_of_other_kernels_skip_it() {
     let plan = |chain: &Chain, name: &str| {
         let choice = Choice::Named(name.into());
         planner::schedule(chain, [1, 3, 8, 8], Layout::Nchw, &Caps::webgpu(), &choice)

@@ -1,8 +1,8 @@
-//! Problems drawn at random, each by one of the schedules that compute it, on the device of this machine, against the
-//! oracle: as src/verify.rs checks them.
+//! Random problems, each by one of its schedules, on this machine's device, against the oracle (as in src/verify.rs).
 //!
-//! Fixed cases of some sizes each; `PROPTEST_CASES=1000` draws so many others for each test, another time others again
-//! unless `PROPTEST_RNG_SEED` says which. What fails is shrunk, and printed as a problem line where one can say it.
+//! By default the cases are fixed, and each has several sizes. `PROPTEST_CASES=1000` draws a thousand new cases for
+//! each test; `PROPTEST_RNG_SEED` makes them repeatable. A failing case is shrunk, and printed as a problem line if one
+//! can express it.
 
 mod draw;
 mod values;
@@ -19,29 +19,29 @@ use gpuconv::{Error, GpuConv, Problem, planner};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestRunner};
 
-/// Some software devices keep the memory of all they ever compiled, so the device is another after so many cases.
-const CASES_OF_A_DEVICE: usize = 100;
+/// After this many cases the tests take a new device, because some software devices never free compiled shaders.
+const CASES_PER_DEVICE: usize = 100;
 
-/// What became of a subject.
+/// The result of checking a subject.
 enum Verdict {
     Agrees,
     Differs(String),
-    /// There was nothing to check.
+    /// The check does not apply.
     NotChecked,
 }
 
-/// Subjects that were drawn, and those of them that were checked.
+/// The numbers of subjects that were drawn, and that were checked.
 #[derive(Clone, Copy, Default)]
 struct Tally {
     drawn: usize,
     checked: usize,
 }
 
-/// Draws cases, a fixed number of them unless the environment says otherwise, and checks each on a device. Fails as well
-/// if less than `least` hundredths of the subjects were checked: a test that checks nothing proves nothing.
+/// Draws cases (this many, unless the environment gives another number) and checks each on a device. It also fails if
+/// less than `percent` of the subjects were checked, because a test that checks nothing proves nothing.
 fn draw_and_check<T: Debug>(
     cases: u32,
-    least: usize,
+    percent: usize,
     strategy: impl Strategy<Value = T>,
     check: impl Fn(&GpuConv, &T) -> Result<Tally, TestCaseError>,
 ) {
@@ -54,7 +54,7 @@ fn draw_and_check<T: Debug>(
     let all = Cell::new(Tally::default());
     let outcome = TestRunner::new(config).run(&strategy, |case| {
         let (gpu, count) = &mut *device.borrow_mut();
-        if *count == CASES_OF_A_DEVICE {
+        if *count == CASES_PER_DEVICE {
             (*gpu, *count) = (GpuConv::new().map_err(|error| TestCaseError::fail(error.to_string()))?, 0);
         }
         *count += 1;
@@ -67,10 +67,10 @@ fn draw_and_check<T: Debug>(
     }
     let Tally { drawn, checked } = all.get();
     println!("{checked} of {drawn} subjects checked");
-    assert!(checked > 0 && checked * 100 >= drawn * least, "only {checked} of {drawn} subjects were checked");
+    assert!(checked > 0 && checked * 100 >= drawn * percent, "only {checked} of {drawn} subjects were checked");
 }
 
-/// Checks each subject of a case by the schedule that the case picks from those that qualify.
+/// Checks each subject of a case, by the schedule that the case picks among those that qualify.
 fn for_each_subject(
     gpu: &GpuConv,
     case: &Case,
@@ -88,7 +88,7 @@ fn for_each_subject(
         if picked.is_none() && !schedules.is_empty() {
             picked = Some(schedules[case.which.index(schedules.len())].name());
         }
-        // Some kernels take only some sizes; where the picked one does not, another does.
+        // A kernel may not take all sizes. If the picked one does not, take another.
         let same = schedules.iter().find(|schedule| Some(schedule.name()) == picked);
         let another = || (!schedules.is_empty()).then(|| &schedules[case.which.index(schedules.len())]);
         let Some(schedule) = same.or_else(another) else { continue };
@@ -102,7 +102,7 @@ fn for_each_subject(
             Ok(Verdict::Differs(complaint)) => complaint,
             Err(error) => error.to_string(),
         };
-        return Err(TestCaseError::fail(format!("{complaint}\n{}", again(case.device, subject, schedule))));
+        return Err(TestCaseError::fail(format!("{complaint}\n{}", how_to_repeat(case.device, subject, schedule))));
     }
     Ok(tally)
 }
@@ -120,8 +120,8 @@ fn verdict(report: Report) -> Verdict {
     if report.passes() { Verdict::Agrees } else { Verdict::Differs(format!("{report:?}")) }
 }
 
-/// What failed, as a call of the command line where there is one.
-fn again(device: Device, subject: &Subject, schedule: &Schedule) -> String {
+/// A call of the command line that repeats a failed check, if there is one.
+fn how_to_repeat(device: Device, subject: &Subject, schedule: &Schedule) -> String {
     let (name, recipes) = (&subject.name, schedule.name());
     let kernel = kernel_of(&recipes);
     let flag = match device {
@@ -132,7 +132,7 @@ fn again(device: Device, subject: &Subject, schedule: &Schedule) -> String {
     };
     let call = match name.parse::<Problem>() {
         Ok(_) => format!("gpuconv verify --all-variants{flag} --kernel {kernel} '{name}'"),
-        Err(_) => format!("no problem line says {name}"),
+        Err(_) => format!("no problem line can express {name}"),
     };
     format!("{recipes} on {device:?}\n{call}")
 }

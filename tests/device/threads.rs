@@ -1,5 +1,5 @@
-//! One device, and layers on it, used by eight threads at once: the same answers, each plan and each shader made once,
-//! and no thread that waits for ever, or for what another compiles.
+//! Eight threads use one device and its layers at the same time. Results are the same, each plan and each shader is
+//! made once, and no thread waits forever, or for another thread's compilation.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -14,8 +14,7 @@ use crate::common::{borrow, draw, expected, gpu, listen};
 
 const THREADS: usize = 8;
 
-/// Runs something in eight threads that start together. Fails where they take too long, for then they wait for each
-/// other.
+/// Runs something in eight threads that start together. Fails after a timeout, because then they wait for each other.
 fn in_threads<T: Send + 'static>(work: impl Fn(usize) -> T + Send + Sync + 'static) -> Vec<T> {
     let (work, start, (sender, results)) = (Arc::new(work), Arc::new(Barrier::new(THREADS)), channel());
     for thread in 0..THREADS {
@@ -26,14 +25,14 @@ fn in_threads<T: Send + 'static>(work: impl Fn(usize) -> T + Send + Sync + 'stat
         });
     }
     drop(sender);
-    // A thread that panics sends nothing; the others may have something to say first.
+    // A thread that panics sends nothing, so collect the results of the others.
     let next = || results.recv_timeout(Duration::from_secs(120));
     let results: Vec<_> = (0..THREADS).map_while(|_| next().ok()).collect();
-    assert_eq!(results.len(), THREADS, "a thread panicked, or waits for ever");
+    assert_eq!(results.len(), THREADS, "a thread panicked, or waits forever");
     results
 }
 
-/// A chain with weights, and its answers for inputs of some sizes.
+/// A chain with weights, and the oracle's answers for inputs of some sizes.
 struct Subject {
     chain: Chain,
     weights: Vec<(Vec<f32>, Vec<f32>)>,
@@ -62,8 +61,8 @@ impl Subject {
     }
 }
 
-/// Every thread computes every case, in an order of its own: by `forward` and by `encode`, with read-backs that block
-/// and that do not.
+/// Every thread computes every case, in its own order, by `forward` and by `encode`, with blocking and with async
+/// read-backs.
 #[test]
 fn eight_threads_get_the_same_answers() {
     let gpu = gpu();
@@ -130,13 +129,13 @@ fn plans_and_shaders_are_made_once() {
     assert_eq!(compiled.load(Ordering::Relaxed), 1);
 }
 
-/// While a thread compiles for a size that is new to a layer, others compute the sizes that are not, with bindings that
-/// are kept and without, and make plans for further ones. Only who needs that very size waits for it, and has the same
-/// plan then.
+/// While a thread compiles for a new input size, other threads can use the sizes that the layer has plans for, with and
+/// without cached bind groups, and make plans for other sizes. Only a thread that needs the same size waits, and then
+/// uses the same plan.
 #[test]
-fn no_thread_waits_for_what_another_compiles() {
+fn no_thread_waits_for_compilation_that_it_does_not_need() {
     for by_encode in [false, true] {
-        // A device of its own, which has compiled nothing.
+        // Use a new device, which has compiled nothing.
         let gpu = gpu();
         let shapes = [[1, 4, 4, 4], [1, 4, 3, 5], [2, 4, 4, 4]];
         let subject = Subject::new(Conv2d::pointwise(4, 5).into(), &shapes);
@@ -160,7 +159,7 @@ fn no_thread_waits_for_what_another_compiles() {
 
         let ((began, begun), (finish, finished)) = (channel(), channel::<()>());
         let plans = Arc::new(AtomicUsize::new(0));
-        // Of the new size; the others are told apart by their threads.
+        // Counts the plans for the new size.
         let count = |plans: &AtomicUsize, line: &str| {
             plans.fetch_add(usize::from(line.starts_with("planned ") && line.contains("x3x5")), Ordering::Relaxed);
         };
@@ -170,10 +169,10 @@ fn no_thread_waits_for_what_another_compiles() {
             let stop = move |_: &str, line: &str| {
                 count(&first, line);
                 if line.starts_with("compiled ") {
-                    // In the midst of it, until the others are done.
+                    // Stay in the middle of compiling until the others are done.
                     let _ = began.send(());
                     let waited = finished.recv_timeout(Duration::from_secs(20));
-                    assert_ne!(waited, Err(RecvTimeoutError::Timeout), "the others wait for what is compiled");
+                    assert_ne!(waited, Err(RecvTimeoutError::Timeout), "the others wait for this compilation");
                 }
             };
             scope.spawn(|| listen(stop, || compute(&tensors(new), &new.2)));

@@ -1,4 +1,4 @@
-//! Tuning: a wrong candidate never wins, times decide, and files survive what happens to files.
+//! Tuning: a wrong candidate never wins, measured times decide, and damaged or foreign files do no harm.
 
 use std::time::Duration;
 
@@ -24,9 +24,9 @@ fn quickly() -> Options {
     Options::within(Duration::from_secs(8))
 }
 
-/// Each time a file is added to it is read and written: no digit may change on the way.
+/// Adding to a file reads it and writes it again, so no digit may change.
 #[test]
-fn what_is_written_reads_back_to_the_last_digit() {
+fn a_written_file_reads_back_to_the_last_digit() {
     let json = r#"{ "format": 1, "devices": [{ "device": "a", "driver": "b", "backend": "vulkan", "version": "0",
         "rates": null, "runs": { "pointwise": { "direct/4x4": 2.8131777777777783e-5, "split": 101767781735.17181 } } }] }"#;
     let tuning = Tuning::from_json(json.as_bytes()).unwrap();
@@ -40,7 +40,7 @@ fn a_wrong_candidate_never_wins() {
     let gpu = gpu();
     let problem = parse("pointwise 1x32x24x24 -> 64 relu6");
     let planted = candidates(&gpu, &problem).into_iter().map(|mut candidate| {
-        // One that does a part of the work, in a part of the time, and that the model takes for the best.
+        // A candidate that does only a part of the work, in a part of the time. The model takes it for the best.
         if candidate.recipe.name == "direct/4x4" {
             candidate.recipe.passes[0].params.work /= 4;
             candidate.parts = gpuconv::planner::model::Parts { accesses: 1e-9, mult_adds: 1e-9, ..candidate.parts };
@@ -49,7 +49,7 @@ fn a_wrong_candidate_never_wins() {
     });
     let at = (problem.input, problem.layout);
     let (chain, planted) = (problem.chain(), planted.collect());
-    // SAFETY: fewer workgroups do no other work than more of them.
+    // SAFETY: fewer workgroups do a part of the same work.
     let tried = unsafe { tuner::tune_candidates(&gpu, "planted", &chain, at, planted, &quickly()) }.unwrap();
     let wrong: Vec<_> = tried.iter().filter(|tried| matches!(tried.outcome, Outcome::Wrong(_))).collect();
     assert_eq!(wrong.len(), 1, "{wrong:?}");
@@ -60,14 +60,14 @@ fn a_wrong_candidate_never_wins() {
 }
 
 #[test]
-fn a_chain_is_tuned_run_by_run_and_planned_by_what_was_found() {
+fn a_chain_is_tuned_run_by_run_and_planned_by_these_times() {
     let gpu = gpu();
     let block = Chain::inverted_residual(8, 8, 1, 1);
     let two = Chain::new([block.links(), block.links()].concat());
     let two = two.edge(0, 1, Residual::AfterActivation).unwrap().edge(2, 3, Residual::AfterActivation).unwrap();
     let report = gpu.tune(&two, [1, 8, 9, 9], Layout::Nchw, &quickly()).unwrap();
     let names: Vec<_> = report.runs.iter().map(|run| run.name.as_str()).collect();
-    // Each kind of run once, though the chain has two of most.
+    // Each kind of run is tuned once, although the chain has most of them twice.
     assert!(names.contains(&"depthwise 1x8x9x9 k3 p1 relu6"), "{names:?}");
     assert!(names.contains(&"pointwise 1x8x9x9 -> 8 residual:after"), "{names:?}");
     let mut unique = names.clone();
@@ -76,7 +76,7 @@ fn a_chain_is_tuned_run_by_run_and_planned_by_what_was_found() {
     assert_eq!(unique.len(), names.len());
     for run in &report.runs {
         let right = |outcome: &Outcome| matches!(outcome, Outcome::Right(seconds) if *seconds > 0.0);
-        // Fused they may be too slow to be tried.
+        // Fused runs may be too slow to be measured.
         let found = run.candidates.iter().any(|tried| right(&tried.outcome));
         assert!(found || run.name.contains(" + "), "{run:?}");
         let known = |outcome: &Outcome| matches!(outcome, Outcome::Hopeless | Outcome::OutOfTime) || right(outcome);
@@ -96,7 +96,7 @@ fn a_probe_finds_rates_that_a_device_can_have() {
     let gpu = gpu();
     let rates = probe::probe(&gpu).unwrap();
     assert!(rates.are_sound(), "{rates:?}");
-    // From a slow phone to ten of today's largest GPUs.
+    // From a slow phone to ten times today's largest GPU.
     for (rate, least, most) in [
         (rates.mult_adds, 1e8, 1e15),
         (rates.accesses, 1e7, 1e14),
@@ -129,7 +129,7 @@ fn profile(problem: &str, recipe: &str, seconds: f64) -> Profile {
 }
 
 #[test]
-fn measured_times_go_before_modelled_ones() {
+fn measured_times_take_precedence_over_modelled_ones() {
     let gpu = gpu();
     let line = "pointwise 1x32x24x24 -> 64 relu6";
     let problem = parse(line);
@@ -138,7 +138,7 @@ fn measured_times_go_before_modelled_ones() {
         planner.schedule(&problem.chain(), problem.input, problem.layout, &Choice::Auto).unwrap().name()
     };
     assert_ne!(planned(&Profile::default()), "direct/4x1");
-    // Measured as slow as it may be, it is all that is known.
+    // It is slow, but no other recipe has a measured time.
     let mut known = profile(line, "direct/4x1", 1.0);
     assert_eq!(planned(&known), "direct/4x1");
     known.merge(profile(line, "direct/4x4", 0.5));
@@ -148,7 +148,7 @@ fn measured_times_go_before_modelled_ones() {
 }
 
 #[test]
-fn of_two_times_the_lower_one_stays() {
+fn merging_keeps_the_lower_time() {
     let gpu = gpu();
     let line = "pointwise 1x8x4x4 -> 8";
     let mut all = Tuning::new(&gpu, profile(line, "direct/4x4", 0.5));
@@ -166,7 +166,7 @@ fn a_damaged_file_is_an_error_and_one_of_another_version_is_ignored() {
     let whole = Tuning::new(&gpu, profile("pointwise 1x8x4x4 -> 8", "direct/4x4", 0.5)).to_json();
     let read = |text: &str| Tuning::from_json(text.as_bytes());
     assert!(read(&whole).unwrap().profile(&gpu).is_some());
-    // Cut anywhere, even within a character, but for the line's end.
+    // Cut at every byte, except in the line's end.
     for end in 0..whole.len() - 2 {
         let cut = Tuning::from_json(&whole.as_bytes()[..end]);
         assert!(matches!(cut, Err(Error::DamagedTuning(_))), "cut at {end}: {cut:?}");
@@ -176,7 +176,7 @@ fn a_damaged_file_is_an_error_and_one_of_another_version_is_ignored() {
         let damaged = read(&whole.replacen(from, to, 1));
         assert!(matches!(damaged, Err(Error::DamagedTuning(_))), "{to}: {damaged:?}");
     }
-    // Of a form to come, whatever that looks like; of another version; of another driver.
+    // A file of a future format, of another version, and of another driver.
     assert_eq!(read(r#"{"format": 2, "tables": []}"#), Ok(Tuning::default()));
     let version = format!("\"version\": \"{}\"", env!("CARGO_PKG_VERSION"));
     let older = read(&whole.replace(&version, "\"version\": \"0.0.1\"")).unwrap();

@@ -1,5 +1,5 @@
-//! What the property tests draw: problems and chains over the whole space that the library takes, small enough for the
-//! oracle, each shrinking towards one channel, one pixel and PyTorch's defaults.
+//! Strategies of the property tests: problems and chains from the whole space that the library takes. They are small
+//! enough for the oracle, and shrink towards one channel, one pixel and PyTorch's defaults.
 
 use std::fmt;
 
@@ -7,15 +7,15 @@ use gpuconv::{Activation, Caps, Chain, Conv2d, Layout, Link, Operation, Problem,
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-/// Multiply-adds that the oracle is asked for at the most.
-const MOST_WORK: u64 = 1 << 20;
-/// The sizes that a case has at the most.
-const SIZES: usize = 8;
+/// Multiply-adds for the oracle, at most.
+const MAX_WORK: u64 = 1 << 20;
+/// Sizes of a case, at most.
+const MAX_SIZES: usize = 8;
 
-/// A chain with its input, and how to come to it again.
+/// A chain with its input, and a name to repeat it.
 #[derive(Clone)]
 pub struct Subject {
-    /// The problem line; of a chain that no line says what makes it.
+    /// The problem line. If no line can express the chain, the code that makes it.
     pub name: String,
     pub chain: Chain,
     pub input: Shape,
@@ -28,14 +28,14 @@ impl fmt::Debug for Subject {
     }
 }
 
-/// The device that is planned for. All of them run on the one there is, for each can do less than it or as much.
+/// The device to plan for. All plans run on the existing device, because none needs more than it has.
 #[derive(Clone, Copy, Debug)]
 pub enum Device {
     AsItIs,
     Gpu,
     WithoutSubgroups,
     WithoutInt64,
-    /// So few workgroups along a dimension that most grids are folded.
+    /// A limit of workgroups per dimension so low that most grids are folded.
     NarrowGrid,
 }
 
@@ -51,8 +51,8 @@ impl Device {
     }
 }
 
-/// Subjects that differ in their sizes alone, a device, and which of the schedules that compute the first of them there.
-/// Compiling takes far longer than running, and most of what is compiled serves all sizes.
+/// Subjects that differ only in their sizes, a device, and an index that picks one of the schedules. The subjects share
+/// most compiled shaders, because compiling takes far longer than running.
 #[derive(Clone, Debug)]
 pub struct Case {
     pub subjects: Vec<Subject>,
@@ -60,10 +60,10 @@ pub struct Case {
     pub which: Index,
 }
 
-/// A case, and values to put into its inputs: where, and what.
+/// A case, and values to put into its inputs at some places.
 pub type Planted = (Case, Vec<(Index, f32)>);
 
-/// Values that are no numbers, no normal ones, or endless.
+/// Cases with special values: NaN, infinities, negative zero and denormals.
 pub fn planted(subjects: impl Strategy<Value = Vec<Subject>>) -> impl Strategy<Value = Planted> {
     let value = select(vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, 1e-40]);
     (cases(subjects), prop::collection::vec((any::<Index>(), value), 1..=3))
@@ -88,7 +88,7 @@ fn devices() -> impl Strategy<Value = Device> {
     ]
 }
 
-/// What a shader knows when it is compiled, of a link that looks at neighbours.
+/// The parameters of a window, which are constants in shaders.
 #[derive(Clone, Copy, Debug)]
 struct Window {
     kernel_size: [u32; 2],
@@ -97,7 +97,7 @@ struct Window {
     padding: [u32; 4],
 }
 
-/// Mostly the same for rows and columns.
+/// A pair for rows and columns, mostly of equal values.
 fn pair(values: impl Strategy<Value = u32> + Clone + 'static) -> impl Strategy<Value = [u32; 2]> {
     prop_oneof![3 => values.clone().prop_map(|both| [both; 2]), 1 => [values.clone(), values]]
 }
@@ -122,7 +122,7 @@ impl Window {
     }
 }
 
-/// What follows a sum.
+/// The epilogue of a link.
 #[derive(Clone, Copy, Debug)]
 struct Epilogue {
     bias: bool,
@@ -138,7 +138,7 @@ fn activations() -> impl Strategy<Value = Activation> {
             1 => select(vec![f32::NEG_INFINITY, f32::INFINITY]),
         ]
     };
-    // A clamp that leaves nothing is refused.
+    // The library refuses a clamp to an empty range.
     let clamp = (bound(), bound()).prop_map(|(low, high)| match low == f32::INFINITY || high == f32::NEG_INFINITY {
         true => Activation::Clamp(high, low),
         false => Activation::Clamp(low, high),
@@ -173,7 +173,7 @@ impl Epilogue {
     }
 }
 
-/// Numbers of channels: few, and those around the sides of tiles.
+/// Numbers of channels: small ones, and those near the sizes of tiles.
 fn channels() -> impl Strategy<Value = u32> {
     prop_oneof![
         4 => 1u32..=12,
@@ -191,7 +191,7 @@ fn extents() -> impl Strategy<Value = [u32; 2]> {
     prop_oneof![6 => [1u32..=20, 1u32..=20], 1 => [1u32..=3, 1u32..=140], 1 => [1u32..=140, 1u32..=3]]
 }
 
-/// What a shader does not know when it is compiled.
+/// The sizes of a problem, which are parameters of shaders.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
     inputs: u32,
@@ -207,14 +207,14 @@ fn sizes() -> impl Strategy<Value = Vec<Sizes>> {
         batch,
         extents,
     });
-    prop::collection::vec(sizes, 1..=SIZES)
+    prop::collection::vec(sizes, 1..=MAX_SIZES)
 }
 
 fn layouts() -> impl Strategy<Value = Layout> {
     prop_oneof![3 => Just(Layout::Nchw), 2 => Just(Layout::Nhwc)]
 }
 
-/// An input of so many channels, at least as large as the kernel asks for, and no larger than the oracle has time for.
+/// An input for a convolution. It is at least as large as the kernel needs, and small enough for the oracle.
 fn input(conv: &Conv2d, sizes: &Sizes, work: impl Fn(Shape) -> u64) -> Shape {
     let Sizes { batch, extents: [height, width], .. } = *sizes;
     let [top, left, bottom, right] = conv.padding;
@@ -222,7 +222,7 @@ fn input(conv: &Conv2d, sizes: &Sizes, work: impl Fn(Shape) -> u64) -> Shape {
     let least = [kernel[0].saturating_sub(top + bottom).max(1), kernel[1].saturating_sub(left + right).max(1)];
     let mut shape =
         Shape { batch, channels: conv.in_channels, height: height.max(least[0]), width: width.max(least[1]) };
-    while work(shape) > MOST_WORK {
+    while work(shape) > MAX_WORK {
         let smaller = Shape {
             batch: shape.batch.min(1),
             height: (shape.height / 2).max(least[0]),
@@ -242,7 +242,7 @@ fn work(conv: &Conv2d, input: Shape) -> u64 {
     conv.output_shape(input).map_or(0, |output| output.len() * conv.fan_in())
 }
 
-/// As a problem line reads it, for it must do so again.
+/// A subject named by its problem line.
 fn subject(operation: Operation, input: Shape, layout: Layout) -> Subject {
     let problem = Problem { input, layout, operation };
     Subject { name: problem.to_string(), chain: problem.chain(), input, layout }
@@ -277,7 +277,7 @@ pub fn depthwise() -> impl Strategy<Value = Vec<Subject>> {
     )
 }
 
-/// Mostly plain products; sometimes with strides, paddings and groups.
+/// Pointwise convolutions, some of them with strides, paddings and groups.
 pub fn pointwise() -> impl Strategy<Value = Vec<Subject>> {
     let window = prop_oneof![3 => Just(None), 1 => windows().prop_map(Some)];
     let groups = prop_oneof![4 => Just(1u32), 1 => 2u32..=4];
@@ -320,7 +320,7 @@ pub fn pools() -> impl Strategy<Value = Vec<Subject>> {
     })
 }
 
-/// A link in the making; what it takes in is known when it is its turn.
+/// A link without its input channels, which follow from the link before it.
 #[derive(Clone, Debug)]
 enum Kind {
     Pointwise(u32),
@@ -338,7 +338,7 @@ fn kinds() -> impl Strategy<Value = Kind> {
     ]
 }
 
-/// MobileNetV2's blocks, and chains of anything, with edges where shapes allow.
+/// MobileNetV2's blocks, and chains of any links, with edges if the shapes allow.
 pub fn chains() -> impl Strategy<Value = Vec<Subject>> {
     let links = prop::collection::vec((kinds(), epilogues(), any::<Index>()), 1..=4);
     let anything = (links, sizes(), layouts()).prop_map(|(links, sizes, layout)| {
@@ -363,7 +363,7 @@ pub fn chains() -> impl Strategy<Value = Vec<Subject>> {
     prop_oneof![2 => anything, 1 => blocks]
 }
 
-/// Of a chain, whose links may have many channels.
+/// A small input, because the links of a chain may have many channels.
 fn small_input(&Sizes { inputs, batch, extents: [height, width], .. }: &Sizes) -> Shape {
     Shape { batch, channels: inputs.min(20), height: height.min(20), width: width.min(20) }
 }
@@ -383,7 +383,7 @@ fn linked(input: Shape, drawn: &[(Kind, Epilogue, Index)]) -> Chain {
             Kind::Conv(outputs, window) => window.of(Conv2d::new(shape.channels, outputs, window.kernel_size)),
         };
         let mut conv = epilogue.of(conv);
-        // Zeros until the kernel fits, and no image that grows from link to link.
+        // If the kernel does not fit, pad just enough. More padding would let images grow from link to link.
         let Ok(output) = conv.output_shape(shape).or_else(|_| {
             let [rows, columns] = conv.dilated_kernel().map(|extent| extent as u32 - 1);
             conv.padding = [rows, columns, 0, 0];

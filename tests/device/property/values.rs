@@ -1,5 +1,4 @@
-//! What becomes of values at the edges of f32: NaN, infinities, zeros below zero, denormals, and sums as large as there
-//! are.
+//! Special values of f32: NaN, infinities, negative zero, denormals, and very large sums.
 
 use gpuconv::planner::Schedule;
 use gpuconv::shape::{from_nchw, to_nchw};
@@ -10,11 +9,11 @@ use proptest::prelude::*;
 use super::draw::{self, Planted, Subject};
 use super::{Verdict, draw_and_check, for_each_subject};
 
-/// Rows and columns by which kernels that mix neighbours may carry what is not finite beyond the outputs that have it.
-const MOST_SPREAD: i64 = 5;
+/// Rows and columns by which Winograd's method may spread values that are not finite.
+const MAX_SPREAD: i64 = 5;
 
-/// NaN and infinities must come out where, and only where, PyTorch's arithmetic has them. (Kernels that mix neighbours
-/// may spread them to outputs nearby, and no further.) Zeros below zero and denormals are zeros or themselves.
+/// An output is NaN or infinite if, and only if, it is with PyTorch's arithmetic. (Winograd's method may spread NaN and
+/// infinity to outputs nearby, but no further.) Negative zeros and denormals stay as they are or become zero.
 #[test]
 #[ignore = "takes minutes"]
 fn nan_and_infinity_go_where_they_should() {
@@ -24,8 +23,8 @@ fn nan_and_infinity_go_where_they_should() {
             case,
             |_| true,
             |gpu, subject, schedule| {
-                // Behind another link it spreads from wherever that has it.
-                if mixes(schedule) && schedule.steps.len() > 1 {
+                // After another link it may spread from any place.
+                if mixes_inputs(schedule) && schedule.steps.len() > 1 {
                     return Ok(Verdict::NotChecked);
                 }
                 let mut data = data(subject)?;
@@ -39,11 +38,11 @@ fn nan_and_infinity_go_where_they_should() {
     });
 }
 
-/// The channels that fill up the last of a fused block's steps hold nothing, whatever is in the image; and where all
-/// are real ones, NaNs stay apart from infinities, which ReLU6 makes finite.
+/// In a fused block, channels that only pad the last step stay zero, even if the image has NaNs. Without such channels,
+/// a pixel's NaNs are told apart from its infinities, which ReLU6 makes finite.
 #[test]
 #[ignore = "takes minutes"]
-fn nans_and_infinities_go_where_they_should_inside_of_a_fused_block() {
+fn nan_and_infinity_go_where_they_should_inside_a_fused_block() {
     let gpu = GpuConv::new().unwrap().with_caps(|caps| Caps { is_cpu: false, ..caps });
     for (channels, layout) in [(3, Layout::Nchw), (8, Layout::Nchw), (8, Layout::Nhwc)] {
         let (chain, input) = (Chain::inverted_residual(channels, 5, 4, 1), Shape::from([1, channels, 5, 24]));
@@ -55,7 +54,7 @@ fn nans_and_infinities_go_where_they_should_inside_of_a_fused_block() {
         plant(0, 0, f32::INFINITY);
         plant(1, 6, f32::NAN);
         plant(2, 12, -f32::NAN);
-        // Their difference is none, and some weights take it.
+        // Infinity minus infinity is NaN, and some weights subtract these two.
         plant(0, 18, f32::INFINITY);
         plant(1, 18, f32::INFINITY);
         plant(2, 23, f32::NEG_INFINITY);
@@ -66,23 +65,23 @@ fn nans_and_infinities_go_where_they_should_inside_of_a_fused_block() {
         assert!(nans > 0 && nans < answer.values.len() / 2, "{}: {nans} NaNs", subject.name);
         match compare(&gpu, &subject, fused, &data).unwrap() {
             Verdict::Agrees => {}
-            _ => panic!("{}, {layout}: not as the oracle has it", subject.name),
+            _ => panic!("{}, {layout}: differs from the oracle", subject.name),
         }
     }
 }
 
-/// Where the magnitudes of all terms add up to less than f32's largest number, no order of adding them overflows.
+/// If the magnitudes of all terms add up to less than f32's largest number, no order of addition overflows.
 #[test]
 #[ignore = "takes minutes"]
-fn sums_as_large_as_f32_has_them_are_finite() {
-    // What mixes neighbours adds larger terms, and so do several links, and a pool adds up before it divides, as
-    // PyTorch's does.
+fn the_largest_sums_of_f32_are_finite() {
+    // Only single convolutions without Winograd's method: that adds larger terms, and so do several links. A pool adds
+    // up all pixels before it divides, as PyTorch's does.
     let subjects = prop_oneof![draw::convolutions(), draw::depthwise(), draw::pointwise()];
     draw_and_check(8, 80, draw::cases(subjects), |gpu, case| {
         for_each_subject(
             gpu,
             case,
-            |schedule| !mixes(schedule),
+            |schedule| !mixes_inputs(schedule),
             |gpu, subject, schedule| {
                 let mut data = data(subject)?;
                 let answer = data.answer(&subject.chain, subject.input)?;
@@ -99,7 +98,8 @@ fn data(subject: &Subject) -> Result<Data> {
     Data::random(&subject.name, &subject.chain, subject.input)
 }
 
-fn mixes(schedule: &Schedule) -> bool {
+/// Whether an output depends on more inputs than its own, as with Winograd's method.
+fn mixes_inputs(schedule: &Schedule) -> bool {
     schedule.steps.iter().any(|step| step.recipe.mixes)
 }
 
@@ -107,18 +107,18 @@ fn mixes(schedule: &Schedule) -> bool {
 fn compare(gpu: &GpuConv, subject: &Subject, schedule: &Schedule, data: &Data) -> Result<Verdict> {
     let answer = data.answer(&subject.chain, subject.input)?;
     let values = run(gpu, subject, schedule, data)?;
-    let mixes = mixes(schedule);
+    let mixes_inputs = mixes_inputs(schedule);
     let tolerance: f64 = schedule.steps.iter().map(|step| step.recipe.tolerance + 4.0).sum();
     let largest = answer.magnitudes.iter().copied().filter(|magnitude| magnitude.is_finite()).fold(0.0, f64::max);
     for (index, (&value, &expected)) in values.iter().zip(&answer.values).enumerate() {
-        // A neighbour's rounding error may be larger than an output.
-        let magnitude = if mixes { largest } else { answer.magnitudes[index] };
-        // What is denormal may be taken as zero.
+        // A neighbour's rounding error may be larger than the output.
+        let magnitude = if mixes_inputs { largest } else { answer.magnitudes[index] };
+        // A denormal may become zero.
         let bound = (tolerance * f64::from(f32::EPSILON) * magnitude).max(f32::MIN_POSITIVE.into());
         let value = f64::from(value);
         let agrees = match expected {
-            _ if mixes && !value.is_finite() => is_near_planted(subject, data, answer.shape, index),
-            _ if mixes && !expected.is_finite() => false,
+            _ if mixes_inputs && !value.is_finite() => is_near_planted(subject, data, answer.shape, index),
+            _ if mixes_inputs && !expected.is_finite() => false,
             _ if expected.is_nan() => value.is_nan(),
             _ if expected.is_infinite() => value == expected,
             _ => f64::abs(value - expected) <= bound,
@@ -130,38 +130,38 @@ fn compare(gpu: &GpuConv, subject: &Subject, schedule: &Schedule, data: &Data) -
     Ok(Verdict::Agrees)
 }
 
-/// Whether the window of an output starts within [`MOST_SPREAD`] rows and columns of an input that is not finite.
+/// Whether the window of an output starts within [`MAX_SPREAD`] rows and columns of an input that is not finite.
 fn is_near_planted(subject: &Subject, data: &Data, output: Shape, index: usize) -> bool {
     let Some((_, conv)) = subject.chain.convolutions().next() else { return false };
     let [top, left] = [conv.padding[0], conv.padding[1]].map(i64::from);
     let [image, y, x] = place(output, index);
     let planted = (0..data.input.len()).filter(|&at| !data.input[at].is_finite());
     planted.map(|at| place(subject.input, at)).any(|[planted_image, row, column]| {
-        image == planted_image && (row - (y - top)).abs() <= MOST_SPREAD && (column - (x - left)).abs() <= MOST_SPREAD
+        image == planted_image && (row - (y - top)).abs() <= MAX_SPREAD && (column - (x - left)).abs() <= MAX_SPREAD
     })
 }
 
-/// Image, row and column of an element, NCHW.
+/// Image, row and column of an element in NCHW.
 fn place(shape: Shape, index: usize) -> [i64; 3] {
     let (width, pixels) = (shape.width as usize, shape.pixels() as usize);
     let pixel = index % pixels;
     [index / (pixels * shape.channels as usize), pixel / width, pixel % width].map(|part| part as i64)
 }
 
-/// Winograd's transforms carry a NaN to other outputs of its tile, and not beyond.
+/// Winograd's method spreads a NaN to other outputs of its tile, but not beyond.
 #[test]
-fn winograd_spreads_what_is_not_finite_within_a_tile() {
+fn winograd_spreads_nan_only_within_a_tile() {
     let gpu = GpuConv::new().unwrap().with_caps(|caps| Caps { is_cpu: false, ..caps });
     let problem: Problem = "conv 2x3x21x22 -> 4 k3 p1".parse().unwrap();
     let (chain, input, layout) = (problem.chain(), problem.input, problem.layout);
     let subject = Subject { name: problem.to_string(), chain, input, layout };
     let clean = data(&subject).unwrap();
     let schedules = planner::alternatives(&subject.chain, input, layout, gpu.caps()).unwrap();
-    // The sums of F(2x2) have each input only where an output takes it as well.
+    // In F(2x2) no output depends on more inputs than its own.
     for (transform, spreads) in [("winograd/2x2", false), ("winograd/4x4", true)] {
         let schedule = schedules.iter().find(|schedule| schedule.name().starts_with(transform)).unwrap();
         let mut data = Data { input: clean.input.clone(), weights: clean.weights.clone(), residual: None };
-        // In a corner, in the middle of a tile, and at a tile's edge; of the second image nothing.
+        // One is in a corner, one in the middle of a tile, one at a tile's edge. The second image has none.
         for (channel, row, column) in [(0, 0, 0), (1, 10, 9), (2, 15, 16)] {
             data.input[(channel * 21 + row) * 22 + column] = f32::NAN;
         }

@@ -1,5 +1,5 @@
-//! That no kernel reads workgroup memory before it has written it, and so none needs it to be zero: shaders that fill it
-//! with NaNs first give the same.
+//! Tests that no kernel reads workgroup memory before writing it, since the memory need not be zero at the start.
+//! Shaders that first fill it with NaNs must give the same results.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use super::{draw_and_check, for_each_subject, verdict};
 fn workgroup_memory_is_written_before_it_is_read() {
     let subjects =
         prop_oneof![draw::convolutions(), draw::pointwise(), draw::separable(), draw::chains(), draw::pools()];
-    // A software device with subgroups is given no kernels with workgroup memory but pools.
+    // For a software device with subgroups, only pools use workgroup memory.
     let cases = draw::cases(subjects).prop_map(|case| match case.device {
         Device::Gpu => case,
         _ => Case { device: Device::WithoutSubgroups, ..case },
@@ -29,14 +29,14 @@ fn workgroup_memory_is_written_before_it_is_read() {
             poison(&mut schedule);
             let Subject { name, chain, input, layout } = subject;
             let oracle = Oracle::of_chain(name, chain.clone(), *input, *layout, u64::MAX)?;
-            // SAFETY: what is added fills arrays from their first element to their last.
+            // SAFETY: the added code fills arrays from their first element to their last.
             let report = unsafe { oracle.check_as_it_is(gpu, &schedule) }?;
             Ok(verdict(report))
         })
     });
 }
 
-/// Lets each shader of a schedule begin by filling its workgroup memory with NaNs.
+/// Makes each shader of a schedule first fill its workgroup memory with NaNs.
 fn poison(schedule: &mut Schedule) {
     for pass in schedule.steps.iter_mut().flat_map(|step| &mut step.recipe.passes) {
         let mut wgsl = pass.wgsl.text().unwrap().to_string();
@@ -56,13 +56,13 @@ fn poison(schedule: &mut Schedule) {
         }
         let at = wgsl.find("fn main(").and_then(|at| Some(at + wgsl[at..].find(") {")? + 3)).unwrap();
         wgsl.insert_str(at, &format!("\n{}workgroupBarrier();\n", arrays.concat()));
-        // Made of a parameter, for WGSL has no such constant.
+        // It uses a parameter, because WGSL has no NaN constants.
         wgsl += "fn not_a_number() -> f32 { return bitcast<f32>(max(params.batch, 0x7fc5a5a5u)); }\n";
         pass.wgsl = Arc::<str>::from(wgsl).into();
     }
 }
 
-/// Name, element and length of the array that a line declares in workgroup memory.
+/// The name, element type and length of the array that a line declares in workgroup memory.
 fn array(line: &str) -> Option<(&str, &str, &str)> {
     let (name, array) = line.strip_prefix("var<workgroup> ")?.split_once(": array<")?;
     let (of, len) = array.strip_suffix(">;")?.rsplit_once(", ")?;
