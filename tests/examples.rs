@@ -1,9 +1,9 @@
-//! The examples, run; the numbers of all but `classify`, whose networks have tests of their own, checked against loops
-//! on the CPU that share nothing with the kernels.
+//! Runs the examples. Their results are checked against loops on the CPU that share no code with the kernels, except
+//! those of `classify`, whose networks have their own tests.
 //!
-//! A program of their own, since one of them asks how much memory this process has held.
+//! These tests are a program of their own, because one of them checks the peak memory of the process.
 
-// Each example is a program: what its own `main` uses is not used here, and what two share is here twice.
+// Each example is a program. Items that only its `main` uses are unused here, and shared modules occur twice.
 #![allow(dead_code, clippy::duplicate_mod)]
 
 #[path = "../examples/async_readback.rs"]
@@ -27,13 +27,13 @@ fn gpu() -> GpuConv {
     GpuConv::new().unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// What a filter makes of a value, by its own formula: `near(dx, dy)` is the value so far away.
+/// The result of a filter at a pixel, by its own formula. `near(dx, dy)` is the value of the pixel at this distance.
 fn filtered(name: &str, near: &dyn Fn(i64, i64) -> f64) -> f64 {
     let bell = |radius: i64, deviation: f64| {
         let weight = |x: i64, y: i64| (-0.5 * (x * x + y * y) as f64 / (deviation * deviation)).exp();
-        let around = || (-radius..=radius).flat_map(|y| (-radius..=radius).map(move |x| (x, y)));
-        let sum: f64 = around().map(|(x, y)| weight(x, y)).sum();
-        around().map(|(x, y)| weight(x, y) * near(x, y)).sum::<f64>() / sum
+        let offsets = || (-radius..=radius).flat_map(|y| (-radius..=radius).map(move |x| (x, y)));
+        let sum: f64 = offsets().map(|(x, y)| weight(x, y)).sum();
+        offsets().map(|(x, y)| weight(x, y) * near(x, y)).sum::<f64>() / sum
     };
     match name {
         "blur" => bell(6, 2.5),
@@ -80,7 +80,7 @@ fn filters_do_what_their_names_say() {
 }
 
 #[test]
-fn a_program_of_its_own_device_gets_its_picture() {
+fn a_program_with_its_own_device_gets_its_picture() {
     let bytes = in_your_app::picture().unwrap();
     let size = in_your_app::SIZE as i64;
     let drawn = |channel: i64, x: i64, y: i64| match (0..size).contains(&x) && (0..size).contains(&y) {
@@ -95,7 +95,7 @@ fn a_program_of_its_own_device_gets_its_picture() {
             let near = (-2..=2).flat_map(|dy| (-2..=2).map(move |dx| (x + dx, y + dy)));
             let sum: i64 = near.map(|(x, y)| drawn(channel, x, y)).sum();
             let byte = i64::from(pixel[channel as usize]);
-            // Bytes are rounded, and a half may go either way.
+            // Bytes are rounded, and a half may round up or down.
             assert!((byte * 25 - sum * 255).abs() <= 13, "{x},{y}: {byte} for {sum} of 25");
             grey += i64::from(sum % 25 != 0);
         }
@@ -105,15 +105,15 @@ fn a_program_of_its_own_device_gets_its_picture() {
 }
 
 #[test]
-fn every_image_is_answered_without_waiting() {
+fn every_image_has_its_result_without_blocking() {
     let mut middles = async_readback::middles().unwrap();
     middles.sort_by_key(|(image, _)| *image);
-    // Sums of 32 channels' 3x3 windows.
+    // The sum over 3x3 windows of 32 channels.
     let expected: Vec<_> = (0..async_readback::IMAGES).map(|image| (image, (image * 32 * 9) as f32)).collect();
     assert_eq!(middles, expected);
 }
 
-/// By a network so narrow that its shaders are compiled in a moment, whose weights are a fixture's.
+/// Classifies with a fixture's network, which is so narrow that its shaders compile fast.
 #[cfg(feature = "safetensors")]
 fn classify(batch: &str, picture: Option<&Path>) {
     use clap::Parser;
@@ -129,14 +129,14 @@ fn a_picture_is_classified() {
     classify("2", None);
 }
 
-/// The most memory that this process has held, where the system says so.
-fn most_resident() -> u64 {
+/// The peak resident memory of this process in bytes, or 0 if the system does not report it.
+fn peak_resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
     line.map_or(0, |kib| kib.parse::<u64>().unwrap() * 1024)
 }
 
-/// Enlarged before it is cropped, a picture a pixel wide takes 8 GB and a minute.
+/// Without cropping before resizing, a picture one pixel wide would take 8 GB and a minute.
 #[test]
 fn no_picture_takes_much_memory() {
     let folder = tempfile::tempdir().unwrap();
@@ -149,24 +149,25 @@ fn no_picture_takes_much_memory() {
         let size = image::image_dimensions(folder.path().join(filter.name).with_extension("png")).unwrap();
         assert_eq!(size, (1, 40_000), "{}", filter.name);
     }
-    // What a device has no room for is refused before it is made into numbers, which take four times as much.
+    // A picture that is too large for the device is refused before it is converted to floats, which take four times as
+    // much memory.
     let gpu = gpu().with_caps(|caps| Caps { max_storage_binding: 128 << 20, ..caps });
     for filter in filter::filters() {
         let refused = filter::apply(&gpu, &filter, &RgbImage::new(12_000, 12_000));
         assert!(matches!(refused, Err(Error::TooLarge { .. })), "{:?}", refused.map(|values| values.len()));
     }
-    let most = most_resident();
-    assert!(most < 2 << 30, "{most} bytes");
+    let peak = peak_resident();
+    assert!(peak < 2 << 30, "{peak} bytes");
 }
 
 #[test]
-fn the_middle_of_a_picture_is_what_is_looked_at() {
-    // Of 256 rows, so that nothing is made larger or smaller.
+fn a_picture_is_cropped_to_its_middle() {
+    // It has 256 rows, so that it is not resized.
     let wide = RgbImage::from_fn(301, 256, |x, y| Rgb([x as u8, (x >> 8) as u8, y as u8]));
     let middle = common::middle(&wide, 256, 224);
     assert_eq!(middle.dimensions(), (224, 224));
     assert!(middle.enumerate_pixels().all(|(x, y, pixel)| pixel == wide.get_pixel(x + 22 + 16, y + 16)));
-    // In any size all that is seen is the square in the middle.
+    // For any size, only the square in the middle is used.
     for (width, height) in [(1, 40_000), (40_000, 1), (3, 64), (640, 480), (480, 640), (513, 512)] {
         let side = width.min(height);
         let picture = RgbImage::from_fn(width, height, |x, y| {
@@ -178,8 +179,8 @@ fn the_middle_of_a_picture_is_what_is_looked_at() {
     }
 }
 
-/// A JPEG file of an upright picture, 48 x 64 and grey in four levels, that a camera stored in another orientation:
-/// row 0 and column 0 of what is stored are the sides of the picture that the Exif standard's table says.
+/// Writes a JPEG file of a picture of 48 x 64 in four levels of grey, as a camera stores it in some orientation. The
+/// Exif standard's table says which sides of the picture row 0 and column 0 of the file are.
 fn photograph(path: &Path, orientation: u8) {
     let (width, height) = (48, 64);
     let upright = |x: u32, y: u32| Rgb([(x / 24 * 80 + y / 32 * 160) as u8; 3]);
@@ -198,7 +199,7 @@ fn photograph(path: &Path, orientation: u8) {
         let (x, y) = seen(column, row);
         upright(x, y)
     });
-    // A directory of one entry: tag 0x0112, of one 16-bit number.
+    // A directory with one entry: tag 0x0112, with one 16-bit number.
     let mut exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
     exif.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
     let mut encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(std::fs::File::create(path).unwrap(), 100);
@@ -219,7 +220,7 @@ fn photographs_are_upright() {
             assert!(corner.abs_diff(expected) < 3, "orientation {orientation}: {corners:?}");
         }
     }
-    // One that does not exist is none.
+    // An undefined orientation is ignored.
     photograph(&path, 9);
     assert_eq!(common::picture(Some(&path)).unwrap().dimensions(), (64, 48));
 }
@@ -232,7 +233,7 @@ fn a_picture_of_absurd_size_is_refused() {
     image::GrayImage::new(1, 70_000).save(&path).unwrap();
     let message = refusal(&path);
     assert!(message.starts_with(&format!("{}: ", path.display())) && message.contains("limit"), "{message}");
-    // A header that promises 60000 x 60000 pixels, and no more.
+    // Only a header, which announces 60000 x 60000 pixels.
     let header = *b"\0\0\xEA\x60\0\0\xEA\x60\x08\x02\0\0\0";
     let mut file = b"\x89PNG\r\n\x1a\n\0\0\0\x0DIHDR".to_vec();
     file.extend(header);

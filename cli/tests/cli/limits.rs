@@ -1,11 +1,11 @@
-//! Devices with less than they have, and problems that are too large for one.
+//! Devices with fewer features or lower limits, and problems that are too large for a device.
 
 use serde_json::Value;
 
 use super::{failure, json, one_line, stdout};
 
 #[test]
-fn devices_may_be_given_less() {
+fn devices_can_be_limited() {
     const NONE: &str = "subgroups,timestamps,int64,pipeline-cache";
     let taken = |args: &[&str]| {
         let devices = json(&[&["devices", "--json"], args].concat());
@@ -19,7 +19,7 @@ fn devices_may_be_given_less() {
     assert_eq!(features["int64"], false);
     assert_eq!(taken(&["--limits", "default"])["limits"]["storage_buffers_per_stage"], 8);
 
-    // The device that runs is the one that is shown.
+    // The same limits apply to the device that the commands run on.
     let plan = |args: &[&str]| json(&[&["plan", "--json", "pointwise 1x64x16x16 -> 64"], args].concat()).to_string();
     let refusal = "the device has no subgroup operations";
     assert!(plan(&["--without", "subgroups"]).contains(refusal));
@@ -31,9 +31,9 @@ fn devices_may_be_given_less() {
 }
 
 #[test]
-fn plan_of_a_batch_that_a_binding_does_not_hold() {
+fn plan_of_a_batch_that_is_too_large_for_a_binding() {
     let plan = |problem: &str| json(&["plan", "--json", "--device", "webgpu", problem])["images_at_once"].clone();
-    // 64 MiB an image.
+    // 64 MiB for each image.
     assert_eq!(plan("depthwise 2x1x4096x4096 k1"), Value::Null);
     assert_eq!(plan("depthwise 3x1x4096x4096 k1"), 2);
     let text = stdout(&["plan", "--device", "webgpu", "depthwise 3x1x4096x4096 k1"]);

@@ -1,4 +1,4 @@
-//! The command line, driven as a process: what it writes, its files, and how it fails.
+//! The command line, run as a process: its output, its files and its failures.
 
 mod limits;
 mod manners;
@@ -18,7 +18,7 @@ use serde_json::Value;
 
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gpuconv"));
-    // Whatever tuning this user has is none of the tests'.
+    // Tests must not use this user's tuning file.
     command.args(args).env("XDG_CACHE_HOME", "/none").env("HOME", "/none").env("LOCALAPPDATA", "/none");
     command
 }
@@ -31,7 +31,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// What a call writes, if it succeeds.
+/// The stdout of a call that must succeed.
 fn stdout(args: &[&str]) -> String {
     let output = run(args);
     assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));
@@ -42,7 +42,7 @@ fn json(args: &[&str]) -> Value {
     serde_json::from_str(&stdout(args)).unwrap()
 }
 
-/// The message of a call that must fail, without the program's name. Panics and backtraces have none.
+/// The message of a call that must fail, without the program's name. (A panic would not have that name.)
 fn failure(args: &[&str], code: i32) -> String {
     message(&run(args), code)
 }
@@ -60,13 +60,13 @@ fn one_line(args: &[&str], code: i32) -> String {
     message
 }
 
-/// Asserts that an object has these keys, which are in alphabetical order, and no others.
+/// Asserts that an object has exactly these keys, given in alphabetical order.
 fn assert_keys(value: &Value, keys: &str) {
     let found: BTreeSet<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(found.into_iter().collect::<Vec<_>>().join(" "), keys);
 }
 
-/// A file of values, of `shape`, which lie in `order` in it.
+/// Writes a file of values with this shape, which are in this order.
 fn save<T: npyz::AutoSerialize + Copy>(path: &Path, shape: &[u64], order: Order, values: &[T]) {
     let file = fs::File::create(path).unwrap();
     let options = npyz::WriteOptions::new().default_dtype().shape(shape).order(order).writer(file);
@@ -81,7 +81,7 @@ fn load(path: &Path) -> (Vec<u64>, Vec<f32>) {
     (file.shape().to_vec(), file.into_vec().unwrap())
 }
 
-/// A folder with the files of a 2x2 convolution of 1 to 9, and paths in it.
+/// A folder with the files of a 2x2 convolution of the numbers 1 to 9.
 struct Folder(tempfile::TempDir);
 
 const PROBLEM: &str = "conv 1x1x3x3 -> 1 k2 p1,0,0,0";
@@ -100,7 +100,7 @@ impl Folder {
         self.0.path().join(name).to_str().unwrap().into()
     }
 
-    /// `run` with options whose values that end in `.npy` are files of this folder.
+    /// Calls `run`. Words that end in `.npy` are files of this folder.
     fn run(&self, problem: &str, options: &str) -> Output {
         let file = |word: &str| if word.ends_with(".npy") { self.path(word) } else { word.into() };
         let options: Vec<String> = options.split(' ').map(file).collect();
@@ -120,7 +120,7 @@ impl Folder {
 #[test]
 fn cost_counts_as_torchinfo_does() {
     let text = stdout(&["cost", "--json", "separable 1x512x128x128 -> 1024 k3 s2 p1"]);
-    // As text: reading a number back may cost its last digit.
+    // Compare text: parsing may change the last digit.
     for ratio in ["params_ratio", "mult_adds_ratio"] {
         assert!(text.contains(&format!("\"{ratio}\": 0.11238880451290953")), "{text}");
     }
@@ -153,7 +153,7 @@ fn cost_of_a_depthwise_convolution_worked_out_by_hand() {
 }
 
 #[test]
-fn cost_for_people() {
+fn cost_as_text() {
     let text = stdout(&["cost", "separable 1x512x128x128 -> 1024 k3 s2 p1"]);
     for part in ["depthwise", "1x1024x64x64", "2,172,649,472", "flop/byte", "0.1124 of the parameters"] {
         assert!(text.contains(part), "{part} is not in:\n{text}");
@@ -188,7 +188,7 @@ fn a_wrong_call_is_one_line() {
 }
 
 #[test]
-fn a_reader_that_leaves_is_no_error() {
+fn a_closed_pipe_is_no_error() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let output = command(&["cost", "pointwise 1x1x1x1 -> 1"]).stdout(writer).output().unwrap();
@@ -210,7 +210,7 @@ fn without_a_device_the_exit_code_is_3() {
     let folder = Folder::new();
     let output = folder.run(PROBLEM, "--adapter none --input x.npy --weight w.npy --bias b.npy --output y.npy");
     assert!(message_has(&output, "called `none`"));
-    // What needs no device does without.
+    // `cost` needs no device.
     assert!(command(&["cost", problem]).env("WGPU_BACKEND", "dx12").output().unwrap().status.success());
 }
 
@@ -220,7 +220,7 @@ fn message_has(output: &Output, part: &str) -> bool {
 }
 
 #[test]
-fn devices_mark_the_one_that_is_taken() {
+fn devices_mark_the_one_that_is_used() {
     let devices = json(&["devices", "--json"]);
     let devices = devices.as_array().unwrap();
     let taken: Vec<_> = devices.iter().filter(|device| device["taken"] == true).collect();
@@ -249,7 +249,7 @@ fn plan_gives_a_reason_for_every_candidate() {
     for candidate in candidates {
         assert_ne!(candidate["taken"].as_bool(), Some(candidate["reason"].is_string()), "{candidate}");
     }
-    // One that cannot, and the fused run beside the single links.
+    // A kernel without a recipe, and a fused run besides the single links.
     assert!(candidates.iter().any(|candidate| candidate["recipe"].is_null()));
     assert!(candidates.iter().any(|candidate| candidate["links"] == 2 && candidate["recipe"].is_string()));
 
@@ -269,7 +269,7 @@ fn plan_gives_a_reason_for_every_candidate() {
 }
 
 #[test]
-fn plan_for_people_and_by_name() {
+fn plan_as_text_and_by_name() {
     let text = stdout(&["plan", "separable 1x4x6x6 -> 8 k3 p1"]);
     assert!(text.contains("by the model") && text.contains("rejected"), "{text}");
     let plan = json(&["plan", "--json", "--kernel", "direct", "pointwise 1x4x6x6 -> 8"]);
@@ -282,12 +282,12 @@ fn plan_for_people_and_by_name() {
         let message = one_line(&[command, "--kernel", "fastest", "pointwise 1x4x6x6 -> 8"], 2);
         assert!(message.contains("`fastest`") && message.contains("direct"), "{message}");
     }
-    // The kernel is there, but not for this.
+    // A known kernel that does not take this problem.
     assert!(one_line(&["plan", "--kernel", "depthwise", "pointwise 1x4x6x6 -> 8"], 2).contains("depthwise"));
 }
 
 #[test]
-fn plan_as_wished_and_measured() {
+fn plan_with_options_and_measured() {
     let problem = "separable 1x64x28x28 -> 64 k3 p1 relu6";
     let plan = |options: &[&str]| json(&[&["plan", "--json", problem], options].concat());
     let reasons = |plan: &Value| -> Vec<String> {
@@ -296,14 +296,14 @@ fn plan_as_wished_and_measured() {
     };
     let links = 4 * 64 * 28 * 28;
     let weights = 4 * (64 * 9 + 64 + 64 * 64 + 64);
-    for (wish, steps, bytes) in [("never", 2, 4 * links + weights), ("always", 1, 2 * links + weights)] {
-        let plan = plan(&["--device", "gpu", "--fusion", wish]);
+    for (fusion, steps, bytes) in [("never", 2, 4 * links + weights), ("always", 1, 2 * links + weights)] {
+        let plan = plan(&["--device", "gpu", "--fusion", fusion]);
         assert_eq!(plan["steps"].as_array().unwrap().len(), steps, "{plan}");
         assert_eq!(plan["traffic"]["planned"], bytes, "{plan}");
         assert_eq!(plan["traffic"]["unfused"], 4 * links + weights);
         assert_eq!(plan["traffic"]["fused"], 2 * links + weights);
         assert_eq!(plan["workspace"]["bytes"], if steps == 2 { links } else { 0 });
-        assert_eq!(reasons(&plan).contains(&"fusion is forbidden".into()), wish == "never");
+        assert_eq!(reasons(&plan).contains(&"fusion is forbidden".into()), fusion == "never");
         let flops: Vec<_> =
             plan["steps"].as_array().unwrap().iter().map(|step| step["flops"].as_u64().unwrap()).collect();
         assert_eq!(flops.iter().sum::<u64>(), 2 * 64 * 28 * 28 * (9 + 64));
@@ -331,12 +331,12 @@ fn plan_for_a_device_that_is_not_here() {
         assert!(rejected["reason"].as_str().unwrap().contains("software devices"), "{plan}");
     }
     failure(&["plan", "--device", "abacus", "pointwise 1x1x1x1 -> 1"], 2);
-    // 256 MiB of input: twice what WebGPU promises to bind, and nothing to a desktop GPU.
+    // 256 MiB of input: twice the binding that WebGPU promises, and little for a desktop GPU.
     let large = "conv 1x256x512x512 -> 256 k3 p1";
     assert_eq!(json(&["plan", "--json", "--device", "gpu", large])["images_at_once"], Value::Null);
     let refused = one_line(&["plan", "--device", "webgpu", large], 2);
     assert!(refused.ends_with("takes 268435456, but the limit is 134217728"), "{refused}");
-    // A batch of more than that goes in one piece, and one that no binding holds in several.
+    // A larger batch that fits into a binding is computed at once; one that does not is computed in several parts.
     let batch =
         |images: u32| json(&["plan", "--json", "--device", "gpu", &format!("conv {images}x256x512x512 -> 8 k3 p1")]);
     assert_eq!([7, 15].map(|images| batch(images)["images_at_once"].as_u64()), [None, Some(7)]);
@@ -344,9 +344,9 @@ fn plan_for_a_device_that_is_not_here() {
 }
 
 #[test]
-fn run_gives_what_was_worked_out_by_hand() {
+fn run_gives_the_values_worked_out_by_hand() {
     let folder = Folder::new();
-    // An output that is there is replaced, and nothing is left beside it.
+    // An existing output is replaced, and no temporary file remains.
     fs::write(folder.path("y.npy"), "old").unwrap();
     let output = folder.run(PROBLEM, "--input x.npy --weight w.npy --bias b.npy --output y.npy --kernel direct");
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
@@ -359,7 +359,7 @@ fn run_gives_what_was_worked_out_by_hand() {
 fn run_agrees_with_the_oracle() {
     let line = "separable 2x4x5x6 -> 8 k3 s2x1 p1 relu6 nhwc";
     let problem: Problem = line.parse().unwrap();
-    // `--residual` adds it without the word.
+    // `--residual` adds a residual even if the problem does not contain the word.
     let problem = problem.with_residual(Residual::BeforeActivation);
     let (chain, output_shape) = (problem.chain(), problem.output().unwrap());
     let data = Data::random(line, &chain, problem.input).unwrap();
@@ -373,7 +373,7 @@ fn run_agrees_with_the_oracle() {
     file("w.npy", [4, 1, 3, 3], depthwise);
     save(folder.path("b.npy").as_ref(), &[4], Order::C, depthwise_bias.as_ref().unwrap());
     save(folder.path("pb.npy").as_ref(), &[8], Order::C, pointwise_bias.as_ref().unwrap());
-    // As numpy.asfortranarray has it: the output channels next to each other.
+    // The order of numpy.asfortranarray: output channels next to each other.
     let columns: Vec<f32> = (0..4).flat_map(|ic| (0..8).map(move |oc| pointwise[oc * 4 + ic])).collect();
     save(folder.path("pw.npy").as_ref(), &[8, 4, 1, 1], Order::Fortran, &columns);
 
@@ -392,7 +392,7 @@ fn run_agrees_with_the_oracle() {
 }
 
 #[test]
-fn run_names_the_file_that_is_wrong() {
+fn run_names_the_wrong_file() {
     let folder = Folder::new();
     save(folder.path("double.npy").as_ref(), &[1, 1, 3, 3], Order::C, &[0f64; 9]);
     save(folder.path("flat.npy").as_ref(), &[9], Order::C, &[0f32; 9]);
@@ -418,7 +418,7 @@ fn run_names_the_file_that_is_wrong() {
 }
 
 #[test]
-fn run_wants_the_files_that_the_problem_speaks_of() {
+fn run_needs_the_files_that_the_problem_implies() {
     let folder = Folder::new();
     for (problem, options, part) in [
         ("conv 1x1x3x3 -> 1 k2 nobias", "--input x.npy --weight w.npy --bias b.npy", "--bias is given"),
@@ -433,14 +433,14 @@ fn run_wants_the_files_that_the_problem_speaks_of() {
         let message = folder.failure(problem, options);
         assert!(message.contains(part), "{problem}: {message}");
     }
-    // A folder that is not there is the call's fault, too, and known when everything else is done.
+    // A missing folder for the output is also a wrong call, although it is noticed only at the end.
     let options = "--input x.npy --weight w.npy --bias b.npy --kernel direct --output none/y.npy";
     let output = folder.run(PROBLEM, options);
     assert!(message(&output, 2).contains("none/y.npy"));
 }
 
 #[test]
-fn bench_writes_an_object_a_line() {
+fn bench_writes_one_object_per_line() {
     let problems = ["pointwise  1x4x4x4 ->  4", "depthwise 1x4x5x5 k3 residual nhwc"];
     let text = stdout(&["bench", "--json", "--time=0.01", "--kernel=direct", problems[0], problems[1]]);
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -470,7 +470,7 @@ fn verify_checks_a_problem() {
 #[test]
 fn networks_are_problems() {
     let cost = json(&["cost", "--json", "mobilenet_v2 8"]);
-    // torchvision's 3,504,872 with batch norms folded, which have two parameters a channel; of those one is left.
+    // torchvision's 3,504,872, after folding batch norms: these have two parameters for each channel, and one remains.
     assert_eq!((&cost["params"], cost["links"].as_array().unwrap().len()), (&3_487_816.into(), 54));
     let link = |index: usize| (cost["links"][index]["op"].as_str().unwrap(), cost["links"][index]["output"].clone());
     assert_eq!(link(0), ("conv", serde_json::json!([8, 32, 112, 112])));
@@ -478,7 +478,7 @@ fn networks_are_problems() {
     assert_eq!(link(52), ("pool", serde_json::json!([8, 1280, 1, 1])));
     assert_eq!(link(53), ("pointwise", serde_json::json!([8, 1000, 1, 1])));
 
-    // Of a fixture's size, so that what the tests of networks compile may serve.
+    // In a fixture's size, so that the driver's cache may have the shaders from other tests.
     let small = "mobilenet_v2 1x3x64x64 -> 20 w0.05";
     let plan = json(&["plan", "--json", small]);
     let links = plan["steps"].as_array().unwrap().iter().map(|step| step["links"].as_u64().unwrap());

@@ -1,4 +1,4 @@
-//! Manners: help that teaches, near words, scripts for shells, colours and pipes.
+//! Conveniences: examples in help, suggestions for misspelt words, scripts for shells, colours and pipes.
 
 use gpuconv::Problem;
 use serde_json::Value;
@@ -16,7 +16,7 @@ fn help_has_examples_whose_problems_are_right() {
             let text = stdout(&[name, help]);
             let examples: Vec<_> = text.lines().filter(|line| line.starts_with(&format!("  gpuconv {name}"))).collect();
             assert!(!examples.is_empty(), "{text}");
-            // Problems are what is quoted.
+            // Problems are in quotes.
             for problem in examples.iter().flat_map(|example| example.split('"').skip(1).step_by(2)) {
                 let parsed: Result<Problem, _> = problem.parse();
                 parsed.unwrap_or_else(|error| panic!("{error}"));
@@ -29,7 +29,7 @@ fn help_has_examples_whose_problems_are_right() {
 }
 
 #[test]
-fn a_near_word_is_suggested() {
+fn a_similar_word_is_suggested() {
     for (problem, near) in [
         ("seperable 1x3x8x8 -> 4 k3", "`seperable` is no operation (did you mean `separable`?); there are conv, "),
         ("conv 1x3x8x8 -> 4 k3 reul", "`reul` is no option of conv (did you mean `relu`?); there are kK, "),
@@ -39,7 +39,7 @@ fn a_near_word_is_suggested() {
         let message = failure(&["cost", problem], 2);
         assert!(message.starts_with(near), "{message}");
     }
-    // A word that is right, but not here, and one that is like none.
+    // A known word in the wrong place, and a word that resembles none.
     for problem in ["conv 1x3x8x8 -> 4 k3 nhwc nhwc", "conv 1x3x8x8 -> 4 k3 fast"] {
         assert!(!failure(&["cost", problem], 2).contains("did you mean"));
     }
@@ -56,8 +56,8 @@ fn a_near_word_is_suggested() {
 }
 
 #[test]
-fn what_was_asked_for_is_what_is_spoken_of() {
-    // Nothing checked is no success.
+fn messages_refer_to_what_was_asked_for() {
+    // Checking nothing is no success.
     let wide = "conv 1x8x8x8 -> 8 k5 p1";
     assert!(
         one_line(&["verify", "--kernel=winograd", wide], 2).starts_with("nothing was checked: winograd takes none")
@@ -65,7 +65,7 @@ fn what_was_asked_for_is_what_is_spoken_of() {
     assert!(one_line(&["verify", "--kernel", "winograd/2x2-32x4", wide], 2).contains("`winograd` with --all-variants"));
     let message = one_line(&["plan", "--device=gpu", "--kernel=winograd", wide], 2);
     assert!(message.ends_with(": winograd (not for a 5x5 kernel)"), "{message}");
-    // Words that a shell took for several.
+    // Problems without quotes.
     for args in [&["cost", "conv", "1x3x8x8", "-", "k3"][..], &["bench", "conv", "1x3x8x8"]] {
         assert!(failure(args, 2).ends_with("a problem is one argument: quote it"));
     }
@@ -73,7 +73,7 @@ fn what_was_asked_for_is_what_is_spoken_of() {
 }
 
 #[test]
-fn shells_and_man_are_told_of_every_command() {
+fn completions_and_man_pages_have_every_command() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = stdout(&["completions", shell]);
         assert!(COMMANDS.iter().all(|name| script.contains(name)) && script.contains("max-workspace"), "{script}");
@@ -86,7 +86,7 @@ fn shells_and_man_are_told_of_every_command() {
 }
 
 #[test]
-fn scripts_are_given_json() {
+fn json_is_for_scripts() {
     let folder = Folder::new();
     let output = folder.run(PROBLEM, "--json --input x.npy --weight w.npy --bias b.npy --output y.npy --kernel direct");
     let done: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(&output)));
@@ -105,7 +105,7 @@ fn scripts_are_given_json() {
 }
 
 #[test]
-fn where_there_is_no_terminal_there_are_no_bars_and_no_colours() {
+fn without_a_terminal_there_are_no_bars_and_no_colours() {
     for args in [&["verify", "depthwise 1x4x3x3 k3"][..], &["bench", "--time=0", "depthwise 1x4x3x3 k3"]] {
         let output = run(args);
         assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
@@ -120,7 +120,7 @@ fn where_there_is_no_terminal_there_are_no_bars_and_no_colours() {
 }
 
 #[test]
-fn nobody_has_to_read_to_the_end() {
+fn the_reader_may_close_the_pipe_early() {
     for args in
         [&["--help"][..], &["plan", "--json", "--device=gpu", "mobilenet_v2 1"], &["completions", "zsh"], &["man"]]
     {

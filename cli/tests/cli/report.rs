@@ -1,4 +1,4 @@
-//! `report`: its page and its charts, as files; `browser.rs` looks at them in a browser.
+//! `report`: its page and its charts as files. `browser.rs` checks them in a browser.
 
 mod browser;
 
@@ -8,12 +8,12 @@ use std::process::{Command, Output};
 use roxmltree::{Document, Node, ParsingOptions};
 use serde_json::Value;
 
-/// What was measured for the README's picture.
+/// The measurements for the README's picture.
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/report.json");
 
 fn run(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gpuconv"));
-    // Whatever tuning this user has is none of the tests'.
+    // Tests must not use this user's tuning file.
     command.arg("report").args(args).env("XDG_CACHE_HOME", "/none").env("HOME", "/none").env("LOCALAPPDATA", "/none");
     command.output().unwrap()
 }
@@ -68,7 +68,7 @@ fn number(node: Node<'_, '_>, attribute: &str) -> f64 {
     node.attribute(attribute).unwrap().parse().unwrap()
 }
 
-/// Left, top, right and bottom of a text, whose glyphs are as wide as those of the widest common font.
+/// Left, top, right and bottom of a text, for glyphs as wide as those of the widest common font.
 fn bounds(text: Node<'_, '_>) -> [f64; 4] {
     let (x, y, size) = (number(text, "x"), number(text, "y"), number(text, "font-size"));
     let width = 0.6 * size * text_of(text).trim().chars().count() as f64;
@@ -77,7 +77,7 @@ fn bounds(text: Node<'_, '_>) -> [f64; 4] {
         "middle" => x - width / 2.0,
         _ => x - width,
     };
-    // The baseline hangs from the top, the middle or the bottom of the text.
+    // The text's point is at its top, its middle or its bottom.
     let top = match text.attribute("dy").unwrap() {
         "0.76em" => y,
         "0.5ex" => y - size / 2.0,
@@ -86,7 +86,7 @@ fn bounds(text: Node<'_, '_>) -> [f64; 4] {
     [left, top, left + width, top + size]
 }
 
-fn assert_texts_keep_apart(svg: Node<'_, '_>, name: &str) {
+fn assert_texts_do_not_overlap(svg: Node<'_, '_>, name: &str) {
     let texts: Vec<_> = named(svg, "text").map(|text| (text_of(text), bounds(text))).collect();
     assert!(texts.len() > 20, "{name}: {} texts", texts.len());
     let (width, height) = (number(svg, "width"), number(svg, "height"));
@@ -99,10 +99,10 @@ fn assert_texts_keep_apart(svg: Node<'_, '_>, name: &str) {
 }
 
 #[test]
-fn the_page_stands_alone_and_has_every_number() {
+fn the_page_is_self_contained_and_has_every_number() {
     let written = Written::new();
     let html = written.read("report.html");
-    // Nothing is fetched, and no script runs.
+    // The page fetches nothing and has no scripts.
     assert!(!html.replace("http://www.w3.org/2000/svg", "").contains("://"));
     assert!(!html.contains("<script") && !html.contains("<link"));
     let page = parse(&html);
@@ -123,7 +123,7 @@ fn the_page_stands_alone_and_has_every_number() {
             assert!(cells.contains(&grouped(memory[key].as_u64().unwrap())), "{memory}");
         }
     }
-    // A row for each layer, each step and each form, and those of memory.
+    // There is a row for each layer, each step and each form, and there are the rows of the memory table.
     let rows = named(page.root_element(), "tbody").flat_map(|body| named(body, "tr")).count();
     let steps = written.data["networks"][0]["steps"].as_array().unwrap().len();
     assert_eq!(rows, written.layers().len() + steps + 3 * 6 + 7);
@@ -156,7 +156,7 @@ fn the_link_has_the_numbers() {
 }
 
 #[test]
-fn the_charts_show_every_layer_and_their_texts_keep_apart() {
+fn the_charts_show_every_layer_and_their_texts_do_not_overlap() {
     let written = Written::new();
     let html = written.read("report.html");
     let page = parse(&html);
@@ -169,7 +169,7 @@ fn the_charts_show_every_layer_and_their_texts_keep_apart() {
     for pair in charts.chunks(2) {
         for svg in pair {
             let label = svg.attribute("aria-label").unwrap();
-            assert_texts_keep_apart(*svg, label.split('.').next().unwrap());
+            assert_texts_do_not_overlap(*svg, label.split('.').next().unwrap());
         }
     }
     for svg in &charts[..2] {
@@ -180,7 +180,7 @@ fn the_charts_show_every_layer_and_their_texts_keep_apart() {
         }
     }
     for svg in &charts[2..4] {
-        // The legend's, and three for each of three measures.
+        // Three in the legend, and three for each of three quantities.
         assert_eq!(count(*svg, "rect"), 3 + 3 * 3 * written.data["separable"].as_array().unwrap().len());
     }
     for svg in &charts[4..] {
@@ -237,22 +237,22 @@ fn takeaways_are_true() {
 }
 
 #[test]
-fn the_picture_in_the_readme_is_what_the_numbers_beside_it_give() {
+fn the_readmes_picture_matches_its_numbers() {
     let written = Written::new();
     let svg = written.read("charts/roofline.svg");
-    let kept = std::fs::read_to_string(Path::new(DATA).with_file_name("roofline.svg")).unwrap();
-    assert!(svg == kept, "draw it again: cargo run -- report --from docs/report.json --svg FOLDER");
+    let expected = std::fs::read_to_string(Path::new(DATA).with_file_name("roofline.svg")).unwrap();
+    assert!(svg == expected, "draw it again: cargo run -- report --from docs/report.json --svg FOLDER");
     assert!(svg.len() < 60_000, "{}", svg.len());
     for name in ["roofline", "separable", "mobilenet_v2_1"] {
         let svg = written.read(&format!("charts/{name}.svg"));
         let chart = parse(&svg);
-        assert_texts_keep_apart(chart.root_element(), name);
+        assert_texts_do_not_overlap(chart.root_element(), name);
         assert!(svg.contains("prefers-color-scheme:dark"), "{name}");
     }
 }
 
 #[test]
-fn what_is_measured_here_adds_up() {
+fn measured_numbers_add_up() {
     let problems = ["separable 1x16x14x14 -> 24 k3 p1 relu6", "mobilenet_v1 1x3x32x32 -> 10 w0.25", "pool 1x8x7x7"];
     let folder = tempfile::tempdir().unwrap();
     let page = folder.path().join("page.html");
@@ -282,7 +282,7 @@ fn what_is_measured_here_adds_up() {
     let steps = network["steps"].as_array().unwrap();
     assert!((steps.iter().map(|step| value(step, "ms")).sum::<f64>() / value(network, "ms") - 1.0).abs() < 1e-9);
     assert_eq!(steps.iter().map(|step| step["links"].as_u64().unwrap()).sum::<u64>(), 29);
-    // The page of so few layers is whole, too.
+    // The page is complete, although there are only a few layers.
     let html = std::fs::read_to_string(&page).unwrap();
     let page = parse(&html);
     assert_eq!(named(page.root_element(), "svg").count(), 6);

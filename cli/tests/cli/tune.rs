@@ -1,4 +1,4 @@
-//! `tune`, and the files that it keeps.
+//! `tune` and its files.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{failure, json, one_line, run, stderr, stdout};
 
-/// The candidates of `plan` with a tuning file that was measured, each with its time if it has one.
+/// The candidates of a plan that have a measured time, with these times.
 fn measured(plan: &Value) -> Vec<(String, f64)> {
     let candidates = plan["candidates"].as_array().unwrap().iter();
     let time =
@@ -29,16 +29,16 @@ fn a_second_process_chooses_by_the_tuning_of_the_first() {
     assert_eq!(plan["schedule"].as_str(), Some(best.0.as_str()), "{times:?}");
     assert!(measured(&json(&["plan", "--json", "--tuning", "none", problem])).is_empty());
 
-    // What the driver compiled is kept beside it, where the device can say, and if damaged it is left alone.
+    // The driver's compiled pipelines are in a file beside it, if the device supports that. A damaged one is ignored.
     let pipelines = path.with_extension("pipelines");
-    if let Ok(kept) = fs::read(&pipelines) {
+    if let Ok(bytes) = fs::read(&pipelines) {
         assert!(run(&["plan", "--json", "--tuning", file, problem]).stderr.is_empty());
-        fs::write(&pipelines, &kept[..kept.len() - 1]).unwrap();
+        fs::write(&pipelines, &bytes[..bytes.len() - 1]).unwrap();
         let output = run(&["plan", "--json", "--tuning", file, problem]);
         assert!(output.status.success() && stderr(&output).contains("pipeline cache"), "{}", stderr(&output));
     }
 
-    // A person may edit it: the slowest is the fastest now.
+    // The file can be edited: now the slowest recipe is the fastest.
     let mut tuning: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
     let slowest = &times.iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap().0;
     assert_ne!(*slowest, best.0);
@@ -47,7 +47,7 @@ fn a_second_process_chooses_by_the_tuning_of_the_first() {
     let plan = json(&["plan", "--json", "--tuning", file, problem]);
     assert_eq!(plan["schedule"].as_str(), Some(slowest.as_str()), "{plan}");
 
-    // For another device it is nothing but a warning.
+    // For another device it is ignored with a warning.
     tuning["devices"][0]["device"] = "another".into();
     fs::write(&path, tuning.to_string()).unwrap();
     let output = run(&["plan", "--json", "--tuning", file, problem]);

@@ -1,4 +1,4 @@
-// Says of a page what a reader would see: whether it fits, and which of its texts overlap or are cut.
+// Finds out what a reader sees: whether the page fits, and which texts overlap or are cut.
 const found = { scrolls: document.documentElement.scrollWidth - window.innerWidth, charts: [] };
 found.background = getComputedStyle(document.body).backgroundColor;
 found.color = getComputedStyle(document.body).color;
@@ -9,7 +9,7 @@ for (const svg of document.querySelectorAll("svg")) {
   const chart = { texts: texts.length, width: frame.width, least: 1e9, overlaps: [], cut: [], colors: [] };
   texts.forEach(([text, box], index) => {
     const name = text.textContent;
-    // The type on the screen, after the chart was scaled to the page.
+    // The font size on the screen, after the chart was scaled to the page.
     const scale = frame.width / svg.viewBox.baseVal.width;
     chart.least = Math.min(chart.least, parseFloat(getComputedStyle(text).fontSize) * scale);
     const fill = getComputedStyle(text).fill;

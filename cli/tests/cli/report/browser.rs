@@ -1,4 +1,4 @@
-//! The page as Chromium shows it: on a screen and on a phone, in the light and in the dark.
+//! The page in Chromium: on a screen and on a phone, in the light and the dark scheme.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use super::{Written, named, parse};
 
-/// What Debian, Fedora and Google call it.
+/// Its names in Debian, in Fedora, and by Google.
 const PROGRAMS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome", "chrome"];
 
-/// Runs the first Chromium there is on a page; what it writes.
+/// Runs the first Chromium that is installed on a page, and returns its stdout.
 fn chromium(page: &Path, dark: bool, [width, height]: [u32; 2], what: &str) -> String {
     let profile = tempfile::tempdir().unwrap();
     for program in PROGRAMS {
@@ -33,8 +33,8 @@ fn chromium(page: &Path, dark: bool, [width, height]: [u32; 2], what: &str) -> S
     panic!("there is no Chromium here; on Debian and Ubuntu: apt-get install chromium");
 }
 
-/// What the script says of the page.
-fn look(written: &Written, dark: bool, size: [u32; 2]) -> Value {
+/// The findings of `browser.js` about the page.
+fn inspect(written: &Written, dark: bool, size: [u32; 2]) -> Value {
     let html = written.read("report.html");
     let script = format!("<script>{}</script></body>", include_str!("browser.js"));
     let page = written.path("probed.html");
@@ -67,7 +67,7 @@ fn text_and_charts_are_in_place_on_screens_and_phones_in_light_and_dark() {
     let surfaces = [Rgb([0xFF, 0xFF, 0xFF]), Rgb([0x14, 0x18, 0x1D])];
     for size in [[1100, 3600], [390, 5600]] {
         for (dark, surface) in [false, true].into_iter().zip(surfaces) {
-            let found = look(&written, dark, size);
+            let found = inspect(&written, dark, size);
             let place = format!("{size:?}, dark {dark}");
             assert!(found["scrolls"].as_i64().unwrap() <= 0, "{place}: the page scrolls sideways");
             assert_eq!(found["background"], css(surface), "{place}");
@@ -100,13 +100,13 @@ fn text_and_charts_are_in_place_on_screens_and_phones_in_light_and_dark() {
 
 #[test]
 #[ignore = "needs Chromium; run with --ignored"]
-fn the_readmes_picture_follows_the_readers_scheme() {
+fn the_readmes_picture_has_a_light_and_a_dark_scheme() {
     let written = Written::new();
     let svg = written.read("charts/roofline.svg");
     let root = parse(&svg);
     let size = ["width", "height"].map(|side| root.root_element().attribute(side).unwrap().parse().unwrap());
     assert!(named(root.root_element(), "text").count() > 20);
-    // As a page has it, in an image: nothing outside of it reaches it.
+    // Show it as an image in a page, so that the page's styles do not apply to it.
     let page = written.path("picture.html");
     std::fs::write(&page, "<body style='margin:0'><img src='charts/roofline.svg'></body>").unwrap();
     let [light, dark] = [false, true].map(|dark| {
@@ -114,7 +114,7 @@ fn the_readmes_picture_follows_the_readers_scheme() {
         chromium(&page, dark, size, &format!("--screenshot={}", file.display()));
         image::open(&file).unwrap().into_rgb8()
     });
-    // Beside the corner, which is round.
+    // Not in the corner, which is round.
     let at = [size[0] / 2, 4];
     assert_eq!(light.get_pixel(at[0], at[1]), &Rgb([0xFF, 0xFF, 0xFF]));
     assert_eq!(dark.get_pixel(at[0], at[1]), &Rgb([0x14, 0x18, 0x1D]));
