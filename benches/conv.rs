@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, measurement::WallTime};
 use gpuconv::cost::{self, ChainCost};
-use gpuconv::kernels::KERNELS;
+use gpuconv::internals::KERNELS;
 use gpuconv::planner::{self, Schedule};
 use gpuconv::verify::Data;
 use gpuconv::{BoundLayer, Choice, Error, GpuConv, Operation, Problem, Result};

@@ -8,9 +8,8 @@
 
 use std::time::{Duration, Instant};
 
-use gpuconv::{
-    Activation, Chain, Conv2d, GpuConv, Layer, OwnedWeights, Result, Separable, Shape, Weights, oracle, random,
-};
+use gpuconv::internals::random;
+use gpuconv::{Activation, Chain, Conv2d, GpuConv, Layer, OwnedWeights, Result, Separable, Shape, Weights, oracle};
 
 /// The number of kinds of layers, and of sizes that each runs on in a round.
 const KINDS: u64 = 4;

@@ -115,6 +115,7 @@ pub struct Recipe {
     /// The dispatches, in order.
     pub passes: Vec<Pass>,
     /// What the weight buffer holds, in order.
+    #[doc(hidden)]
     pub weights: Vec<Section>,
     /// Sizes of the scratch buffers, bytes.
     pub workspace: Vec<u64>,
@@ -136,8 +137,10 @@ pub struct Pass {
     /// The complete shader; its entry point is `main`.
     pub wgsl: Wgsl,
     /// What is bound at bindings 1, 2, …; binding 0 is the parameter block.
+    #[doc(hidden)]
     pub operands: Vec<Operand>,
     /// The numbers that change with the image size.
+    #[doc(hidden)]
     pub params: Params,
     /// Invocations in a workgroup.
     pub workgroup: u32,

@@ -66,8 +66,8 @@
 //! 3. **In your program.** [`GpuConv::with_device`] takes your device, [`Tensor::from_buffer`] your buffers,
 //!    [`Layer::encode`] your encoder. It submits nothing. [`GpuConv::encode_download`] and [`Readback::read_async`] bring
 //!    results back without blocking; [`GpuConv::warm_up`] compiles ahead. Take [`wgpu`] from here, and versions agree.
-//! 4. **What runs, and why.** [`Layer::schedule`] says which recipes a layer takes. The [`planner`] asks all [`kernels`],
-//!    each of which answers with recipes (plain data: WGSL, grid, weight layout) or a typed reason why not, and cuts the
+//! 4. **What runs, and why.** [`Layer::schedule`] says which recipes a layer takes. The [`planner`] asks all kernels. Each
+//!    answers with [`Recipe`](planner::Recipe)s (plain data: WGSL, grid, cost) or a typed reason why not. The planner cuts the
 //!    chain where it is cheapest. A [`Choice`] overrules it. A [`Problem`] is the text by which the command line,
 //!    tests and benchmarks name all this.
 //! 5. **Faster on this device.** [`GpuConv::tune`] measures, checks each candidate against the oracle before it may win,
@@ -90,7 +90,7 @@
 
 // Floors, from the lowest up: model, oracle, nets, problem, kernels, planner, runtime, verify, tuning. Each takes only from
 // those below it.
-pub mod kernels;
+mod kernels;
 mod model;
 pub mod nets;
 pub mod oracle;
@@ -100,28 +100,35 @@ mod runtime;
 mod tuning;
 pub mod verify;
 
-pub use kernels::pack;
 pub use model::batch_norm::{BatchNorm, OwnedWeights};
 pub use model::caps::Caps;
 pub use model::chain::{Chain, Edge, Join, Link, Separable};
-pub use model::conv::{Activation, Conv2d, Residual};
+pub use model::conv::{Activation, Conv2d, Extent, Padding, Residual};
 pub use model::error::{Cause, Error, ParseError, Result};
 pub use model::shape::{Layout, Shape};
 pub use model::weights::Weights;
 pub use model::{cost, shape};
-pub use planner::{Choice, Fusion, profile, workspace};
+pub use planner::{Choice, Fusion};
 pub use problem::{Operation, Problem};
 pub use runtime::gpu::GpuConv;
 pub use runtime::layer::{BoundLayer, Inputs, Layer};
 pub use runtime::readback::Readback;
 pub use runtime::tensor::Tensor;
-#[doc(hidden)]
-pub use runtime::timer;
 #[cfg(feature = "tuning")]
 pub use tuning::json::Tuning;
 pub use tuning::{probe, tuner};
+
+/// What the tests, the benchmarks and the command line of this repository use beside the public surface. It changes without
+/// notice.
 #[doc(hidden)]
-pub use verify::random;
+pub mod internals {
+    pub use crate::kernels::pack;
+    pub use crate::kernels::{KERNELS, Kernel, Operand, Params, Run, kernel_of};
+    pub use crate::planner::cut::is_called;
+    pub use crate::planner::profile::run_name;
+    pub use crate::runtime::timer;
+    pub use crate::verify::random;
+}
 
 /// The wgpu whose devices, buffers and encoders the library takes.
 pub use wgpu;

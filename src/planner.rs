@@ -1,26 +1,26 @@
 //! Cuts a chain into runs, each with the kernel that is cheapest, and says why.
 
 mod bands;
-mod cut;
+pub(crate) mod cut;
 pub mod model;
 pub mod profile;
 mod refused;
-pub mod workspace;
+pub(crate) mod workspace;
 
 use std::sync::Arc;
 
-use crate::kernels::{KERNELS, Recipe, Run, TAKE_ALL, Unsupported, kernel_of};
+use crate::kernels::{KERNELS, Run, TAKE_ALL, kernel_of};
+pub use crate::kernels::{Pass, Recipe, Unsupported, Wgsl, Work};
 use crate::model::caps::Caps;
 use crate::model::chain::Chain;
 use crate::model::error::{Error, Result};
 use crate::model::shape::{Layout, Shape};
 use crate::planner::profile::Profile;
-use crate::planner::workspace::Workspace;
+pub use crate::planner::workspace::Workspace;
 
 pub(crate) use bands::band_inputs;
 pub use bands::images_at_once;
-use cut::Wanted;
-pub use cut::is_called;
+use cut::{Wanted, is_called};
 use model::Parts;
 pub(crate) use refused::Refused;
 

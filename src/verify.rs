@@ -2,6 +2,7 @@
 
 mod judge;
 #[doc(hidden)]
+#[doc(hidden)]
 pub mod random;
 mod sample;
 mod trial;

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use gpuconv::internals::timer::Timer;
 use gpuconv::planner::Schedule;
 use gpuconv::shape::{from_nchw, to_nchw};
-use gpuconv::timer::Timer;
 use gpuconv::verify::Data;
 use gpuconv::{BoundLayer, Choice, GpuConv, Inputs, Layout, Operation, Problem, Shape, Tensor, cost, planner, wgpu};
 use indicatif::{ProgressBar, ProgressStyle};

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use gpuconv::planner::profile::Profile;
 use gpuconv::tuner::{self, Options, Outcome as Found, Tried, TunedRun};
-use gpuconv::{GpuConv, Tuning, probe, profile::Profile};
+use gpuconv::{GpuConv, Tuning, probe};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use clap::Args;
-use gpuconv::kernels::{KERNELS, Kernel, kernel_of};
+use gpuconv::internals::{KERNELS, Kernel, kernel_of};
 use gpuconv::planner::{self, Schedule};
 use gpuconv::verify::{self, Oracle, Report};
 use gpuconv::{Caps, Error, GpuConv, Problem};

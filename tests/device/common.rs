@@ -3,7 +3,8 @@
 use std::cell::RefCell;
 use std::sync::Once;
 
-use gpuconv::{Caps, Chain, Conv2d, GpuConv, Shape, Weights, oracle, random};
+use gpuconv::internals::random;
+use gpuconv::{Caps, Chain, Conv2d, GpuConv, Shape, Weights, oracle};
 
 /// The device. Without one it panics with a message that says what to install.
 pub fn gpu() -> GpuConv {

@@ -4,9 +4,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use gpuconv::kernels::Unsupported;
+use gpuconv::internals::random;
+use gpuconv::planner::Unsupported;
 use gpuconv::{
-    Caps, Chain, Choice, Conv2d, Error, GpuConv, Layer, Layout, Readback, Residual, Tensor, Weights, oracle, random,
+    Caps, Chain, Choice, Conv2d, Error, GpuConv, Layer, Layout, Readback, Residual, Tensor, Weights, oracle,
 };
 
 use crate::common::gpu;

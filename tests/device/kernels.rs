@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use gpuconv::kernels::{KERNELS, kernel_of};
+use gpuconv::internals::{KERNELS, kernel_of};
 use gpuconv::planner::{self, Schedule};
 use gpuconv::verify::{self, Oracle};
 use gpuconv::{Caps, GpuConv, Layout, Operation, Problem};

@@ -3,9 +3,10 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use gpuconv::internals::random;
 use gpuconv::{
     Activation, Chain, Choice, Conv2d, Error, GpuConv, Layer, Layout, Residual, Separable, Shape, Tensor, Weights,
-    oracle, random, shape,
+    oracle, shape,
 };
 
 use crate::common::{borrow, draw, expected, gpu, listen};

@@ -2,10 +2,10 @@
 
 use std::sync::Mutex;
 
+use gpuconv::internals::random;
 use gpuconv::planner::images_at_once;
 use gpuconv::{
-    Caps, Chain, Choice, Conv2d, Error, GpuConv, Layout, Residual, Separable, Shape, Weights, kernels, oracle, planner,
-    random, shape,
+    Caps, Chain, Choice, Conv2d, Error, GpuConv, Layout, Residual, Separable, Shape, Weights, oracle, planner, shape,
 };
 
 use crate::common::{borrow, draw};
@@ -168,7 +168,7 @@ fn a_grid_is_folded_or_refused() {
     }
     match workgroups(10, 3) {
         Err(Error::NoKernel { rejected, .. }) => {
-            let refused = kernels::Unsupported::Grid { needed: 10, limit: 9 };
+            let refused = planner::Unsupported::Grid { needed: 10, limit: 9 };
             assert!(rejected.contains(&("direct".into(), refused)), "{rejected:?}");
         }
         other => panic!("{other:?}"),
@@ -281,7 +281,7 @@ fn plans_keep_to_a_devices_bindings_and_workgroup_memory() {
     let refused = planner::schedule(&chain, input, layout, &Caps { max_storage_buffers: 3, ..small }, &Choice::Auto);
     match refused {
         Err(Error::NoKernel { rejected, .. }) => {
-            let too_few = kernels::Unsupported::StorageBuffers { needed: 4, limit: 3 };
+            let too_few = planner::Unsupported::StorageBuffers { needed: 4, limit: 3 };
             assert!(rejected.contains(&("direct".into(), too_few)), "{rejected:?}");
         }
         other => panic!("{:?}", other.map(|schedule| schedule.name())),

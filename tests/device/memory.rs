@@ -4,9 +4,9 @@
 use std::alloc::{GlobalAlloc, Layout as Allocation, System};
 use std::cell::Cell;
 
+use gpuconv::internals::random;
 use gpuconv::{
     Caps, Chain, Choice, Conv2d, GpuConv, Layer, Layout, OwnedWeights, Shape, Tensor, Weights, nets, oracle, planner,
-    random,
 };
 
 /// Counts allocations per thread, because all tests of a program share its heap.

@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use gpuconv::internals::random;
 use gpuconv::nets::{self, Network, mobilenet_v1, mobilenet_v2};
 use gpuconv::verify::{self, Oracle};
-use gpuconv::{
-    Choice, Error, Fusion, GpuConv, Layer, Layout, OwnedWeights, Problem, Result, Tensor, Weights, random, shape,
-};
+use gpuconv::{Choice, Error, Fusion, GpuConv, Layer, Layout, OwnedWeights, Problem, Result, Tensor, Weights, shape};
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 

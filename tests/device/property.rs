@@ -12,7 +12,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt::Debug;
 
 use self::draw::{Case, Device, Subject};
-use gpuconv::kernels::kernel_of;
+use gpuconv::internals::kernel_of;
 use gpuconv::planner::Schedule;
 use gpuconv::verify::{Oracle, Report};
 use gpuconv::{Error, GpuConv, Problem, planner};

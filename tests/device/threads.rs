@@ -6,9 +6,8 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use gpuconv::{
-    Activation, Chain, Choice, Conv2d, GpuConv, Layer, Layout, Separable, Shape, Tensor, Weights, random, shape,
-};
+use gpuconv::internals::random;
+use gpuconv::{Activation, Chain, Choice, Conv2d, GpuConv, Layer, Layout, Separable, Shape, Tensor, Weights, shape};
 
 use crate::common::{borrow, draw, expected, gpu, listen};
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use gpuconv::planner::model::Rates;
+use gpuconv::planner::profile::Profile;
 use gpuconv::planner::{Candidate, Planner};
-use gpuconv::profile::Profile;
 use gpuconv::tuner::{self, Options, Outcome};
 use gpuconv::{Chain, Choice, Error, GpuConv, Layout, Problem, Residual, Tuning, probe};
 

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use gpuconv::kernels::{KERNELS, Unsupported, kernel_of};
+use gpuconv::internals::{KERNELS, kernel_of};
+use gpuconv::planner::Unsupported;
 use gpuconv::planner::model::{Core, DeviceModel, Parts};
 use gpuconv::planner::{self, Schedule};
 use gpuconv::{

@@ -10,7 +10,8 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 
-use gpuconv::kernels::{Operand, Params, Pass, kernel_of};
+use gpuconv::internals::{Operand, Params, kernel_of};
+use gpuconv::planner::Pass;
 use gpuconv::{Caps, Chain, Choice, Conv2d, Layout, Shape, planner, probe, verify};
 use naga::valid::{Capabilities, GlobalUse, ModuleInfo, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, TypeInner, back};

@@ -1,9 +1,10 @@
 //! A plan with its numbers and reasons, as `--json` writes it.
 
 use gpuconv::cost::ChainCost;
-use gpuconv::kernels::Recipe;
+use gpuconv::internals::is_called;
+use gpuconv::planner::Recipe;
 use gpuconv::planner::model::Parts;
-use gpuconv::planner::{Considered, Planner, Schedule, is_called};
+use gpuconv::planner::{Considered, Planner, Schedule};
 use gpuconv::{Chain, Choice, Fusion, Layout, Shape, cost, planner};
 use serde::Serialize;
 

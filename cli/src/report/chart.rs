@@ -1,6 +1,6 @@
 //! Shared by the charts: colours, markers, text, and the placing of labels so that they do not overlap.
 
-use gpuconv::kernels::kernel_of;
+use gpuconv::internals::kernel_of;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -284,7 +284,7 @@ pub fn place((w, h): Point, within: Box4, own: &[Point], others: &[Point], taken
 
 #[cfg(test)]
 mod tests {
-    use gpuconv::kernels::KERNELS;
+    use gpuconv::internals::KERNELS;
 
     use super::*;
 

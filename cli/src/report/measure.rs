@@ -2,9 +2,9 @@
 
 use std::time::SystemTime;
 
-use gpuconv::kernels::Run;
+use gpuconv::internals::Run;
+use gpuconv::internals::run_name;
 use gpuconv::planner::Schedule;
-use gpuconv::profile::run_name;
 use gpuconv::{Choice, Error, Fusion, GpuConv, Operation, Problem, cost, planner, probe, tuner};
 use indicatif::{ProgressBar, ProgressStyle};
 

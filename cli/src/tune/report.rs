@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use gpuconv::planner::model::Rates;
+use gpuconv::planner::profile::Profile;
 use gpuconv::planner::{Planner, Schedule};
-use gpuconv::profile::Profile;
 use gpuconv::tuner::{Options, Report, Tried, TunedRun};
 use gpuconv::{Choice, GpuConv, probe};
 use serde::Serialize;
