@@ -100,7 +100,7 @@ impl Verify {
         if checks.is_empty() {
             let kernel = self.kernel.as_deref().unwrap_or("any kernel");
             return Err(Failure::Call(format!(
-                "nothing was checked: {kernel} takes none of the problems on this device"
+                "nothing was checked: {kernel} does not take any of the problems on this device"
             )));
         }
         let failed = checks.iter().filter(|check| !check.passes()).count();
