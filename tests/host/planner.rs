@@ -334,9 +334,9 @@ fn all_kernels_are_asked_about_every_link() {
     );
 }
 
-/// As a single name does of a pool.
+/// The name of a kernel for convolutions does not restrict the choice for a pool.
 #[test]
-fn a_name_leaves_links_of_other_kinds_alone() {
+fn a_name_does_not_apply_to_links_of_other_kinds() {
     let chain = Chain::from(Separable::new(8, 8, 3).padding(1)).then(Link::GlobalAveragePool);
     let named = |name| planner::schedule(&chain, [1, 8, 9, 9], Layout::Nchw, &gpu(), &named(name));
     assert_eq!(kernels(&named("separable").unwrap()), ["separable", "pool"]);
