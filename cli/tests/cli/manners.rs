@@ -60,7 +60,8 @@ fn messages_refer_to_what_was_asked_for() {
     // Checking nothing is no success.
     let wide = "conv 1x8x8x8 -> 8 k5 p1";
     assert!(
-        one_line(&["verify", "--kernel=winograd", wide], 2).starts_with("nothing was checked: winograd does not take any")
+        one_line(&["verify", "--kernel=winograd", wide], 2)
+            .starts_with("nothing was checked: winograd does not take any")
     );
     assert!(one_line(&["verify", "--kernel", "winograd/2x2-32x4", wide], 2).contains("`winograd` with --all-variants"));
     let message = one_line(&["plan", "--device=gpu", "--kernel=winograd", wide], 2);
