@@ -3,10 +3,10 @@
 //#
 //# host     geometry  of the convolution, in rows and columns: kernel_height, kernel_width, stride_y and so on; or none
 //#          layout   "nchw" or "nhwc", the order of the input and the output
-//#          input    how the input is loaded: "scalar", one element at a time; "quads", 16 aligned bytes; "pairs", 16
-//#                   aligned bytes as two 64-bit integers
+//#          input    how the input is loaded: "scalar", one element at a time; "pair", two as a 64-bit integer; "quads",
+//#                   16 aligned bytes; "pairs", 16 aligned bytes as two 64-bit integers
 //#          weights  how weights are: "scalar", "quads" or "pairs" likewise, or "none"
-//#          output   how the output is stored and the residual loaded: "scalar" or "quads"
+//#          output   how the output is stored and the residual loaded: "scalar", "pair" (without a residual) or "quads"
 //#          residual "none", "before" or "after" (the activation)
 
 // As the host has it: `Params` of src/kernels.rs. Sizes are in elements.
@@ -124,19 +124,26 @@ fn item(index: u32, channels: u32) -> Item {
     //% endif
 }
 
-//% if input == "pairs" or weights == "pairs"
+//% if input in ["pair", "pairs"] or weights == "pairs"
 // Two neighbouring floats as one 64-bit integer, the first in the lower half.
 fn unpack_pair(pair: u64) -> vec2<f32> {
     return bitcast<vec2<f32>>(vec2<u32>(u32(pair), u32(pair >> 32u)));
 }
 
 //% endif
-// Four elements of the input. Unless it is loaded one element at a time, they are neighbours, and `at` is aligned.
+// Elements of the input. Unless it is loaded one element at a time, they are neighbours, and `at` is aligned.
 //% if input == "scalar"
 @group(0) @binding(1) var<storage, read> input: array<f32>;
 
 fn load_input4(at: vec4<u32>) -> vec4<f32> {
     return vec4<f32>(input[at.x], input[at.y], input[at.z], input[at.w]);
+}
+//% elif input == "pair"
+@group(0) @binding(1) var<storage, read> input: array<u64>;
+
+// Two neighbours, zero unless `inside`; `at` is even, and in the input all the same.
+fn load_inside2(at: u32, inside: bool) -> vec2<f32> {
+    return unpack_pair(select(0lu, input[at / 2u], inside));
 }
 //% elif input == "quads"
 @group(0) @binding(1) var<storage, read> input: array<vec4<f32>>;
@@ -204,6 +211,14 @@ fn store4(at: vec4<u32>, valid: vec4<bool>, sum: vec4<f32>) {
     if valid.y { output[at.y] = value.y; }
     if valid.z { output[at.z] = value.z; }
     if valid.w { output[at.w] = value.w; }
+}
+//% elif output == "pair"
+@group(0) @binding(3) var<storage, read_write> output: array<u64>;
+
+// Stores two sums through the epilogue: neighbours, `at` even.
+fn store_pair(at: u32, first: f32, second: f32) {
+    let bits = bitcast<vec2<u32>>(vec2<f32>(epilogue(first, at), epilogue(second, at + 1u)));
+    output[at / 2u] = u64(bits.x) | (u64(bits.y) << 32u);
 }
 //% else
 @group(0) @binding(3) var<storage, read_write> output: array<vec4<f32>>;

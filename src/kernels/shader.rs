@@ -38,8 +38,6 @@ pub const WEIGHTS_PAIRS: &str = include_str!("../../shaders/weights_pairs.wgsl")
 pub const OUTPUT_SCALAR: &str = include_str!("../../shaders/output_scalar.wgsl");
 /// Output written as aligned quads.
 pub const OUTPUT_VEC4: &str = include_str!("../../shaders/output_vec4.wgsl");
-/// Output written as pairs.
-pub const OUTPUT_PAIRS: &str = include_str!("../../shaders/output_pairs.wgsl");
 /// The biases, for passes that read no other weights.
 pub const BIASES: &str = include_str!("../../shaders/biases.wgsl");
 /// What activations of whole pixels need.

@@ -15,8 +15,15 @@ macro_rules! files {
 }
 
 /// The templates of kernels, each a whole shader.
-const KERNELS: &[(&str, &str)] =
-    files!["direct.wgsl", "gemm_tile.wgsl", "matvec.wgsl", "pool.wgsl", "pool_serial.wgsl", "split_sum.wgsl"];
+const KERNELS: &[(&str, &str)] = files![
+    "depthwise.wgsl",
+    "direct.wgsl",
+    "gemm_tile.wgsl",
+    "matvec.wgsl",
+    "pool.wgsl",
+    "pool_serial.wgsl",
+    "split_sum.wgsl"
+];
 
 /// What they include.
 const PARTS: &[(&str, &str)] = files!["output.wgsl", "source_pointwise.wgsl", "source_window.wgsl", "tensors.wgsl"];
@@ -42,6 +49,7 @@ static ENVIRONMENT: LazyLock<Result<Environment<'static>, minijinja::Error>> = L
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_keep_trailing_newline(true);
     environment.add_function("plus", plus);
+    environment.add_function("plus_signed", plus_signed);
     let parts = MARKED.iter().map(|(name, text)| (*name, text.as_str()));
     for (name, text) in KERNELS.iter().copied().chain(parts) {
         environment.add_template(name, text)?;
@@ -57,6 +65,11 @@ fn plus(count: u32, of: Option<&str>) -> String {
         (_, Some(of)) => format!(" + {count}u * {of}"),
         (_, None) => format!(" + {count}u"),
     }
+}
+
+/// For templates: ` + COUNT`, a signed number, and nothing where it is zero.
+fn plus_signed(count: u32) -> String {
+    if count == 0 { String::new() } else { format!(" + {count}") }
 }
 
 /// Renders a kernel's template.
