@@ -22,6 +22,8 @@ const KERNELS: &[(&str, &str)] = files![
     "matvec.wgsl",
     "pool.wgsl",
     "pool_serial.wgsl",
+    "probe_arithmetic.wgsl",
+    "probe_loads.wgsl",
     "split_sum.wgsl"
 ];
 

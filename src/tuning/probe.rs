@@ -1,9 +1,9 @@
 //! Measures the rates of a device, the ceilings of the cost model, in about a second.
 
-use std::fmt::Write as _;
 use std::time::Instant;
 
-use crate::kernels::shader::{CONV, Shader};
+use minijinja::context;
+
 use crate::kernels::{Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Wgsl, fold};
 use crate::model::error::{Error, Result};
 use crate::planner::model::Rates;
@@ -16,18 +16,18 @@ const WORKGROUP: u32 = 64;
 const COPIED: [u64; 2] = [256 << 20, 64 << 20];
 /// Workgroups that fill a device, a GPU and a software device.
 const FULL: [u64; 2] = [16384, 64];
-/// Sums of four lanes, as many as a CPU's registers hold, and multiply-adds of each in a step of the arithmetic.
+/// Sums of four lanes that a CPU's registers hold, and multiply-adds of each in a step.
 const SUMS: u32 = 3;
 const MULTIPLIES: u32 = 32;
 /// Copies measured at once.
 const COPIES: u32 = 8;
-/// Elements that the loads walk over: what any first-level cache and any workgroup memory holds.
+/// Elements that the loads walk over: few enough for any first-level cache and any workgroup memory.
 const ELEMENTS: u32 = 2048;
-/// Loads in a step.
+/// Loads in a step, as the shader has them.
 const LOADS: f64 = 8.0;
-/// The least time of a measurement, seconds.
+/// The least time of a measurement, in seconds.
 const LEAST: f64 = 5e-3;
-/// Repeated so often; the least time counts.
+/// Times that a measurement is repeated; the least time counts.
 const REPEATS: usize = 5;
 
 /// Measures the rates of a device. It takes the device for itself.
@@ -60,49 +60,37 @@ pub fn probe(gpu: &GpuConv) -> Result<Rates> {
     })
 }
 
-/// What is run: arithmetic, loads, and loads from workgroup memory.
+/// What is run: arithmetic, loads from storage, and loads from workgroup memory.
 #[doc(hidden)]
 pub fn passes(workgroups: u64) -> [Pass; 3] {
-    fn shader(text: &str) -> String {
-        Shader::new(text).add(CONV).constants(&[("ELEMENTS", ELEMENTS.into())]).text()
-    }
-    let pass = |wgsl: fn() -> String, workgroup_memory: u32| Pass {
-        wgsl: Wgsl::new(wgsl),
-        operands: vec![Operand::Input, Operand::Output],
-        params: Params { batch: 1, ..Params::default() },
-        workgroup: WORKGROUP,
-        workgroups,
-        workgroup_memory,
-        sums: 4 * SUMS,
-        registers: 4 * SUMS + REGISTERS_FOR_ADDRESSES,
+    let pass = |file: &'static str, workgroup_memory: u32| {
+        let values = move || {
+            context! {
+                WORKGROUP,
+                SUMS,
+                MULTIPLIES,
+                ELEMENTS,
+                in_workgroup_memory => workgroup_memory > 0,
+                geometry => (),
+                layout => "nchw",
+                input => "scalar",
+                weights => "none",
+                output => "scalar",
+                residual => "none",
+            }
+        };
+        Pass {
+            wgsl: Wgsl::template(file, values),
+            operands: vec![Operand::Input, Operand::Output],
+            params: Params { batch: 1, ..Params::default() },
+            workgroup: WORKGROUP,
+            workgroups,
+            workgroup_memory,
+            sums: 4 * SUMS,
+            registers: 4 * SUMS + REGISTERS_FOR_ADDRESSES,
+        }
     };
-    const SUM: &str = include_str!("../../shaders/probe_sum.wgsl");
-    [
-        pass(|| shader(include_str!("../../shaders/probe_arithmetic.wgsl")) + &step_of(), 0),
-        pass(|| shader(include_str!("../../shaders/probe_loads.wgsl")) + SUM, 0),
-        pass(|| shader(include_str!("../../shaders/probe_shared.wgsl")) + SUM, ELEMENTS * 4),
-    ]
-}
-
-/// Declarations of the arithmetic: sums in registers, and a step of theirs.
-fn step_of() -> String {
-    let mut text = String::from("struct Sums {\n");
-    let each = |text: &mut String, line: &dyn Fn(u32) -> String| {
-        (0..SUMS).for_each(|sum| {
-            let _ = writeln!(text, "    {}", line(sum));
-        });
-    };
-    each(&mut text, &|sum| format!("s{sum}: vec4<f32>,"));
-    text.push_str("}\nfn start(a: vec4<f32>) -> Sums {\n    var sums: Sums;\n");
-    each(&mut text, &|sum| format!("sums.s{sum} = a * {sum}.5;"));
-    text.push_str("    return sums;\n}\nfn step_of(before: Sums, a: vec4<f32>) -> Sums {\n    var sums = before;\n");
-    for _ in 0..MULTIPLIES {
-        each(&mut text, &|sum| format!("sums.s{sum} = fma(sums.s{sum}, a, a);"));
-    }
-    text.push_str("    return sums;\n}\nfn total(sums: Sums) -> f32 {\n    var sum = vec4<f32>(0.0);\n");
-    each(&mut text, &|sum| format!("sum += sums.s{sum};"));
-    text.push_str("    return sum.x + sum.y + sum.z + sum.w;\n}\n");
-    text
+    [pass("probe_arithmetic.wgsl", 0), pass("probe_loads.wgsl", 0), pass("probe_loads.wgsl", ELEMENTS * 4)]
 }
 
 /// What all probes share.

@@ -167,7 +167,6 @@ fn check_all(shaders: &[Shader], least: usize) {
 
 /// Kernels whose shaders are not templates yet.
 const NOT_TEMPLATES: &[&str] = &[
-    "a probe",
     "implicit_gemm_subgroup",
     "implicit_gemm_uniform",
     "inverted_residual",
