@@ -73,7 +73,7 @@ fn main(
     compute_strip(strip);
 }
 
-//# A weight, from where it has been loaded to, if anywhere.
+//# A weight: from the array, or loaded here.
 //% macro weight_of(ky, kx)
     //% set tap = ky * geometry.kernel_width + kx
     //% if WEIGHTS_IN_ARRAY
