@@ -2,8 +2,10 @@
 //#
 //# host     residual    "none", "before" or "after" (the activation); it is added there
 //#          activation  "clamp" (between params.low_bits and params.high_bits), "hard_swish" or "silu"
-//#          pixels      how a product counts its pixels: "batch", through the whole batch; or "none", if it is none.
-//#                      These products need layout, bias (true or false), and TILE_CHANNELS, the channels of a panel
+//#          pixels      how a product counts its pixels: "batch", through the whole batch; "rows" (NCHW), as if each row
+//#                      were params.tiles_x blocks of PIXELS; "blocks", a workgroup's TILE_PIXELS after the other, which
+//#                      are BLOCK_HEIGHT rows and BLOCK_WIDTH columns of an image; or "none", if it is no product.
+//#                      Products need layout, bias (true or false), and TILE_CHANNELS, the channels of a panel
 
 // For one sum, and for four.
 //% for suffix, value, at in [["", "f32", "u32"], ["4", "vec4<f32>", "vec4<u32>"]]
@@ -42,19 +44,47 @@ fn epilogue${suffix}(sum: ${value}, at: ${at}) -> ${value} {
 fn pixel_count() -> u32 {
     return params.batch * out_pixels();
 }
+//% elif pixels == "rows"
+// Pixels are counted as if each row were whole blocks of PIXELS, so that a block lies in one row.
+fn pixel_count() -> u32 {
+    return params.batch * params.out_height * params.tiles_x * PIXELS;
+}
+//% elif pixels == "blocks"
+// Pixels are counted block by block: a workgroup's TILE_PIXELS are BLOCK_HEIGHT rows and BLOCK_WIDTH columns of an image.
+//% endif
 
+//% if pixels != "none"
     //% if layout == "nchw"
-// Four neighbouring pixels of a group's first channel: where they are, and which are inside the batch.
+// Four neighbouring pixels of a group's first channel: where they are, and which of them are pixels of the output.
 struct OutputQuad {
     at: vec4<u32>,
     valid: vec4<bool>,
 }
 
 fn output_quad(pixel: u32, group: u32) -> OutputQuad {
+        //% if pixels == "batch"
     let pixels = vec4<u32>(pixel) + vec4<u32>(0u, 1u, 2u, 3u);
     let clamped = min(pixels, vec4<u32>(pixel_count() - 1u));
     let plane = clamped / out_pixels() * params.out_channels + group * params.group_out;
     return OutputQuad(plane * out_pixels() + clamped % out_pixels(), pixels < vec4<u32>(pixel_count()));
+        //% elif pixels == "rows"
+    let block = min(pixel, pixel_count() - 1u) / PIXELS;
+    let row = block / params.tiles_x;
+    let columns = block % params.tiles_x * PIXELS + pixel % PIXELS + vec4<u32>(0u, 1u, 2u, 3u);
+    let plane = row / params.out_height * params.out_channels + group * params.group_out;
+    let first = plane * out_pixels() + row % params.out_height * params.out_width;
+    let valid = (columns < vec4<u32>(params.out_width)) & vec4<bool>(pixel < pixel_count());
+    return OutputQuad(first + min(columns, vec4<u32>(params.out_width - 1u)), valid);
+        //% else
+    let block = pixel / TILE_PIXELS;
+    let row = block / params.tiles_x;
+    let y = row % params.tiles_y * BLOCK_HEIGHT + pixel % TILE_PIXELS / BLOCK_WIDTH;
+    let x = block % params.tiles_x * BLOCK_WIDTH + pixel % BLOCK_WIDTH + vec4<u32>(0u, 1u, 2u, 3u);
+    let plane = (row / params.tiles_y * params.out_channels + group * params.group_out) * out_pixels();
+    let first = plane + min(y, params.out_height - 1u) * params.out_width;
+    let valid = (x < vec4<u32>(params.out_width)) & vec4<bool>(y < params.out_height);
+    return OutputQuad(first + min(x, vec4<u32>(params.out_width - 1u)), valid);
+        //% endif
 }
 
 // Stores four pixels of a channel of the quad's group.
@@ -68,14 +98,23 @@ fn store_row(quad: OutputQuad, group: u32, channel: u32, sum: vec4<f32>) {
     }
 }
     //% else
-// A pixel's place in the batch, if it is one.
+// A pixel's place in the batch, and whether it is one of the output.
 struct OutputPixel {
     at: u32,
     valid: bool,
 }
 
 fn output_pixel(pixel: u32) -> OutputPixel {
+        //% if pixels == "batch"
     return OutputPixel(pixel, pixel < pixel_count());
+        //% else
+    let block = pixel / TILE_PIXELS;
+    let row = block / params.tiles_x;
+    let y = row % params.tiles_y * BLOCK_HEIGHT + pixel % TILE_PIXELS / BLOCK_WIDTH;
+    let x = block % params.tiles_x * BLOCK_WIDTH + pixel % BLOCK_WIDTH;
+    let at = row / params.tiles_y * out_pixels() + y * params.out_width + x;
+    return OutputPixel(at, (y < params.out_height) & (x < params.out_width));
+        //% endif
 }
 
 // Stores four channels, the first of which is `channel` of the group, of a pixel.

@@ -23,7 +23,7 @@ fn main(
         return;
     }
     let place = partial_place(at);
-    var sum = bias_of(place.channel);
+    var sum = bias_if_any(place.channel);
     for (var slice = 0u; slice < SLICES; slice++) {
         sum += input[place.first + slice * place.step];
     }
@@ -50,9 +50,9 @@ fn partial_place(at: u32) -> PartialPlace {
 }
 
 // The weights are bound whether there are biases or not.
-fn bias_of(channel: u32) -> f32 {
+fn bias_if_any(channel: u32) -> f32 {
     if HAS_BIAS {
-        return weights[params.bias_at + channel];
+        return bias_of(channel);
     }
     return 0.0;
 }

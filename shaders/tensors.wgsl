@@ -5,7 +5,7 @@
 //#          layout   "nchw" or "nhwc", the order of the input and the output
 //#          input    how the input is loaded: "scalar", one element at a time; "pair", two as a 64-bit integer; "quads",
 //#                   16 aligned bytes; "pairs", 16 aligned bytes as two 64-bit integers
-//#          weights  how weights are: "scalar", "quads" or "pairs" likewise, or "none"
+//#          weights  how weights are: "scalar", "pair", "quads" or "pairs" likewise, or "none"
 //#          output   how the output is stored and the residual loaded: "scalar", "pair" (without a residual) or "quads"
 //#          residual "none", "before" or "after" (the activation)
 
@@ -124,7 +124,7 @@ fn item(index: u32, channels: u32) -> Item {
     //% endif
 }
 
-//% if input in ["pair", "pairs"] or weights == "pairs"
+//% if input in ["pair", "pairs"] or weights in ["pair", "pairs"]
 // Two neighbouring floats as one 64-bit integer, the first in the lower half.
 fn unpack_pair(pair: u64) -> vec2<f32> {
     return bitcast<vec2<f32>>(vec2<u32>(u32(pair), u32(pair >> 32u)));
@@ -134,6 +134,11 @@ fn unpack_pair(pair: u64) -> vec2<f32> {
 // Elements of the input. Unless it is loaded one element at a time, they are neighbours, and `at` is aligned.
 //% if input == "scalar"
 @group(0) @binding(1) var<storage, read> input: array<f32>;
+
+// Zero unless `inside`; `at` is in the input all the same.
+fn load_inside(at: u32, inside: bool) -> f32 {
+    return select(0.0, input[at], inside);
+}
 
 fn load_input4(at: vec4<u32>) -> vec4<f32> {
     return vec4<f32>(input[at.x], input[at.y], input[at.z], input[at.w]);
@@ -162,6 +167,39 @@ fn load_input4(at: vec4<u32>) -> vec4<f32> {
 
 //% if weights == "scalar"
 @group(0) @binding(2) var<storage, read> weights: array<f32>;
+
+fn load_weight(at: u32) -> f32 {
+    return weights[at];
+}
+
+// The bias of an output channel, counted in the panels.
+fn bias_of(index: u32) -> f32 {
+    return weights[params.bias_at + index];
+}
+
+fn bias4_of(index: u32) -> vec4<f32> {
+    let at = params.bias_at + index;
+    return vec4<f32>(weights[at], weights[at + 1u], weights[at + 2u], weights[at + 3u]);
+}
+
+//% elif weights == "pair"
+@group(0) @binding(2) var<storage, read> weights: array<u64>;
+
+// Two neighbours; `at` counts pairs.
+fn load_weight(at: u32) -> vec2<f32> {
+    return unpack_pair(weights[at]);
+}
+
+// The bias of an output channel, counted in the panels.
+fn bias_of(index: u32) -> f32 {
+    let pair = unpack_pair(weights[(params.bias_at + index) / 2u]);
+    return select(pair.x, pair.y, index % 2u == 1u);
+}
+
+fn bias4_of(index: u32) -> vec4<f32> {
+    let at = (params.bias_at + index) / 2u;
+    return vec4<f32>(unpack_pair(weights[at]), unpack_pair(weights[at + 1u]));
+}
 
 //% elif weights == "quads"
 @group(0) @binding(2) var<storage, read> weights: array<vec4<f32>>;

@@ -4,11 +4,13 @@ pub mod registers;
 pub mod tiled;
 pub mod window;
 
+use std::sync::Arc;
+
 use minijinja::{Value, context};
 
 use super::{Params, Run, Unsupported, Wgsl};
 use crate::kernels::pack::{self, Order, Packing, Section, sections};
-use crate::kernels::shader::{self, Shader};
+use crate::kernels::shader::{self, Shader, Values};
 use crate::model::conv::Conv2d;
 use crate::model::shape::Layout;
 
@@ -27,10 +29,10 @@ pub fn fills_tiles(link: &Conv2d) -> Result<(), Unsupported> {
 pub struct Source {
     /// The kernel's name.
     pub kernel: &'static str,
-    /// The source's file with `place` and `fetch`, and whatever else it needs.
+    /// Unless it has a template, the source's file with `place` and `fetch`, and whatever else it needs.
     pub wgsl: Wgsl,
-    /// The source's template, where it has one, and what it asks for beside what all products do.
-    pub template: Option<(&'static str, Value)>,
+    /// The source's template, and what it asks for beside what all products do.
+    pub template: Option<(&'static str, Values)>,
     /// How its values come.
     pub fetch: Fetch,
     /// What `k` counts.
@@ -54,11 +56,17 @@ pub struct Source {
 
 impl Source {
     /// A source whose values are loaded as they are, for a run's only link.
-    pub fn loaded(kernel: &'static str, conv: &Conv2d, wgsl: Wgsl, fetch: Fetch, order: Order) -> Self {
+    pub fn loaded(
+        kernel: &'static str,
+        conv: &Conv2d,
+        template: (&'static str, Values),
+        fetch: Fetch,
+        order: Order,
+    ) -> Self {
         Self {
             kernel,
-            wgsl,
-            template: None,
+            wgsl: Wgsl::from(Arc::from("")),
+            template: Some(template),
             fetch,
             order,
             conv: conv.clone(),
@@ -79,7 +87,6 @@ pub enum Fetch {
     /// aligned they are one load.
     Quads { aligned: bool },
     /// `fetch_row`, NCHW: so many neighbouring k of all pixels of an invocation, which are neighbours in a row.
-    /// The source has the loads in its text.
     Rows { columns: u32 },
     /// `fetch`, NCHW, for products through workgroup memory: four neighbours in a row of one k. Rows of the output are
     /// filled up to whole quads.
@@ -145,10 +152,13 @@ pub fn values(
         Fetch::Quads { aligned: true } => "quads",
         _ => "scalar",
     };
-    let aligned_output = match run.layout {
-        Layout::Nchw => run.output().pixels().is_multiple_of(4),
-        Layout::Nhwc => link.group_out_channels().is_multiple_of(4),
+    // What must be whole quads for the output to be.
+    let (pixels, outputs) = match source.fetch {
+        Fetch::Quads { .. } => ("batch", run.output().pixels()),
+        Fetch::Rows { .. } | Fetch::Lines => ("rows", run.output().width.into()),
+        Fetch::Blocks { .. } => ("blocks", run.output().width.into()),
     };
+    let outputs = if layout == Layout::Nhwc { link.group_out_channels().into() } else { outputs };
     move || {
         context! {
             recipe,
@@ -156,8 +166,8 @@ pub fn values(
             layout => shader::layout_name(layout),
             input,
             weights => if pairs { "pairs" } else { "quads" },
-            output => if aligned_output { "quads" } else { "scalar" },
-            pixels => "batch",
+            output => if outputs.is_multiple_of(4) { "quads" } else { "scalar" },
+            pixels,
             bias => link.bias,
             TILE_CHANNELS => block,
             DEPTH_IS_PADDED => depth_is_padded,
@@ -167,7 +177,7 @@ pub fn values(
 }
 
 /// The files that read the input and write the output, as their alignment allows.
-pub fn access(run: &Run<'_>, source: &Source, pairs: bool) -> [&'static str; 5] {
+pub fn access(run: &Run<'_>, source: &Source) -> [&'static str; 5] {
     let output = run.output();
     let nchw = include_str!("../../shaders/product_nchw.wgsl");
     let (aligned_output, [pixels, product]) = match (run.layout, source.fetch) {
@@ -190,7 +200,6 @@ pub fn access(run: &Run<'_>, source: &Source, pairs: bool) -> [&'static str; 5] 
         }
     };
     let input = match source.fetch {
-        Fetch::Quads { aligned: true } if pairs => shader::INPUT_PAIRS,
         Fetch::Quads { aligned: true } => shader::INPUT_VEC4,
         Fetch::Blocks { .. } if run.layout == Layout::Nhwc => shader::INPUT_VEC4,
         Fetch::Quads { aligned: false } | Fetch::Blocks { .. } | Fetch::Lines => shader::INPUT_SCALAR,

@@ -2,18 +2,17 @@
 //! matrix product whose pixels are gathered as they are needed.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::sync::Arc;
 
-use minijinja::context;
+use minijinja::{Value, context};
 
 use super::gemm::registers::{self, Block};
 use super::gemm::tiled::{self, TILES, TILES_OF_GATHERED, Tile};
-use super::gemm::window::{self, Lines};
+use super::gemm::window::Lines;
 use super::gemm::{self, Fetch, Source};
-use super::{Kernel, Recipe, Run, Unsupported, Wgsl, fitting};
+use super::{Kernel, Recipe, Run, Unsupported, fitting};
 use crate::kernels::pack::Order;
-use crate::kernels::shader;
-use crate::kernels::shader::Shader;
+use crate::kernels::shader::{self, Values};
 use crate::model::caps::Caps;
 use crate::model::conv::Conv2d;
 use crate::model::shape::Layout;
@@ -97,39 +96,34 @@ fn taps(run: &Run<'_>, link: &Conv2d, kernel: &'static str, tile: Tile) -> Optio
     if u64::from(channels).next_multiple_of(tile.depth.into()) * 4 > u64::from(channels) * 5 {
         return None;
     }
-    let (file, aligned) = match run.layout {
-        Layout::Nchw => (include_str!("../../shaders/source_taps_nchw.wgsl"), false),
-        Layout::Nhwc => (include_str!("../../shaders/source_taps_nhwc.wgsl"), channels.is_multiple_of(4)),
-    };
-    let (conv, layout) = (link.clone(), run.layout);
-    let wgsl =
-        Wgsl::new(move || Shader::new(file).add(shader::window(layout)).constants(&shader::geometry(&conv)).text());
-    let template = Some(("source_window.wgsl", context! { geometry => shader::geometry_values(link) }));
-    Some(Source { template, ..Source::loaded(kernel, link, wgsl, Fetch::Quads { aligned }, Order::ByTap) })
+    let aligned = run.layout == Layout::Nhwc && channels.is_multiple_of(4);
+    let conv = link.clone();
+    let values = move || context! { geometry => shader::geometry_values(&conv) };
+    Some(Source::loaded(kernel, link, window(values), Fetch::Quads { aligned }, Order::ByTap))
+}
+
+/// The template of windows.
+fn window(values: impl Fn() -> Value + Send + Sync + 'static) -> (&'static str, Values) {
+    ("source_window.wgsl", Arc::new(values))
 }
 
 /// The source that gathers each value by itself, for any four pixels.
 fn windows(run: &Run<'_>, link: &Conv2d, kernel: &'static str) -> Source {
-    let (file, aligned, order) = match run.layout {
-        Layout::Nchw => (include_str!("../../shaders/source_window_nchw.wgsl"), false, Order::ChannelFirst),
-        Layout::Nhwc => {
-            let aligned = link.group_in_channels().is_multiple_of(4);
-            (include_str!("../../shaders/source_window_nhwc.wgsl"), aligned, Order::ChannelLast)
+    let (aligned, order) = match run.layout {
+        Layout::Nchw => (false, Order::ChannelFirst),
+        Layout::Nhwc => (link.group_in_channels().is_multiple_of(4), Order::ChannelLast),
+    };
+    let conv = link.clone();
+    let values = move || {
+        context! {
+            geometry => shader::geometry_values(&conv),
+            SEGMENTED => false,
+            // Constants, for each k is divided by them.
+            GROUP_IN => conv.group_in_channels(),
+            DEPTH => conv.fan_in(),
         }
     };
-    let (conv, layout) = (link.clone(), run.layout);
-    let wgsl = Wgsl::new(move || {
-        // Constants, for each k is divided by them.
-        let divisors = [("GROUP_IN", conv.group_in_channels().into()), ("DEPTH", conv.fan_in())];
-        Shader::new(file).add(shader::window(layout)).constants(&shader::geometry(&conv)).constants(&divisors).text()
-    });
-    let values = context! {
-        geometry => shader::geometry_values(link),
-        GROUP_IN => link.group_in_channels(),
-        DEPTH => link.fan_in(),
-    };
-    let template = Some(("source_window.wgsl", values));
-    Source { template, ..Source::loaded(kernel, link, wgsl, Fetch::Quads { aligned }, order) }
+    Source::loaded(kernel, link, window(values), Fetch::Quads { aligned }, order)
 }
 
 /// The source that loads a row of inputs once for all columns of the kernel.
@@ -140,15 +134,8 @@ fn rows(run: &Run<'_>, link: &Conv2d, kernel: &'static str, block: Block) -> Sou
     let columns = Lines::columns(link, block.pixels, filled);
     let row = Row { link: link.clone(), pixels: block.pixels, pairs, columns };
     let (loads, columns) = (row.loads().len(), link.kernel_size[1]);
-    let wgsl = Wgsl::new(move || {
-        Shader::new(include_str!("../../shaders/source_rows_nchw.wgsl"))
-            .add(include_str!("../../shaders/lines.wgsl"))
-            .add(include_str!("../../shaders/corner_nchw.wgsl"))
-            .add(&row.fetch())
-            .constants(&shader::geometry(&row.link))
-            .text()
-    });
-    let source = Source::loaded(kernel, link, wgsl, Fetch::Rows { columns }, Order::ChannelFirst);
+    let template = ("source_rows.wgsl", Arc::new(move || row.values()) as Values);
+    let source = Source::loaded(kernel, link, template, Fetch::Rows { columns }, Order::ChannelFirst);
     Source { loads: loads as f64 / f64::from(block.pixels * columns), ..source }
 }
 
@@ -182,57 +169,18 @@ impl Row {
         loads
     }
 
-    /// `Place`, `place`, and `fetch_row` written out.
-    fn fetch(&self) -> String {
-        let (loads, shift) = (self.loads(), i64::from(self.shift()));
-        let padded = loads.iter().filter(|(_, is_padded)| **is_padded).map(|(load, _)| load);
-        let found =
-            padded.map(|load| (format!("column{load}"), format!("column(corner, {})", i64::from(*load) - shift)));
-        let mut text = window::place(&found.collect::<Vec<_>>());
-
-        let element = if self.pairs { "u64" } else { "f32" };
-        let _ = writeln!(text, "@group(0) @binding(1) var<storage, read> input: array<{element}>;");
-        let quads = self.pixels / 4;
-        let columns = 0..self.link.kernel_size[1];
-        let vectors = columns.flat_map(|kx| (0..quads).map(move |quad| (kx, quad)));
-        text.push_str("struct Row {\n");
-        for (kx, quad) in vectors.clone() {
-            let _ = writeln!(text, "    v{kx}_{quad}: vec4<f32>,");
+    /// What `source_rows.wgsl` asks for.
+    fn values(&self) -> Value {
+        let ([_, columns], [_, stride], [_, dilation]) = (self.link.kernel_size, self.link.stride, self.link.dilation);
+        let seen = |kx: u32| (0..self.pixels).map(move |output| output * stride + kx * dilation + self.shift());
+        let loads = self.loads();
+        context! {
+            geometry => shader::geometry_values(&self.link),
+            input => if self.pairs { "pair" } else { "scalar" },
+            first_column => -i64::from(self.shift()),
+            load_columns => loads.keys().collect::<Vec<_>>(),
+            padded_columns => loads.iter().filter(|(_, is_padded)| **is_padded).map(|(load, _)| load).collect::<Vec<_>>(),
+            columns_seen => (0..columns).map(|kx| seen(kx).collect()).collect::<Vec<Vec<_>>>(),
         }
-        text.push_str("}\nfn fetch_row(k_row: u32, place: Place) -> Row {\n");
-        text.push_str("    let line = input_row(k_row, place.corner);\n");
-        for (load, is_padded) in &loads {
-            let (at, inside) = match is_padded {
-                // `&` and not `&&`: the latter is a branch, of which there would be one for each of dozens of loads.
-                true => (format!("place.column{load}.at"), format!("line.inside & place.column{load}.inside")),
-                false => {
-                    let right = i64::from(*load) - shift - i64::from(self.link.padding[1]);
-                    (format!("{right}u"), "line.inside".into())
-                }
-            };
-            let _ = match self.pairs {
-                true => {
-                    let pair = format!("select(0lu, input[(line.at + {at}) / 2u], {inside})");
-                    writeln!(text, "    let c{load} = unpack_pair({pair});")
-                }
-                false => writeln!(text, "    let c{load} = select(0.0, input[line.at + {at}], {inside});"),
-            };
-        }
-        let value = |column: u32| {
-            let load = self.load_of(column);
-            match (self.pairs, column - load) {
-                (false, _) => format!("c{load}"),
-                (true, 0) => format!("c{load}.x"),
-                (true, _) => format!("c{load}.y"),
-            }
-        };
-        text.push_str("    return Row(\n");
-        for (kx, quad) in vectors {
-            let column = |output: u32| output * self.link.stride[1] + kx * self.link.dilation[1] + self.shift();
-            let values: Vec<_> = (0..4).map(|pixel| value(column(quad * 4 + pixel))).collect();
-            let _ = writeln!(text, "        vec4<f32>({}),", values.join(", "));
-        }
-        text.push_str("    );\n}\n");
-        text
     }
 }

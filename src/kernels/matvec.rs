@@ -1,6 +1,8 @@
 //! `matvec`: layers whose window is the whole image, so that an output is a single pixel: classifiers, and the fully
 //! connected layers that end older networks. Each image is a vector, and the weights are a matrix that is read once.
 
+use std::sync::Arc;
+
 use minijinja::context;
 
 use super::gemm::{self, Fetch, Source};
@@ -9,6 +11,7 @@ use super::{
     single_pass_operands,
 };
 use crate::kernels::pack::Order;
+use crate::kernels::shader::Values;
 use crate::model::caps::Caps;
 use crate::model::conv::Conv2d;
 use crate::model::shape::{Layout, Shape};
@@ -134,8 +137,8 @@ impl Vectors {
 
     fn source(&self) -> Source {
         let aligned = self.link.in_channels.is_multiple_of(4);
-        let wgsl = Wgsl::new(|| include_str!("../../shaders/source_pointwise_nhwc.wgsl").into());
-        Source::loaded(MATVEC.name, &self.link, wgsl, Fetch::Quads { aligned }, self.order)
+        let template = ("source_pointwise.wgsl", Arc::new(|| context! {}) as Values);
+        Source::loaded(MATVEC.name, &self.link, template, Fetch::Quads { aligned }, self.order)
     }
 }
 

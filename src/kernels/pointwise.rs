@@ -1,11 +1,14 @@
 //! `pointwise`, `pointwise_uniform` and `pointwise_subgroup`: 1x1 convolutions, grouped ones too, as a matrix product
 //! over the channels.
 
+use std::sync::Arc;
+
 use minijinja::context;
 
 use super::gemm::{self, Fetch, Source, registers, tiled};
-use super::{Kernel, Recipe, Run, Unsupported, Wgsl, fitting};
+use super::{Kernel, Recipe, Run, Unsupported, fitting};
 use crate::kernels::pack::Order;
+use crate::kernels::shader::Values;
 use crate::model::caps::Caps;
 use crate::model::shape::Layout;
 
@@ -45,12 +48,10 @@ pub fn source(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported
         () if link.groups > 1 => gemm::fills_tiles(link)?,
         () => {}
     }
-    let (wgsl, aligned) = match run.layout {
-        Layout::Nchw => {
-            (include_str!("../../shaders/source_pointwise_nchw.wgsl"), run.input().pixels().is_multiple_of(4))
-        }
-        Layout::Nhwc => (include_str!("../../shaders/source_pointwise_nhwc.wgsl"), link.group_in_channels() % 4 == 0),
+    let aligned = match run.layout {
+        Layout::Nchw => run.input().pixels().is_multiple_of(4),
+        Layout::Nhwc => link.group_in_channels().is_multiple_of(4),
     };
-    let source = Source::loaded(kernel, link, Wgsl::new(|| wgsl.into()), Fetch::Quads { aligned }, Order::ChannelFirst);
-    Ok(Source { template: Some(("source_pointwise.wgsl", context! { geometry => () })), ..source })
+    let template = ("source_pointwise.wgsl", Arc::new(|| context! { geometry => () }) as Values);
+    Ok(Source::loaded(kernel, link, template, Fetch::Quads { aligned }, Order::ChannelFirst))
 }

@@ -20,8 +20,6 @@ const EPILOGUE: &str = include_str!("../../shaders/epilogue.wgsl");
 pub const INPUT_SCALAR: &str = include_str!("../../shaders/input_scalar.wgsl");
 /// Input read as aligned quads.
 pub const INPUT_VEC4: &str = include_str!("../../shaders/input_vec4.wgsl");
-/// Input read as aligned quads, by 64-bit integers.
-pub const INPUT_PAIRS: &str = include_str!("../../shaders/input_pairs.wgsl");
 /// Rows of the input read one element at a time.
 pub const ROW_SCALAR: &str =
     concat!(include_str!("../../shaders/row.wgsl"), include_str!("../../shaders/row_scalar.wgsl"));
@@ -30,10 +28,6 @@ pub const ROW_PAIRS: &str =
     concat!(include_str!("../../shaders/row.wgsl"), include_str!("../../shaders/row_pairs.wgsl"));
 /// Weights of a product, read four at a time.
 pub const WEIGHTS_VEC4: &str = include_str!("../../shaders/weights_vec4.wgsl");
-/// Weights of a product, read one element at a time.
-pub const WEIGHTS_SCALAR: &str = include_str!("../../shaders/weights_scalar.wgsl");
-/// The same by 64-bit integers.
-pub const WEIGHTS_PAIRS: &str = include_str!("../../shaders/weights_pairs.wgsl");
 /// Output written one element at a time.
 pub const OUTPUT_SCALAR: &str = include_str!("../../shaders/output_scalar.wgsl");
 /// Output written as aligned quads.
@@ -45,17 +39,19 @@ pub const CLAMP_BITS: &str = include_str!("../../shaders/clamp_bits.wgsl");
 /// What reads and writes 64-bit integers needs.
 pub const PAIRS: &str = include_str!("../../shaders/pairs.wgsl");
 
+/// Gives the values that a template asks for, which take several times the memory of what they are made of.
+pub type Values = Arc<dyn Fn() -> Value + Send + Sync>;
+
 /// WGSL that is made when it is asked for: a planner looks at hundreds of shaders, of which a few run. Clones are cheap.
 #[derive(Clone, Debug)]
 pub struct Wgsl(Source);
 
 #[derive(Clone)]
 enum Source {
-    /// A file of `shaders/`, and what gives the values that it asks for: they take several times the memory of what they are
-    /// made of.
+    /// A file of `shaders/`, and what gives the values that it asks for.
     Template {
         file: &'static str,
-        values: Arc<dyn Fn() -> Value + Send + Sync>,
+        values: Values,
     },
     Text(Arc<str>),
     Made(Arc<dyn Fn() -> Arc<str> + Send + Sync>),

@@ -18,17 +18,19 @@ macro_rules! files {
 const KERNELS: &[(&str, &str)] = files![
     "depthwise.wgsl",
     "direct.wgsl",
+    "gemm_registers.wgsl",
     "gemm_tile.wgsl",
     "matvec.wgsl",
     "pool.wgsl",
     "pool_serial.wgsl",
     "probe_arithmetic.wgsl",
     "probe_loads.wgsl",
-    "split_sum.wgsl"
+    "split_sum.wgsl",
 ];
 
 /// What they include.
-const PARTS: &[(&str, &str)] = files!["output.wgsl", "source_pointwise.wgsl", "source_window.wgsl", "tensors.wgsl"];
+const PARTS: &[(&str, &str)] =
+    files!["output.wgsl", "source_pointwise.wgsl", "source_rows.wgsl", "source_window.wgsl", "tensors.wgsl"];
 
 /// The parts, between comments that say where each begins and ends. The first stands on the part's own first line, so
 /// that the engine's line numbers are the file's.

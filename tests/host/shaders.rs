@@ -166,15 +166,7 @@ fn check_all(shaders: &[Shader], least: usize) {
 }
 
 /// Kernels whose shaders are not templates yet.
-const NOT_TEMPLATES: &[&str] = &[
-    "implicit_gemm_subgroup",
-    "implicit_gemm_uniform",
-    "inverted_residual",
-    "pointwise_subgroup",
-    "pointwise_uniform",
-    "separable",
-    "winograd",
-];
+const NOT_TEMPLATES: &[&str] = &["inverted_residual", "separable", "winograd"];
 
 #[test]
 fn what_drivers_get_reads_well() {

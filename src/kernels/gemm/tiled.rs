@@ -101,7 +101,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
     };
     let name = format!("{}/{}x{}x{}", source.kernel, tile.channels, tile.pixels, tile.depth);
     let workgroups = tiles * u64::from(product.params.panels) * u64::from(product.link.groups);
-    let access = access(run, source, false);
+    let access = access(run, source);
     // A software device takes long to compile each load that is written out.
     let step_depth = if caps.is_cpu { 4 } else { tile.depth };
     let (source_wgsl, product_wgsl, order, last, layout) =
@@ -147,7 +147,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
                     MICRO_PIXELS => tile.micro_pixels,
                     STEP_DEPTH => step_depth,
                     SEGMENTED => segmented,
-                    ..merge_maps([of_source.clone(), of_product()])
+                    ..merge_maps([of_source(), of_product()])
                 }
             };
             Wgsl::template("gemm_tile.wgsl", values)

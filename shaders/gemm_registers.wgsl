@@ -1,0 +1,189 @@
+// ${recipe}: ${problem}
+//
+// A matrix product in registers alone: sums[channel][pixel] += weight[channel][k] * source[k][pixel].
+//
+// An invocation computes TILE_CHANNELS x PIXELS outputs of one group of channels. The lanes of a workgroup work on
+// neighbouring pixels and the same channels, so that each pixel is loaded by one lane for all its channels.
+//
+//% if BROADCAST
+// Each lane loads a few of the weights of a k, and `subgroupBroadcast` hands them round, so that a weight is loaded
+// once a subgroup. This is right for subgroups of LANES and any multiple of them: a broadcast reads from one of the
+// first LANES lanes, and every further lane loads what one of those does. A workgroup is a whole subgroup, or several.
+//% else
+// All lanes load the same weights. Many GPUs have scalar loads for that, and multiply by a scalar as fast as by a
+// register; the others load once for all lanes.
+//% endif
+//
+// The included ${source} says what the source is: the input itself, or windows of it.
+//
+// weights  [group][panel][k][TILE_CHANNELS], then the biases
+//#
+//# include  a source_*.wgsl, tensors.wgsl, output.wgsl
+//# host     TILE_CHANNELS, PIXELS, THREADS (invocations of a workgroup), STEP_DEPTH (k of a step of the loop: whole
+//#          rows of the kernel where the source gives these, four in NHWC), WEIGHTS_PER_LOAD (1, 2 or 4), BROADCAST
+//#          (true or false), LANES (that load different weights; 1 unless BROADCAST), SUMS_IN_ARRAY (whether the sums
+//#          are an array that a loop stores); params.weights_at, params.padded_depth (elements), params.panels,
+//#          params.work (workgroups)
+
+const TILE_CHANNELS: u32 = ${TILE_CHANNELS}u;
+const PIXELS: u32 = ${PIXELS}u;
+const THREADS: u32 = ${THREADS}u;
+//% if BROADCAST
+const LANES: u32 = ${LANES}u;
+//% endif
+const WEIGHTS_PER_LOAD: u32 = ${WEIGHTS_PER_LOAD}u;
+const LOADS_OF_K: u32 = TILE_CHANNELS / WEIGHTS_PER_LOAD;
+//% set QUADS = PIXELS // 4
+//% set LOADS_OF_K = TILE_CHANNELS // WEIGHTS_PER_LOAD
+//% set xyzw = ["x", "y", "z", "w"]
+
+@compute @workgroup_size(THREADS)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+    //% if BROADCAST
+    @builtin(subgroup_invocation_id) lane: u32,
+    //% endif
+) {
+    //% if BROADCAST
+    // The same for the whole workgroup, so no lane is missing from a broadcast.
+    //% endif
+    let index = workgroup_index(workgroup, grid);
+    if index >= params.work {
+        return;
+    }
+    let panel = index % (params.groups * params.panels);
+    let first_pixel = (index / (params.groups * params.panels) * THREADS + local) * PIXELS;
+    let group = panel / params.panels;
+
+    //% set of_lane = " + lane % LANES" if BROADCAST else ""
+    let panel_at = (params.weights_at + panel * params.padded_depth * TILE_CHANNELS) / WEIGHTS_PER_LOAD${of_lane};
+    //% if source == "source_rows.wgsl"
+    let place = place(first_pixel, group);
+    //% else
+        //# A place is four pixels in NCHW, and one in NHWC.
+        //% for pixel in range(0, PIXELS, 4 if layout == "nchw" else 1)
+    let place${pixel} = place(first_pixel${plus(pixel)}, group);
+        //% endfor
+    //% endif
+    //% if SUMS_IN_ARRAY
+    // [channel][quad of pixels]; more than 32, for Mesa unrolls a loop over an array of fewer.
+    var sums: array<vec4<f32>, ${[TILE_CHANNELS * QUADS, 33] | max}>;
+    //% else
+    // Each sum has a name, for an array that a loop stores would not stay in registers.
+        //% for channel in range(TILE_CHANNELS)
+            //% for quad in range(QUADS)
+    var sum_channel${channel}_quad${quad} = vec4<f32>(0.0);
+            //% endfor
+        //% endfor
+    //% endif
+    for (var k = 0u; k < params.padded_depth; k += ${STEP_DEPTH}u) {
+        // Quads of four pixels, of each k.
+        //% if source == "source_rows.wgsl"
+            //% for row in range(STEP_DEPTH // geometry.kernel_width)
+        let row${row} = fetch_row(k / KERNEL_WIDTH${plus(row)}, place);
+                //% for column in range(geometry.kernel_width)
+                    //% for quad in range(QUADS)
+        let pixels_k${row * geometry.kernel_width + column}_quad${quad} = row${row}.column${column}_quad${quad};
+                    //% endfor
+                //% endfor
+            //% endfor
+        //% elif layout == "nchw"
+            //% for quad in range(QUADS)
+                //% for k in range(STEP_DEPTH)
+        let pixels_k${k}_quad${quad} = fetch(k${plus(k)}, place${quad * 4});
+                //% endfor
+            //% endfor
+        //% else
+            //% for pixel in range(PIXELS)
+        let pixel${pixel} = fetch(k, place${pixel});
+            //% endfor
+            //% for k in range(4)
+                //% for quad in range(QUADS)
+                    //% set first, x = quad * 4, xyzw[k]
+        let pixels_k${k}_quad${quad} =
+            vec4<f32>(pixel${first}.${x}, pixel${first + 1}.${x}, pixel${first + 2}.${x}, pixel${first + 3}.${x});
+                //% endfor
+            //% endfor
+        //% endif
+
+        let weights_at = panel_at + k * LOADS_OF_K;
+        //% for k in range(STEP_DEPTH)
+            //% for load in range(LOADS_OF_K // LANES)
+        let weights_k${k}_load${load} = load_weight(weights_at${plus(k * LOADS_OF_K + load * LANES)});
+            //% endfor
+        //% endfor
+        //% for channel in range(TILE_CHANNELS)
+            //% set load = channel // WEIGHTS_PER_LOAD
+            //% set component = "." ~ xyzw[channel % WEIGHTS_PER_LOAD] if WEIGHTS_PER_LOAD > 1 else ""
+
+            //% for k in range(STEP_DEPTH)
+                //% set weight = "weights_k" ~ k ~ "_load" ~ load // LANES ~ component
+                //% if BROADCAST
+        let weight_k${k}_channel${channel} = vec4<f32>(subgroupBroadcast(${weight}, ${load % LANES}u));
+                //% else
+        let weight_k${k}_channel${channel} = vec4<f32>(${weight});
+                //% endif
+            //% endfor
+            //% for quad in range(QUADS)
+                //% set name = "sum_channel" ~ channel ~ "_quad" ~ quad
+                //% set sum = "sums[" ~ (channel * QUADS + quad) ~ "]" if SUMS_IN_ARRAY else name
+        ${sum} =
+                //# Later k stand further out.
+                //% for k in range(STEP_DEPTH) | reverse
+            fma(weight_k${k}_channel${channel}, pixels_k${k}_quad${quad},
+                //% endfor
+            ${sum}${")" * STEP_DEPTH};
+            //% endfor
+        //% endfor
+    }
+
+    let first_channel = panel % params.panels * TILE_CHANNELS;
+    //% if SUMS_IN_ARRAY
+    let channels = opaque(min(TILE_CHANNELS, params.group_out - first_channel));
+    let pixels = opaque(min(PIXELS, max(pixel_count(), first_pixel) - first_pixel));
+        //% if layout == "nchw"
+    for (var quad = 0u; quad * 4u < pixels; quad++) {
+        let at = output_quad(first_pixel + quad * 4u, group);
+        for (var channel = 0u; channel < channels; channel++) {
+            store_row(at, group, first_channel + channel, sums[channel * ${QUADS}u + quad]);
+        }
+    }
+        //% else
+    for (var channel = 0u; channel < channels; channel += 4u) {
+        for (var pixel = 0u; pixel < pixels; pixel++) {
+            let values = vec4<f32>(
+            //% for next in range(4)
+                sums[(channel${plus(next)}) * ${QUADS}u + pixel / 4u][pixel % 4u],
+            //% endfor
+            );
+            store_pixel(first_pixel + pixel, group, first_channel + channel, values);
+        }
+    }
+        //% endif
+    //% elif layout == "nchw"
+        //% for quad in range(QUADS)
+    let quad${quad} = output_quad(first_pixel${plus(quad * 4)}, group);
+            //% for channel in range(TILE_CHANNELS)
+    store_row(quad${quad}, group, first_channel${plus(channel)}, sum_channel${channel}_quad${quad});
+            //% endfor
+        //% endfor
+    //% else
+        //% for pixel in range(PIXELS)
+            //% for first in range(0, TILE_CHANNELS, 4)
+    store_pixel(first_pixel${plus(pixel)}, group, first_channel${plus(first)}, vec4<f32>(
+                //% for channel in range(first, first + 4)
+        sum_channel${channel}_quad${pixel // 4}.${xyzw[pixel % 4]},
+                //% endfor
+    ));
+            //% endfor
+        //% endfor
+    //% endif
+}
+
+//% include source
+
+//% include "tensors.wgsl"
+
+//% include "output.wgsl"

@@ -1,0 +1,118 @@
+// The source of an implicit matrix product, NCHW, for PIXELS neighbouring outputs of a row: what all columns of a row
+// of the kernel see of the input, so that an input under several of them is loaded once. Rows of the kernel are counted
+// through the input channels. Rows of the output are filled up to whole blocks of PIXELS; what is behind a row's end is
+// computed of some input and not stored.
+//#
+//# host     geometry; PIXELS; input ("scalar", or "pair" if a load is two columns); DEPTH_IS_PADDED (whether k goes on
+//#          behind the last value); params.tiles_x (blocks in a row); `pixel_count`
+//#          Columns of the input are counted from the first that is loaded:
+//#          first_column    that column, from the kernel's corner: -1 where pairs start before it, else 0
+//#          load_columns    at which loads start
+//#          padded_columns  those of them that can lie in the padding, or behind the last
+//#          columns_seen    [kernel column][output] what it sees
+
+// The first input under the kernel, which may lie in the padding, and the nearest column that does not.
+struct Corner {
+    // Of the group's first channel.
+    image: u32,
+    top: i32,
+    left: i32,
+    column: u32,
+}
+
+// A row or a column that may lie in the padding: where it is, and whether it is one at all.
+struct Line {
+    at: u32,
+    inside: bool,
+}
+
+struct Place {
+    corner: Corner,
+    //% for column in padded_columns
+    column${column}: Line,
+    //% endfor
+}
+
+fn place(pixel: u32, group: u32) -> Place {
+    let corner = corner(pixel, group);
+    //% if padded_columns
+    return Place(
+        corner,
+        //% for column in padded_columns
+        column_at(corner, ${first_column + column}),
+        //% endfor
+    );
+    //% else
+    return Place(corner);
+    //% endif
+}
+
+fn corner(pixel: u32, group: u32) -> Corner {
+    let block = min(pixel, pixel_count() - PIXELS) / PIXELS;
+    let row = block / params.tiles_x;
+    let left = block % params.tiles_x * PIXELS * STRIDE_X;
+    return Corner(
+        (row / params.out_height * params.in_channels + group * params.group_in) * in_pixels(),
+        i32(row % params.out_height * STRIDE_Y) - i32(PAD_TOP),
+        i32(left) - i32(PAD_LEFT),
+        min(left, params.in_width - 1u),
+    );
+}
+
+// How far a column is from the corner's.
+fn column_at(corner: Corner, right: i32) -> Line {
+    let x = corner.left + right;
+    let inside = inside(x, params.in_width);
+    return Line(select(0u, u32(x) - corner.column, inside), inside);
+}
+
+// Where the corner's column is in a row. A row in the padding, or behind the last, is somewhere in the image.
+fn row_at(corner: Corner, row: u32) -> Line {
+    let y = corner.top + i32(row % KERNEL_HEIGHT * DILATION_Y);
+    let is_row = inside(y, params.in_height);
+    //% if DEPTH_IS_PADDED
+    let inside = is_row & (row < params.group_in * KERNEL_HEIGHT);
+    //% else
+    let inside = is_row;
+    //% endif
+    let channel = select(0u, row / KERNEL_HEIGHT, inside);
+    let at = select(0u, u32(y), is_row) * params.in_width + corner.column;
+    return Line(corner.image + channel * in_pixels() + at, inside);
+}
+
+// What each column of the kernel sees at the outputs, in quads.
+struct Row {
+    //% for column in range(geometry.kernel_width)
+        //% for quad in range(PIXELS // 4)
+    column${column}_quad${quad}: vec4<f32>,
+        //% endfor
+    //% endfor
+}
+
+// `&` and not `&&`: the latter is a branch, of which there would be one for each of dozens of loads.
+fn fetch_row(number: u32, place: Place) -> Row {
+    let row = row_at(place.corner, number);
+    //% for column in load_columns
+        //% set name = "input" ~ column
+        //% set load = "load_inside2" if input == "pair" else "load_inside"
+        //% if column in padded_columns
+            //% set inside = "row.inside & place.column" ~ column ~ ".inside"
+    let ${name} = ${load}(row.at + place.column${column}.at, ${inside});
+        //% else
+    let ${name} = ${load}(row.at${plus(first_column + column - geometry.pad_left)}, row.inside);
+        //% endif
+    //% endfor
+    return Row(
+    //% for outputs in columns_seen
+        //% for a, b, c, d in outputs | batch(4)
+            //% if input == "pair"
+                //# The pair of an odd column starts one before it.
+                //% set xy = ["x", "y"]
+                //% set a, b = (a - a % 2) ~ "." ~ xy[a % 2], (b - b % 2) ~ "." ~ xy[b % 2]
+                //% set c, d = (c - c % 2) ~ "." ~ xy[c % 2], (d - d % 2) ~ "." ~ xy[d % 2]
+            //% endif
+        vec4<f32>(input${a}, input${b}, input${c}, input${d}),
+        //% endfor
+    //% endfor
+    );
+}
