@@ -6,7 +6,7 @@
 //# host     geometry; PIXELS; input ("scalar", or "pair" if a load is two columns); DEPTH_IS_PADDED (whether k goes on
 //#          behind the last value); params.tiles_x (blocks in a row); `pixel_count`
 //#          Columns of the input are counted from the first that is loaded:
-//#          first_column    that column, from the kernel's corner: -1 where pairs start before it, else 0
+//#          EARLY           by how many columns that is before the kernel's corner: pairs start at even ones
 //#          load_columns    at which loads start
 //#          padded_columns  those of them that can lie in the padding, or behind the last
 //#          columns_seen    [kernel column][output] what it sees
@@ -26,6 +26,7 @@ struct Line {
     inside: bool,
 }
 
+// What all k have in common.
 struct Place {
     corner: Corner,
     //% for column in padded_columns
@@ -35,16 +36,12 @@ struct Place {
 
 fn place(pixel: u32, group: u32) -> Place {
     let corner = corner(pixel, group);
-    //% if padded_columns
     return Place(
         corner,
         //% for column in padded_columns
-        column_at(corner, ${first_column + column}),
+        column_at(corner, ${column - EARLY}),
         //% endfor
     );
-    //% else
-    return Place(corner);
-    //% endif
 }
 
 fn corner(pixel: u32, group: u32) -> Corner {
@@ -93,13 +90,12 @@ struct Row {
 fn fetch_row(number: u32, place: Place) -> Row {
     let row = row_at(place.corner, number);
     //% for column in load_columns
-        //% set name = "input" ~ column
         //% set load = "load_inside2" if input == "pair" else "load_inside"
         //% if column in padded_columns
             //% set inside = "row.inside & place.column" ~ column ~ ".inside"
-    let ${name} = ${load}(row.at + place.column${column}.at, ${inside});
+    let input${column} = ${load}(row.at + place.column${column}.at, ${inside});
         //% else
-    let ${name} = ${load}(row.at${plus(first_column + column - geometry.pad_left)}, row.inside);
+    let input${column} = ${load}(row.at${plus(column - EARLY - geometry.pad_left)}, row.inside);
         //% endif
     //% endfor
     return Row(

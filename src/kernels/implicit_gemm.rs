@@ -23,8 +23,8 @@ pub const IMPLICIT_GEMM_UNIFORM: Kernel =
 pub const IMPLICIT_GEMM_SUBGROUP: Kernel =
     Kernel { name: "implicit_gemm_subgroup", links: 1, candidates: by_broadcasts };
 
-/// Channels and pixels of blocks in registers: of a GPU's, and of a software device's, which are memory. A row of
-/// eight pixels loads less for each than one of four.
+/// Channels and pixels of blocks in registers, on GPUs and on software devices. A row of eight pixels loads less for
+/// each than one of four.
 const UNIFORM_BLOCKS: &[[u32; 2]] = &[[16, 8]];
 const SUBGROUP_BLOCKS: &[[u32; 2]] = &[[32, 8], [32, 4], [8, 8]];
 /// The same for strides at which neighbours share few inputs, so that four pixels load no more for each than eight, and
@@ -151,7 +151,7 @@ struct Row {
 
 impl Row {
     /// How many columns before the first the loads start: pairs start at even ones.
-    fn shift(&self) -> u32 {
+    fn early(&self) -> u32 {
         if self.pairs { self.link.padding[1] % 2 } else { 0 }
     }
 
@@ -164,7 +164,7 @@ impl Row {
     fn loads(&self) -> BTreeMap<u32, bool> {
         let mut loads = BTreeMap::new();
         for column in &self.columns.all {
-            *loads.entry(self.load_of(column + self.shift())).or_default() |= self.columns.padded.contains(column);
+            *loads.entry(self.load_of(column + self.early())).or_default() |= self.columns.padded.contains(column);
         }
         loads
     }
@@ -172,14 +172,15 @@ impl Row {
     /// What `source_rows.wgsl` asks for.
     fn values(&self) -> Value {
         let ([_, columns], [_, stride], [_, dilation]) = (self.link.kernel_size, self.link.stride, self.link.dilation);
-        let seen = |kx: u32| (0..self.pixels).map(move |output| output * stride + kx * dilation + self.shift());
+        let seen = |kx: u32| (0..self.pixels).map(move |output| output * stride + kx * dilation + self.early());
         let loads = self.loads();
+        let padded = loads.iter().filter(|(_, is_padded)| **is_padded).map(|(load, _)| load);
         context! {
             geometry => shader::geometry_values(&self.link),
             input => if self.pairs { "pair" } else { "scalar" },
-            first_column => -i64::from(self.shift()),
+            EARLY => self.early(),
             load_columns => loads.keys().collect::<Vec<_>>(),
-            padded_columns => loads.iter().filter(|(_, is_padded)| **is_padded).map(|(load, _)| load).collect::<Vec<_>>(),
+            padded_columns => padded.collect::<Vec<_>>(),
             columns_seen => (0..columns).map(|kx| seen(kx).collect()).collect::<Vec<Vec<_>>>(),
         }
     }

@@ -34,7 +34,7 @@ fn by_broadcasts(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported>
     fitting(run, caps, blocks.into_iter().map(|block| registers::recipe(run, &source, block)).collect())
 }
 
-/// Channels and pixels of blocks in registers: of a GPU's, and of a software device's, which are memory.
+/// Channels and pixels of blocks in registers, on GPUs and on software devices.
 pub const UNIFORM_BLOCKS: &[[u32; 2]] = &[[16, 4]];
 pub const SUBGROUP_BLOCKS: &[[u32; 2]] = &[[32, 4], [8, 4]];
 

@@ -20,24 +20,14 @@ const EPILOGUE: &str = include_str!("../../shaders/epilogue.wgsl");
 pub const INPUT_SCALAR: &str = include_str!("../../shaders/input_scalar.wgsl");
 /// Input read as aligned quads.
 pub const INPUT_VEC4: &str = include_str!("../../shaders/input_vec4.wgsl");
-/// Rows of the input read one element at a time.
-pub const ROW_SCALAR: &str =
-    concat!(include_str!("../../shaders/row.wgsl"), include_str!("../../shaders/row_scalar.wgsl"));
-/// Rows of the input read by 64-bit integers.
-pub const ROW_PAIRS: &str =
-    concat!(include_str!("../../shaders/row.wgsl"), include_str!("../../shaders/row_pairs.wgsl"));
 /// Weights of a product, read four at a time.
 pub const WEIGHTS_VEC4: &str = include_str!("../../shaders/weights_vec4.wgsl");
 /// Output written one element at a time.
 pub const OUTPUT_SCALAR: &str = include_str!("../../shaders/output_scalar.wgsl");
 /// Output written as aligned quads.
 pub const OUTPUT_VEC4: &str = include_str!("../../shaders/output_vec4.wgsl");
-/// The biases, for passes that read no other weights.
-pub const BIASES: &str = include_str!("../../shaders/biases.wgsl");
 /// What activations of whole pixels need.
 pub const CLAMP_BITS: &str = include_str!("../../shaders/clamp_bits.wgsl");
-/// What reads and writes 64-bit integers needs.
-pub const PAIRS: &str = include_str!("../../shaders/pairs.wgsl");
 
 /// Gives the values that a template asks for, which take several times the memory of what they are made of.
 pub type Values = Arc<dyn Fn() -> Value + Send + Sync>;
@@ -217,15 +207,6 @@ pub fn geometry(conv: &Conv2d) -> Vec<(&'static str, u64)> {
         ("PAD_TOP", conv.padding[0].into()),
         ("PAD_LEFT", conv.padding[1].into()),
     ]
-}
-
-/// Strides of the input and the output of a run in elements, as expressions of the parameters, for kernels
-/// that read either layout one element at a time.
-pub fn strides(layout: Layout) -> &'static str {
-    match layout {
-        Layout::Nchw => include_str!("../../shaders/strides_nchw.wgsl"),
-        Layout::Nhwc => include_str!("../../shaders/strides_nhwc.wgsl"),
-    }
 }
 
 /// Where the window of an output is (of four outputs in NCHW): `Place` and `place`.

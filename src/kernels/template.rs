@@ -26,11 +26,19 @@ const KERNELS: &[(&str, &str)] = files![
     "probe_arithmetic.wgsl",
     "probe_loads.wgsl",
     "split_sum.wgsl",
+    "winograd_input.wgsl",
+    "winograd_output.wgsl",
 ];
 
 /// What they include.
-const PARTS: &[(&str, &str)] =
-    files!["output.wgsl", "source_pointwise.wgsl", "source_rows.wgsl", "source_window.wgsl", "tensors.wgsl"];
+const PARTS: &[(&str, &str)] = files![
+    "output.wgsl",
+    "source_pointwise.wgsl",
+    "source_rows.wgsl",
+    "source_window.wgsl",
+    "tensors.wgsl",
+    "winograd_points.wgsl",
+];
 
 /// The parts, between comments that say where each begins and ends. The first stands on the part's own first line, so
 /// that the engine's line numbers are the file's.

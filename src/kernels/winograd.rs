@@ -1,17 +1,18 @@
 //! `winograd`: dense 3x3 convolutions of stride 1 with fewer multiplications. A tile of 2x2 or 4x4 outputs takes 16
-//! products in place of 36, or 36 in place of 144; what is saved is paid for in additions and in memory.
+//! products instead of 36, or 36 instead of 144; what is saved is paid for in additions and in memory.
 //!
 //! Three passes: the input's tiles are transformed, multiplied point by point, which is a grouped pointwise
 //! convolution, and transformed back (Lavin and Gray, arXiv 1509.09308, whose matrices these are).
 
-use std::fmt::Write as _;
+use minijinja::value::merge_maps;
+use minijinja::{Value, context};
 
 use super::gemm::{self, registers, tiled};
 use super::{
     Kernel, Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, fitting, pointwise,
 };
 use crate::kernels::pack::{self, Packing, winograd};
-use crate::kernels::shader::{self, Shader};
+use crate::kernels::shader;
 use crate::model::caps::Caps;
 use crate::model::conv::Conv2d;
 use crate::model::shape::{Layout, Shape};
@@ -126,7 +127,7 @@ impl<'a> Tiles<'a> {
         let workspace: Vec<_> = self.shapes.iter().map(Shape::bytes).collect();
         let points = f64::from(winograd::points(outputs));
         let [items_in, items_out] = self.items().map(|items| items as f64);
-        let loads = f64::from(self.transform.line() * self.transform.row_loads().count() as u32);
+        let loads = f64::from(self.transform.loads());
         let tensors = self.run.input().bytes() + self.run.output().bytes();
         let variant = product.name.split_once('/').map_or("", |(_, variant)| variant);
         Recipe {
@@ -179,13 +180,13 @@ impl<'a> Tiles<'a> {
 
     fn input_pass(&self) -> Pass {
         let transform = self.transform.clone();
-        let wgsl = Wgsl::new(move || transform.of_input());
+        let wgsl = Wgsl::template("winograd_input.wgsl", move || transform.of_input());
         self.pass(wgsl, vec![Operand::Input, Operand::WriteWorkspace(0)], self.items()[0])
     }
 
     fn output_pass(&self, bias_at: u64) -> Pass {
         let transform = self.transform.clone();
-        let wgsl = Wgsl::new(move || transform.of_output());
+        let wgsl = Wgsl::template("winograd_output.wgsl", move || transform.of_output());
         let mut operands = vec![Operand::ReadWorkspace(1), Operand::Weights, Operand::Output];
         operands.extend(self.run.has_residual().then_some(Operand::Residual));
         let mut pass = self.pass(wgsl, operands, self.items()[1]);
@@ -195,127 +196,51 @@ impl<'a> Tiles<'a> {
 }
 
 impl Transform {
-    /// Inputs a side of a tile.
-    fn line(&self) -> u32 {
-        self.outputs + 2
+    /// What `winograd_input.wgsl` asks for.
+    fn of_input(&self) -> Value {
+        context! {
+            STORES_IN_LOOP => self.is_cpu,
+            EARLY => self.early(),
+            geometry => shader::geometry_values(&self.link),
+            input => if self.pairs { "pair" } else { "scalar" },
+            weights => "none",
+            output => "scalar",
+            residual => "none",
+            ..self.values()
+        }
     }
 
-    fn shader(&self, file: &str, tile: &str) -> Shader {
-        Shader::new(file)
-            .add(tile)
-            .add(match self.outputs {
-                2 => include_str!("../../shaders/winograd_2x2.wgsl"),
-                _ => include_str!("../../shaders/winograd_4x4.wgsl"),
-            })
-            .add(match self.layout {
-                Layout::Nchw => include_str!("../../shaders/winograd_nchw.wgsl"),
-                Layout::Nhwc => include_str!("../../shaders/winograd_nhwc.wgsl"),
-            })
-            .add(shader::strides(self.layout))
-            .constants(&shader::geometry(&self.link))
-            .constants(&[
-                ("OUTPUTS", self.outputs.into()),
-                ("LINE", self.line().into()),
-                ("WORKGROUP", self.workgroup.into()),
-            ])
+    /// What `winograd_output.wgsl` asks for.
+    fn of_output(&self) -> Value {
+        let in_quads = self.quads && self.outputs == 4 && self.layout == Layout::Nchw;
+        context! {
+            bias => self.link.bias,
+            geometry => (),
+            input => "scalar",
+            weights => "scalar",
+            output => if in_quads { "quads" } else { "scalar" },
+            ..merge_maps([self.values(), shader::epilogue_values(&self.link)])
+        }
     }
 
-    /// The shader that transforms the input.
-    fn of_input(&self) -> String {
-        let row = if self.pairs { shader::ROW_PAIRS } else { shader::ROW_SCALAR };
-        self.shader(include_str!("../../shaders/winograd_input.wgsl"), &self.input_tile())
-            .add(row)
-            .add(if self.pairs { shader::PAIRS } else { "" })
-            .finish_without_epilogue()
-    }
-
-    /// The shader that transforms the products.
-    fn of_output(&self) -> String {
-        let (store, in_quads) = match self.outputs {
-            2 => (include_str!("../../shaders/winograd_store_2x2.wgsl"), false),
-            _ => (include_str!("../../shaders/winograd_store_4x4.wgsl"), self.layout == Layout::Nchw),
-        };
-        self.shader(include_str!("../../shaders/winograd_output.wgsl"), &self.output_tile())
-            .add(store)
-            .add(if in_quads && self.quads { shader::OUTPUT_VEC4 } else { shader::OUTPUT_SCALAR })
-            .add(shader::BIASES)
-            .add(shader::has_bias(&self.link))
-            .finish(&self.link)
+    /// What both ask for. The products' recipes share these shaders.
+    fn values(&self) -> Value {
+        context! {
+            recipe => format!("{}/{outputs}x{outputs}", WINOGRAD.name, outputs = self.outputs),
+            layout => shader::layout_name(self.layout),
+            OUTPUTS => self.outputs,
+            WORKGROUP => self.workgroup,
+        }
     }
 
     /// How many columns before a tile's first the loads start: pairs start at even ones.
-    fn shift(&self) -> u32 {
+    fn early(&self) -> u32 {
         if self.pairs { self.link.padding[1] % 2 } else { 0 }
     }
 
-    /// The columns at which the loads of a row start.
-    fn row_loads(&self) -> impl Iterator<Item = u32> + use<> {
-        (0..self.line() + self.shift()).step_by(if self.pairs { 2 } else { 1 })
-    }
-
-    /// `transform_tile` of the input, written out.
-    fn input_tile(&self) -> String {
-        let (line, shift) = (self.line(), self.shift());
-        let mut text = String::from("fn transform_tile(tile: Tile) {\n");
-        let load = if self.pairs { "load_padded2" } else { "load_padded" };
-        for y in 0..line {
-            let _ = writeln!(text, "    let row{y} = input_row(tile, {y});");
-            for x in self.row_loads() {
-                let _ = writeln!(text, "    let d{y}_{x} = {load}(row{y}, tile.left + {x} - {shift});");
-            }
-            let value = |x: u32| match (self.pairs, x % 2) {
-                (true, 0) => format!("d{y}_{x}.x"),
-                (true, _) => format!("d{y}_{}.y", x - 1),
-                (false, _) => format!("d{y}_{x}"),
-            };
-            let values: Vec<_> = (0..line).map(|x| value(x + shift)).collect();
-            let _ = writeln!(text, "    let h{y} = input_line(array<f32, LINE>({}));", values.join(", "));
-        }
-        for x in 0..line {
-            let values: Vec<_> = (0..line).map(|y| format!("h{y}[{x}]")).collect();
-            let _ = writeln!(text, "    let v{x} = input_line(array<f32, LINE>({}));", values.join(", "));
-        }
-        let at = |point: &str| format!("point_at({point}, tile.channel, params.in_channels, tile.number)");
-        let points = (0..line).flat_map(|y| (0..line).map(move |x| format!("v{x}[{y}]")));
-        if self.is_cpu {
-            // A store in a loop compiles faster than one for each point.
-            let points: Vec<_> = points.collect();
-            let _ = writeln!(text, "    var points = array<f32, LINE * LINE>({});", points.join(", "));
-            let _ = writeln!(text, "    for (var point = 0u; point < opaque(LINE * LINE); point++) {{");
-            let _ = writeln!(text, "        transformed[{}] = points[point];\n    }}", at("point"));
-        } else {
-            for (number, point) in points.enumerate() {
-                let _ = writeln!(text, "    transformed[{}] = {point};", at(&format!("{number}u")));
-            }
-        }
-        text.push_str("}\n");
-        text
-    }
-
-    /// `transform_tile` of the products, written out.
-    fn output_tile(&self) -> String {
-        let line = self.line();
-        let mut text = String::from("fn transform_tile(tile: Tile) {\n    let bias = bias_of(tile.channel);\n");
-        for x in 0..line {
-            let point =
-                |y| format!("products[point_at({}u, tile.channel, params.out_channels, tile.number)]", y * line + x);
-            let values: Vec<_> = (0..line).map(point).collect();
-            let _ = writeln!(
-                text,
-                "    let v{x} = output_line(array<f32, LINE>(\n        {},\n    ));",
-                values.join(",\n        ")
-            );
-        }
-        let rows = (0..self.outputs).map(|y| {
-            let values: Vec<_> = (0..line).map(|x| format!("v{x}[{y}]")).collect();
-            format!("output_line(array<f32, LINE>({}))", values.join(", "))
-        });
-        let rows: Vec<_> = rows.collect();
-        let _ = writeln!(
-            text,
-            "    store_tile(tile, array<array<f32, OUTPUTS>, OUTPUTS>(\n        {},\n    ), bias);\n}}",
-            rows.join(",\n        ")
-        );
-        text
+    /// Loads for a tile.
+    fn loads(&self) -> u32 {
+        let line = self.outputs + 2;
+        line * (line + self.early()).div_ceil(if self.pairs { 2 } else { 1 })
     }
 }

@@ -19,14 +19,14 @@ pub struct Block {
     pub pixels: u32,
     /// Invocations of a workgroup.
     pub threads: u32,
-    /// Values of k in a step of the loop, where the source does not ask for more: what a loop costs (on software
-    /// devices a masked write of every sum) is paid once for all of them.
+    /// Values of k in a step of the loop, where the source does not ask for more. A step has a cost of its own: on
+    /// software devices a masked write of every sum.
     pub steps: u32,
     /// How weights are loaded.
     pub weights: WeightLoads,
     /// Whether sums are an array, stored by a loop. A GPU would move an array that is indexed at run time out of
-    /// its registers. A software device, whose registers are memory, compiles the loop many times faster than
-    /// the stores written out.
+    /// its registers. A software device has its registers in memory anyway, and compiles the loop many times faster
+    /// than the stores written out.
     pub sums_in_array: bool,
 }
 
@@ -35,9 +35,9 @@ pub struct Block {
 pub enum WeightLoads {
     /// All load the same, which costs a GPU one load: many of them have scalar loads for that.
     Uniform,
-    /// Each loads others, and `subgroupBroadcast` from one of so many lanes, the device's smallest subgroup, hands
-    /// them round: for software devices, which load for each lane by itself. `pairs`: two neighbouring floats are
-    /// loaded as one 64-bit integer, for a load costs the same whatever its width.
+    /// Each loads others, and `subgroupBroadcast` hands them round, from one of the first `lanes`: the device's
+    /// smallest subgroup has as many. For software devices, which load for each lane by itself. With `pairs` two
+    /// neighbouring floats are loaded as one 64-bit integer, since a load of any width costs the same.
     Broadcast { lanes: u32, pairs: bool },
 }
 
@@ -60,7 +60,7 @@ impl WeightLoads {
         }
     }
 
-    /// Lanes that load different weights, for a block of so many channels.
+    /// Lanes that load different weights, for a block of `channels`.
     fn spread(self, channels: u32) -> u32 {
         match self {
             Self::Uniform => 1,
@@ -77,7 +77,7 @@ impl WeightLoads {
 /// Invocations of a workgroup on a GPU: a subgroup, or several.
 const THREADS: u32 = 64;
 
-/// Blocks of so many channels and pixels for GPUs.
+/// Blocks for GPUs, of these channels and pixels.
 pub fn uniform_blocks(caps: &Caps, blocks: &[[u32; 2]]) -> Result<Vec<Block>, Unsupported> {
     if caps.is_cpu {
         return Err(Unsupported::SoftwareDevice);
@@ -93,7 +93,7 @@ pub fn uniform_blocks(caps: &Caps, blocks: &[[u32; 2]]) -> Result<Vec<Block>, Un
     Ok(blocks.iter().map(block).collect())
 }
 
-/// Blocks of so many channels and pixels for software devices with subgroups.
+/// Blocks for software devices with subgroups, of these channels and pixels.
 pub fn subgroup_blocks(caps: &Caps, blocks: &[[u32; 2]]) -> Result<Vec<Block>, Unsupported> {
     if !caps.is_cpu {
         return Err(Unsupported::NeedsSoftwareDevice);

@@ -2,9 +2,9 @@
 
 use crate::model::conv::Conv2d;
 
-/// G of F(2x2, 3x3), for the matrices in `shaders/winograd_2x2.wgsl`.
+/// G of F(2x2, 3x3), for the matrices in `shaders/winograd_input.wgsl` and `winograd_output.wgsl`.
 const G2: &[[f64; 3]] = &[[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]];
-/// G of F(4x4, 3x3), for the matrices in `shaders/winograd_4x4.wgsl`.
+/// G of F(4x4, 3x3), likewise.
 const G4: &[[f64; 3]] = &[
     [1.0 / 4.0, 0.0, 0.0],
     [-1.0 / 6.0, -1.0 / 6.0, -1.0 / 6.0],
@@ -14,12 +14,12 @@ const G4: &[[f64; 3]] = &[
     [0.0, 0.0, 1.0],
 ];
 
-/// Values of a tile that has so many outputs a side.
+/// Points of a tile with `outputs` outputs a side.
 pub fn points(outputs: u32) -> u32 {
     (outputs + 2) * (outputs + 2)
 }
 
-/// The convolution that the transformed tensors undergo: each point of a tile is a group of channels.
+/// The convolution of the transformed tensors: each point of a tile is a group of channels.
 pub fn product(conv: &Conv2d, outputs: u32) -> Conv2d {
     let points = points(outputs);
     let channels = |channels: u32| channels.saturating_mul(points);
