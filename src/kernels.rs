@@ -15,11 +15,12 @@ mod split;
 mod template;
 mod winograd;
 
-use crate::kernels::pack::Section;
+use crate::kernels::pack::{Packing, Section};
 use crate::model::caps::Caps;
 use crate::model::chain::Link;
 use crate::model::conv::Conv2d;
 use crate::model::cost::params_of;
+use crate::model::dtype::DType;
 use crate::model::error::Result;
 use crate::model::shape::{Layout, MOST_ELEMENTS, Shape};
 pub use crate::model::unsupported::Unsupported;
@@ -71,6 +72,8 @@ pub struct Run<'a> {
     pub shapes: &'a [Shape],
     /// The layout of input and output.
     pub layout: Layout,
+    /// The element type of tensors and weights.
+    pub dtype: DType,
 }
 
 impl<'a> Run<'a> {
@@ -98,6 +101,11 @@ impl<'a> Run<'a> {
     /// The shape of the run's output.
     pub fn output(&self) -> Shape {
         self.shapes[self.shapes.len() - 1]
+    }
+
+    /// Weights of the run's link `link`, which is this convolution, or one in its place, laid out.
+    pub(crate) fn section(&self, link: usize, conv: &Conv2d, packing: Packing) -> Section {
+        Section::new(link, conv, packing, self.dtype)
     }
 
     /// Whether the run reads a residual.
@@ -311,9 +319,9 @@ fn single_pass_operands(run: &Run<'_>) -> Vec<Operand> {
 
 /// Bytes that a run must move whatever the kernel: input, weights, output, residual.
 fn compulsory_bytes(run: &Run<'_>) -> f64 {
-    let weights: u64 = run.links.iter().map(|link| params_of(link) * 4).sum();
-    let residual = if run.has_residual() { run.output().bytes() } else { 0 };
-    (run.input().bytes() + run.output().bytes() + weights + residual) as f64
+    let weights: u64 = run.links.iter().map(|link| params_of(link) * run.dtype.bytes()).sum();
+    let residual = if run.has_residual() { run.output().bytes(run.dtype) } else { 0 };
+    (run.input().bytes(run.dtype) + run.output().bytes(run.dtype) + weights + residual) as f64
 }
 
 /// Workgroups folded into a grid that no dimension's limit stops.
@@ -345,8 +353,8 @@ fn fitting(run: &Run<'_>, caps: &Caps, recipes: Vec<Recipe>) -> Result<Vec<Recip
 fn unfit(run: &Run<'_>, caps: &Caps, recipe: &Recipe) -> Option<Unsupported> {
     let weights = recipe.weights.iter().map(Section::bytes).sum();
     // Past 2^31 elements no index counts, whatever a device can bind.
-    let limit = caps.max_storage_binding.min(caps.max_buffer).min(MOST_ELEMENTS * 4);
-    let buffers = [run.input().bytes(), run.output().bytes(), weights];
+    let limit = caps.max_storage_binding.min(caps.max_buffer).min(MOST_ELEMENTS * run.dtype.bytes());
+    let buffers = [run.input().bytes(run.dtype), run.output().bytes(run.dtype), weights];
     if let Some(&bytes) = buffers.iter().chain(&recipe.workspace).find(|&&bytes| bytes > limit) {
         return Some(Unsupported::Binding { bytes, limit });
     }

@@ -104,6 +104,7 @@ pub use model::batch_norm::{BatchNorm, OwnedWeights};
 pub use model::caps::Caps;
 pub use model::chain::{Chain, Edge, Join, Link, Separable};
 pub use model::conv::{Activation, Conv2d, Extent, Padding, Residual};
+pub use model::dtype::DType;
 pub use model::error::{Cause, Error, ParseError, Result};
 pub use model::shape::{Layout, Shape};
 pub use model::weights::Weights;

@@ -5,6 +5,7 @@ pub(crate) mod caps;
 pub(crate) mod chain;
 pub(crate) mod conv;
 pub mod cost;
+pub(crate) mod dtype;
 pub(crate) mod error;
 pub mod shape;
 pub(crate) mod unsupported;

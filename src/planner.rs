@@ -249,7 +249,12 @@ impl Planner<'_> {
                     continue;
                 }
                 let end = first + links;
-                let run = Run { links: &chain.links()[first..end], shapes: &shapes[first..=end], layout };
+                let run = Run {
+                    links: &chain.links()[first..end],
+                    shapes: &shapes[first..=end],
+                    layout,
+                    dtype: chain.dtype(),
+                };
                 let times = self.profile.times(&run);
                 let candidate = |recipe: Recipe| Candidate {
                     parts: Parts::new(&recipe, &device),

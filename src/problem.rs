@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use crate::model::chain::{Chain, Link, Separable};
 use crate::model::conv::{Activation, Conv2d, Residual};
+use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
 use crate::model::shape::{Layout, Shape};
 use crate::nets::Network;
@@ -15,17 +16,18 @@ use parser::Parser;
 /// A chain with the shape and layout of its input.
 ///
 /// ```text
-/// conv       NxCxHxW -> OC kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [dD|dHxW] [gG] [ACTIVATION] [RESIDUAL] [nobias] [nhwc]
+/// conv       NxCxHxW -> OC kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [dD|dHxW] [gG] [ACTIVATION] [RESIDUAL] [nobias] [f32] [nhwc]
 /// depthwise  NxCxHxW [-> OC] kK ...
 /// pointwise  NxCxHxW -> OC ...
 /// separable  NxCxHxW -> OC kK ...        the activation follows both halves
-/// pool       NxCxHxW [nhwc]              the mean of each channel
-/// mobilenet_v1|mobilenet_v2 N|Nx3xHxW [-> CLASSES] [wWIDTH] [nhwc]
+/// pool       NxCxHxW [f32] [nhwc]        the mean of each channel
+/// mobilenet_v1|mobilenet_v2 N|Nx3xHxW [-> CLASSES] [wWIDTH] [f32] [nhwc]
 /// ```
 ///
 /// `ACTIVATION` is `relu`, `relu6`, `silu`, `hardswish` or `clamp:LOW,HIGH`; `RESIDUAL` is `residual`
 /// (added before the activation) or `residual:after`. Defaults: stride 1, padding 0,
-/// dilation 1, one group, a bias, no activation, NCHW; for networks images of 224x224, 1000 classes, width 1.
+/// dilation 1, one group, a bias, no activation, elements in f32, NCHW; for networks images of 224x224, 1000 classes,
+/// width 1.
 ///
 /// ```
 /// let problem: gpuconv::Problem = "separable 1x512x128x128 -> 1024 k3 s2 p1".parse()?;
@@ -39,6 +41,8 @@ pub struct Problem {
     pub input: Shape,
     /// The layout of input and output on the device.
     pub layout: Layout,
+    /// The element type of tensors and weights.
+    pub dtype: DType,
     /// What is computed.
     pub operation: Operation,
 }
@@ -64,12 +68,13 @@ pub enum Operation {
 impl Problem {
     /// What is computed, as a chain.
     pub fn chain(&self) -> Chain {
-        match &self.operation {
+        let chain: Chain = match &self.operation {
             Operation::Conv(conv) | Operation::Depthwise(conv) | Operation::Pointwise(conv) => conv.into(),
             Operation::Separable(separable) => separable.into(),
             Operation::Pool => Link::GlobalAveragePool.into(),
             Operation::Network(network) => network.chain.clone(),
-        }
+        };
+        chain.with_dtype(self.dtype)
     }
 
     /// The output's shape.
@@ -135,6 +140,9 @@ impl fmt::Display for Problem {
                     write!(f, " w{}", network.width)?;
                 }
             }
+        }
+        if self.dtype != DType::default() {
+            write!(f, " {}", self.dtype)?;
         }
         if self.layout == Layout::Nhwc {
             f.write_str(" nhwc")?;
@@ -213,6 +221,11 @@ mod tests {
         }
         let spelled_out: Problem = "conv 1x3x8x8 -> 4 k3x3 s1 p1,1,1,1 d1 g1".parse().unwrap();
         assert_eq!(spelled_out.to_string(), "conv 1x3x8x8 -> 4 k3 p1");
+        for line in ["conv 1x3x8x8 -> 4 k3 f32 nhwc", "pool 1x3x8x8 f32", "mobilenet_v1 8 f32 w0.5"] {
+            let problem: Problem = line.parse().unwrap();
+            // The default is not said.
+            assert_eq!((problem.dtype, problem.to_string()), (DType::F32, line.replace(" f32", "")));
+        }
         let spelled_out: Problem = "mobilenet_v2 1x3x224x224 -> 1000 w1.0".parse().unwrap();
         assert_eq!(spelled_out.to_string(), "mobilenet_v2 1");
     }
@@ -238,6 +251,8 @@ mod tests {
             ("conv 1x3x8x8 -> 4 k3 relu silu", "silu"),
             ("conv 1x3x8x8 -> 4 k3 clamp:1", "clamp:1"),
             ("conv 1x3x8x8 -> 4 k3 fast", "fast"),
+            ("conv 1x3x8x8 -> 4 k3 f8", "f8"),
+            ("conv 1x3x8x8 -> 4 k3 f32 relu f32", "f32"),
             ("conv 1x3x8x8 -> 4 k3 k9x9", "k9x9"),
             ("conv 1x3x2x2 -> 4 k3", "k3"),
             ("conv 60000x60000x9x9 -> 4 k3", "60000x60000x9x9"),

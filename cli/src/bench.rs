@@ -187,7 +187,8 @@ impl<'a> Subject<'a> {
         let cost = cost::chain(&case.problem.chain(), case.problem.input)?;
         // A tensor inside a step is not written and not read.
         let inside = self.schedule.steps.iter().flat_map(|step| step.first..step.first + step.links - 1);
-        let bytes = cost.bytes_unfused - inside.map(|link| 2 * cost.links[link].output.bytes()).sum::<u64>();
+        let inner_bytes = |link: usize| 2 * cost.links[link].output.bytes(case.problem.dtype);
+        let bytes = cost.bytes_unfused - inside.map(inner_bytes).sum::<u64>();
         // A clock that is too coarse for the pass may give 0; then take the wall clock's time.
         let device_ms = gpu_ms.as_ref().map(|gpu| gpu.median).filter(|&ms| ms > 0.0).unwrap_or(wall_ms.median);
         let giga = |amount: u64| amount as f64 / (device_ms * 1e6);

@@ -6,7 +6,7 @@ use gpuconv::{Error, ParseError};
 pub const OPERATIONS: &[&str] =
     &["conv", "depthwise", "pointwise", "separable", "pool", "mobilenet_v1", "mobilenet_v2"];
 const OPTIONS: &[&str] =
-    &["relu", "relu6", "silu", "hardswish", "clamp:LOW,HIGH", "residual", "residual:after", "nobias", "nhwc"];
+    &["relu", "relu6", "silu", "hardswish", "clamp:LOW,HIGH", "residual", "residual:after", "nobias", "f32", "nhwc"];
 
 /// The known word that is closest to the wrong one, if any is close enough.
 pub fn suggestion(error: &Error) -> Option<&str> {

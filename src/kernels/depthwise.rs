@@ -8,7 +8,7 @@ use super::{
     Kernel, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, compulsory_bytes, fitting,
     single_pass_operands,
 };
-use crate::kernels::pack::{Order, Packing, Section, sections};
+use crate::kernels::pack::{Order, Packing, sections};
 use crate::kernels::shader;
 use crate::model::caps::Caps;
 use crate::model::conv::Conv2d;
@@ -192,7 +192,7 @@ fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, [rows, width]: [u32; 2], la
         Layout::Nchw => Packing::Panels { block: 1, k_align: 1, order: Order::ChannelFirst },
         Layout::Nhwc => Packing::Taps,
     };
-    let (weights, offsets) = sections([taps, Packing::Bias { block: 1 }].map(|packing| Section::new(0, link, packing)));
+    let (weights, offsets) = sections([taps, Packing::Bias { block: 1 }].map(|packing| run.section(0, link, packing)));
 
     let output = run.output();
     let tiles = [output.height.div_ceil(rows), output.width.div_ceil(width)];

@@ -6,7 +6,7 @@ use super::{
     Kernel, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, compulsory_bytes, fitting,
     single_pass_operands,
 };
-use crate::kernels::pack::{Order, Packing, Section, sections};
+use crate::kernels::pack::{Order, Packing, sections};
 use crate::kernels::shader;
 use crate::model::caps::Caps;
 use crate::model::conv::Conv2d;
@@ -28,7 +28,7 @@ fn recipe(run: &Run<'_>, link: &Conv2d, block: u32) -> Recipe {
     let panels = u64::from(link.group_out_channels().div_ceil(block));
     let order = Order::ChannelFirst;
     let packings = [Packing::Panels { block, k_align: 1, order }, Packing::Bias { block }];
-    let (weights, offsets) = sections(packings.map(|packing| Section::new(0, link, packing)));
+    let (weights, offsets) = sections(packings.map(|packing| run.section(0, link, packing)));
 
     let output = run.output();
     let tiles_x = output.width.div_ceil(PIXELS);

@@ -111,7 +111,7 @@ pub struct Product<'a> {
 /// A product whose weights lie in panels of `block` channels, and whose k is padded to a multiple of `k_align`.
 pub fn product<'a>(run: &Run<'_>, source: &'a Source, block: u32, k_align: u32) -> Product<'a> {
     let link = &source.conv;
-    let own = |packing| Section::new(source.link, link, packing);
+    let own = |packing| run.section(source.link, link, packing);
     let before = source.before.iter().map(|(section, _)| *section);
     let panels = own(Packing::Panels { block, k_align, order: source.order });
     let bias = link.bias.then(|| own(Packing::Bias { block }));

@@ -68,7 +68,7 @@ fn by_broadcasts(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported>
         let source = if has_rows(run, link) { rows(run, link, name, block) } else { windows(run, link, name) };
         registers::recipe(run, &source, block)
     };
-    let is_strided = link.stride[1] > 1 && 4 * link.weight_shape().len() <= MOST_CACHED;
+    let is_strided = link.stride[1] > 1 && link.weight_shape().bytes(run.dtype) <= MOST_CACHED;
     let blocks = if is_strided { STRIDED_SUBGROUP_BLOCKS } else { SUBGROUP_BLOCKS };
     fitting(run, caps, registers::subgroup_blocks(caps, blocks)?.into_iter().map(recipe).collect())
 }

@@ -10,7 +10,7 @@ use super::gemm::tiled::{self, Tile};
 use super::gemm::window::{Lines, MOST_TAPS};
 use super::gemm::{Fetch, Source};
 use super::{Kernel, Recipe, Run, Unsupported, Wgsl, fitting};
-use crate::kernels::pack::{Order, Packing, Section};
+use crate::kernels::pack::{Order, Packing};
 use crate::kernels::shader::{self, COMPONENTS, Shader};
 use crate::model::caps::Caps;
 use crate::model::conv::Conv2d;
@@ -55,7 +55,7 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let recipes: Vec<_> = blocks
         .clone()
         .filter(|block| block.memory() <= MOST_MEMORY)
-        .map(|block| tiled::recipe(run, &source(run.layout, [expand, depthwise, project], block), block.tile, caps))
+        .map(|block| tiled::recipe(run, &source(run, [expand, depthwise, project], block), block.tile, caps))
         .collect();
     if recipes.is_empty() {
         return Err(Unsupported::WorkgroupMemory {
@@ -218,9 +218,9 @@ fn depthwise(link: &Conv2d) -> String {
     text
 }
 
-fn source(layout: Layout, [expand, depthwise, project]: [&Conv2d; 3], block: Block) -> Source {
+fn source(run: &Run<'_>, [expand, depthwise, project]: [&Conv2d; 3], block: Block) -> Source {
     let Tile { pixels, depth, .. } = block.tile;
-    let height = pixels / BLOCK_WIDTH;
+    let (height, layout) = (pixels / BLOCK_WIDTH, run.layout);
     let taps = depthwise.fan_in();
     let expand_depth = expand.in_channels.next_multiple_of(4);
     // Channels that fill up a step have weights of zero, which make NaNs of infinities; those no channel may share.
@@ -269,10 +269,10 @@ fn source(layout: Layout, [expand, depthwise, project]: [&Conv2d; 3], block: Blo
         conv: project.clone(),
         link: 2,
         before: vec![
-            (Section::new(0, expand, Packing::Panels { block: depth, k_align: 4, order }), "EXPAND_AT"),
-            (Section::new(0, expand, Packing::Bias { block: depth }), "EXPAND_BIAS_AT"),
-            (Section::new(1, depthwise, Packing::QuadTaps), "DEPTHWISE_AT"),
-            (Section::new(1, depthwise, Packing::Bias { block: 1 }), "DEPTHWISE_BIAS_AT"),
+            (run.section(0, expand, Packing::Panels { block: depth, k_align: 4, order }), "EXPAND_AT"),
+            (run.section(0, expand, Packing::Bias { block: depth }), "EXPAND_BIAS_AT"),
+            (run.section(1, depthwise, Packing::QuadTaps), "DEPTHWISE_AT"),
+            (run.section(1, depthwise, Packing::Bias { block: 1 }), "DEPTHWISE_BIAS_AT"),
         ],
         // Channels share an input, and inputs a weight, of which four come at a time.
         loads: expanded * f64::from(expand_depth) * (1.0 / channels + 0.25 / inputs) + taps as f64 / 4.0,

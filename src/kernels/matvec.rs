@@ -54,7 +54,7 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
         () => {}
     }
     let rows = if image.batch > 1 { 4 } else { 1 };
-    let in_pairs = caps.int64 && 4 * link.weight_shape().len() <= MOST_IN_PAIRS;
+    let in_pairs = caps.int64 && link.weight_shape().bytes(run.dtype) <= MOST_IN_PAIRS;
     let tiles = match rows {
         _ if caps.is_cpu && in_pairs => &[Tile { pairs: true, ..SERIAL }, SERIAL],
         _ if caps.is_cpu => &[SERIAL][..],
@@ -89,7 +89,7 @@ impl Vectors {
     fn recipe(&self, run: &Run<'_>, tile: Tile, rows: u32) -> Recipe {
         // Channels of a single pixel lie side by side in both layouts.
         let link = [self.link.clone().into()];
-        let vectors = Run { links: &link, shapes: &self.shapes, layout: Layout::Nhwc };
+        let vectors = Run { links: &link, shapes: &self.shapes, layout: Layout::Nhwc, ..*run };
         let source = self.source();
         let product = gemm::product(&vectors, &source, tile.channels, 4);
         let workgroup = tile.lanes * tile.slices;

@@ -5,6 +5,7 @@ pub mod winograd;
 
 use crate::model::chain::Link;
 use crate::model::conv::Conv2d;
+use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
 use crate::model::weights::Weights;
 
@@ -17,6 +18,8 @@ pub struct Section {
     pub packing: Packing,
     /// Its length in elements, a multiple of four so that the next section is aligned for `vec4`.
     pub len: u64,
+    /// The type of its elements.
+    pub dtype: DType,
 }
 
 /// How weights or biases are laid out.
@@ -55,13 +58,13 @@ pub enum Order {
 
 impl Section {
     /// Weights of the run's link `link`, a convolution, laid out.
-    pub fn new(link: usize, conv: &Conv2d, packing: Packing) -> Self {
-        Self { link, packing, len: packing.len(conv).next_multiple_of(4) }
+    pub fn new(link: usize, conv: &Conv2d, packing: Packing, dtype: DType) -> Self {
+        Self { link, packing, len: packing.len(conv).next_multiple_of(4), dtype }
     }
 
     /// Its size in the buffer, bytes.
     pub fn bytes(&self) -> u64 {
-        self.len * 4
+        self.len * self.dtype.bytes()
     }
 }
 
@@ -129,11 +132,11 @@ pub fn sections(sections: impl IntoIterator<Item = Section>) -> (Vec<Section>, V
     (sections, offsets)
 }
 
-/// The sections of a product that stands in for a link, its panels packed as they are for that, and the link's biases;
-/// and where these start, in elements.
+/// The sections of a product that stands in for a link, its panels packed as they are for that, and the link's biases, if
+/// it has any; and where these start, in elements.
 pub fn stand_in(
-    link: &Conv2d,
     product: &[Section],
+    biases: Option<Section>,
     packing: impl Fn(u32, u32, Order) -> Packing,
 ) -> (Vec<Section>, u64) {
     let panels = product.iter().map(|section| match section.packing {
@@ -142,20 +145,22 @@ pub fn stand_in(
     });
     let mut sections: Vec<_> = panels.collect();
     let bias_at = sections.iter().map(|section| section.len).sum();
-    sections.extend(link.bias.then(|| Section::new(0, link, Packing::Bias { block: 1 })));
+    sections.extend(biases);
     (sections, bias_at)
 }
 
-/// The weight buffer of a recipe, from the run's links and the weights of each.
+/// The bytes of the weight buffer of a recipe, from the run's links and the weights of each.
 ///
 /// # Errors
 /// [`Error::Internal`] for a section of a link that the run does not have, or that has no weights.
-pub fn buffer(links: &[Link], weights: &[Option<Weights<'_>>], sections: &[Section]) -> Result<Vec<f32>> {
+pub fn buffer(links: &[Link], weights: &[Option<Weights<'_>>], sections: &[Section]) -> Result<Vec<u8>> {
     let mut buffer = Vec::new();
     for section in sections {
-        let end = buffer.len() + section.len as usize;
+        let end = buffer.len() + section.bytes() as usize;
         match (links.get(section.link), weights.get(section.link)) {
-            (Some(Link::Conv(conv)), Some(Some(weights))) => buffer.extend(section.packing.pack(conv, *weights)),
+            (Some(Link::Conv(conv)), Some(Some(weights))) => {
+                buffer.extend_from_slice(&section.dtype.encode(&section.packing.pack(conv, *weights)));
+            }
             (Some(Link::Conv(_) | Link::GlobalAveragePool) | None, _) => {
                 return Err(Error::Internal(format!(
                     "a run packs weights of its link {}, which has none",
@@ -163,7 +168,8 @@ pub fn buffer(links: &[Link], weights: &[Option<Weights<'_>>], sections: &[Secti
                 )));
             }
         }
-        buffer.resize(end, 0.0);
+        // Zeros, in every element type.
+        buffer.resize(end, 0);
     }
     Ok(buffer)
 }

@@ -77,7 +77,8 @@ fn pass(run: &Run<'_>, wgsl: Wgsl) -> Pass {
 
 fn work(run: &Run<'_>) -> Work {
     let (values, planes) = (run.input().len() as f64, run.output().len() as f64);
-    Work { mult_adds: values, accesses: values + planes, bytes: 4.0 * (values + planes), ..Work::default() }
+    let bytes = (run.input().bytes(run.dtype) + run.output().bytes(run.dtype)) as f64;
+    Work { mult_adds: values, accesses: values + planes, bytes, ..Work::default() }
 }
 
 fn recipe(name: String, run: &Run<'_>, pass: Pass, work: Work) -> Recipe {

@@ -10,7 +10,7 @@ use super::gemm::tiled::{self, TILES_OF_GATHERED};
 use super::gemm::window::{self, Lines, MOST_ROWS, MOST_TAPS};
 use super::gemm::{Fetch, Source};
 use super::{Kernel, Recipe, Run, Unsupported, Wgsl, fitting};
-use crate::kernels::pack::{Order, Packing, Section};
+use crate::kernels::pack::{Order, Packing};
 use crate::kernels::shader::{self, COMPONENTS, Shader};
 use crate::model::caps::Caps;
 use crate::model::conv::Conv2d;
@@ -68,8 +68,8 @@ fn source(run: &Run<'_>, [depthwise, pointwise]: [&Conv2d; 2]) -> Result<Source,
         conv: pointwise.clone(),
         link: 1,
         before: vec![
-            (Section::new(0, depthwise, packing), "DEPTHWISE_AT"),
-            (Section::new(0, depthwise, Packing::Bias { block: 1 }), "DEPTHWISE_BIAS_AT"),
+            (run.section(0, depthwise, packing), "DEPTHWISE_AT"),
+            (run.section(0, depthwise, Packing::Bias { block: 1 }), "DEPTHWISE_BIAS_AT"),
         ],
         loads: loads + weights,
         mult_adds: taps as f64,

@@ -61,7 +61,8 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 }
 
 fn recipe(run: &Run<'_>, link: &Conv2d, slices: u32, partial: Shape, product: Recipe) -> Recipe {
-    let (weights, bias_at) = pack::stand_in(link, &product.weights, |block, k_align, order| Packing::Slices {
+    let biases = link.bias.then(|| run.section(0, link, Packing::Bias { block: 1 }));
+    let (weights, bias_at) = pack::stand_in(&product.weights, biases, |block, k_align, order| Packing::Slices {
         slices,
         block,
         k_align,
@@ -79,11 +80,11 @@ fn recipe(run: &Run<'_>, link: &Conv2d, slices: u32, partial: Shape, product: Re
         name: format!("{}/{slices}-{variant}", SPLIT.name),
         passes,
         weights,
-        workspace: vec![partial.bytes()],
+        workspace: vec![partial.bytes(run.dtype)],
         work: Work {
             accesses: work.accesses + (outputs * (u64::from(slices) + 1)) as f64,
             // The product has counted the sums once, and they are read once more.
-            bytes: work.bytes + (partial.bytes() + run.output().bytes()) as f64,
+            bytes: work.bytes + (partial.bytes(run.dtype) + run.output().bytes(run.dtype)) as f64,
             ..work
         },
         tolerance: product.tolerance,

@@ -114,8 +114,9 @@ impl<'a> Tiles<'a> {
 
     fn recipe(&self, product: Recipe) -> Recipe {
         let Transform { ref link, outputs, .. } = self.transform;
+        let biases = link.bias.then(|| self.run.section(0, link, Packing::Bias { block: 1 }));
         let (weights, bias_at) =
-            pack::stand_in(link, &product.weights, |block, k_align, _| Packing::Winograd { outputs, block, k_align });
+            pack::stand_in(&product.weights, biases, |block, k_align, _| Packing::Winograd { outputs, block, k_align });
 
         let mut passes = vec![self.input_pass()];
         passes.extend(product.passes.into_iter().map(|pass| Pass {
@@ -124,11 +125,11 @@ impl<'a> Tiles<'a> {
         }));
         passes.push(self.output_pass(bias_at));
 
-        let workspace: Vec<_> = self.shapes.iter().map(Shape::bytes).collect();
+        let workspace: Vec<_> = self.shapes.iter().map(|shape| shape.bytes(self.run.dtype)).collect();
         let points = f64::from(winograd::points(outputs));
         let [items_in, items_out] = self.items().map(|items| items as f64);
         let loads = f64::from(self.transform.loads());
-        let tensors = self.run.input().bytes() + self.run.output().bytes();
+        let tensors = self.run.input().bytes(self.run.dtype) + self.run.output().bytes(self.run.dtype);
         let variant = product.name.split_once('/').map_or("", |(_, variant)| variant);
         Recipe {
             name: format!("{}/{outputs}x{outputs}-{variant}", WINOGRAD.name),

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::model::conv::{Activation, Conv2d, Extent, Padding, Residual};
+use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
 use crate::model::shape::Shape;
 
@@ -113,12 +114,18 @@ pub struct Chain {
     links: Vec<Link>,
     /// In the order of the links that read them; at most one of a kind for each.
     edges: Vec<Edge>,
+    dtype: DType,
 }
 
 impl Chain {
-    /// A chain without edges.
+    /// A chain of f32 without edges.
     pub fn new<L: Into<Link>>(links: impl IntoIterator<Item = L>) -> Self {
-        Self { links: links.into_iter().map(Into::into).collect(), edges: Vec::new() }
+        Self { links: links.into_iter().map(Into::into).collect(), edges: Vec::new(), dtype: DType::F32 }
+    }
+
+    /// The same with tensors and weights of another element type.
+    pub fn with_dtype(self, dtype: DType) -> Self {
+        Self { dtype, ..self }
     }
 
     /// Adds tensor `source` to link `link`'s output: 0 is the chain's input, `i + 1` link `i`'s output.
@@ -167,7 +174,7 @@ impl Chain {
         chain
     }
 
-    /// This chain, then another one on its output; tensor 0 of the other is that output.
+    /// This chain, then another one on its output; tensor 0 of the other is that output. The element type is this one's.
     pub fn then(mut self, next: impl Into<Self>) -> Self {
         let (next, count) = (next.into(), self.links.len());
         self.links.extend(next.links);
@@ -179,6 +186,11 @@ impl Chain {
     /// The links, first to last.
     pub fn links(&self) -> &[Link] {
         &self.links
+    }
+
+    /// The element type of its tensors and weights.
+    pub fn dtype(&self) -> DType {
+        self.dtype
     }
 
     /// The edges, in the order of the links that read them.
@@ -205,7 +217,7 @@ impl Chain {
     /// The links of a range as a chain of their own. What its last link adds comes from outside, unless it is the part's
     /// input.
     pub(crate) fn part(&self, links: Range<usize>) -> Self {
-        let mut part = Self::new(self.links[links.clone()].to_vec());
+        let mut part = Self::new(self.links[links.clone()].to_vec()).with_dtype(self.dtype);
         for edge in &self.edges {
             match edge.join {
                 Join::Add if edge.link + 1 == links.end && edge.tensor == links.start => {

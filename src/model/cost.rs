@@ -19,7 +19,7 @@ pub struct LinkCost {
     pub params: u64,
     /// Multiply-adds, the bias one of them.
     pub mult_adds: u64,
-    /// Bytes from and to memory, in f32: input, parameters, residual, output.
+    /// Bytes from and to memory, in the chain's element type: input, parameters, residual, output.
     pub bytes: u64,
 }
 
@@ -98,21 +98,21 @@ pub fn chain(chain: &Chain, input: impl Into<Shape>) -> Result<ChainCost> {
     let input = input.into();
     let shapes = chain.shapes(input)?;
     let mut total = ChainCost { links: Vec::new(), params: 0, mult_adds: 0, bytes_unfused: 0, bytes_fused: 0 };
-    let last = chain.links().len() - 1;
+    let (last, dtype) = (chain.links().len() - 1, chain.dtype());
     for (index, link) in chain.links().iter().enumerate() {
         let (input, output) = (shapes[index], shapes[index + 1]);
         let params = params_of(link);
-        let residual = if link.residual().is_some() { output.bytes() } else { 0 };
-        let parameter_bytes = params * 4 + residual;
+        let residual = if link.residual().is_some() { output.bytes(dtype) } else { 0 };
+        let parameter_bytes = params * dtype.bytes() + residual;
         let mult_adds = mult_adds_of(link, output);
-        let bytes = input.bytes() + parameter_bytes + output.bytes();
+        let bytes = input.bytes(dtype) + parameter_bytes + output.bytes(dtype);
         total.params += params;
         // Of a few links as large as links may be the sum passes 64 bits.
         total.mult_adds = total.mult_adds.saturating_add(mult_adds);
         total.bytes_unfused += bytes;
         total.bytes_fused += parameter_bytes
-            + if index == 0 { input.bytes() } else { 0 }
-            + if index == last { output.bytes() } else { 0 };
+            + if index == 0 { input.bytes(dtype) } else { 0 }
+            + if index == last { output.bytes(dtype) } else { 0 };
         total.links.push(LinkCost { output, params, mult_adds, bytes });
     }
     Ok(total)

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::model::dtype::DType;
 use crate::model::shape::{Layout, Shape};
 use crate::model::unsupported::Unsupported;
 
@@ -48,6 +49,14 @@ pub enum Error {
     /// A tensor has another layout than the input.
     #[error("the {tensor} must be {expected}, as the input is, but is {actual}")]
     LayoutMismatch { tensor: &'static str, expected: Layout, actual: Layout },
+
+    /// A tensor's elements are of another type than the layer's.
+    #[error("the {tensor} must be of {expected}, as the layer is, but is of {actual}")]
+    DTypeMismatch { tensor: &'static str, expected: DType, actual: DType },
+
+    /// A word that is no element type.
+    #[error("an element type is {}, not `{word}`", dtypes())]
+    DType { word: String },
 
     /// A slice has another length than its shape says.
     #[error("the {what} must have {expected} values, but has {actual}")]
@@ -222,6 +231,10 @@ pub struct ParseError {
     pub start: usize,
     /// Where the word ends, in bytes.
     pub end: usize,
+}
+
+fn dtypes() -> String {
+    DType::ALL.iter().map(|dtype| dtype.name()).collect::<Vec<_>>().join(", ")
 }
 
 fn reasons(rejected: &[(String, Unsupported)]) -> String {

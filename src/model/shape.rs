@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
 
 /// Elements that a shader's 32-bit indices count. Tiles reach a little past the end before they are clamped, so they
@@ -46,9 +47,9 @@ impl Shape {
         self.len() == 0
     }
 
-    /// The size in bytes of f32 elements.
-    pub fn bytes(&self) -> u64 {
-        self.len().saturating_mul(4)
+    /// The size in bytes.
+    pub fn bytes(&self, dtype: DType) -> u64 {
+        self.len().saturating_mul(dtype.bytes())
     }
 
     /// The pixels of one channel of one image.

@@ -14,11 +14,11 @@ use crate::model::shape::Shape;
 pub fn images_at_once(chain: &Chain, input: impl Into<Shape>, caps: &Caps) -> Result<u32> {
     let input = input.into();
     let shapes = chain.shapes(input)?;
-    let limit = largest_binding(caps);
-    if shapes.iter().all(|shape| shape.bytes() <= limit) {
+    let (limit, dtype) = (largest_binding(caps), chain.dtype());
+    if shapes.iter().all(|shape| shape.bytes(dtype) <= limit) {
         return Ok(input.batch);
     }
-    let image = |shape: &Shape| Shape { batch: 1, ..*shape }.bytes();
+    let image = |shape: &Shape| Shape { batch: 1, ..*shape }.bytes(dtype);
     let residual = chain.outside_residual().map(|link| shapes[link + 1]);
     let outer: Vec<_> = [shapes[0], shapes[shapes.len() - 1]].into_iter().chain(residual).collect();
     let (alignment, batch) = (u64::from(caps.storage_offset_alignment), u64::from(input.batch));
@@ -29,7 +29,7 @@ pub fn images_at_once(chain: &Chain, input: impl Into<Shape>, caps: &Caps) -> Re
         if image(&shape) * step > limit {
             let images = Shape { batch: step as u32, ..shape };
             let what = format!("a binding of {images}, in bytes,");
-            return Err(Error::TooLarge { what, needed: images.bytes(), limit });
+            return Err(Error::TooLarge { what, needed: images.bytes(dtype), limit });
         }
     }
     // Tensors between links may be larger: the planner may find a kernel that keeps them out of memory.

@@ -52,7 +52,7 @@ pub fn run_name(run: &Run<'_>) -> String {
             Link::Conv(conv) => Operation::Conv(conv.clone()),
             Link::GlobalAveragePool => Operation::Pool,
         };
-        Problem { input, layout: run.layout, operation }.to_string()
+        Problem { input, layout: run.layout, dtype: run.dtype, operation }.to_string()
     });
     problems.collect::<Vec<_>>().join(" + ")
 }

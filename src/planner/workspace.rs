@@ -41,7 +41,7 @@ pub(crate) struct Span {
 impl Workspace {
     /// The workspace of some steps that compute a chain.
     pub(crate) fn new(chain: &Chain, shapes: &[Shape], steps: &[Step], caps: &Caps) -> Self {
-        let mut workspace = Self::default();
+        let (mut workspace, dtype) = (Self::default(), chain.dtype());
         let mut dispatches = Vec::new();
         let inner = |tensor: usize| (1..shapes.len() - 1).contains(&tensor).then_some(Part::Tensor(tensor));
         for (index, step) in steps.iter().enumerate() {
@@ -51,10 +51,10 @@ impl Workspace {
                 for &operand in &pass.operands {
                     let (part, bytes) = match operand {
                         Operand::Weights => continue,
-                        Operand::Input => (inner(first), shapes[first].bytes()),
-                        Operand::Output => (inner(end), shapes[end].bytes()),
+                        Operand::Input => (inner(first), shapes[first].bytes(dtype)),
+                        Operand::Output => (inner(end), shapes[end].bytes(dtype)),
                         Operand::Residual => match chain.source(end - 1) {
-                            Some(source) => (inner(source), shapes[source].bytes()),
+                            Some(source) => (inner(source), shapes[source].bytes(dtype)),
                             None => continue,
                         },
                         Operand::ReadWorkspace(which) | Operand::WriteWorkspace(which) => {

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::{Operation, Problem};
 use crate::model::chain::Separable;
 use crate::model::conv::{Activation, Conv2d, Residual};
+use crate::model::dtype::DType;
 use crate::model::error::{Error, ParseError, Result};
 use crate::model::shape::{Layout, Shape};
 use crate::nets::{self, Network};
@@ -17,21 +18,17 @@ pub struct Parser<'a> {
     words: Vec<(Range<usize>, &'a str)>,
     next: usize,
     seen: Vec<(&'static str, Range<usize>)>,
+    layout: Layout,
+    dtype: DType,
 }
 
 pub type Parsed<T> = std::result::Result<T, ParseError>;
-
-/// What the options say; what they leave out is PyTorch's default.
-struct Options {
-    conv: Conv2d,
-    layout: Layout,
-}
 
 impl<'a> Parser<'a> {
     pub fn new(line: &'a str) -> Self {
         let offset = |word: &str| word.as_ptr() as usize - line.as_ptr() as usize;
         let words = line.split_ascii_whitespace().map(|word| (offset(word)..offset(word) + word.len(), word)).collect();
-        Self { line, words, next: 0, seen: Vec::new() }
+        Self { line, words, next: 0, seen: Vec::new(), layout: Layout::default(), dtype: DType::default() }
     }
 
     fn error<T>(&self, span: Range<usize>, message: impl Into<String>) -> Parsed<T> {
@@ -105,14 +102,14 @@ impl<'a> Parser<'a> {
 
     pub fn problem(mut self) -> Parsed<Problem> {
         let (span, word) = self.word(&format!("the operation ({OPERATIONS})"))?;
-        let (input, layout, operation) = match word {
+        let (input, operation) = match word {
             "conv" | "depthwise" | "pointwise" | "separable" => self.convolution(word)?,
             "pool" => self.pool()?,
             "mobilenet_v1" => self.network(nets::mobilenet_v1)?,
             "mobilenet_v2" => self.network(nets::mobilenet_v2)?,
             _ => return self.unknown_operation(span, word),
         };
-        let problem = Problem { input, layout, operation };
+        let problem = Problem { input, layout: self.layout, dtype: self.dtype, operation };
         match problem.output() {
             Ok(_) => Ok(problem),
             Err(error) => {
@@ -127,10 +124,10 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn convolution(&mut self, operation: &str) -> Parsed<(Shape, Layout, Operation)> {
+    fn convolution(&mut self, operation: &str) -> Parsed<(Shape, Operation)> {
         let input = self.shape()?;
         let out_channels = self.out_channels(operation, input)?;
-        let Options { conv, layout } = self.options(operation, Conv2d::pointwise(input.channels, out_channels))?;
+        let conv = self.options(operation, Conv2d::pointwise(input.channels, out_channels))?;
         let operation = match operation {
             "conv" => Operation::Conv(conv),
             "pointwise" => Operation::Pointwise(conv),
@@ -147,25 +144,37 @@ impl<'a> Parser<'a> {
             }),
             other => return self.unknown_operation(0..self.line.len(), other),
         };
-        Ok((input, layout, operation))
+        Ok((input, operation))
     }
 
-    fn pool(&mut self) -> Parsed<(Shape, Layout, Operation)> {
-        let (input, mut layout) = (self.shape()?, Layout::Nchw);
+    fn pool(&mut self) -> Parsed<(Shape, Operation)> {
+        let input = self.shape()?;
         while self.next < self.words.len() {
             let (span, word) = self.word("an option")?;
-            if word != "nhwc" {
-                return self.error(span, format!("`{word}` is no option of pool; there is nhwc"));
+            if !self.common_option(&span, word)? {
+                return self.error(span, format!("`{word}` is no option of pool; there are f32, nhwc"));
             }
-            layout = Layout::Nhwc;
-            self.once(&span, "nhwc")?;
         }
-        Ok((input, layout, Operation::Pool))
+        Ok((input, Operation::Pool))
     }
 
-    fn network(&mut self, network: fn(f64, u32) -> Result<Network>) -> Parsed<(Shape, Layout, Operation)> {
+    /// Takes an option that all operations have. Whether the word is one.
+    fn common_option(&mut self, span: &Range<usize>, word: &str) -> Parsed<bool> {
+        if word == "nhwc" {
+            self.layout = Layout::Nhwc;
+            self.once(span, "nhwc")?;
+        } else if let Ok(dtype) = word.parse() {
+            self.dtype = dtype;
+            self.once(span, "the element type")?;
+        } else {
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    fn network(&mut self, network: fn(f64, u32) -> Result<Network>) -> Parsed<(Shape, Operation)> {
         let input = self.images()?;
-        let (mut classes, mut width, mut layout) = (super::CLASSES, 1.0, Layout::Nchw);
+        let (mut classes, mut width) = (super::CLASSES, 1.0);
         if self.words.get(self.next).is_some_and(|(_, word)| *word == "->") {
             self.next += 1;
             let (span, word) = self.word("the number of classes")?;
@@ -173,18 +182,18 @@ impl<'a> Parser<'a> {
         }
         while self.next < self.words.len() {
             let (span, word) = self.word("an option")?;
-            if word == "nhwc" {
-                self.once(&span, "nhwc")?;
-                layout = Layout::Nhwc;
-            } else if let Some(Ok(multiplier)) = word.strip_prefix('w').map(str::parse::<f64>) {
+            if self.common_option(&span, word)? {
+                continue;
+            }
+            if let Some(Ok(multiplier)) = word.strip_prefix('w').map(str::parse::<f64>) {
                 self.once(&span, "the width")?;
                 width = multiplier;
             } else {
-                return self.error(span, format!("`{word}` is no option of a network; there are wWIDTH, nhwc"));
+                return self.error(span, format!("`{word}` is no option of a network; there are wWIDTH, f32, nhwc"));
             }
         }
         match network(width, classes) {
-            Ok(network) => Ok((input, layout, Operation::Network(network))),
+            Ok(network) => Ok((input, Operation::Network(network))),
             Err(error) => self.error(self.span_of("the width"), error.to_string()),
         }
     }
@@ -239,20 +248,22 @@ impl<'a> Parser<'a> {
         Ok(channels)
     }
 
-    fn options(&mut self, operation: &str, conv: Conv2d) -> Parsed<Options> {
-        let mut options = Options { conv, layout: Layout::Nchw };
+    /// What the options say; what they leave out is PyTorch's default.
+    fn options(&mut self, operation: &str, mut conv: Conv2d) -> Parsed<Conv2d> {
         while self.next < self.words.len() {
             let (span, word) = self.word("an option")?;
-            self.option(operation, &mut options, &span, word)?;
+            self.option(operation, &mut conv, &span, word)?;
         }
         if operation != "pointwise" && !self.seen.iter().any(|(seen, _)| *seen == "the kernel") {
             return self.error(self.line.len()..self.line.len(), "the kernel size, kK or kHxW, is missing");
         }
-        Ok(options)
+        Ok(conv)
     }
 
-    fn option(&mut self, operation: &str, options: &mut Options, span: &Range<usize>, word: &str) -> Parsed<()> {
-        let conv = &mut options.conv;
+    fn option(&mut self, operation: &str, conv: &mut Conv2d, span: &Range<usize>, word: &str) -> Parsed<()> {
+        if self.common_option(span, word)? {
+            return Ok(());
+        }
         let activation = match word {
             "relu" => Some(Activation::Relu),
             "relu6" => Some(Activation::Relu6),
@@ -273,10 +284,6 @@ impl<'a> Parser<'a> {
             "nobias" => {
                 conv.bias = false;
                 return self.once(span, "nobias");
-            }
-            "nhwc" => {
-                options.layout = Layout::Nhwc;
-                return self.once(span, "nhwc");
             }
             _ => {}
         }
@@ -317,8 +324,8 @@ fn starts_with_digit(text: &str) -> bool {
 
 fn known_options(operation: &str) -> &'static str {
     match operation {
-        "conv" => "kK, sS, pP, dD, gG, relu, relu6, silu, hardswish, clamp:A,B, residual[:after], nobias, nhwc",
-        "pointwise" => "sS, pP, dD, gG, relu, relu6, silu, hardswish, clamp:A,B, residual[:after], nobias, nhwc",
-        _ => "kK, sS, pP, dD, relu, relu6, silu, hardswish, clamp:A,B, residual[:after], nobias, nhwc",
+        "conv" => "kK, sS, pP, dD, gG, relu, relu6, silu, hardswish, clamp:A,B, residual[:after], nobias, f32, nhwc",
+        "pointwise" => "sS, pP, dD, gG, relu, relu6, silu, hardswish, clamp:A,B, residual[:after], nobias, f32, nhwc",
+        _ => "kK, sS, pP, dD, relu, relu6, silu, hardswish, clamp:A,B, residual[:after], nobias, f32, nhwc",
     }
 }

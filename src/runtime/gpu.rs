@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use crate::model::caps::Caps;
 use crate::model::chain::{Chain, Separable};
 use crate::model::conv::Conv2d;
+use crate::model::dtype::DType;
 use crate::model::error::{Cause, Error, Result};
 use crate::model::shape::{Layout, Shape};
 use crate::model::weights::{Weights, length};
@@ -246,17 +247,17 @@ impl GpuConv {
         self.shared.wait()
     }
 
-    /// A new tensor, its elements zero.
+    /// A new tensor of f32, its elements zero.
     ///
     /// # Errors
     /// [`Error::TooLarge`], [`Error::OutOfMemory`].
     pub fn empty(&self, shape: impl Into<Shape>, layout: Layout) -> Result<Tensor> {
         let shape = shape.into();
-        let buffer = self.shared.buffer("tensor", shape.bytes(), tensor_usage())?;
+        let buffer = self.shared.buffer("tensor", shape.bytes(DType::F32), tensor_usage())?;
         Ok(Tensor::from_buffer(buffer, 0, shape, layout)?.of_device(self.shared.identity.clone()))
     }
 
-    /// A new NCHW tensor of values in that order.
+    /// A new NCHW tensor of f32, of values in that order.
     ///
     /// # Errors
     /// [`Error::Length`], [`Error::TooLarge`], [`Error::OutOfMemory`].
@@ -272,7 +273,7 @@ impl GpuConv {
     pub fn upload_as(&self, values: &[f32], shape: impl Into<Shape>, layout: Layout) -> Result<Tensor> {
         let shape = shape.into();
         length("tensor".into(), shape.len(), values.len())?;
-        let buffer = self.shared.buffer_with("tensor", bytemuck::cast_slice(values), tensor_usage())?;
+        let buffer = self.shared.buffer_with("tensor", &DType::F32.encode(values), tensor_usage())?;
         Ok(Tensor::from_buffer(buffer, 0, shape, layout)?.of_device(self.shared.identity.clone()))
     }
 
@@ -288,8 +289,8 @@ impl GpuConv {
         if !tensor.buffer().usage().contains(wgpu::BufferUsages::COPY_DST) {
             return Err(Error::Usage { tensor: "tensor", missing: "COPY_DST" });
         }
-        let bytes = bytemuck::cast_slice(values);
-        self.shared.scoped(|| self.shared.queue.write_buffer(tensor.buffer(), tensor.offset(), bytes))
+        let bytes = tensor.dtype().encode(values);
+        self.shared.scoped(|| self.shared.queue.write_buffer(tensor.buffer(), tensor.offset(), &bytes))
     }
 
     /// The values of a tensor, in its layout. Blocks until they are computed and copied.

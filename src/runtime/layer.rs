@@ -248,7 +248,7 @@ impl Layer {
         let (device, plan) = (self.gpu.shared(), self.plan(input.shape(), input.layout())?);
         let shapes = self.chain.shapes(input.shape())?;
         let outputs = [self.chain.outside_residual().map_or(0, |link| link + 1), shapes.len() - 1].map(|at| shapes[at]);
-        check_tensors(device, outputs, input, residual, output)?;
+        check_tensors(device, self.chain.dtype(), outputs, input, residual, output)?;
         let workspace = device.workspace(&plan.workspace)?;
         let bind = |(first, band): &(u32, Arc<Plan>)| {
             let images = |tensor: &Tensor| tensor.images(*first, band.input().batch);

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use crate::kernels::pack::{self, Section};
 use crate::kernels::{Operand, fold};
 use crate::model::chain::Chain;
+use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
 use crate::model::shape::Shape;
 use crate::model::weights::Weights;
@@ -147,8 +148,8 @@ fn packed_weights(
     }
     let place = lock(packed).place((first, sections.to_vec()));
     let buffer = get_or_make(&place, || {
-        let values = pack::buffer(&chain.links()[links.clone()], &chain.by_link(weights)[links.clone()], sections)?;
-        device.buffer_with("weights", bytemuck::cast_slice(&values), wgpu::BufferUsages::STORAGE)
+        let bytes = pack::buffer(&chain.links()[links.clone()], &chain.by_link(weights)[links.clone()], sections)?;
+        device.buffer_with("weights", &bytes, wgpu::BufferUsages::STORAGE)
     })?;
     Ok(Some(buffer))
 }
@@ -156,6 +157,7 @@ fn packed_weights(
 /// Checks the tensors of a layer, whose input has the right shape; the shapes are those of residual and output.
 pub fn check_tensors(
     device: &Device,
+    dtype: DType,
     [residual_shape, output_shape]: [Shape; 2],
     input: &Tensor,
     residual: Option<&Tensor>,
@@ -174,6 +176,9 @@ pub fn check_tensors(
     }
     let named = residual.map(|tensor| ("residual", tensor)).into_iter().chain([("output", output), ("input", input)]);
     for (name, tensor) in named {
+        if tensor.dtype() != dtype {
+            return Err(Error::DTypeMismatch { tensor: name, expected: dtype, actual: tensor.dtype() });
+        }
         tensor.check(name, device)?;
         tensor.check_alignment(device.caps.storage_offset_alignment)?;
     }

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use futures_intrusive::channel::shared::{OneshotReceiver, oneshot_channel};
 
+use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
 use crate::runtime::device::Device;
 use crate::runtime::tensor::Tensor;
@@ -37,6 +38,7 @@ struct Copy {
     /// With the mark that the copy leaves.
     target: Target,
     bytes: u64,
+    dtype: DType,
     /// Says that the buffer is mapped, or that it cannot be; says nothing more once the commands were dropped.
     mapped: OneshotReceiver<Outcome>,
 }
@@ -51,7 +53,7 @@ impl Readback {
         if !tensor.buffer().usage().contains(wgpu::BufferUsages::COPY_SRC) {
             return Err(Error::Usage { tensor: "tensor", missing: "COPY_SRC" });
         }
-        let bytes = tensor.shape().bytes();
+        let bytes = tensor.bytes();
         if bytes == 0 {
             return Ok(Self { device, copy: None });
         }
@@ -64,7 +66,7 @@ impl Readback {
         encoder.map_buffer_on_submit(&buffer, wgpu::MapMode::Read, ..HEADER + bytes, move |outcome| {
             let _ = sender.send(outcome);
         });
-        Ok(Self { device, copy: Some(Copy { target: Target { buffer, mark }, bytes, mapped }) })
+        Ok(Self { device, copy: Some(Copy { target: Target { buffer, mark }, bytes, dtype: tensor.dtype(), mapped }) })
     }
 
     /// The values, in the tensor's layout. Blocks until the device has computed and copied them.
@@ -94,12 +96,12 @@ impl Readback {
 impl Copy {
     /// The values, if the buffer is mapped and the copy was executed.
     fn values(self, device: &Device, outcome: Option<Outcome>) -> Result<Vec<f32>> {
-        let Self { target, bytes, .. } = self;
+        let Self { target, bytes, dtype, .. } = self;
         let failure = match outcome {
             Some(Ok(())) => {
                 let view = target.buffer.get_mapped_range(..HEADER + bytes).ok();
                 if let Some(view) = view.filter(|view| view[..4] == target.mark.to_ne_bytes()) {
-                    let values = bytemuck::pod_collect_to_vec(&view[HEADER as usize..]);
+                    let values = dtype.decode(&view[HEADER as usize..]);
                     drop(view);
                     device.keep_target(target);
                     return Ok(values);

@@ -1,11 +1,12 @@
 //! Tensors: buffers, or slices of buffers, with a shape and a layout.
 
+use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
 use crate::model::shape::{Layout, Shape};
 use crate::runtime::device::Device;
 use crate::runtime::identity::Identity;
 
-/// f32 elements in a wgpu buffer, or in a part of one.
+/// Elements in a wgpu buffer, or in a part of one.
 ///
 /// Cloning copies the handle, not the data.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -14,12 +15,13 @@ pub struct Tensor {
     offset: u64,
     shape: Shape,
     layout: Layout,
+    dtype: DType,
     /// The device that made it, where this crate did.
     device: Option<Identity>,
 }
 
 impl Tensor {
-    /// A tensor in a buffer of the caller's, from `offset` bytes on.
+    /// A tensor of f32 in a buffer of the caller's, from `offset` bytes on.
     ///
     /// The buffer needs the usage `STORAGE`; `COPY_SRC` as well to be downloaded, `COPY_DST` to be written by
     /// [`GpuConv::write`](crate::GpuConv::write). The offset must be a multiple of the device's
@@ -51,21 +53,21 @@ impl Tensor {
     /// # Errors
     /// [`Error::Length`] if the buffer ends before the tensor does, [`Error::Usage`].
     pub fn from_buffer(buffer: wgpu::Buffer, offset: u64, shape: impl Into<Shape>, layout: Layout) -> Result<Self> {
-        let shape = shape.into();
+        let (shape, dtype) = (shape.into(), DType::F32);
         if !buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
             return Err(Error::Usage { tensor: "tensor", missing: "STORAGE" });
         }
         let room = buffer.size().saturating_sub(offset);
-        if room < shape.bytes() {
+        if room < shape.bytes(dtype) {
             let what = format!("buffer of a tensor of {shape} from byte {offset} on");
-            return Err(Error::Length { what, expected: shape.len(), actual: room / 4 });
+            return Err(Error::Length { what, expected: shape.len(), actual: room / dtype.bytes() });
         }
-        Ok(Self { buffer, offset, shape, layout, device: None })
+        Ok(Self { buffer, offset, shape, layout, dtype, device: None })
     }
 
     /// Some of its images.
     pub(crate) fn images(&self, first: u32, count: u32) -> Self {
-        let image = Shape { batch: 1, ..self.shape }.bytes();
+        let image = Shape { batch: 1, ..self.shape }.bytes(self.dtype);
         let shape = Shape { batch: count, ..self.shape };
         Self { offset: self.offset + u64::from(first) * image, shape, ..self.clone() }
     }
@@ -118,12 +120,22 @@ impl Tensor {
         self.layout
     }
 
+    /// The type of its elements.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// The size in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.shape.bytes(self.dtype)
+    }
+
     /// The slice as a shader binds it.
     pub(crate) fn binding(&self) -> wgpu::BindingResource<'_> {
         wgpu::BindingResource::Buffer(wgpu::BufferBinding {
             buffer: &self.buffer,
             offset: self.offset,
-            size: std::num::NonZeroU64::new(self.shape.bytes()),
+            size: std::num::NonZeroU64::new(self.bytes()),
         })
     }
 

@@ -230,7 +230,8 @@ fn pieces(gpu: &GpuConv, chain: &Chain, input: Shape, layout: Layout) -> Result<
         let (first, end) = (answers[0].first, answers[0].first + answers[0].links);
         let candidates: Vec<_> = answers.iter().flat_map(|answer| answer.answer.iter().flatten().cloned()).collect();
         let name = |first: usize, end: usize| {
-            run_name(&Run { links: &chain.links()[first..end], shapes: &shapes[first..=end], layout })
+            let (links, shapes) = (&chain.links()[first..end], &shapes[first..=end]);
+            run_name(&Run { links, shapes, layout, dtype: chain.dtype() })
         };
         let singles = (first..end).map(|link| name(link, link + 1)).collect();
         let name = name(first, end);

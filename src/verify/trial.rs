@@ -1,6 +1,7 @@
 //! One run of a schedule between guards.
 
 use crate::model::chain::Chain;
+use crate::model::dtype::DType;
 use crate::model::error::Result;
 use crate::model::shape::{Layout, Shape, from_nchw, to_nchw};
 use crate::planner::Schedule;
@@ -38,9 +39,10 @@ impl Trial<'_> {
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         layer.encode(&mut encoder, Inputs { input: &input, residual: residual.as_ref() }, &output)?;
         gpu.queue().submit([encoder.finish()]);
-        let whole: Shape = [1, 1, 1, (output.buffer().size() / 4) as u32].into();
+        let element = output.dtype().bytes();
+        let whole: Shape = [1, 1, 1, (output.buffer().size() / element) as u32].into();
         let all = gpu.download(&Tensor::from_buffer(output.buffer().clone(), 0, whole, Layout::Nchw)?)?;
-        let (start, len) = ((output.offset() / 4) as usize, output_shape.len() as usize);
+        let (start, len) = ((output.offset() / element) as usize, output_shape.len() as usize);
         let is_poison = |value: &&f32| value.to_bits() == POISON;
         let guards = all[..start].iter().chain(&all[start + len..]);
         report.stray += guards.filter(|value| !is_poison(value)).count();
@@ -52,9 +54,10 @@ impl Trial<'_> {
 
 /// A tensor between two guard regions of poison.
 fn guarded(gpu: &GpuConv, values: &[f32], shape: Shape, layout: Layout) -> Result<Tensor> {
-    let guard = gpu.caps().storage_offset_alignment.max(256) as usize / 4;
-    let poison = vec![f32::from_bits(POISON); guard];
+    // Bytes, a multiple of every element's.
+    let guard = u64::from(gpu.caps().storage_offset_alignment.max(256));
+    let poison = vec![f32::from_bits(POISON); (guard / DType::F32.bytes()) as usize];
     let all = [&poison, values, &poison].concat();
     let whole = gpu.upload(&all, [1, 1, 1, all.len() as u32])?;
-    Tensor::from_buffer(whole.buffer().clone(), guard as u64 * 4, shape, layout)
+    Tensor::from_buffer(whole.buffer().clone(), guard, shape, layout)
 }

@@ -6,7 +6,8 @@ use std::cell::Cell;
 
 use gpuconv::internals::random;
 use gpuconv::{
-    Caps, Chain, Choice, Conv2d, GpuConv, Layer, Layout, OwnedWeights, Shape, Tensor, Weights, nets, oracle, planner,
+    Caps, Chain, Choice, Conv2d, DType, GpuConv, Layer, Layout, OwnedWeights, Shape, Tensor, Weights, nets, oracle,
+    planner,
 };
 
 /// Counts allocations per thread, because all tests of a program share its heap.
@@ -150,7 +151,7 @@ fn the_sizes_of_a_layer_share_a_workspace() {
         device_bytes(&gpu) - before
     };
     let largest = bytes_after(&[416]);
-    assert!(largest > 2 * 64 * image(416).bytes(), "{largest} bytes for the largest image");
+    assert!(largest > 2 * 64 * image(416).bytes(DType::F32), "{largest} bytes for the largest image");
     let (down, up): (Vec<_>, Vec<_>) = (widths.iter().rev().copied().collect(), widths.clone());
     for order in [up, down] {
         let bytes = bytes_after(&order);
@@ -174,7 +175,10 @@ fn layers_share_a_workspace_and_release_it() {
     encode(&gpu, &second, &pairs[1]);
     // The first layer's bind groups do not keep the old, smaller workspace alive.
     let both = device_bytes(&gpu) - before;
-    assert!(both < 2 * 64 * image(256).bytes() + alone / 2, "{both} bytes for two layers, {alone} for the first");
+    assert!(
+        both < 2 * 64 * image(256).bytes(DType::F32) + alone / 2,
+        "{both} bytes for two layers, {alone} for the first"
+    );
     drop(second);
     encode(&gpu, &first, &pairs[0]);
     let after = device_bytes(&gpu) - before;
@@ -200,7 +204,7 @@ fn tensors_that_bind_groups_keep_alive_are_bounded_in_bytes() {
     let conv = Conv2d::pointwise(1, 1);
     let layer = gpu.conv2d(&conv, Weights::new(&[1.0], &[0.0])).unwrap();
     let pair = || [(); 2].map(|()| gpu.empty([1, 1, 4096, 4096], Layout::Nchw).unwrap());
-    let bytes = 2 * pair()[0].shape().bytes();
+    let bytes = 2 * pair()[0].shape().bytes(DType::F32);
     let before = device_bytes(&gpu);
     // Nothing is submitted, so the tensors take no physical memory.
     for _ in 0..6 {
@@ -301,6 +305,6 @@ fn earlier_contents_of_the_workspace_do_not_matter() {
         let y = layer.forward(&x).unwrap();
         assert_eq!(gpu.download(&y).unwrap(), subject.answer(&input, shape), "{kernel}");
         let workspace = layer.schedule(shape, Layout::Nchw).unwrap().workspace.bytes();
-        assert!(0 < workspace && workspace < image(64).bytes(), "{workspace} bytes of {kernel}");
+        assert!(0 < workspace && workspace < image(64).bytes(DType::F32), "{workspace} bytes of {kernel}");
     }
 }

@@ -8,7 +8,7 @@ use gpuconv::planner::Unsupported;
 use gpuconv::planner::model::{Core, DeviceModel, Parts};
 use gpuconv::planner::{self, Schedule};
 use gpuconv::{
-    Activation, Caps, Chain, Choice, Conv2d, Error, Fusion, Layout, Link, Problem, Residual, Separable, Shape,
+    Activation, Caps, Chain, Choice, Conv2d, DType, Error, Fusion, Layout, Link, Problem, Residual, Separable, Shape,
 };
 
 /// A desktop GPU with subgroups of 32.
@@ -207,7 +207,7 @@ fn tensors_share_memory_if_their_lifetimes_allow_it() {
         let wanted = vec![name; if name == "direct" { 1 } else { 17 }].join("+");
         let schedule = planner::schedule(&chain, input, Layout::Nchw, &gpu(), &named(&wanted)).unwrap();
         let workspace = &schedule.workspace;
-        let (narrow, wide) = (input.bytes(), 6 * input.bytes());
+        let (narrow, wide) = (input.bytes(DType::F32), 6 * input.bytes(DType::F32));
         let (least, without) = match name {
             "direct" => (narrow + 2 * wide, 34 * wide + 16 * narrow),
             _ => (2 * narrow + wide, 17 * wide + 16 * narrow),

@@ -154,7 +154,8 @@ fn of_choice(gpu: &GpuConv, problem: &Problem, choice: &Choice, ceilings: &Ceili
     let (shapes, cost) = (chain.shapes(input)?, cost::chain(&chain, input)?);
     let steps = schedule.steps.iter().zip(seconds).map(|(step, seconds)| {
         let links = step.first..step.first + step.links;
-        let run = Run { links: &chain.links()[links.clone()], shapes: &shapes[links.start..=links.end], layout };
+        let (of_chain, shapes) = (&chain.links()[links.clone()], &shapes[links.start..=links.end]);
+        let run = Run { links: of_chain, shapes, layout, dtype: chain.dtype() };
         let flops: u64 = links.map(|link| 2 * cost.links[link].mult_adds).sum();
         let work = step.recipe.work;
         // A clock that is too coarse for the step may give 0, but a rate must be finite.

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use gpuconv::{Activation, Caps, Chain, Conv2d, Layout, Link, Operation, Problem, Residual, Separable, Shape};
+use gpuconv::{Activation, Caps, Chain, Conv2d, DType, Layout, Link, Operation, Problem, Residual, Separable, Shape};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
@@ -244,7 +244,7 @@ fn work(conv: &Conv2d, input: Shape) -> u64 {
 
 /// A subject named by its problem line.
 fn subject(operation: Operation, input: Shape, layout: Layout) -> Subject {
-    let problem = Problem { input, layout, operation };
+    let problem = Problem { input, layout, dtype: DType::F32, operation };
     Subject { name: problem.to_string(), chain: problem.chain(), input, layout }
 }
 
