@@ -26,7 +26,7 @@ impl Link {
         }
     }
 
-    /// What it is, in words.
+    /// Its name, for messages.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Conv(_) => "a convolution",
@@ -42,7 +42,7 @@ impl Link {
         }
     }
 
-    /// What follows its sum, and a residual that is added before.
+    /// The activation after its sum and a residual that is added before it.
     pub(crate) fn activation(&self) -> Activation {
         match self {
             Self::Conv(conv) => conv.activation,
@@ -75,7 +75,7 @@ impl From<Conv2d> for Link {
     }
 }
 
-/// A tensor that a link reads beside the output of the link before.
+/// A tensor that a link reads besides the output of the link before.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Edge {
@@ -98,8 +98,8 @@ pub enum Join {
 /// Links in a row. Each reads the output of the link before, and the tensors that edges bring.
 ///
 /// Weights are given for the convolutions, in their order; a pool has none. Tensor 0 is the chain's input and tensor
-/// `i + 1` the output of link `i`. A link that adds a residual takes it from an earlier tensor where an edge says so,
-/// else from outside, by [`Inputs::residual`](crate::Inputs::residual); at most one link may do that.
+/// `i + 1` the output of link `i`. A link that adds a residual takes it from an earlier tensor if it has an edge,
+/// otherwise from outside: [`Inputs::residual`](crate::Inputs::residual). At most one link may take it from outside.
 ///
 /// ```
 /// use gpuconv::{Activation, Chain, Conv2d, Residual};
@@ -146,7 +146,7 @@ impl Chain {
         }
     }
 
-    /// Adds an edge, in place of one of its kind to the same link.
+    /// Adds an edge. It replaces one of the same kind to the same link.
     fn join(&mut self, edge: Edge) {
         self.edges.retain(|other| (other.link, other.join) != (edge.link, edge.join));
         let place = self.edges.partition_point(|other| other.link <= edge.link);
@@ -198,7 +198,7 @@ impl Chain {
         &self.edges
     }
 
-    /// What a link reads beside the output of the link before.
+    /// The edges of a link.
     pub(crate) fn edges_of(&self, link: usize) -> impl Iterator<Item = &Edge> {
         self.edges.iter().filter(move |edge| edge.link == link)
     }
@@ -208,13 +208,13 @@ impl Chain {
         self.links.iter().enumerate().filter_map(|(index, link)| Some((index, link.conv()?)))
     }
 
-    /// What is given for the convolutions, for each link: none for a link without weights.
+    /// Spreads items for the convolutions over all links: `None` for a link without weights.
     pub(crate) fn by_link<T: Copy>(&self, weights: &[T]) -> Vec<Option<T>> {
         let mut weights = weights.iter().copied();
         self.links.iter().map(|link| link.conv().and_then(|_| weights.next())).collect()
     }
 
-    /// The links of a range as a chain of their own. What its last link adds comes from outside, unless it is the part's
+    /// The links of a range as a chain of their own. A residual of its last link comes from outside, unless it is the part's
     /// input.
     pub(crate) fn part(&self, links: Range<usize>) -> Self {
         let mut part = Self::new(self.links[links.clone()].to_vec()).with_dtype(self.dtype);
@@ -229,7 +229,7 @@ impl Chain {
         part
     }
 
-    /// The tensor that link `link` adds, where the chain itself has it.
+    /// The tensor of this chain that link `link` adds, if any.
     pub fn source(&self, link: usize) -> Option<usize> {
         self.edges_of(link).find(|edge| edge.join == Join::Add).map(|edge| edge.tensor)
     }
@@ -353,7 +353,7 @@ impl Separable {
         self
     }
 
-    /// The standard convolution that this one stands in for.
+    /// The standard convolution that this one replaces.
     pub fn standard(&self) -> Conv2d {
         Conv2d {
             out_channels: self.pointwise.out_channels,

@@ -25,8 +25,7 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// The least and the greatest value that a clamp lets pass, infinite where there is none; nothing for
-    /// activations that are no clamp.
+    /// The bounds of a clamp, infinite where it has none; `None` for other activations.
     pub(crate) fn bounds(self) -> Option<[f32; 2]> {
         match self {
             Self::None => Some([f32::NEG_INFINITY, f32::INFINITY]),
@@ -51,8 +50,7 @@ pub enum Residual {
 /// A 2-D convolution with its epilogue: `torch.nn.Conv2d`, then bias, residual and activation.
 ///
 /// Made by [`Conv2d::new`], [`Conv2d::depthwise`] or [`Conv2d::pointwise`] and the methods named as
-/// PyTorch names its arguments. Nothing is checked before it is used; then an [`Error`] says what is
-/// wrong.
+/// PyTorch names its arguments. The numbers are checked when it is used; an [`Error`] then says what is wrong.
 ///
 /// ```
 /// use gpuconv::{Activation, Conv2d};
@@ -124,7 +122,8 @@ impl From<[u32; 4]> for Padding {
 }
 
 impl Conv2d {
-    /// A convolution of stride 1 without padding, with a bias; the methods change what is to be different.
+    /// A convolution of stride 1 with a bias and no padding, dilation, groups, activation or residual. The methods change
+    /// these.
     pub fn new(in_channels: u32, out_channels: u32, kernel_size: impl Into<Extent>) -> Self {
         Self {
             in_channels,
@@ -239,7 +238,7 @@ impl Conv2d {
     /// # Errors
     /// [`Error::Parameter`] and [`Error::Groups`].
     pub fn validate(&self) -> Result<()> {
-        // The index arithmetic of padded coordinates stays within 32 bits below this.
+        // Below this, padded coordinates fit into 32 bits.
         const LARGEST: u32 = 1 << 16;
         let [kernel_rows, kernel_columns] = self.kernel_size;
         let at_least_one = [

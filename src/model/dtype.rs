@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use crate::model::error::{Error, Result};
 
-/// How the elements of tensors and weights lie in memory. Whatever they are, arithmetic is in f32.
+/// The type of a tensor's or a weight's elements in memory. Arithmetic is in f32 for all of them.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum DType {
@@ -33,14 +33,14 @@ impl DType {
         }
     }
 
-    /// Values as they lie in memory.
+    /// Encodes values as bytes.
     pub(crate) fn encode(self, values: &[f32]) -> Cow<'_, [u8]> {
         match self {
             Self::F32 => Cow::Borrowed(bytemuck::cast_slice(values)),
         }
     }
 
-    /// The values of whole elements as they lie in memory.
+    /// Decodes bytes, whole elements of them, into values.
     pub(crate) fn decode(self, bytes: &[u8]) -> Vec<f32> {
         match self {
             Self::F32 => bytemuck::pod_collect_to_vec(bytes),

@@ -5,11 +5,11 @@ use std::fmt;
 use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
 
-/// Elements that a shader's 32-bit indices count. Tiles reach a little past the end before they are clamped, so they
-/// have room.
+/// The most elements of a tensor, since shaders index with 32 bits. Half of that range is left for tiles, whose indices
+/// reach past the end before they are clamped.
 pub(crate) const MOST_ELEMENTS: u64 = 1 << 31;
 
-/// The extents of a tensor, always in PyTorch's order, whatever the layout in memory.
+/// The extents of a tensor, always in PyTorch's order, in any layout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shape {
     /// Images in the batch; may be 0.
@@ -36,7 +36,7 @@ pub enum Layout {
 impl Shape {
     /// The number of elements.
     pub fn len(&self) -> u64 {
-        // A product of four u32s can pass u64; saturation keeps it "too large".
+        // A product of four u32s can overflow u64. Saturated, it is still too large.
         [self.batch, self.channels, self.height, self.width]
             .iter()
             .fold(1u64, |product, &extent| product.saturating_mul(extent.into()))
