@@ -4,12 +4,13 @@
 //
 // A workgroup computes TILE_CHANNELS x TILE_PIXELS outputs of one group of channels. TILE_DEPTH rows of both matrices
 // at a time go into workgroup memory; then each invocation multiplies its micro-tile, in registers. What the source is
-// (the input itself, or windows of it) the included ${source} says: `place` finds a pixel's inputs
-// once, `locate` those of a segment of k, `fetch` reads their values.
+// (the input itself, windows of it, or what the links before make of it) the included
+// ${source} says: `place` finds a pixel's inputs once, `locate` those of a segment of k,
+// `fetch` reads or computes their values.
 //
 // weights  [group][panel][k][TILE_CHANNELS], then the biases
 //#
-//# include  a source_*.wgsl, tensors.wgsl, output.wgsl
+//# include  a source_*.wgsl, inner_activation.wgsl if that activates, tensors.wgsl, output.wgsl
 //# host     TILE_CHANNELS, TILE_PIXELS, TILE_DEPTH (of k), MICRO_CHANNELS, MICRO_PIXELS, STEP_DEPTH (k that are written
 //#          out), SEGMENTED (whether k has segments); params.weights_at, params.padded_depth, params.segment_depth
 //#          (elements), params.panels, params.work (workgroups)
@@ -214,6 +215,10 @@ fn stage_pixels(k0: u32, located: Located, local: u32) {
 
 //% include source
 
+//% if inner_activations
+    //% include "inner_activation.wgsl"
+
+//% endif
 //% include "tensors.wgsl"
 
 //% include "output.wgsl"

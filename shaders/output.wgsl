@@ -2,9 +2,9 @@
 //#
 //# host     residual    "none", "before" or "after" (the activation); it is added there
 //#          activation  "clamp" (between params.low_bits and params.high_bits), "hard_swish" or "silu"
-//#          pixels      how a product counts its pixels: "batch", through the whole batch; "rows" (NCHW), as if each row
-//#                      were params.tiles_x blocks of PIXELS; "blocks", a workgroup's TILE_PIXELS after the other, which
-//#                      are BLOCK_HEIGHT rows and BLOCK_WIDTH columns of an image; or "none", if it is no product.
+//#          pixels      how a product counts its pixels: "batch", through the whole batch; "rows", NCHW, by rows filled
+//#                      up to whole blocks of PIXELS, params.tiles_x of them; "blocks", by blocks of BLOCK_HEIGHT rows
+//#                      and BLOCK_WIDTH columns, which are a workgroup's TILE_PIXELS; or "none", if it is no product.
 //#                      Products need layout, bias (true or false), and TILE_CHANNELS, the channels of a panel
 
 // For one sum, and for four.
@@ -50,7 +50,7 @@ fn pixel_count() -> u32 {
     return params.batch * params.out_height * params.tiles_x * PIXELS;
 }
 //% elif pixels == "blocks"
-// Pixels are counted block by block: a workgroup's TILE_PIXELS are BLOCK_HEIGHT rows and BLOCK_WIDTH columns of an image.
+// Pixels are counted block by block: a workgroup's TILE_PIXELS are BLOCK_HEIGHT rows and BLOCK_WIDTH columns.
 //% endif
 
 //% if pixels != "none"

@@ -6,6 +6,7 @@ pub mod window;
 
 use std::sync::Arc;
 
+use minijinja::value::merge_maps;
 use minijinja::{Value, context};
 
 use super::{Params, Run, Unsupported, Wgsl};
@@ -106,6 +107,8 @@ pub struct Product<'a> {
     pub padded_depth: u64,
     /// Output channels of a panel.
     block: u32,
+    /// Where the sections before the product's start, in quads, by the names of their constants.
+    before: Vec<(&'static str, u64)>,
 }
 
 /// A product whose weights lie in panels of `block` channels, and whose k is padded to a multiple of `k_align`.
@@ -127,16 +130,16 @@ pub fn product<'a>(run: &Run<'_>, source: &'a Source, block: u32, k_align: u32) 
         ..Params::of(run).grouped(link, block)
     };
     let before = source.before.iter().zip(&offsets).map(|(&(_, name), &offset)| (name, offset / 4));
-    let constants: Vec<_> = before.chain([("TILE_CHANNELS", block.into())]).collect();
+    let before: Vec<_> = before.collect();
+    let constants: Vec<_> = before.iter().copied().chain([("TILE_CHANNELS", block.into())]).collect();
     let is_padded = padded_depth != link.fan_in();
     let wgsl = Wgsl::new(move || {
         Shader::new(&format!("const DEPTH_IS_PADDED: bool = {is_padded};\n")).constants(&constants).text()
     });
-    Product { link, weights, params, wgsl, padded_depth, block }
+    Product { link, weights, params, wgsl, padded_depth, block, before }
 }
 
-/// What the templates of products, and those that they include, ask for. `run` is the product's run, whose last link is a
-/// pointwise one or has a source of its own.
+/// What the templates of products, and those that they include, ask for, beside what the source has.
 pub fn values(
     run: &Run<'_>,
     source: &Source,
@@ -144,8 +147,9 @@ pub fn values(
     recipe: &str,
     pairs: bool,
 ) -> impl Fn() -> Value + Send + Sync + use<> {
-    let link = product.link.clone();
-    let (recipe, layout, block) = (recipe.to_string(), run.layout, product.block);
+    let (link, layout) = (product.link.clone(), run.layout);
+    let links: Vec<_> = run.links.iter().filter_map(|link| link.conv().cloned()).collect();
+    let (recipe, block, before) = (recipe.to_string(), product.block, product.before.clone());
     let depth_is_padded = product.padded_depth != link.fan_in();
     let input = match source.fetch {
         Fetch::Quads { aligned: true } if pairs => "pairs",
@@ -162,16 +166,17 @@ pub fn values(
     move || {
         context! {
             recipe,
-            problem => shader::problem(&link, layout),
+            problem => shader::problem_of_run(&links, layout),
             layout => shader::layout_name(layout),
             input,
             weights => if pairs { "pairs" } else { "quads" },
             output => if outputs.is_multiple_of(4) { "quads" } else { "scalar" },
             pixels,
             bias => link.bias,
+            inner_activations => (),
             TILE_CHANNELS => block,
             DEPTH_IS_PADDED => depth_is_padded,
-            ..shader::epilogue_values(&link)
+            ..merge_maps([before.iter().copied().collect(), shader::epilogue_values(&link)])
         }
     }
 }

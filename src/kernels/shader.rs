@@ -102,12 +102,31 @@ pub fn layout_name(layout: Layout) -> &'static str {
 
 /// What `output.wgsl` asks for: the epilogue of a run's last link.
 pub fn epilogue_values(last: &Conv2d) -> Value {
-    let activation = match last.activation {
+    context! { activation => activation_name(last.activation), residual => residual_name(last), pixels => "none" }
+}
+
+/// One of the `inner_activations` that `inner_activation.wgsl` asks for: the activation of a link inside a run, for pixels
+/// of some quads of channels. With `share_nans` all channels of a pixel are added up in the end, and a NaN may move from
+/// one to another.
+pub fn inner_activation_values(name: &str, activation: Activation, quads: u32, share_nans: bool) -> Value {
+    // An infinite bound bounds nothing, and has no literal in WGSL.
+    let literal = |bound: f32| bound.is_finite().then(|| format!("{bound:?}f"));
+    let bounds = activation.bounds();
+    let [low, high] = bounds.unwrap_or([f32::NEG_INFINITY, f32::INFINITY]).map(literal);
+    // Not up to a zero below zero, whose bits are a negative number's.
+    let high_bits = match bounds {
+        Some([0.0, high]) if share_nans && high > 0.0 => Some(high.to_bits()),
+        _ => None,
+    };
+    context! { name, activation => activation_name(activation), low, high, quads, high_bits }
+}
+
+fn activation_name(activation: Activation) -> &'static str {
+    match activation {
         Activation::None | Activation::Relu | Activation::Relu6 | Activation::Clamp(..) => "clamp",
         Activation::HardSwish => "hard_swish",
         Activation::Silu => "silu",
-    };
-    context! { activation, residual => residual_name(last), pixels => "none" }
+    }
 }
 
 fn residual_name(last: &Conv2d) -> &'static str {
@@ -127,8 +146,18 @@ pub fn geometry_values(conv: &Conv2d) -> Value {
 
 /// What a shader is made for, for its first line: what of a link is constant in it.
 pub fn problem(conv: &Conv2d, layout: Layout) -> String {
+    problem_of_run(std::slice::from_ref(conv), layout)
+}
+
+/// The same of a run.
+pub fn problem_of_run(links: &[Conv2d], layout: Layout) -> String {
+    let links: Vec<_> = links.iter().map(constants_of).collect();
+    format!("{} {}", layout_name(layout), links.join("; "))
+}
+
+fn constants_of(conv: &Conv2d) -> String {
     let [[kernel_height, kernel_width], [stride_y, stride_x]] = [conv.kernel_size, conv.stride];
-    let mut text = format!("{} {kernel_height}x{kernel_width}", layout_name(layout));
+    let mut text = format!("{kernel_height}x{kernel_width}");
     if conv.stride != [1; 2] {
         let _ = write!(text, ", stride {stride_y}x{stride_x}");
     }
@@ -207,14 +236,6 @@ pub fn geometry(conv: &Conv2d) -> Vec<(&'static str, u64)> {
         ("PAD_TOP", conv.padding[0].into()),
         ("PAD_LEFT", conv.padding[1].into()),
     ]
-}
-
-/// Where the window of an output is (of four outputs in NCHW): `Place` and `place`.
-pub fn window(layout: Layout) -> &'static str {
-    match layout {
-        Layout::Nchw => include_str!("../../shaders/window_nchw.wgsl"),
-        Layout::Nhwc => include_str!("../../shaders/window_nhwc.wgsl"),
-    }
 }
 
 /// Whether a link has a bias, as the shaders ask.

@@ -32,7 +32,10 @@ const KERNELS: &[(&str, &str)] = files![
 
 /// What they include.
 const PARTS: &[(&str, &str)] = files![
+    "inner_activation.wgsl",
     "output.wgsl",
+    "source_depthwise.wgsl",
+    "source_depthwise_gather.wgsl",
     "source_pointwise.wgsl",
     "source_rows.wgsl",
     "source_window.wgsl",

@@ -166,7 +166,7 @@ fn check_all(shaders: &[Shader], least: usize) {
 }
 
 /// Kernels whose shaders are not templates yet.
-const NOT_TEMPLATES: &[&str] = &["inverted_residual", "separable"];
+const NOT_TEMPLATES: &[&str] = &["inverted_residual"];
 
 #[test]
 fn what_drivers_get_reads_well() {

@@ -138,6 +138,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
         Some((file, of_source)) => {
             let (file, of_source, of_product) = (*file, of_source.clone(), values(run, source, &product, &name, false));
             let segmented = source.order == Order::ByTap;
+            // Of values with the same name the source's count.
             let values = move || {
                 context! {
                     source => file,
@@ -147,7 +148,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
                     MICRO_PIXELS => tile.micro_pixels,
                     STEP_DEPTH => step_depth,
                     SEGMENTED => segmented,
-                    ..merge_maps([of_source(), of_product()])
+                    ..merge_maps([of_product(), of_source()])
                 }
             };
             Wgsl::template("gemm_tile.wgsl", values)

@@ -2,7 +2,6 @@
 //! once for all k. Of those that can never lie in the padding none is checked, and their addresses differ by constants.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 
 use crate::model::conv::Conv2d;
 
@@ -39,21 +38,6 @@ impl Lines {
         let padded = all.iter().copied().filter(|line| *line < before || last - line < behind).collect();
         Self { all, padded }
     }
-}
-
-/// `Place` and `place`: the kernel's corner, and lines by their names with the calls that find them.
-pub fn place(lines: &[(String, String)]) -> String {
-    let mut text = String::from("struct Place {\n    corner: Corner,\n");
-    for (name, _) in lines {
-        let _ = writeln!(text, "    {name}: Line,");
-    }
-    text.push_str("}\nfn place(pixel: u32, group: u32) -> Place {\n    let corner = corner(pixel, group);\n");
-    text.push_str("    return Place(\n        corner,\n");
-    for (_, call) in lines {
-        let _ = writeln!(text, "        {call},");
-    }
-    text.push_str("    );\n}\n");
-    text
 }
 
 #[cfg(test)]

@@ -1,0 +1,78 @@
+// The activations between the links of a fused run.
+//#
+//# host     inner_activations, a list of
+//#              name        the functions are activate_NAME4 and activate_NAME_pixel
+//#              activation  "clamp", "hard_swish" or "silu"
+//#              low, high   what a clamp clamps to, as literals of f32; none where there is no bound
+//#              quads       of channels that activate_NAME_pixel takes
+//#              high_bits   the bits of `high`, if the channels of a pixel share their NaNs; or none
+
+//% for inner in inner_activations
+//% set name = "activate_" ~ inner.name
+fn ${name}4(x: vec4<f32>) -> vec4<f32> {
+    //% if inner.activation == "clamp"
+    // Comparisons, since WGSL leaves open what `min` and `max` make of a NaN.
+        //% if inner.low
+    let raised = select(x, vec4<f32>(${inner.low}), x < vec4<f32>(${inner.low}));
+        //% else
+    let raised = x;
+        //% endif
+        //% if inner.high
+    return select(raised, vec4<f32>(${inner.high}), raised > vec4<f32>(${inner.high}));
+        //% else
+    return raised;
+        //% endif
+    //% elif inner.activation == "hard_swish"
+    let raised = max(x + vec4<f32>(3.0), vec4<f32>(0.0));
+    return x * (min(raised, vec4<f32>(6.0)) / vec4<f32>(6.0));
+    //% else
+    return x / (vec4<f32>(1.0) + exp(-x));
+    //% endif
+}
+
+//% if inner.high_bits
+// Activates channels of one pixel, all of which are added up in the end.
+//
+// A clamp between zero and ${inner.high} compares bits as integers, which takes one or two instructions where comparing
+// with each bound and selecting takes four, but makes a number of a NaN. So if any of the channels is NaN, the first
+// becomes it again. That is as good as each, for what is made of one of them is made of all.
+//% else
+// Activates channels of one pixel.
+//% endif
+fn ${name}_pixel(
+    //% for quad in range(inner.quads)
+    quad${quad}: ptr<function, vec4<f32>>,
+    //% endfor
+) {
+    //% if inner.high_bits
+        //% for integer, largest in [["i32", "signed"], ["u32", "unsigned"]]
+    let ${largest}0 = bitcast<vec4<${integer}>>(*quad0);
+            //% for quad in range(1, inner.quads)
+    let ${largest}${quad} = max(${largest}${quad - 1}, bitcast<vec4<${integer}>>(*quad${quad}));
+            //% endfor
+        //% endfor
+    let nan = nan_bits(signed${inner.quads - 1}, unsigned${inner.quads - 1});
+        //% for quad in range(inner.quads)
+    *quad${quad} = clamp_bits(*quad${quad}, ${inner.high_bits}i);
+        //% endfor
+    (*quad0).x = bitcast<f32>(bitcast<u32>((*quad0).x) | nan);
+    //% else
+        //% for quad in range(inner.quads)
+    *quad${quad} = ${name}4(*quad${quad});
+        //% endfor
+    //% endif
+}
+
+//% endfor
+// A clamp between zero and the number with these bits, as integers: negative numbers are negative integers.
+fn clamp_bits(x: vec4<f32>, high: i32) -> vec4<f32> {
+    return bitcast<vec4<f32>>(clamp(bitcast<vec4<i32>>(x), vec4<i32>(0), vec4<i32>(high)));
+}
+
+// The bits that make a NaN of any number, if one of the numbers with these largest bits is one; else none. A NaN has
+// larger bits than infinity; with a sign, larger ones than negative infinity.
+fn nan_bits(signed: vec4<i32>, unsigned: vec4<u32>) -> u32 {
+    let positive = max(max(max(signed.x, signed.y), signed.z), signed.w);
+    let negative = max(max(max(unsigned.x, unsigned.y), unsigned.z), unsigned.w);
+    return select(0u, 0x7fc00000u, (positive > 0x7f800000i) | (negative > 0xff800000u));
+}
