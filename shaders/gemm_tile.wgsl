@@ -12,8 +12,9 @@
 //#
 //# include  a source_*.wgsl, inner_activation.wgsl if that activates, tensors.wgsl, output.wgsl
 //# host     TILE_CHANNELS, TILE_PIXELS, TILE_DEPTH (of k), MICRO_CHANNELS, MICRO_PIXELS, STEP_DEPTH (k that are written
-//#          out), SEGMENTED (whether k has segments); params.weights_at, params.padded_depth, params.segment_depth
-//#          (elements), params.panels, params.work (workgroups)
+//#          out), SEGMENTED (whether k has segments), SOURCE_STAGES (whether the source has its own `staged_place` and
+//#          `stage_pixels`); params.weights_at, params.padded_depth, params.segment_depth (elements), params.panels,
+//#          params.work (workgroups)
 //
 // The micro-tile over workgroup memory follows Volkov and Demmel, "Benchmarking GPUs to Tune Dense Linear Algebra"
 // (SC 2008).
@@ -39,7 +40,12 @@ const MICRO_COLUMNS: u32 = ${COLUMNS}u;
 
 // Quads, as a micro-tile's operands are: [k][four pixels] in NCHW, [four k][pixel] in NHWC; and [k][four channels].
 var<workgroup> pixel_tile: array<vec4<f32>, TILE_DEPTH * PIXEL_QUADS>;
+//% if SOURCE_STAGES
+// Before the weights come there, the source has SOURCE_QUADS of its own in `channel_tile`.
+var<workgroup> channel_tile: array<vec4<f32>, max(TILE_DEPTH * CHANNEL_QUADS, SOURCE_QUADS)>;
+//% else
 var<workgroup> channel_tile: array<vec4<f32>, TILE_DEPTH * CHANNEL_QUADS>;
+//% endif
 
 // An invocation's sums. Each has a name, for an array that is indexed at run time would not stay in registers.
 struct MicroTile {
@@ -182,7 +188,8 @@ fn locate(place: Place, segment: u32) -> Located {
 }
 //% endif
 
-//% if layout == "nchw"
+//% if not SOURCE_STAGES
+    //% if layout == "nchw"
 // Four neighbouring pixels of one k are a quad.
 fn staged_place(first_pixel: u32, group: u32, local: u32) -> Place {
     return place(first_pixel + local % PIXEL_QUADS * 4u, group);
@@ -194,7 +201,7 @@ fn stage_pixels(k0: u32, located: Located, local: u32) {
         pixel_tile[k * PIXEL_QUADS + quad] = fetch(k0 + k, located);
     }
 }
-//% else
+    //% else
 const_assert THREADS % TILE_PIXELS == 0u;
 
 // Four neighbouring k of one pixel are a quad.
@@ -211,6 +218,7 @@ fn stage_pixels(k0: u32, located: Located, local: u32) {
         pixel_tile[quad * TILE_PIXELS + pixel] = fetch(k0 + quad * 4u, located);
     }
 }
+    //% endif
 //% endif
 
 //% include source

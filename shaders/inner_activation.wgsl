@@ -11,7 +11,9 @@
 //% set name = "activate_" ~ inner.name
 fn ${name}4(x: vec4<f32>) -> vec4<f32> {
     //% if inner.activation == "clamp"
+        //% if inner.low or inner.high
     // Comparisons, since WGSL leaves open what `min` and `max` make of a NaN.
+        //% endif
         //% if inner.low
     let raised = select(x, vec4<f32>(${inner.low}), x < vec4<f32>(${inner.low}));
         //% else

@@ -5,17 +5,89 @@
 // workgroup memory, and convolves what is there. An invocation expands some inputs, and all expand to the same
 // channels, so that all load the same weights, which many GPUs do once for all lanes.
 //
-// host     BLOCK_HEIGHT, BLOCK_WIDTH, HALO_HEIGHT, HALO_WIDTH, HALO_PITCH, the depthwise geometry, EXPANDED (channels
-//          made at a time), EXPAND_DEPTH (input channels), EXPAND_DEPTH_PADDED, HIDDEN_QUADS (quads of expanded
-//          channels), EXPAND_AT, EXPAND_BIAS_AT, DEPTHWISE_AT, DEPTHWISE_BIAS_AT, `Place`, `staged_place`, `expand`,
-//          `depthwise`, `activate_expanded_pixel`, `activate_depthwise_pixel`, an expand_* and an input_* file
+// weights  before the product's: of the expansion [panel][input channel][TILE_DEPTH], then its biases; of the depthwise
+//          convolution [quad of channels][tap][4], then its biases
+//#
+//# host     layout, geometry of the depthwise convolution, DEPTH_IS_PADDED (whether k goes on behind the last channel);
+//#          params.tiles_y and params.tiles_x (blocks of an image); and
+//#          BLOCK_HEIGHT, BLOCK_WIDTH        outputs of a block
+//#          HALO_HEIGHT, HALO_WIDTH          inputs under it
+//#          HALO_PITCH                       inputs from a row of them to the next in workgroup memory
+//#          INPUTS                           inputs that an invocation expands
+//#          EXPANDED                         channels that it expands them to at a time
+//#          EXPAND_DEPTH, HIDDEN_CHANNELS    channels of the input; expanded ones
+//#          WINDOW_COLUMNS                   columns of the halo under the kernels of four neighbouring outputs,
+//#                                           counted from the first
+//#          EXPAND_AT, EXPAND_BIAS_AT, DEPTHWISE_AT, DEPTHWISE_BIAS_AT  where weights are, in quads
 //
 // The block is MobileNetV2's (Sandler et al., arXiv 1801.04381).
 
-// Quads of a quad of channels in workgroup memory.
+const BLOCK_HEIGHT: u32 = ${BLOCK_HEIGHT}u;
+const BLOCK_WIDTH: u32 = ${BLOCK_WIDTH}u;
+const HALO_HEIGHT: u32 = ${HALO_HEIGHT}u;
+const HALO_WIDTH: u32 = ${HALO_WIDTH}u;
+const HALO_PITCH: u32 = ${HALO_PITCH}u;
+const EXPANDED: u32 = ${EXPANDED}u;
+const EXPAND_DEPTH: u32 = ${EXPAND_DEPTH}u;
+const EXPAND_AT: u32 = ${EXPAND_AT}u;
+const EXPAND_BIAS_AT: u32 = ${EXPAND_BIAS_AT}u;
+const DEPTHWISE_AT: u32 = ${DEPTHWISE_AT}u;
+const DEPTHWISE_BIAS_AT: u32 = ${DEPTHWISE_BIAS_AT}u;
+// A panel of the expansion's weights has whole quads of input channels.
+const EXPAND_DEPTH_PADDED: u32 = (EXPAND_DEPTH + 3u) / 4u * 4u;
+const HIDDEN_QUADS: u32 = (${HIDDEN_CHANNELS}u + 3u) / 4u;
+const DEPTH_QUADS: u32 = TILE_DEPTH / 4u;
+// Quads of workgroup memory for four expanded channels, and for all TILE_DEPTH of them.
 const HALO_ITEMS: u32 = HALO_HEIGHT * HALO_PITCH;
+const SOURCE_QUADS: u32 = HALO_ITEMS * DEPTH_QUADS;
 // An invocation makes four channels of four outputs, or nothing.
-const_assert TILE_DEPTH / 4u * PIXEL_QUADS <= THREADS;
+const_assert DEPTH_QUADS * PIXEL_QUADS <= THREADS;
+
+// What an invocation's inputs and results have in common for all k.
+struct Place {
+    //% for input in range(INPUTS)
+    input${input}: HaloInput,
+    //% endfor
+    results: HaloResults,
+}
+
+fn staged_place(first_pixel: u32, group: u32, local: u32) -> Place {
+    let corner = halo_corner(first_pixel);
+    // Neighbouring lanes have neighbouring inputs.
+    return Place(
+        //% for input in range(INPUTS)
+        halo_input(local${plus(input, "THREADS")}, corner),
+        //% endfor
+        halo_results(local),
+    );
+}
+
+// Stages the depthwise results of TILE_DEPTH channels. The expanded ones, [four k][input], are where the product's
+// weights come afterwards: in `channel_tile`.
+fn stage_pixels(k0: u32, place: Place, local: u32) {
+    //% if EXPANDED == TILE_DEPTH
+    expand(k0, 0u, place);
+    //% else
+    // Drivers would write out a loop of few steps whole.
+    for (var k = 0u; k < opaque(TILE_DEPTH); k += EXPANDED) {
+        expand(k0, k, place);
+    }
+    //% endif
+    workgroupBarrier();
+    if place.results.k < TILE_DEPTH {
+        let k = k0 + place.results.k;
+        var results = depthwise(min(k / 4u, HIDDEN_QUADS - 1u), place.results.first);
+        //% if DEPTH_IS_PADDED
+        // Weights of zero do not hide the NaNs that infinities make of the channels that fill up a step.
+        let is_channel = k + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(params.group_in);
+            //% for output in range(4)
+        results.output${output} = select(vec4<f32>(0.0), results.output${output}, is_channel);
+            //% endfor
+        //% endif
+        stage_results(place.results.k, place.results.pixel, results);
+    }
+    workgroupBarrier();
+}
 
 // An image of the batch, and the first input under the block, which may lie in the padding.
 struct Corner {
@@ -54,19 +126,85 @@ fn halo_input(input: u32, corner: Corner) -> HaloInput {
     return HaloInput(at, row * HALO_PITCH + column, is_input & is_pixel, is_input & !is_pixel);
 }
 
+//% if layout == "nchw"
+fn input_at(image: u32, pixel: u32) -> u32 {
+    return image * EXPAND_DEPTH * in_pixels() + pixel;
+}
+
+// Four channels of a pixel, zeros behind the last one.
+fn load_channels(at: u32, channel: u32) -> vec4<f32> {
+    let channels = channel + vec4<u32>(0u, 1u, 2u, 3u);
+    //% if EXPAND_DEPTH % 4 == 0
+    return load_input4(at + channels * in_pixels());
+    //% else
+    let is_channel = channels < vec4<u32>(EXPAND_DEPTH);
+    let values = load_input4(at + select(vec4<u32>(0u), channels, is_channel) * in_pixels());
+    return select(vec4<f32>(0.0), values, is_channel);
+    //% endif
+}
+//% else
+fn input_at(image: u32, pixel: u32) -> u32 {
+    return (image * in_pixels() + pixel) * EXPAND_DEPTH;
+}
+
+// Four channels of a pixel, which has whole quads.
+fn load_channels(at: u32, channel: u32) -> vec4<f32> {
+    return load_input4(vec4<u32>(at + channel));
+}
+//% endif
+
+//% set QUADS, xyzw = EXPANDED // 4, ["x", "y", "z", "w"]
+// Expands all inputs of the invocation to EXPANDED channels: those from k0 + k on, which are staged at k.
+fn expand(k0: u32, k: u32, place: Place) {
+    let bias_at = EXPAND_BIAS_AT + (k0 + k) / 4u;
+    //% for input in range(INPUTS)
+        //% for quad in range(QUADS)
+    var sum_input${input}_quad${quad} = weights[bias_at${plus(quad)}];
+        //% endfor
+    //% endfor
+    let weights_at = EXPAND_AT + (k0 * EXPAND_DEPTH_PADDED + k) / 4u;
+    for (var channel = 0u; channel < opaque(EXPAND_DEPTH); channel += 4u) {
+        //% for input in range(INPUTS)
+        let channels_input${input} = load_channels(place.input${input}.at, channel);
+        //% endfor
+        // A panel of weights has TILE_DEPTH expanded channels.
+        let at = weights_at + channel * DEPTH_QUADS;
+        //% for channel in range(4)
+            //% for quad in range(QUADS)
+                //% set weight = "weights_channel" ~ channel ~ "_quad" ~ quad
+        let ${weight} = weights[at${plus(channel, "DEPTH_QUADS")}${plus(quad)}];
+                //% for input in range(INPUTS)
+                    //% set sum = "sum_input" ~ input ~ "_quad" ~ quad
+        ${sum} = fma(vec4<f32>(channels_input${input}.${xyzw[channel]}), ${weight}, ${sum});
+                //% endfor
+            //% endfor
+        //% endfor
+    }
+    //% for input in range(INPUTS)
+    let at${input} = k / 4u * HALO_ITEMS + place.input${input}.item;
+    if place.input${input}.inside {
+        activate_expanded_pixel(
+        //% for quad in range(QUADS)
+            &sum_input${input}_quad${quad},
+        //% endfor
+        );
+        //% for quad in range(QUADS)
+        channel_tile[at${input}${plus(quad, "HALO_ITEMS")}] = sum_input${input}_quad${quad};
+        //% endfor
+    } else if place.input${input}.padding {
+        //% for quad in range(QUADS)
+        channel_tile[at${input}${plus(quad, "HALO_ITEMS")}] = vec4<f32>(0.0);
+        //% endfor
+    }
+    //% endfor
+}
+
 // Four channels of four neighbouring outputs: the first of the channels staged, the first of the pixels, and where the
 // expanded channels are.
 struct HaloResults {
     k: u32,
     pixel: u32,
     first: u32,
-}
-
-struct Results {
-    s0: vec4<f32>,
-    s1: vec4<f32>,
-    s2: vec4<f32>,
-    s3: vec4<f32>,
 }
 
 fn halo_results(local: u32) -> HaloResults {
@@ -78,30 +216,58 @@ fn halo_results(local: u32) -> HaloResults {
     return HaloResults(quad * 4u, row * BLOCK_WIDTH + column, first);
 }
 
-// Stages the depthwise results of TILE_DEPTH channels. The expanded ones, [four k][input], are where the product's
-// weights come afterwards: in `channel_tile`.
-fn stage_pixels(k0: u32, place: Place, local: u32) {
-    // Drivers would write out a loop of few steps whole, and go round one of a single step.
-    if EXPANDED == TILE_DEPTH {
-        expand(k0, 0u, place);
-    } else {
-        for (var k = 0u; k < opaque(TILE_DEPTH); k += EXPANDED) {
-            expand(k0, k, place);
-        }
+struct Results {
+    //% for output in range(4)
+    output${output}: vec4<f32>,
+    //% endfor
+}
+
+// The depthwise convolution of a quad of channels at four neighbouring outputs. The taps of a row are written out, each
+// input loaded once; the rows are a loop, for drivers would keep the values of all of them in registers, beside the
+// sums of the product.
+fn depthwise(quad: u32, first: u32) -> Results {
+    let bias = weights[DEPTHWISE_BIAS_AT + quad];
+    //% for output in range(4)
+    var sum${output} = bias;
+    //% endfor
+    for (var ky = 0u; ky < opaque(KERNEL_HEIGHT); ky++) {
+        let row = first + ky * DILATION_Y * HALO_PITCH;
+        let weights_at = DEPTHWISE_AT + (quad * KERNEL_HEIGHT + ky) * KERNEL_WIDTH;
+        //% for column in WINDOW_COLUMNS
+        let input${column} = channel_tile[row${plus(column)}];
+            //% for output in range(4)
+                //% for kx in range(geometry.kernel_width)
+                    //% if output * geometry.stride_x + kx * geometry.dilation_x == column
+                        //# The first output is the first to see a tap.
+                        //% if output == 0
+        let weight${kx} = weights[weights_at${plus(kx)}];
+                        //% endif
+        sum${output} = fma(input${column}, weight${kx}, sum${output});
+                    //% endif
+                //% endfor
+            //% endfor
+        //% endfor
     }
-    workgroupBarrier();
-    if place.results.k < TILE_DEPTH {
-        let k = k0 + place.results.k;
-        var results = depthwise(min(k / 4u, HIDDEN_QUADS - 1u), place.results.first);
-        if DEPTH_IS_PADDED {
-            // Weights of zero do not hide the NaNs that infinities make of the channels that fill up a step.
-            let there = k + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(params.group_in);
-            results.s0 = select(vec4<f32>(0.0), results.s0, there);
-            results.s1 = select(vec4<f32>(0.0), results.s1, there);
-            results.s2 = select(vec4<f32>(0.0), results.s2, there);
-            results.s3 = select(vec4<f32>(0.0), results.s3, there);
-        }
-        stage_results(place.results.k, place.results.pixel, results);
-    }
-    workgroupBarrier();
+    //% for output in range(4)
+    activate_depthwise_pixel(&sum${output});
+    //% endfor
+    return Results(sum0, sum1, sum2, sum3);
+}
+
+fn stage_results(k: u32, pixel: u32, results: Results) {
+    //% if layout == "nchw"
+    let at = k * PIXEL_QUADS + pixel / 4u;
+        //% for channel in range(4)
+    pixel_tile[at${plus(channel, "PIXEL_QUADS")}] = vec4<f32>(
+            //% for output in range(4)
+        results.output${output}.${xyzw[channel]},
+            //% endfor
+    );
+        //% endfor
+    //% else
+    let at = k / 4u * TILE_PIXELS + pixel;
+        //% for output in range(4)
+    pixel_tile[at${plus(output)}] = results.output${output};
+        //% endfor
+    //% endif
 }

@@ -213,7 +213,7 @@ impl Operand {
     }
 }
 
-/// The parameter block: `Params` of `conv.wgsl`, number for number. Sizes are here and not constants of the shader, so
+/// The parameter block: `Params` of `tensors.wgsl`, number for number. Sizes are here and not constants of the shader, so
 /// that layers share shaders: a network has a few kinds of layers in many sizes.
 #[non_exhaustive]
 #[repr(C)]

@@ -4,14 +4,12 @@ pub mod registers;
 pub mod tiled;
 pub mod window;
 
-use std::sync::Arc;
-
 use minijinja::value::merge_maps;
 use minijinja::{Value, context};
 
-use super::{Params, Run, Unsupported, Wgsl};
+use super::{Params, Run, Unsupported};
 use crate::kernels::pack::{self, Order, Packing, Section, sections};
-use crate::kernels::shader::{self, Shader, Values};
+use crate::kernels::shader::{self, Values};
 use crate::model::conv::Conv2d;
 use crate::model::shape::Layout;
 
@@ -30,10 +28,8 @@ pub fn fills_tiles(link: &Conv2d) -> Result<(), Unsupported> {
 pub struct Source {
     /// The kernel's name.
     pub kernel: &'static str,
-    /// Unless it has a template, the source's file with `place` and `fetch`, and whatever else it needs.
-    pub wgsl: Wgsl,
     /// The source's template, and what it asks for beside what all products do.
-    pub template: Option<(&'static str, Values)>,
+    pub template: (&'static str, Values),
     /// How its values come.
     pub fetch: Fetch,
     /// What `k` counts.
@@ -66,8 +62,7 @@ impl Source {
     ) -> Self {
         Self {
             kernel,
-            wgsl: Wgsl::from(Arc::from("")),
-            template: Some(template),
+            template,
             fetch,
             order,
             conv: conv.clone(),
@@ -102,8 +97,6 @@ pub struct Product<'a> {
     link: &'a Conv2d,
     pub weights: Vec<Section>,
     pub params: Params,
-    /// All declarations but those of the tile.
-    pub wgsl: Wgsl,
     pub padded_depth: u64,
     /// Output channels of a panel.
     block: u32,
@@ -130,13 +123,8 @@ pub fn product<'a>(run: &Run<'_>, source: &'a Source, block: u32, k_align: u32) 
         ..Params::of(run).grouped(link, block)
     };
     let before = source.before.iter().zip(&offsets).map(|(&(_, name), &offset)| (name, offset / 4));
-    let before: Vec<_> = before.collect();
-    let constants: Vec<_> = before.iter().copied().chain([("TILE_CHANNELS", block.into())]).collect();
-    let is_padded = padded_depth != link.fan_in();
-    let wgsl = Wgsl::new(move || {
-        Shader::new(&format!("const DEPTH_IS_PADDED: bool = {is_padded};\n")).constants(&constants).text()
-    });
-    Product { link, weights, params, wgsl, padded_depth, block, before }
+    let before = before.collect();
+    Product { link, weights, params, padded_depth, block, before }
 }
 
 /// What the templates of products, and those that they include, ask for, beside what the source has.
@@ -154,6 +142,7 @@ pub fn values(
     let input = match source.fetch {
         Fetch::Quads { aligned: true } if pairs => "pairs",
         Fetch::Quads { aligned: true } => "quads",
+        Fetch::Blocks { .. } if run.layout == Layout::Nhwc => "quads",
         _ => "scalar",
     };
     // What must be whole quads for the output to be.
@@ -179,37 +168,4 @@ pub fn values(
             ..merge_maps([before.iter().copied().collect(), shader::epilogue_values(&link)])
         }
     }
-}
-
-/// The files that read the input and write the output, as their alignment allows.
-pub fn access(run: &Run<'_>, source: &Source) -> [&'static str; 5] {
-    let output = run.output();
-    let nchw = include_str!("../../shaders/product_nchw.wgsl");
-    let (aligned_output, [pixels, product]) = match (run.layout, source.fetch) {
-        (Layout::Nchw, Fetch::Quads { .. }) => {
-            (output.pixels().is_multiple_of(4), [include_str!("../../shaders/pixels_batch_nchw.wgsl"), nchw])
-        }
-        (Layout::Nchw, Fetch::Rows { .. } | Fetch::Lines) => {
-            (output.width.is_multiple_of(4), [include_str!("../../shaders/pixels_rows_nchw.wgsl"), nchw])
-        }
-        (Layout::Nchw, Fetch::Blocks { .. }) => {
-            (output.width.is_multiple_of(4), [include_str!("../../shaders/pixels_blocks_nchw.wgsl"), nchw])
-        }
-        (Layout::Nhwc, fetch) => {
-            let pixels = match fetch {
-                Fetch::Blocks { .. } => include_str!("../../shaders/pixels_blocks_nhwc.wgsl"),
-                _ => include_str!("../../shaders/pixels_batch_nhwc.wgsl"),
-            };
-            let aligned = source.conv.group_out_channels().is_multiple_of(4);
-            (aligned, [pixels, include_str!("../../shaders/product_nhwc.wgsl")])
-        }
-    };
-    let input = match source.fetch {
-        Fetch::Quads { aligned: true } => shader::INPUT_VEC4,
-        Fetch::Blocks { .. } if run.layout == Layout::Nhwc => shader::INPUT_VEC4,
-        Fetch::Quads { aligned: false } | Fetch::Blocks { .. } | Fetch::Lines => shader::INPUT_SCALAR,
-        Fetch::Rows { .. } => "",
-    };
-    let output = if aligned_output { shader::OUTPUT_VEC4 } else { shader::OUTPUT_SCALAR };
-    [product, pixels, input, output, shader::has_bias(&source.conv)]
 }

@@ -1,17 +1,19 @@
 //! `inverted_residual`: expand, depthwise and project in one dispatch, over blocks of the image. The expanded tensor,
 //! six times as large as input and output in MobileNetV2, is never in memory.
 //!
-//! The inputs under a block overlap those of its neighbours, and are expanded once for each of them; whether that costs
-//! less than the memory traffic the planner decides.
+//! The inputs under a block overlap those under its neighbours, and are expanded once for each block. The planner decides
+//! whether that costs less than the memory traffic.
 
-use std::fmt::Write as _;
+use std::sync::Arc;
+
+use minijinja::{Value, context};
 
 use super::gemm::tiled::{self, Tile};
 use super::gemm::window::{Lines, MOST_TAPS};
 use super::gemm::{Fetch, Source};
-use super::{Kernel, Recipe, Run, Unsupported, Wgsl, fitting};
+use super::{Kernel, Recipe, Run, Unsupported, fitting};
 use crate::kernels::pack::{Order, Packing};
-use crate::kernels::shader::{self, COMPONENTS, Shader};
+use crate::kernels::shader;
 use crate::model::caps::Caps;
 use crate::model::conv::Conv2d;
 use crate::model::shape::Layout;
@@ -113,157 +115,23 @@ impl Block {
             _ => 4,
         }
     }
-
-    /// `Place` and `staged_place`: what an invocation's inputs and results have in common for all k.
-    fn place(&self) -> String {
-        let mut text = String::from("struct Place {\n");
-        for input in 0..self.inputs() {
-            let _ = writeln!(text, "    i{input}: HaloInput,");
-        }
-        text.push_str(
-            "    results: HaloResults,\n}\n\
-             fn staged_place(first_pixel: u32, group: u32, local: u32) -> Place {\n\
-             \x20   let corner = halo_corner(first_pixel);\n\
-             \x20   return Place(\n",
-        );
-        for input in 0..self.inputs() {
-            // Neighbouring lanes have neighbouring inputs.
-            let _ = writeln!(text, "        halo_input(local + {input}u * THREADS, corner),");
-        }
-        text.push_str("        halo_results(local),\n    );\n}\n");
-        text
-    }
-
-    /// `expand`: some channels at all inputs of an invocation.
-    fn expand(&self) -> String {
-        let (inputs, quads) = (self.inputs(), self.expanded() / 4);
-        let mut text = String::from("fn expand(k0: u32, k: u32, place: Place) {\n");
-        text.push_str("    let bias_at = EXPAND_BIAS_AT + (k0 + k) / 4u;\n");
-        for (input, quad) in (0..inputs).flat_map(|input| (0..quads).map(move |quad| (input, quad))) {
-            let _ = writeln!(text, "    var s{input}_{quad} = weights[bias_at + {quad}u];");
-        }
-        // A panel of weights has TILE_DEPTH expanded channels.
-        text.push_str(
-            "    let weights_at = EXPAND_AT + (k0 * EXPAND_DEPTH_PADDED + k) / 4u;\n\
-             \x20   for (var channel = 0u; channel < opaque(EXPAND_DEPTH); channel += 4u) {\n",
-        );
-        for input in 0..inputs {
-            let _ = writeln!(text, "        let v{input} = load_channels(place.i{input}.at, channel);");
-        }
-        text.push_str("        let at = weights_at + channel * (TILE_DEPTH / 4u);\n");
-        for (channel, component) in COMPONENTS.iter().enumerate() {
-            for quad in 0..quads {
-                let weight = format!("w{channel}_{quad}");
-                let _ =
-                    writeln!(text, "        let {weight} = weights[at + {channel}u * (TILE_DEPTH / 4u) + {quad}u];");
-                for input in 0..inputs {
-                    let sum = format!("s{input}_{quad}");
-                    let _ = writeln!(text, "        {sum} = fma(vec4<f32>(v{input}.{component}), {weight}, {sum});");
-                }
-            }
-        }
-        text.push_str("    }\n");
-        for input in 0..inputs {
-            let sums: Vec<_> = (0..quads).map(|quad| format!("s{input}_{quad}")).collect();
-            let _ = writeln!(text, "    let at{input} = k / 4u * HALO_ITEMS + place.i{input}.item;");
-            let _ = writeln!(text, "    if place.i{input}.inside {{");
-            let pointers: Vec<_> = sums.iter().map(|sum| format!("&{sum}")).collect();
-            let _ = writeln!(text, "        activate_expanded_pixel({});", pointers.join(", "));
-            for (quad, sum) in sums.iter().enumerate() {
-                let _ = writeln!(text, "        channel_tile[at{input} + {quad}u * HALO_ITEMS] = {sum};");
-            }
-            let _ = writeln!(text, "    }} else if place.i{input}.padding {{");
-            for quad in 0..quads {
-                let _ = writeln!(text, "        channel_tile[at{input} + {quad}u * HALO_ITEMS] = vec4<f32>(0.0);");
-            }
-            text.push_str("    }\n");
-        }
-        text.push_str("}\n");
-        text
-    }
-}
-
-/// `depthwise`, for four channels of four neighbours. The taps of a row are written out, each input loaded once; the rows
-/// are a loop, for drivers would keep the values of all of them in registers, beside the sums of the product.
-fn depthwise(link: &Conv2d) -> String {
-    let mut text = String::from(
-        "fn depthwise(quad: u32, first: u32) -> Results {\n\
-         \x20   let bias = weights[DEPTHWISE_BIAS_AT + quad];\n",
-    );
-    for output in 0..4 {
-        let _ = writeln!(text, "    var s{output} = bias;");
-    }
-    text.push_str(
-        "    for (var ky = 0u; ky < opaque(KERNEL_HEIGHT); ky++) {\n\
-         \x20       let row = first + ky * DILATION_Y * HALO_PITCH;\n\
-         \x20       let weights_at = DEPTHWISE_AT + (quad * KERNEL_HEIGHT + ky) * KERNEL_WIDTH;\n",
-    );
-    for column in Lines::columns(link, 4, 0).all {
-        let _ = writeln!(text, "        let v{column} = channel_tile[row + {column}u];");
-        for (output, kx) in (0..4).flat_map(|output| (0..link.kernel_size[1]).map(move |kx| (output, kx))) {
-            if output * link.stride[1] + kx * link.dilation[1] == column {
-                // The first output is the first to see a tap.
-                if output == 0 {
-                    let _ = writeln!(text, "        let w{kx} = weights[weights_at + {kx}u];");
-                }
-                let _ = writeln!(text, "        s{output} = fma(v{column}, w{kx}, s{output});");
-            }
-        }
-    }
-    text.push_str("    }\n");
-    for output in 0..4 {
-        let _ = writeln!(text, "    activate_depthwise_pixel(&s{output});");
-    }
-    text.push_str("    return Results(s0, s1, s2, s3);\n}\n");
-    text
 }
 
 fn source(run: &Run<'_>, [expand, depthwise, project]: [&Conv2d; 3], block: Block) -> Source {
     let Tile { pixels, depth, .. } = block.tile;
-    let (height, layout) = (pixels / BLOCK_WIDTH, run.layout);
+    let height = pixels / BLOCK_WIDTH;
     let taps = depthwise.fan_in();
     let expand_depth = expand.in_channels.next_multiple_of(4);
-    // Channels that fill up a step have weights of zero, which make NaNs of infinities; those no channel may share.
-    let share_nans = depthwise.out_channels.is_multiple_of(depth);
     let links = [expand.clone(), depthwise.clone()];
-    let wgsl = Wgsl::new(move || {
-        let [expand, depthwise] = &links;
-        let activation =
-            |name: &str, link: &Conv2d, quads| shader::pixel_activation(name, link.activation, quads, share_nans);
-        Shader::new(include_str!("../../shaders/source_inverted.wgsl"))
-            .add(match layout {
-                Layout::Nchw => include_str!("../../shaders/expand_nchw.wgsl"),
-                Layout::Nhwc => include_str!("../../shaders/expand_nhwc.wgsl"),
-            })
-            .add(&activation("activate_expanded", expand, block.expanded() / 4))
-            .add(&activation("activate_depthwise", depthwise, 1))
-            .add(shader::CLAMP_BITS)
-            .add(&block.place())
-            .add(&block.expand())
-            .add(&self::depthwise(depthwise))
-            .constants(&shader::geometry(depthwise))
-            .constants(&[
-                ("BLOCK_HEIGHT", height.into()),
-                ("BLOCK_WIDTH", BLOCK_WIDTH.into()),
-                ("HALO_HEIGHT", block.halo_height.into()),
-                ("HALO_WIDTH", block.halo_width.into()),
-                ("HALO_PITCH", block.pitch().into()),
-                ("EXPANDED", block.expanded().into()),
-                ("EXPAND_DEPTH", expand.in_channels.into()),
-                ("EXPAND_DEPTH_PADDED", expand_depth.into()),
-                ("HIDDEN_QUADS", depthwise.out_channels.div_ceil(4).into()),
-            ])
-            .text()
-    });
+    let values = move || values(&links, block);
     let order = Order::ChannelFirst;
     let (inputs, channels) = (f64::from(block.inputs()), f64::from(block.expanded()));
     // Expanded values for each staged one, the halo's with them; invocations without an input make as many.
     let expanded = inputs * f64::from(block.tile.threads()) / f64::from(pixels);
     let columns = Lines::columns(depthwise, 4, 0).all.len() as f64;
     Source {
-        template: None,
         kernel: INVERTED_RESIDUAL.name,
-        wgsl,
+        template: ("source_inverted.wgsl", Arc::new(values)),
         fetch: Fetch::Blocks { height, width: BLOCK_WIDTH, staged: block.staged() },
         order,
         conv: project.clone(),
@@ -282,5 +150,31 @@ fn source(run: &Run<'_>, [expand, depthwise, project]: [&Conv2d; 3], block: Bloc
         // Sums and inputs of the expansion, whose weights all lanes share; or those of the depthwise convolution, and the
         // weights of a row, which a wide one loads as it goes.
         registers: (block.inputs() * (block.expanded() + 4)).max(24 + 4 * depthwise.kernel_size[1].min(4)),
+    }
+}
+
+/// What the source's template asks for.
+fn values([expand, depthwise]: &[Conv2d; 2], block: Block) -> Value {
+    let Tile { pixels, depth, .. } = block.tile;
+    // Channels that fill up a step have weights of zero, which make NaNs of infinities; those no channel may share.
+    let share_nans = depthwise.out_channels.is_multiple_of(depth);
+    let activation =
+        |name, link: &Conv2d, quads| shader::inner_activation_values(name, link.activation, quads, share_nans);
+    context! {
+        geometry => shader::geometry_values(depthwise),
+        inner_activations => [
+            activation("expanded", expand, block.expanded() / 4),
+            activation("depthwise", depthwise, 1),
+        ],
+        BLOCK_HEIGHT => pixels / BLOCK_WIDTH,
+        BLOCK_WIDTH,
+        HALO_HEIGHT => block.halo_height,
+        HALO_WIDTH => block.halo_width,
+        HALO_PITCH => block.pitch(),
+        INPUTS => block.inputs(),
+        EXPANDED => block.expanded(),
+        EXPAND_DEPTH => expand.in_channels,
+        HIDDEN_CHANNELS => depthwise.out_channels,
+        WINDOW_COLUMNS => Lines::columns(depthwise, 4, 0).all,
     }
 }

@@ -11,7 +11,7 @@ use minijinja::{Value, context};
 use super::gemm::tiled::{self, TILES_OF_GATHERED};
 use super::gemm::window::{Lines, MOST_ROWS, MOST_TAPS};
 use super::gemm::{Fetch, Source};
-use super::{Kernel, Recipe, Run, Unsupported, Wgsl, fitting};
+use super::{Kernel, Recipe, Run, Unsupported, fitting};
 use crate::kernels::pack::{Order, Packing};
 use crate::kernels::shader;
 use crate::model::caps::Caps;
@@ -60,8 +60,7 @@ fn source(run: &Run<'_>, [depthwise, pointwise]: [&Conv2d; 2]) -> Result<Source,
     };
     Ok(Source {
         kernel: SEPARABLE.name,
-        wgsl: Wgsl::new(String::new),
-        template: Some((template, Arc::new(move || window.values()))),
+        template: (template, Arc::new(move || window.values())),
         fetch: match outputs {
             Outputs::Neighbours => Fetch::Lines,
             _ => Fetch::Quads { aligned: outputs == Outputs::Channels },

@@ -36,6 +36,7 @@ const PARTS: &[(&str, &str)] = files![
     "output.wgsl",
     "source_depthwise.wgsl",
     "source_depthwise_gather.wgsl",
+    "source_inverted.wgsl",
     "source_pointwise.wgsl",
     "source_rows.wgsl",
     "source_window.wgsl",

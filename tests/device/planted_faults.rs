@@ -106,8 +106,7 @@ fn one_part_in_ten_thousand_is_found_inside_fused_links_in_full() {
             let head = format!("fn {name}_pixel(");
             let (_, rest) = wgsl.split_once(&head).unwrap();
             let (parameters, _) = rest.split_once(')').unwrap();
-            let quads: Vec<_> = parameters.split(", ").filter_map(|part| Some(part.split_once(':')?.0)).collect();
-            let quads: Vec<_> = quads.into_iter().filter(|quad| quad.starts_with('x')).collect();
+            let quads: Vec<_> = parameters.split_whitespace().filter_map(|word| word.strip_suffix(':')).collect();
             let scale: String = quads.iter().map(|quad| format!(" *{quad} = 1.0001 * *{quad};")).collect();
             let call = format!("{name}_pixel_right({});{scale}", quads.join(", "));
             wgsl.replace(&head, &format!("fn {name}_pixel_right("))

@@ -128,11 +128,10 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
         pixels.div_ceil(tile_pixels.into()) * u64::from(product.params.panels) * u64::from(product.link.groups);
     let name = format!("{}/{}x{}", source.kernel, block.channels, block.pixels);
     let of_product = values(run, source, &product, &name, block.weights.pairs());
-    let template = source.template.clone();
+    let (file, of_source) = source.template.clone();
     let shader = move || {
-        let of_source = template.as_ref().map(|(_, values)| values()).unwrap_or_default();
         context! {
-            source => template.as_ref().map(|(file, _)| *file),
+            source => file,
             PIXELS => block.pixels,
             THREADS => block.threads,
             STEP_DEPTH => step_depth,
@@ -141,7 +140,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
             LANES => block.weights.spread(block.channels),
             SUMS_IN_ARRAY => block.sums_in_array,
             weights => block.weights.name(),
-            ..merge_maps([of_product(), of_source])
+            ..merge_maps([of_product(), of_source()])
         }
     };
 

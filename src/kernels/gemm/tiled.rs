@@ -1,18 +1,14 @@
 //! The matrix product through workgroup memory, over any source of pixels.
 
-use std::fmt::Write as _;
-
 use minijinja::context;
 use minijinja::value::merge_maps;
 
-use super::{Fetch, Product, Source, access, product, values};
+use super::{Fetch, Product, Source, product, values};
 use crate::kernels::pack::Order;
-use crate::kernels::shader::{self, COMPONENTS, Shader};
 use crate::kernels::{
     Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Wgsl, Work, compulsory_bytes, single_pass_operands,
 };
 use crate::model::caps::Caps;
-use crate::model::shape::Layout;
 
 /// The sizes of a product through workgroup memory.
 #[derive(Clone, Copy, Debug)]
@@ -71,87 +67,44 @@ pub const TILES_OF_GATHERED: &[Tile] = &[
     Tile { channels: 32, pixels: 64, depth: 32, micro_channels: 8, micro_pixels: 4 },
 ];
 
-/// What a source with a single segment of k leaves out.
-const ONE_SEGMENT: &str = "alias Located = Place;\n\
-    fn locate(place: Place, segment: u32) -> Located { return place; }\n\
-    fn segments() -> u32 { return 1u; }\n";
-
 /// The product through workgroup memory.
 pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe {
     let product = product(run, source, tile.channels, tile.depth);
     let output = run.output();
-    let staging = match run.layout {
-        Layout::Nchw => include_str!("../../../shaders/tile_nchw.wgsl"),
-        Layout::Nhwc => include_str!("../../../shaders/tile_nhwc.wgsl"),
-    };
     let rows = u64::from(output.batch) * u64::from(output.height);
-    // Tiles, how many of them an image has (or quads a row), staging, and quads of workgroup memory for it.
-    let (tiles, [tiles_y, tiles_x], staging, staged) = match source.fetch {
+    // Tiles, how many of them an image has (or quads a row), and quads of workgroup memory that the source stages in.
+    let (tiles, [tiles_y, tiles_x], staged) = match source.fetch {
         Fetch::Blocks { height, width, staged } => {
             let blocks = [output.height.div_ceil(height), output.width.div_ceil(width)];
-            (u64::from(output.batch) * u64::from(blocks[0]) * u64::from(blocks[1]), blocks, "", staged)
+            (u64::from(output.batch) * u64::from(blocks[0]) * u64::from(blocks[1]), blocks, staged)
         }
         Fetch::Lines => {
             let quads = output.width.div_ceil(4);
-            ((rows * u64::from(quads) * 4).div_ceil(tile.pixels.into()), [0, quads], staging, 0)
+            ((rows * u64::from(quads) * 4).div_ceil(tile.pixels.into()), [0, quads], 0)
         }
         Fetch::Quads { .. } | Fetch::Rows { .. } => {
-            ((rows * u64::from(output.width)).div_ceil(tile.pixels.into()), [0; 2], staging, 0)
+            ((rows * u64::from(output.width)).div_ceil(tile.pixels.into()), [0; 2], 0)
         }
     };
     let name = format!("{}/{}x{}x{}", source.kernel, tile.channels, tile.pixels, tile.depth);
     let workgroups = tiles * u64::from(product.params.panels) * u64::from(product.link.groups);
-    let access = access(run, source);
     // A software device takes long to compile each load that is written out.
     let step_depth = if caps.is_cpu { 4 } else { tile.depth };
-    let (source_wgsl, product_wgsl, order, last, layout) =
-        (source.wgsl.clone(), product.wgsl.clone(), source.order, source.conv.clone(), run.layout);
-    let made = move || {
-        let steps = match tile.depth / step_depth {
-            1 => "1u".into(),
-            steps => format!("opaque({steps}u)"),
-        };
-        Shader::new(include_str!("../../../shaders/gemm_tile_parts.wgsl"))
-            .add(shader::WEIGHTS_VEC4)
-            .add(&source_wgsl.part())
-            .add(staging)
-            .add_all(&access)
-            .add(&micro_tile(tile, step_depth, layout))
-            .add(&format!("fn tile_steps() -> u32 {{ return {steps}; }}\n"))
-            .add(match order {
-                Order::ByTap => "fn segments() -> u32 { return params.padded_depth / params.segment_depth; }\n",
-                Order::ChannelFirst | Order::ChannelLast => ONE_SEGMENT,
-            })
-            .add(&product_wgsl.part())
-            .constants(&[
-                ("TILE_PIXELS", tile.pixels.into()),
-                ("TILE_DEPTH", tile.depth.into()),
-                ("STEP_DEPTH", step_depth.into()),
-                ("CHANNEL_TILE", tile.channel_tile(staged).into()),
-                ("THREADS", tile.threads().into()),
-            ])
-            .finish(&last)
-    };
-
-    let wgsl = match &source.template {
-        None => Wgsl::new(made),
-        Some((file, of_source)) => {
-            let (file, of_source, of_product) = (*file, of_source.clone(), values(run, source, &product, &name, false));
-            let segmented = source.order == Order::ByTap;
-            // Of values with the same name the source's count.
-            let values = move || {
-                context! {
-                    source => file,
-                    TILE_PIXELS => tile.pixels,
-                    TILE_DEPTH => tile.depth,
-                    MICRO_CHANNELS => tile.micro_channels,
-                    MICRO_PIXELS => tile.micro_pixels,
-                    STEP_DEPTH => step_depth,
-                    SEGMENTED => segmented,
-                    ..merge_maps([of_product(), of_source()])
-                }
-            };
-            Wgsl::template("gemm_tile.wgsl", values)
+    let ((file, of_source), of_product) = (source.template.clone(), values(run, source, &product, &name, false));
+    let segmented = source.order == Order::ByTap;
+    let source_stages = matches!(source.fetch, Fetch::Blocks { .. });
+    // Of values with the same name the source's count.
+    let shader_values = move || {
+        context! {
+            source => file,
+            TILE_PIXELS => tile.pixels,
+            TILE_DEPTH => tile.depth,
+            MICRO_CHANNELS => tile.micro_channels,
+            MICRO_PIXELS => tile.micro_pixels,
+            STEP_DEPTH => step_depth,
+            SEGMENTED => segmented,
+            SOURCE_STAGES => source_stages,
+            ..merge_maps([of_product(), of_source()])
         }
     };
     let Product { weights, params, padded_depth, .. } = product;
@@ -161,7 +114,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
     let outputs = tiles * f64::from(tile.channels * tile.pixels);
     let mult_adds = outputs * padded_depth as f64;
     let pass = Pass {
-        wgsl,
+        wgsl: Wgsl::template("gemm_tile.wgsl", shader_values),
         operands: single_pass_operands(run),
         params: Params { tiles_y, tiles_x, work: workgroups as u32, ..params },
         workgroup: tile.threads(),
@@ -188,90 +141,4 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
         exact: true,
         mixes: false,
     }
-}
-
-/// `MicroTile`, `accumulate` and `finish` with every accumulator named, for an array indexed at run time would
-/// not stay in registers.
-///
-/// The side of the output whose neighbours are neighbours in memory is the columns (quads), the other one the
-/// rows: channels x pixels for NCHW, pixels x channels for NHWC.
-fn micro_tile(tile: Tile, step_depth: u32, layout: Layout) -> String {
-    let (rows, column_quads, columns) = match layout {
-        Layout::Nchw => (tile.micro_channels, tile.micro_pixels / 4, tile.pixels / tile.micro_pixels),
-        Layout::Nhwc => (tile.micro_pixels, tile.micro_channels / 4, tile.channels / tile.micro_channels),
-    };
-    let mut text = format!("const MICRO_COLUMNS: u32 = {columns}u;\nstruct MicroTile {{\n");
-    for row in 0..rows {
-        for quad in 0..column_quads {
-            let _ = writeln!(text, "    s{row}_{quad}: vec4<f32>,");
-        }
-    }
-    text.push_str("}\nfn accumulate(sums: ptr<function, MicroTile>, k: u32, row: u32, column: u32) {\n");
-    match layout {
-        Layout::Nchw => {
-            let _ = writeln!(text, "    let row_at = k * CHANNEL_QUADS + row * {}u;", rows / 4);
-            text.push_str("    let column_at = k * PIXEL_QUADS + column;\n");
-        }
-        Layout::Nhwc => text.push_str(
-            "    let row_at = k / 4u * TILE_PIXELS + row;\n    let column_at = k * CHANNEL_QUADS + column;\n",
-        ),
-    }
-    for k in 0..step_depth {
-        match layout {
-            Layout::Nchw => {
-                for quad in 0..rows / 4 {
-                    let _ =
-                        writeln!(text, "    let a{k}_{quad} = channel_tile[row_at + {k}u * CHANNEL_QUADS + {quad}u];");
-                }
-            }
-            // Four k of each pixel.
-            Layout::Nhwc if k % 4 == 0 => {
-                for row in 0..rows {
-                    let at = format!("row_at + {}u * TILE_PIXELS + {}u", k / 4, row * tile.pixels / rows);
-                    let _ = writeln!(text, "    let a{k}_{row} = pixel_tile[{at}];");
-                }
-            }
-            Layout::Nhwc => {}
-        }
-        let [column_tile, quads] = match layout {
-            Layout::Nchw => ["pixel_tile", "PIXEL_QUADS"],
-            Layout::Nhwc => ["channel_tile", "CHANNEL_QUADS"],
-        };
-        for quad in 0..column_quads {
-            let at = format!("column_at + {k}u * {quads} + {}u", quad * columns);
-            let _ = writeln!(text, "    let b{k}_{quad} = {column_tile}[{at}];");
-            for row in 0..rows {
-                let a = match layout {
-                    Layout::Nchw => format!("a{k}_{}.{}", row / 4, COMPONENTS[row as usize % 4]),
-                    Layout::Nhwc => format!("a{}_{row}.{}", k / 4 * 4, COMPONENTS[k as usize % 4]),
-                };
-                let sum = format!("(*sums).s{row}_{quad}");
-                let _ = writeln!(text, "    {sum} = fma(vec4<f32>({a}), b{k}_{quad}, {sum});");
-            }
-        }
-    }
-    text.push_str(
-        "}\nfn finish(sums: ptr<function, MicroTile>, first_pixel: u32, group: u32, first_channel: u32, row: u32, column: u32) {\n",
-    );
-    for quad in 0..column_quads {
-        let column = format!("(column + {}u) * 4u", quad * columns);
-        if layout == Layout::Nchw {
-            let _ = writeln!(text, "    let quad{quad} = output_quad(first_pixel + {column}, group);");
-        }
-        for row in 0..rows {
-            let sum = format!("(*sums).s{row}_{quad}");
-            let _ = match layout {
-                Layout::Nchw => {
-                    let channel = format!("first_channel + row * {rows}u + {row}u");
-                    writeln!(text, "    store_row(quad{quad}, group, {channel}, {sum});")
-                }
-                Layout::Nhwc => {
-                    let pixel = format!("first_pixel + row + {}u", row * tile.pixels / rows);
-                    writeln!(text, "    store_pixel({pixel}, group, first_channel + {column}, {sum});")
-                }
-            };
-        }
-    }
-    text.push_str("}\n");
-    text
 }
