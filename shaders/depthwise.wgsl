@@ -92,7 +92,7 @@ fn compute_strip(strip: Strip) {
     let inside_column${column} = inside(x${column}, params.in_width);
     //% endfor
 
-    let bias = weights[params.bias_at + strip.channel];
+    let bias = load_weight(params.bias_at + strip.channel);
     //% if WEIGHTS_IN_ARRAY
     // Longer than 32, or Mesa would unroll the loop.
     var taps: array<Value, ${[geometry.kernel_height * geometry.kernel_width, 33] | max}>;
@@ -140,7 +140,7 @@ fn compute_strip(strip: Strip) {
         ${declare}in_row${row}_column${next} = pair_row${row}_column${column}.${part};
                     //% endfor
                 //% else
-        ${declare}in_row${row}_column${column} = select(Value(0.0), input[${at}], ${inside});
+        ${declare}in_row${row}_column${column} = select(Value(0.0), load_input(${at}), ${inside});
                 //% endif
             //% endfor
         //% endfor
@@ -183,9 +183,9 @@ fn compute_strip(strip: Strip) {
 // The weight of a channel's tap.
 fn load_tap(channel: u32, tap: u32) -> Value {
     //% if layout == "nchw"
-    return weights[channel * TAPS + tap];
+    return load_weight(channel * TAPS + tap);
     //% else
-    return weights[tap * params.out_channels + channel];
+    return load_weight(tap * params.out_channels + channel);
     //% endif
 }
 

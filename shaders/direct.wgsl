@@ -20,7 +20,7 @@ const WORKGROUP: u32 = ${WORKGROUP}u;
 // The input at a column of a row that starts at `row`; zero in the padding.
 fn load_padded(row: u32, x: i32) -> f32 {
     let column = u32(clamp(x, 0, i32(params.in_width) - 1));
-    return select(0.0, input[row + column * in_pixel_stride()], inside(x, params.in_width));
+    return select(0.0, load_input(row + column * in_pixel_stride()), inside(x, params.in_width));
 }
 
 // Stores those of a block's channels that the group has.
@@ -53,7 +53,7 @@ fn main(
     let top = i32(item.y * STRIDE_Y) - i32(PAD_TOP);
     let image = item.batch * params.in_channels * in_pixels();
 
-    var sum0 = weights[params.bias_at + item.channel];
+    var sum0 = load_weight(params.bias_at + item.channel);
     //% for pixel in range(1, PIXELS)
     var sum${pixel} = sum0;
     //% endfor
@@ -67,7 +67,7 @@ fn main(
             let row = plane + u32(y) * in_row_stride();
             let weight_row = ((item.channel * params.group_in + channel) * KERNEL_HEIGHT + ky) * KERNEL_WIDTH;
             for (var kx = 0u; kx < KERNEL_WIDTH; kx++) {
-                let weight = weights[weight_row + kx];
+                let weight = load_weight(weight_row + kx);
                 let at = left + i32(kx * DILATION_X);
                 sum0 = fma(${block}(load_padded(row, at)), weight, sum0);
                 //% for pixel in range(1, PIXELS)

@@ -83,7 +83,7 @@ fn main(
         for (var k0 = segment * params.segment_depth; k0 < end; k0 += TILE_DEPTH) {
             stage_pixels(k0, located, local);
             for (var quad = local; quad < TILE_DEPTH * CHANNEL_QUADS; quad += THREADS) {
-                channel_tile[quad] = weights[panel_at + k0 * CHANNEL_QUADS + quad];
+                channel_tile[quad] = load_weight(panel_at + k0 * CHANNEL_QUADS + quad);
             }
             workgroupBarrier();
             // WGSL has no way to ask for unrolling, so `accumulate` takes STEP_DEPTH values of k.

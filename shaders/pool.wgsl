@@ -39,7 +39,7 @@ fn main(
     var sum = 0.0;
     for (var first = 0u; first < in_pixels(); first += LANES) {
         let pixel = first + lane;
-        let value = input[start + min(pixel, in_pixels() - 1u) * in_pixel_stride()];
+        let value = load_input(start + min(pixel, in_pixels() - 1u) * in_pixel_stride());
         sum += select(0.0, value, pixel < in_pixels());
     }
 
@@ -54,7 +54,7 @@ fn main(
     }
     // The first lane wrote its own.
     if lane == 0u & plane < params.work {
-        output[plane] = sums[local] / f32(in_pixels());
+        store_plain(plane, sums[local] / f32(in_pixels()));
     }
 }
 

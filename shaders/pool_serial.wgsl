@@ -27,11 +27,11 @@ fn main(
         let row = start + y * params.in_width * in_pixel_stride();
         var row_sum = 0.0;
         for (var x = 0u; x < params.in_width; x++) {
-            row_sum += input[row + x * in_pixel_stride()];
+            row_sum += load_input(row + x * in_pixel_stride());
         }
         sum += row_sum;
     }
-    output[plane] = sum / f32(in_pixels());
+    store_plain(plane, sum / f32(in_pixels()));
 }
 
 //% include "tensors.wgsl"

@@ -11,7 +11,7 @@ const WORKGROUP: u32 = ${WORKGROUP}u;
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(local_invocation_index) local: u32) {
     // From memory, so that no compiler knows it; below 1, so that the sums stay small.
-    let a = vec4<f32>(input[local] * 0.5 + 0.25);
+    let a = vec4<f32>(load_input(local) * 0.5 + 0.25);
     //% for sum in range(SUMS)
     var sum${sum} = a * ${sum}.5;
     //% endfor
@@ -27,7 +27,7 @@ fn main(@builtin(local_invocation_index) local: u32) {
     //% for sum in range(SUMS)
     total += sum${sum};
     //% endfor
-    output[local] = total.x + total.y + total.z + total.w;
+    store_plain(local, total.x + total.y + total.z + total.w);
 }
 
 //% include "tensors.wgsl"

@@ -19,7 +19,7 @@ var<workgroup> tile: array<f32, ELEMENTS>;
 fn main(@builtin(local_invocation_index) local: u32) {
     //% if in_workgroup_memory
     for (var at = local; at < ELEMENTS; at += WORKGROUP) {
-        tile[at] = input[at];
+        tile[at] = load_input(at);
     }
     workgroupBarrier();
 
@@ -37,7 +37,7 @@ fn main(@builtin(local_invocation_index) local: u32) {
         sum = fma(quad0, quad1, sum);
         at += 8u * WORKGROUP;
     }
-    output[local] = sum.x + sum.y + sum.z + sum.w;
+    store_plain(local, sum.x + sum.y + sum.z + sum.w);
 }
 
 fn load(at: u32) -> f32 {

@@ -134,14 +134,14 @@ fn fetch(k: u32, place: Place) -> vec4<f32> {
     //% if layout == "nchw"
         //% set zero, distance = "0.0", none
     let plane = place.corner.image + k * in_pixels();
-    var sum = vec4<f32>(weights[DEPTHWISE_BIAS_AT + k / 4u][k % 4u]);
+    var sum = vec4<f32>(load_weight_component(DEPTHWISE_BIAS_AT + k / 4u, k % 4u));
         //% for quad in range((geometry.kernel_height * geometry.kernel_width + 3) // 4) if not LOOP_ROWS
-    let taps_quad${quad} = weights[DEPTHWISE_AT + k * TAP_QUADS${plus(quad)}];
+    let taps_quad${quad} = load_weight(DEPTHWISE_AT + k * TAP_QUADS${plus(quad)});
         //% endfor
     //% else
         //% set zero, distance = "vec4<f32>(0.0)", "column_stride()"
     let plane = place.corner.image + k / 4u;
-    var sum = weights[DEPTHWISE_BIAS_AT + k / 4u];
+    var sum = load_weight(DEPTHWISE_BIAS_AT + k / 4u);
     //% endif
     //% for ky in range(1 if LOOP_ROWS else geometry.kernel_height)
         //% if LOOP_ROWS
@@ -162,13 +162,13 @@ fn fetch(k: u32, place: Place) -> vec4<f32> {
             //% endif
             //# `&` and not `&&`, which is a branch.
             //% if row_is_padded and column in PADDED_COLUMNS
-        let input${column} = select(${zero}, input[at${offset}], row.inside & place.column${column}.inside);
+        let input${column} = select(${zero}, load_input(at${offset}), row.inside & place.column${column}.inside);
             //% elif row_is_padded
-        let input${column} = select(${zero}, input[at${offset}], row.inside);
+        let input${column} = select(${zero}, load_input(at${offset}), row.inside);
             //% elif column in PADDED_COLUMNS
-        let input${column} = select(${zero}, input[at${offset}], place.column${column}.inside);
+        let input${column} = select(${zero}, load_input(at${offset}), place.column${column}.inside);
             //% else
-        let input${column} = input[at${offset}];
+        let input${column} = load_input(at${offset});
             //% endif
         //% endfor
         //% for kx in range(geometry.kernel_width)
@@ -179,16 +179,16 @@ fn fetch(k: u32, place: Place) -> vec4<f32> {
         let inputs${kx} = vec4<f32>(input${under[0]}, input${under[1]}, input${under[2]}, input${under[3]});
                 //% if LOOP_ROWS
         let tap${kx} = ky * KERNEL_WIDTH${plus(kx)};
-        let weight${kx} = weights[DEPTHWISE_AT + k * TAP_QUADS + tap${kx} / 4u][tap${kx} % 4u];
+        let weight${kx} = load_weight_component(DEPTHWISE_AT + k * TAP_QUADS + tap${kx} / 4u, tap${kx} % 4u);
         sum = fma(inputs${kx}, vec4<f32>(weight${kx}), sum);
                 //% else
         sum = fma(inputs${kx}, vec4<f32>(taps_quad${tap // 4}.${xyzw[tap % 4]}), sum);
                 //% endif
             //% elif LOOP_ROWS
         let tap${kx} = ky * KERNEL_WIDTH${plus(kx)};
-        sum = fma(input${column}, weights[DEPTHWISE_AT + tap${kx} * column_stride() + k / 4u], sum);
+        sum = fma(input${column}, load_weight(DEPTHWISE_AT + tap${kx} * column_stride() + k / 4u), sum);
             //% else
-        sum = fma(input${column}, weights[DEPTHWISE_AT${plus(tap, "column_stride()")} + k / 4u], sum);
+        sum = fma(input${column}, load_weight(DEPTHWISE_AT${plus(tap, "column_stride()")} + k / 4u), sum);
             //% endif
         //% endfor
     }

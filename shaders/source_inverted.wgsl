@@ -159,7 +159,7 @@ fn expand(k0: u32, k: u32, place: Place) {
     let bias_at = EXPAND_BIAS_AT + (k0 + k) / 4u;
     //% for input in range(INPUTS)
         //% for quad in range(QUADS)
-    var sum_input${input}_quad${quad} = weights[bias_at${plus(quad)}];
+    var sum_input${input}_quad${quad} = load_weight(bias_at${plus(quad)});
         //% endfor
     //% endfor
     let weights_at = EXPAND_AT + (k0 * EXPAND_DEPTH_PADDED + k) / 4u;
@@ -172,7 +172,7 @@ fn expand(k0: u32, k: u32, place: Place) {
         //% for channel in range(4)
             //% for quad in range(QUADS)
                 //% set weight = "weights_channel" ~ channel ~ "_quad" ~ quad
-        let ${weight} = weights[at${plus(channel, "DEPTH_QUADS")}${plus(quad)}];
+        let ${weight} = load_weight(at${plus(channel, "DEPTH_QUADS")}${plus(quad)});
                 //% for input in range(INPUTS)
                     //% set sum = "sum_input" ~ input ~ "_quad" ~ quad
         ${sum} = fma(vec4<f32>(channels_input${input}.${xyzw[channel]}), ${weight}, ${sum});
@@ -226,7 +226,7 @@ struct Results {
 // input loaded once; the rows are a loop, for drivers would keep the values of all of them in registers, beside the
 // sums of the product.
 fn depthwise(quad: u32, first: u32) -> Results {
-    let bias = weights[DEPTHWISE_BIAS_AT + quad];
+    let bias = load_weight(DEPTHWISE_BIAS_AT + quad);
     //% for output in range(4)
     var sum${output} = bias;
     //% endfor
@@ -240,7 +240,7 @@ fn depthwise(quad: u32, first: u32) -> Results {
                     //% if output * geometry.stride_x + kx * geometry.dilation_x == column
                         //# The first output is the first to see a tap.
                         //% if output == 0
-        let weight${kx} = weights[weights_at${plus(kx)}];
+        let weight${kx} = load_weight(weights_at${plus(kx)});
                         //% endif
         sum${output} = fma(input${column}, weight${kx}, sum${output});
                     //% endif

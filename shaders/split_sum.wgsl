@@ -25,7 +25,7 @@ fn main(
     let place = partial_place(at);
     var sum = bias_if_any(place.channel);
     for (var slice = 0u; slice < SLICES; slice++) {
-        sum += input[place.first + slice * place.step];
+        sum += load_input(place.first + slice * place.step);
     }
     store(at, sum);
 }

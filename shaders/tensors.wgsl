@@ -2,6 +2,7 @@
 // and stored. Sums are f32, and this file is the only one that knows the elements' type.
 //#
 //# host     geometry  of the convolution, in rows and columns: kernel_height, kernel_width, stride_y and so on; or none
+//#          element  the type of the tensors' elements and the weights: "f32"
 //#          layout   "nchw" or "nhwc", the order of the input and the output
 //#          input    how the input is loaded: "scalar", one element at a time; "pair", two as a 64-bit integer; "quads",
 //#                   16 aligned bytes; "pairs", 16 aligned bytes as two 64-bit integers
@@ -124,6 +125,10 @@ fn item(index: u32, channels: u32) -> Item {
     //% endif
 }
 
+//# All that depends on the element type. Further types have a file each.
+//% if element != "f32"
+//% include "tensors_" ~ element ~ ".wgsl"
+//% else
 //% if input in ["pair", "pairs"] or weights in ["pair", "pairs"]
 // Two neighbouring floats as one 64-bit integer, the first in the lower half.
 fn unpack_pair(pair: u64) -> vec2<f32> {
@@ -134,6 +139,10 @@ fn unpack_pair(pair: u64) -> vec2<f32> {
 // Elements of the input. Unless it is loaded one element at a time, they are neighbours, and `at` is aligned.
 //% if input == "scalar"
 @group(0) @binding(1) var<storage, read> input: array<f32>;
+
+fn load_input(at: u32) -> f32 {
+    return input[at];
+}
 
 // Zero unless `inside`; `at` is in the input all the same.
 fn load_inside(at: u32, inside: bool) -> f32 {
@@ -152,6 +161,11 @@ fn load_inside2(at: u32, inside: bool) -> vec2<f32> {
 }
 //% elif input == "quads"
 @group(0) @binding(1) var<storage, read> input: array<vec4<f32>>;
+
+// Four neighbours; `at` counts quads.
+fn load_input(at: u32) -> vec4<f32> {
+    return input[at];
+}
 
 fn load_input4(at: vec4<u32>) -> vec4<f32> {
     return input[at.x / 4u];
@@ -209,10 +223,15 @@ fn load_weight(at: u32) -> vec4<f32> {
     return weights[at];
 }
 
+// One of four neighbours.
+fn load_weight_component(at: u32, component: u32) -> f32 {
+    return weights[at][component];
+}
+
 // The bias of an output channel, counted in the panels.
 fn bias_of(index: u32) -> f32 {
     let at = params.bias_at + index;
-    return weights[at / 4u][at % 4u];
+    return load_weight_component(at / 4u, at % 4u);
 }
 
 fn bias4_of(index: u32) -> vec4<f32> {
@@ -235,6 +254,11 @@ fn bias4_of(index: u32) -> vec4<f32> {
 //% endif
 //% if output == "scalar"
 @group(0) @binding(${2 if weights == "none" else 3}) var<storage, read_write> output: array<f32>;
+
+// Stores a value as it is, without the epilogue.
+fn store_plain(at: u32, value: f32) {
+    output[at] = value;
+}
 
 // Stores a sum through the epilogue.
 fn store(at: u32, sum: f32) {
@@ -285,4 +309,5 @@ fn load_residual4(at: vec4<u32>) -> vec4<f32> {
 fn load_residual4(at: vec4<u32>) -> vec4<f32> {
     return residual[at.x / 4u];
 }
+//% endif
 //% endif

@@ -90,12 +90,12 @@ fn transform_tile(tile: Tile) {
         //% endfor
     );
     for (var point = 0u; point < opaque(LINE * LINE); point++) {
-        output[point_at(point, tile.channel, params.in_channels, tile.number)] = points[point];
+        store_plain(point_at(point, tile.channel, params.in_channels, tile.number), points[point]);
     }
     //% else
         //% for y in range(LINE)
             //% for x in range(LINE)
-    output[point_at(${y * LINE + x}u, tile.channel, params.in_channels, tile.number)] = column${x}[${y}];
+    store_plain(point_at(${y * LINE + x}u, tile.channel, params.in_channels, tile.number), column${x}[${y}]);
             //% endfor
         //% endfor
     //% endif

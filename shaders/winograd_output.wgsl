@@ -55,7 +55,7 @@ fn transform_tile(tile: Tile) {
     //% for x in range(LINE)
     let column${x} = output_line(array<f32, LINE>(
         //% for y in range(LINE)
-        input[point_at(${y * LINE + x}u, tile.channel, params.out_channels, tile.number)],
+        load_input(point_at(${y * LINE + x}u, tile.channel, params.out_channels, tile.number)),
         //% endfor
     ));
     //% endfor

@@ -12,6 +12,7 @@ use crate::kernels::pack::{Order, Packing, sections};
 use crate::kernels::shader;
 use crate::model::caps::Caps;
 use crate::model::conv::Conv2d;
+use crate::model::dtype::DType;
 use crate::model::shape::Layout;
 
 pub const DEPTHWISE: Kernel = Kernel { name: "depthwise", links: 1, candidates };
@@ -60,6 +61,7 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 struct Strip {
     link: Conv2d,
     layout: Layout,
+    dtype: DType,
     rows: u32,
     width: u32,
     /// The input columns under a row of the strip, counted from its first.
@@ -92,6 +94,7 @@ impl Strip {
         Self {
             link: link.clone(),
             layout: run.layout,
+            dtype: run.dtype,
             rows,
             width,
             columns: columns.collect(),
@@ -176,6 +179,7 @@ impl Strip {
             columns => self.columns,
             load_columns => self.loads(),
             geometry => shader::geometry_values(&self.link),
+            element => self.dtype.name(),
             layout => shader::layout_name(self.layout),
             input => pair_or(self.pairs),
             weights => quads_or_scalar,

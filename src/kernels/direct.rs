@@ -38,6 +38,7 @@ fn recipe(run: &Run<'_>, link: &Conv2d, block: u32) -> Recipe {
 
     let name = format!("direct/{PIXELS}x{block}");
     let (recipe_name, only, layout) = (name.clone(), link.clone(), run.layout);
+    let element = run.dtype.name();
     let values = move || {
         context! {
             recipe => recipe_name,
@@ -46,6 +47,7 @@ fn recipe(run: &Run<'_>, link: &Conv2d, block: u32) -> Recipe {
             PIXELS,
             WORKGROUP,
             geometry => shader::geometry_values(&only),
+            element,
             layout => shader::layout_name(layout),
             input => "scalar",
             weights => if block == 1 { "scalar" } else { "quads" },

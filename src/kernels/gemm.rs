@@ -135,7 +135,7 @@ pub fn values(
     recipe: &str,
     pairs: bool,
 ) -> impl Fn() -> Value + Send + Sync + use<> {
-    let (link, layout) = (product.link.clone(), run.layout);
+    let (link, layout, element) = (product.link.clone(), run.layout, run.dtype.name());
     let links: Vec<_> = run.links.iter().filter_map(|link| link.conv().cloned()).collect();
     let (recipe, block, before) = (recipe.to_string(), product.block, product.before.clone());
     let depth_is_padded = product.padded_depth != link.fan_in();
@@ -156,6 +156,7 @@ pub fn values(
         context! {
             recipe,
             problem => shader::problem_of_run(&links, layout),
+            element,
             layout => shader::layout_name(layout),
             input,
             weights => if pairs { "pairs" } else { "quads" },

@@ -6,6 +6,7 @@ use super::{Kernel, Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run,
 use crate::kernels::shader;
 use crate::model::caps::Caps;
 use crate::model::chain::Link;
+use crate::model::dtype::DType;
 use crate::model::shape::Layout;
 
 pub const POOL: Kernel = Kernel { name: "pool", links: 1, candidates };
@@ -35,8 +36,8 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 fn by_tree(run: &Run<'_>, [planes, lanes]: [u32; 2]) -> Recipe {
     let workgroup = planes * lanes;
     let name = format!("pool/{planes}x{lanes}");
-    let (layout, recipe_name) = (run.layout, name.clone());
-    let values = move || context! { PLANES => planes, LANES => lanes, ..values(layout, &recipe_name) };
+    let (layout, dtype, recipe_name) = (run.layout, run.dtype, name.clone());
+    let values = move || context! { PLANES => planes, LANES => lanes, ..values(layout, dtype, &recipe_name) };
     let wgsl = Wgsl::template("pool.wgsl", values);
     let workgroups = run.output().len().div_ceil(planes.into());
     let pass = Pass { workgroups, workgroup, workgroup_memory: workgroup * 4, ..pass(run, wgsl) };
@@ -47,8 +48,8 @@ fn by_tree(run: &Run<'_>, [planes, lanes]: [u32; 2]) -> Recipe {
 
 fn serial(run: &Run<'_>) -> Recipe {
     let name = "pool/serial";
-    let layout = run.layout;
-    let values = move || context! { WORKGROUP => SERIAL, ..values(layout, name) };
+    let (layout, dtype) = (run.layout, run.dtype);
+    let values = move || context! { WORKGROUP => SERIAL, ..values(layout, dtype, name) };
     let wgsl = Wgsl::template("pool_serial.wgsl", values);
     let workgroups = run.output().len().div_ceil(SERIAL.into());
     let pass = Pass { workgroups, workgroup: SERIAL, ..pass(run, wgsl) };
@@ -57,9 +58,18 @@ fn serial(run: &Run<'_>) -> Recipe {
 }
 
 /// What both shaders ask for.
-fn values(layout: Layout, recipe: &str) -> Value {
-    let (layout, width) = (shader::layout_name(layout), "scalar");
-    context! { recipe, layout, geometry => (), input => width, weights => "none", output => width, residual => "none" }
+fn values(layout: Layout, dtype: DType, recipe: &str) -> Value {
+    let elements = "scalar";
+    context! {
+        recipe,
+        geometry => (),
+        element => dtype.name(),
+        layout => shader::layout_name(layout),
+        input => elements,
+        weights => "none",
+        output => elements,
+        residual => "none",
+    }
 }
 
 fn pass(run: &Run<'_>, wgsl: Wgsl) -> Pass {

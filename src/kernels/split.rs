@@ -95,7 +95,7 @@ fn recipe(run: &Run<'_>, link: &Conv2d, slices: u32, partial: Shape, product: Re
 
 fn sum_pass(run: &Run<'_>, link: &Conv2d, slices: u32, bias_at: u64) -> Pass {
     let outputs = run.output().len();
-    let (last, layout) = (link.clone(), run.layout);
+    let (last, layout, element) = (link.clone(), run.layout, run.dtype.name());
     let values = move || {
         context! {
             recipe => format!("{}/{slices}", SPLIT.name),
@@ -103,6 +103,7 @@ fn sum_pass(run: &Run<'_>, link: &Conv2d, slices: u32, bias_at: u64) -> Pass {
             WORKGROUP,
             bias => last.bias,
             geometry => (),
+            element,
             layout => shader::layout_name(layout),
             input => "scalar",
             weights => "scalar",

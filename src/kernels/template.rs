@@ -199,6 +199,19 @@ mod tests {
     }
 
     #[test]
+    fn an_element_type_without_a_file_is_an_error() {
+        let values = |element| {
+            context! {
+                recipe => "pool/serial", WORKGROUP => 1, geometry => (), element, layout => "nchw", input => "scalar",
+                weights => "none", output => "scalar", residual => "none",
+            }
+        };
+        assert!(render("pool_serial.wgsl", &values("f32")).is_ok());
+        let Err(Error::Internal(message)) = render("pool_serial.wgsl", &values("f64")) else { panic!("rendered") };
+        assert!(message.contains("tensors_f64.wgsl"), "{message}");
+    }
+
+    #[test]
     fn comments_of_any_length_are_taken() {
         let text = "//\n//\nfn used() {\n}\nconst A: u32 = used();\n";
         assert_eq!(without_unused(text), text);

@@ -15,6 +15,7 @@ use crate::kernels::pack::{self, Packing, winograd};
 use crate::kernels::shader;
 use crate::model::caps::Caps;
 use crate::model::conv::Conv2d;
+use crate::model::dtype::DType;
 use crate::model::shape::{Layout, Shape};
 
 pub const WINOGRAD: Kernel = Kernel { name: "winograd", links: 1, candidates };
@@ -71,6 +72,7 @@ struct Tiles<'a> {
 struct Transform {
     link: Conv2d,
     layout: Layout,
+    dtype: DType,
     /// Outputs a side of a tile.
     outputs: u32,
     workgroup: u32,
@@ -100,6 +102,7 @@ impl<'a> Tiles<'a> {
             transform: Transform {
                 link: link.clone(),
                 layout: run.layout,
+                dtype: run.dtype,
                 outputs,
                 workgroup: if caps.is_cpu { WORKGROUP_CPU } else { WORKGROUP },
                 is_cpu: caps.is_cpu,
@@ -228,6 +231,7 @@ impl Transform {
     fn values(&self) -> Value {
         context! {
             recipe => format!("{}/{outputs}x{outputs}", WINOGRAD.name, outputs = self.outputs),
+            element => self.dtype.name(),
             layout => shader::layout_name(self.layout),
             OUTPUTS => self.outputs,
             WORKGROUP => self.workgroup,

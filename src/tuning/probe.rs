@@ -5,6 +5,7 @@ use std::time::Instant;
 use minijinja::context;
 
 use crate::kernels::{Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Wgsl, fold};
+use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
 use crate::planner::model::Rates;
 use crate::runtime::gpu::GpuConv;
@@ -72,6 +73,7 @@ pub fn passes(workgroups: u64) -> [Pass; 3] {
                 ELEMENTS,
                 in_workgroup_memory => workgroup_memory > 0,
                 geometry => (),
+                element => DType::F32.name(),
                 layout => "nchw",
                 input => "scalar",
                 weights => "none",
