@@ -38,7 +38,7 @@ pub struct Kernel {
     pub candidates: fn(&Run<'_>, &Caps) -> Result<Vec<Recipe>, Unsupported>,
 }
 
-/// All kernels. Of recipes that take as long, the first in this order is taken.
+/// All kernels. If the model gives several recipes the same time, the first in this order is taken.
 pub const KERNELS: &[Kernel] = &[
     inverted_residual::INVERTED_RESIDUAL,
     separable::SEPARABLE,
@@ -61,7 +61,7 @@ pub(crate) const DIRECT: &str = direct::DIRECT.name;
 /// The kernels that take every link of a kind, unless it is too large for the device.
 pub(crate) const TAKE_ALL: &[&str] = &[DIRECT, pool::POOL.name];
 
-/// Consecutive links of a chain that one kernel is to compute, and what it computes them on.
+/// Consecutive links of a chain for one kernel to compute, with the shapes of their tensors.
 ///
 /// Each link reads the output of the one before. Only the last may add a residual; it comes from outside the run.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +82,7 @@ impl<'a> Run<'a> {
         self.convs().map(|[conv]| conv)
     }
 
-    /// The run's links, for kernels that compute so many convolutions.
+    /// The run's links, for kernels that compute `COUNT` convolutions.
     pub fn convs<const COUNT: usize>(&self) -> Result<[&'a Conv2d; COUNT], Unsupported> {
         let convs: Vec<_> = self
             .links
@@ -103,7 +103,7 @@ impl<'a> Run<'a> {
         self.shapes[self.shapes.len() - 1]
     }
 
-    /// Weights of the run's link `link`, which is this convolution, or one in its place, laid out.
+    /// A section of packed weights for the run's link `link`: this convolution, or one that replaces it.
     pub(crate) fn section(&self, link: usize, conv: &Conv2d, packing: Packing) -> Section {
         Section::new(link, conv, packing, self.dtype)
     }
@@ -118,24 +118,24 @@ impl<'a> Run<'a> {
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct Recipe {
-    /// A stable name: the kernel's, then what tells this variant from the others.
+    /// A stable name: the kernel's, then the variant's.
     pub name: String,
     /// The dispatches, in order.
     pub passes: Vec<Pass>,
-    /// What the weight buffer holds, in order.
+    /// The sections of the weight buffer, in order.
     #[doc(hidden)]
     pub weights: Vec<Section>,
     /// Sizes of the scratch buffers, bytes.
     pub workspace: Vec<u64>,
-    /// What running it takes, for the planner.
+    /// Its work, for the cost model.
     pub work: Work,
     /// The rounding error, in units of f32's epsilon times the sum of the terms' magnitudes.
     pub tolerance: f64,
     /// Whether sums of small whole numbers come out exact, as they do unless a kernel transforms its operands.
     pub exact: bool,
-    /// Whether an output is made of its neighbours' terms as well, which cancel but for rounding, and do not where one
-    /// of them is no finite number: Winograd's transforms.
-    pub mixes: bool,
+    /// Whether rounding errors, infinities and NaNs spread to neighbouring outputs. They do with Winograd's transforms, which
+    /// add terms of the neighbours that cancel in exact arithmetic.
+    pub spreads_errors: bool,
 }
 
 /// One dispatch.
@@ -163,14 +163,14 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// What of a workgroup a GPU can do while the rest waits, in invocations: those that it has, of which one with many
-    /// sums counts once for each 16, and four times at the most.
+    /// Effective parallelism of a workgroup, in invocations. An invocation with many sums counts once for each 16, at most
+    /// four times.
     pub fn independent(&self) -> f64 {
         let sums = f64::from(self.sums) / f64::from(SUMS_OVERLAPPED);
         f64::from(self.workgroup) * sums.clamp(1.0, MOST_OVERLAPPED)
     }
 
-    /// The same of all workgroups.
+    /// Effective parallelism of all workgroups.
     fn invocations(&self) -> f64 {
         self.workgroups as f64 * self.independent()
     }
@@ -178,9 +178,9 @@ impl Pass {
 
 /// Sums of an invocation that hide a GPU's latencies as well as another invocation would.
 const SUMS_OVERLAPPED: u32 = 16;
-/// Beyond this they do not stand for further invocations, which would keep further parts of a core busy.
+/// The most invocations that one with many sums counts as. More sums keep no further part of a core busy.
 const MOST_OVERLAPPED: f64 = 4.0;
-/// Registers of an invocation for addresses, conditions and the like, beside those for its values.
+/// Registers of an invocation for addresses and conditions, besides those for its values.
 pub(crate) const REGISTERS_FOR_ADDRESSES: u32 = 24;
 
 /// The name of the kernel that a recipe is of: `pointwise` of `pointwise/64x64x16`, and of itself.
@@ -264,7 +264,7 @@ pub struct Params {
 }
 
 impl Params {
-    /// The sizes of a run; tiles and work are the kernel's to fill in.
+    /// The sizes of a run. The kernel fills in tiles and work.
     pub fn of(run: &Run<'_>) -> Self {
         let (input, output) = (run.input(), run.output());
         let bounds = run.links.last().and_then(|link| link.activation().bounds());
@@ -283,28 +283,27 @@ impl Params {
         }
     }
 
-    /// The groups of a link, whose panels of weights have so many output channels.
+    /// Adds the groups of a link, with panels of `block` output channels.
     fn grouped(self, link: &Conv2d, block: u32) -> Self {
         let [group_in, group_out] = [link.group_in_channels(), link.group_out_channels()];
         Self { groups: link.groups, group_in, group_out, panels: group_out.div_ceil(block), ..self }
     }
 }
 
-/// What running a recipe takes.
+/// The work of a recipe.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Work {
     /// Multiply-adds of all invocations, idle and recomputed ones included.
     pub mult_adds: f64,
-    /// Loads from and stores to storage of all invocations; several elements are one where the kernel is made for
-    /// devices on which they cost the same.
+    /// Loads from and stores to storage of all invocations. Several elements count as one in kernels for devices on which they
+    /// cost the same.
     pub accesses: f64,
     /// Elements that all invocations read from workgroup memory.
     pub shared: f64,
-    /// Bytes that must come from memory or go there: inputs, weights, outputs, workspace.
+    /// Bytes that must move from or to memory: inputs, weights, outputs, workspace.
     pub bytes: f64,
-    /// Invocations that have work at the same time at the most. One with many sums counts several times, as
-    /// [`Pass::independent`] says.
+    /// Effective parallelism: the invocations that have work at the same time, counted as in [`Pass::independent`].
     pub invocations: f64,
 }
 
@@ -317,14 +316,14 @@ fn single_pass_operands(run: &Run<'_>) -> Vec<Operand> {
     operands
 }
 
-/// Bytes that a run must move whatever the kernel: input, weights, output, residual.
+/// Bytes that any kernel must move for a run: input, weights, output, residual.
 fn compulsory_bytes(run: &Run<'_>) -> f64 {
     let weights: u64 = run.links.iter().map(|link| params_of(link) * run.dtype.bytes()).sum();
     let residual = if run.has_residual() { run.output().bytes(run.dtype) } else { 0 };
     (run.input().bytes(run.dtype) + run.output().bytes(run.dtype) + weights + residual) as f64
 }
 
-/// Workgroups folded into a grid that no dimension's limit stops.
+/// Workgroups folded into a grid of two dimensions, each within the limit. None if they do not fit.
 pub(crate) fn fold(workgroups: u64, limit: u32) -> Option<[u32; 3]> {
     let limit = u64::from(limit);
     let x = workgroups.min(limit);
@@ -349,10 +348,10 @@ fn fitting(run: &Run<'_>, caps: &Caps, recipes: Vec<Recipe>) -> Result<Vec<Recip
     }
 }
 
-/// What of a recipe the device cannot do.
+/// The reason why the device cannot run a recipe, if there is one.
 fn unfit(run: &Run<'_>, caps: &Caps, recipe: &Recipe) -> Option<Unsupported> {
     let weights = recipe.weights.iter().map(Section::bytes).sum();
-    // Past 2^31 elements no index counts, whatever a device can bind.
+    // Indices do not reach past 2^31 elements, even if a device can bind more.
     let limit = caps.max_storage_binding.min(caps.max_buffer).min(MOST_ELEMENTS * run.dtype.bytes());
     let buffers = [run.input().bytes(run.dtype), run.output().bytes(run.dtype), weights];
     if let Some(&bytes) = buffers.iter().chain(&recipe.workspace).find(|&&bytes| bytes > limit) {
@@ -370,7 +369,7 @@ fn unfit(run: &Run<'_>, caps: &Caps, recipe: &Recipe) -> Option<Unsupported> {
         if buffers > caps.max_storage_buffers {
             return Some(Unsupported::StorageBuffers { needed: buffers, limit: caps.max_storage_buffers });
         }
-        // Shaders count the invocations of the whole grid, of which folding adds some.
+        // Shaders index all invocations of the grid, also those that folding adds.
         let most = (1 << 32) / u64::from(pass.workgroup.max(1));
         if fold(pass.workgroups, caps.max_workgroups).is_none_or(|[x, y, _]| u64::from(x) * u64::from(y) > most) {
             let limit = u64::from(caps.max_workgroups).pow(2).min(most);

@@ -247,6 +247,6 @@ fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, [rows, width]: [u32; 2], la
         // A few dozen terms in order.
         tolerance: 4.0,
         exact: true,
-        mixes: false,
+        spreads_errors: false,
     }
 }

@@ -88,6 +88,6 @@ fn recipe(run: &Run<'_>, link: &Conv2d, block: u32) -> Recipe {
         // One sum in order: an epsilon for each term at the worst, far fewer for terms of either sign.
         tolerance: 4.0,
         exact: true,
-        mixes: false,
+        spreads_errors: false,
     }
 }

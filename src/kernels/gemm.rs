@@ -1,4 +1,4 @@
-//! What the matrix products share that kernels are made of: their sources of pixels, weights and outputs.
+//! What the GEMM kernels share: sources of pixels, weights and outputs.
 
 pub mod registers;
 pub mod tiled;
@@ -16,7 +16,7 @@ use crate::model::shape::Layout;
 /// Below this many output channels in a group, most of a tile would be idle.
 const FEWEST_CHANNELS: u32 = 4;
 
-/// Whether the groups of a link have output channels enough for tiles.
+/// Whether the groups of a link have enough output channels for tiles.
 pub fn fills_tiles(link: &Conv2d) -> Result<(), Unsupported> {
     match link.group_out_channels() {
         FEWEST_CHANNELS.. => Ok(()),
@@ -76,23 +76,23 @@ impl Source {
     }
 }
 
-/// How a source's values come.
+/// How a product reads its source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fetch {
-    /// `fetch`: four pixels of one k (NCHW), or four k of one pixel (NHWC). Of inputs that are neighbours and
-    /// aligned they are one load.
+    /// `fetch`: four pixels of one k (NCHW), or four k of one pixel (NHWC). One load, if the inputs are neighbours and
+    /// aligned.
     Quads { aligned: bool },
-    /// `fetch_row`, NCHW: so many neighbouring k of all pixels of an invocation, which are neighbours in a row.
+    /// `fetch_row`, NCHW: `columns` neighbouring k of all pixels of an invocation, which are neighbours in a row.
     Rows { columns: u32 },
     /// `fetch`, NCHW, for products through workgroup memory: four neighbours in a row of one k. Rows of the output are
     /// filled up to whole quads.
     Lines,
-    /// For products through workgroup memory: the source stages a block of an image by itself, for which it takes
-    /// so many quads of workgroup memory, those of the weights among them. In NHWC it reads quads of channels.
+    /// For products through workgroup memory: the source stages a block of an image by itself. That takes `staged` quads of
+    /// workgroup memory, including those of the weights. In NHWC it reads quads of channels.
     Blocks { height: u32, width: u32, staged: u32 },
 }
 
-/// What all products share.
+/// The parts of a product that do not depend on its tile.
 pub struct Product<'a> {
     link: &'a Conv2d,
     pub weights: Vec<Section>,
@@ -127,7 +127,7 @@ pub fn product<'a>(run: &Run<'_>, source: &'a Source, block: u32, k_align: u32) 
     Product { link, weights, params, padded_depth, block, before }
 }
 
-/// What the templates of products, and those that they include, ask for, beside what the source has.
+/// The values for the templates of products and their includes, besides the source's own.
 pub fn values(
     run: &Run<'_>,
     source: &Source,

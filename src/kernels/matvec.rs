@@ -131,7 +131,7 @@ impl Vectors {
             // Sums of four terms; these in order, or by a tree.
             tolerance: 4.0,
             exact: true,
-            mixes: false,
+            spreads_errors: false,
         }
     }
 

@@ -22,7 +22,7 @@ pub struct Section {
     pub dtype: DType,
 }
 
-/// How weights or biases are laid out.
+/// An order of weights or biases in memory.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the variants say what their fields are")]
@@ -31,7 +31,7 @@ pub enum Packing {
     /// `k` (an input channel's tap) the panel's weights side by side. `k` is padded with zeros to a
     /// multiple of `k_align`, the last panel to `block`.
     Panels { block: u32, k_align: u32, order: Order },
-    /// [`Packing::Panels`] of the transformed weights of Winograd's F(m x m, 3x3), so many outputs a side.
+    /// [`Packing::Panels`] of the transformed weights of Winograd's F(m x m, 3x3), with m outputs a side.
     Winograd { outputs: u32, block: u32, k_align: u32 },
     /// [`Packing::Panels`] of the weights cut along their input channels.
     Slices { slices: u32, block: u32, k_align: u32, order: Order },
@@ -132,8 +132,8 @@ pub fn sections(sections: impl IntoIterator<Item = Section>) -> (Vec<Section>, V
     (sections, offsets)
 }
 
-/// The sections of a product that stands in for a link, its panels packed as they are for that, and the link's biases, if
-/// it has any; and where these start, in elements.
+/// Weight sections of a GEMM that replaces a link: its panels, and the link's biases if it has any. Gives the offset of each
+/// as well, in elements.
 pub fn stand_in(
     product: &[Section],
     biases: Option<Section>,
@@ -180,7 +180,7 @@ pub fn padded_k(conv: &Conv2d, order: Order, k_align: u32) -> u64 {
     segments * (conv.fan_in() / segments).next_multiple_of(k_align.into())
 }
 
-/// The stretches of `k` that are padded by themselves.
+/// The number of segments of `k`, each padded by itself.
 pub fn segments(conv: &Conv2d, order: Order) -> u64 {
     match order {
         Order::ChannelFirst | Order::ChannelLast => 1,

@@ -102,6 +102,6 @@ fn recipe(name: String, run: &Run<'_>, pass: Pass, work: Work) -> Recipe {
         tolerance: 8.0,
         // A mean of whole numbers is exact if it is a sum of them over a power of two.
         exact: run.input().pixels().is_power_of_two(),
-        mixes: false,
+        spreads_errors: false,
     }
 }

@@ -89,7 +89,7 @@ fn recipe(run: &Run<'_>, link: &Conv2d, slices: u32, partial: Shape, product: Re
         },
         tolerance: product.tolerance,
         exact: product.exact,
-        mixes: product.mixes,
+        spreads_errors: product.spreads_errors,
     }
 }
 

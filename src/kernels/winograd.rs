@@ -1,5 +1,5 @@
 //! `winograd`: dense 3x3 convolutions of stride 1 with fewer multiplications. A tile of 2x2 or 4x4 outputs takes 16
-//! products instead of 36, or 36 instead of 144; what is saved is paid for in additions and in memory.
+//! products instead of 36, or 36 instead of 144. The price is additions and memory.
 //!
 //! Three passes: the input's tiles are transformed, multiplied point by point, which is a grouped pointwise
 //! convolution, and transformed back (Lavin and Gray, arXiv 1509.09308, whose matrices these are).
@@ -154,7 +154,7 @@ impl<'a> Tiles<'a> {
             tolerance: if outputs == 2 { 16.0 } else { 96.0 },
             // The transforms of F(2x2) are sums and halves; F(4x4) divides by 6 and 24.
             exact: outputs == 2,
-            mixes: true,
+            spreads_errors: true,
         }
     }
 

@@ -166,7 +166,7 @@ mod tests {
             work: Default::default(),
             tolerance: 1.0,
             exact: true,
-            mixes: false,
+            spreads_errors: false,
         };
         let parts = Parts {
             mult_adds: seconds,

@@ -21,7 +21,7 @@ const LEAST_OF_TERMS: f64 = 1.0 / 64.0;
 /// The relative error is small if all outputs are right. It finds outputs that are all a little wrong.
 pub fn judge(values: &[f32], answer: &Answer, recipe: &Recipe, report: &mut Report) {
     let unit = (recipe.tolerance + EPILOGUE_TOLERANCE) * f64::from(f32::EPSILON);
-    let magnitudes = if recipe.mixes { largest_of_planes(answer) } else { Cow::from(&answer.magnitudes) };
+    let magnitudes = if recipe.spreads_errors { largest_of_planes(answer) } else { Cow::from(&answer.magnitudes) };
     let (mut error_norm, mut norm) = (0.0, 0.0);
     for (index, &value) in values.iter().enumerate() {
         let (expected, terms) = (answer.values[index], answer.terms[index]);

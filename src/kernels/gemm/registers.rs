@@ -181,7 +181,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
         // One sum in order of k.
         tolerance: 4.0,
         exact: true,
-        mixes: false,
+        spreads_errors: false,
     }
 }
 

@@ -30,17 +30,17 @@ impl Tile {
         (self.channels / self.micro_channels) * (self.pixels / self.micro_pixels)
     }
 
-    /// Quads of workgroup memory for the weights, of which a source may need more while it stages.
+    /// Quads of workgroup memory for the weights, or for what a source stages there, if that is more.
     fn channel_tile(self, staged: u32) -> u32 {
         (self.channels / 4 * self.depth).max(staged)
     }
 
-    /// Bytes, for a source that needs so many quads while it stages.
+    /// Workgroup memory, bytes, for a source that needs `staged` quads while it stages.
     pub fn workgroup_memory(self, staged: u32) -> u32 {
         (self.pixels / 4 * self.depth).saturating_add(self.channel_tile(staged)).saturating_mul(16)
     }
 
-    /// Of an invocation: its sums, and either their operands of one k or what a fetch takes.
+    /// Registers of an invocation: its sums, and either their operands of one k or the values of a fetch.
     fn registers(self, fetch: u32) -> u32 {
         let operands = self.micro_channels + self.micro_pixels;
         self.micro_channels * self.micro_pixels + operands.max(fetch) + REGISTERS_FOR_ADDRESSES
@@ -139,6 +139,6 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
         // One sum in order of k.
         tolerance: 4.0,
         exact: true,
-        mixes: false,
+        spreads_errors: false,
     }
 }

@@ -24,7 +24,7 @@ impl Lines {
         Self::new(rows.collect(), link.padding[0], link.padding[2])
     }
 
-    /// The columns under so many neighbours. Rows of the output are filled up with `filled` more.
+    /// The columns under `neighbours` outputs. Rows of the output are filled up with `filled` more.
     pub fn columns(link: &Conv2d, neighbours: u32, filled: u32) -> Self {
         let [stride, dilation] = [link.stride[1], link.dilation[1]];
         let taps = move |output: u32| (0..link.kernel_size[1]).map(move |kx| output * stride + kx * dilation);
@@ -32,7 +32,7 @@ impl Lines {
         Self::new(columns.collect(), link.padding[1], link.padding[3] + filled * stride)
     }
 
-    /// Only the first reach into what is before the image, and only the last into what is behind.
+    /// Only the first lines can lie before the image, and only the last behind it.
     fn new(all: BTreeSet<u32>, before: u32, behind: u32) -> Self {
         let last = all.last().copied().unwrap_or(0);
         let padded = all.iter().copied().filter(|line| *line < before || last - line < behind).collect();

@@ -100,7 +100,7 @@ fn data(subject: &Subject) -> Result<Data> {
 
 /// Whether an output depends on more inputs than its own, as with Winograd's method.
 fn mixes_inputs(schedule: &Schedule) -> bool {
-    schedule.steps.iter().any(|step| step.recipe.mixes)
+    schedule.steps.iter().any(|step| step.recipe.spreads_errors)
 }
 
 /// Runs a subject on some data and compares each output with the oracle's.
