@@ -19,6 +19,8 @@ use crate::model::weights::Weights;
 use crate::oracle::{self, Answer};
 use crate::planner::{self, Choice, Fusion, Schedule, Step};
 use crate::problem::{Operation, Problem};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::runtime::block::block_on;
 use crate::runtime::device::lock;
 use crate::runtime::gpu::GpuConv;
 
@@ -217,11 +219,20 @@ impl Oracle {
     ///
     /// # Errors
     /// What the device and the planner say.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn check(&self, gpu: &GpuConv, schedule: &Schedule) -> Result<Report> {
+        block_on(self.check_async(gpu, schedule))
+    }
+
+    /// As [`Oracle::check`], awaited.
+    ///
+    /// # Errors
+    /// As [`Oracle::check`].
+    pub async fn check_async(&self, gpu: &GpuConv, schedule: &Schedule) -> Result<Report> {
         let choice = Choice::Named(schedule.name());
         let schedule = planner::schedule(&self.chain, self.input, self.layout, gpu.caps(), &choice)?;
         // SAFETY: it is the planner's, for this chain and input.
-        unsafe { self.check_as_it_is(gpu, &schedule) }
+        unsafe { self.check_as_it_is_async(gpu, &schedule) }.await
     }
 
     /// As [`Oracle::check`], with the schedule's own shaders.
@@ -229,12 +240,22 @@ impl Oracle {
     /// # Safety
     /// The planner must have made the schedule for this chain and input, or its shaders must be as safe as the planner's:
     /// loops end, and indices stay inside of what is bound.
+    #[cfg(not(target_arch = "wasm32"))]
     #[doc(hidden)]
     pub unsafe fn check_as_it_is(&self, gpu: &GpuConv, schedule: &Schedule) -> Result<Report> {
+        // SAFETY: as the caller says.
+        block_on(unsafe { self.check_as_it_is_async(gpu, schedule) })
+    }
+
+    /// As [`Oracle::check_as_it_is`], awaited.
+    ///
+    /// # Safety
+    /// As [`Oracle::check_as_it_is`].
+    pub(crate) async unsafe fn check_as_it_is_async(&self, gpu: &GpuConv, schedule: &Schedule) -> Result<Report> {
         let mut report = Report::default();
         let whole = |data| Trial { chain: &self.chain, input: self.input, layout: self.layout, data };
         if let Some((data, answer)) = &self.exact {
-            let values = whole(data).run(gpu, schedule, &mut report)?;
+            let values = whole(data).run(gpu, schedule, &mut report).await?;
             let part = Part { chain: &self.chain, input: self.input, data };
             let values = part.sample(self.most)?.map_or_else(|| values.clone(), |sample| sample.select(&values));
             let differs = |(value, &expected): (&f32, &f64)| f64::from(*value) != expected;
@@ -242,14 +263,14 @@ impl Oracle {
                 report.inexact = values.iter().zip(&answer.values).filter(|&pair| differs(pair)).count();
             }
         }
-        let values = whole(&self.random).run(gpu, schedule, &mut report)?;
-        let again = self.judge_steps(gpu, schedule, &mut report)?;
+        let values = whole(&self.random).run(gpu, schedule, &mut report).await?;
+        let again = self.judge_steps(gpu, schedule, &mut report).await?;
         report.unstable = values.iter().zip(&again).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
         Ok(report)
     }
 
     /// Runs each step alone, on random numbers, and judges its outputs. Gives those of the last step.
-    fn judge_steps(&self, gpu: &GpuConv, schedule: &Schedule, report: &mut Report) -> Result<Vec<f32>> {
+    async fn judge_steps(&self, gpu: &GpuConv, schedule: &Schedule, report: &mut Report) -> Result<Vec<f32>> {
         let shapes = self.chain.shapes(self.input)?;
         // The device's tensors; one inside of a step is never in memory.
         let mut tensors = vec![None; shapes.len()];
@@ -259,7 +280,8 @@ impl Oracle {
             let (chain, data) = (self.chain.part(links.clone()), self.data_of(step, &tensors)?);
             let alone = Schedule::of_one(&chain, &shapes[links.start..=links.end], &step.recipe, gpu.caps());
             let input = shapes[links.start];
-            let values = Trial { chain: &chain, input, layout: self.layout, data: &data }.run(gpu, &alone, report)?;
+            let trial = Trial { chain: &chain, input, layout: self.layout, data: &data };
+            let values = trial.run(gpu, &alone, report).await?;
             let part = Part { chain: &chain, input, data: &data };
             let answer = match lock(&self.answers).get(&step.links).filter(|_| step.first == 0) {
                 Some(answer) => answer.clone(),

@@ -1,14 +1,16 @@
 //! Warm-up on software devices, which compile at the first dispatch: dispatch each pipeline once with no work.
 
 use std::cmp::Reverse;
-use std::num::NonZero;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::kernels::{Params, Pass};
 use crate::model::error::Result;
+use crate::runtime::block::block_on;
+use crate::runtime::clock::Instant;
 use crate::runtime::device::lock;
 use crate::runtime::gpu::GpuConv;
+use crate::runtime::threads;
 
 /// More devices than these only wait for each other.
 const MOST_HELPERS: usize = 7;
@@ -26,59 +28,57 @@ pub fn dispatch_once(gpu: &GpuConv, mut passes: Vec<(String, Pass)>) -> Result<(
     // When some device has run it; locked while one does.
     let turns: Vec<_> = passes.iter().map(|_| Mutex::new(None)).collect();
     let help = || {
-        let Some(helper) = twin(gpu) else { return };
+        let Some(helper) = block_on(twin(gpu)) else { return };
         for (turn, (name, pass)) in turns.iter().zip(&passes) {
             if let Ok(mut done) = turn.try_lock()
                 && done.is_none()
             {
                 // An error shows on the device itself.
-                *done = run(&helper, name, pass).is_ok().then(Instant::now);
+                *done = block_on(run(&helper, name, pass)).is_ok().then(Instant::now);
             }
         }
     };
-    let helpers = std::thread::available_parallelism().map_or(1, NonZero::get).min(passes.len()).saturating_sub(1);
-    std::thread::scope(|scope| {
-        (0..helpers.min(MOST_HELPERS)).for_each(|_| {
-            scope.spawn(help);
-        });
+    let helpers = threads::available().unwrap_or(1).min(passes.len()).saturating_sub(1);
+    threads::beside(helpers.min(MOST_HELPERS), help, || {
         let mut left = Vec::new();
         for (turn, (name, pass)) in turns.iter().zip(&passes) {
             match turn.try_lock() {
                 Ok(mut done) if done.is_none() => {
-                    run(gpu, name, pass)?;
+                    block_on(run(gpu, name, pass))?;
                     *done = Some(Instant::now());
                 }
                 _ => left.push((turn, name, pass)),
             }
         }
         if let Some(last) = left.iter().filter_map(|(turn, ..)| *lock(turn)).max() {
-            std::thread::sleep(WRITING.saturating_sub(last.elapsed()));
+            threads::sleep(WRITING.saturating_sub(last.elapsed()));
         }
-        left.into_iter().try_for_each(|(_, name, pass)| run(gpu, name, pass))
+        left.into_iter().try_for_each(|(_, name, pass)| block_on(run(gpu, name, pass)))
     })
 }
 
 /// Another device of the same adapter.
-fn twin(gpu: &GpuConv) -> Option<GpuConv> {
+async fn twin(gpu: &GpuConv) -> Option<GpuConv> {
     let device = gpu.device();
     let info = device.adapter_info();
-    let adapters = pollster::block_on(GpuConv::adapters());
-    let adapter = adapters.into_iter().find(|adapter| adapter.get_info() == info)?;
-    let twin = pollster::block_on(GpuConv::from_adapter_with(&adapter, device.features(), device.limits())).ok()?;
+    let adapter = GpuConv::adapters().await.into_iter().find(|adapter| adapter.get_info() == info)?;
+    let twin = GpuConv::from_adapter_with(&adapter, device.features(), device.limits()).await.ok()?;
     // It compiles the same shaders.
     Some(if gpu.shared().is_checked { twin.checked() } else { twin })
 }
 
 /// Runs a workgroup of a pass that finds no work.
-fn run(gpu: &GpuConv, name: &str, pass: &Pass) -> Result<()> {
+async fn run(gpu: &GpuConv, name: &str, pass: &Pass) -> Result<()> {
     let device = gpu.shared();
-    let pipeline = device.pipeline(name, pass)?;
+    let pipeline = device.pipeline(name, pass).await?;
     // Ones, so that nothing is divided by zero.
     let params = Params { work: 0, ..bytemuck::cast([1u32; size_of::<Params>() / 4]) };
-    let params = device.buffer_with("parameters", bytemuck::bytes_of(&params), wgpu::BufferUsages::UNIFORM)?;
-    let operand = |_| device.buffer("warm-up", BYTES, wgpu::BufferUsages::STORAGE);
-    let operands = pass.operands.iter().map(operand).collect::<Result<Vec<_>>>()?;
-    device.scoped(|| {
+    let params = device.buffer_with("parameters", bytemuck::bytes_of(&params), wgpu::BufferUsages::UNIFORM).await?;
+    let mut operands = Vec::new();
+    for _ in &pass.operands {
+        operands.push(device.buffer("warm-up", BYTES, wgpu::BufferUsages::STORAGE).await?);
+    }
+    let submitted = device.scoped(|| {
         let buffers = (0..).zip([&params].into_iter().chain(&operands));
         let entries =
             buffers.map(|(binding, buffer)| wgpu::BindGroupEntry { binding, resource: buffer.as_entire_binding() });
@@ -94,6 +94,7 @@ fn run(gpu: &GpuConv, name: &str, pass: &Pass) -> Result<()> {
         compute.dispatch_workgroups(1, 1, 1);
         drop(compute);
         device.queue.submit([encoder.finish()]);
-    })?;
-    device.wait()
+    });
+    submitted.await?;
+    device.wait().await
 }

@@ -11,6 +11,8 @@ use crate::model::shape::{Layout, Shape};
 use crate::model::weights::{Weights, length};
 use crate::planner::profile::Profile;
 use crate::planner::{Choice, Planner, Schedule};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::runtime::block::block_on;
 use crate::runtime::device::Device;
 use crate::runtime::layer::Layer;
 use crate::runtime::readback::Readback;
@@ -42,17 +44,7 @@ pub struct GpuConv {
 }
 
 impl GpuConv {
-    /// The best adapter there is, without a window: a discrete GPU before an integrated one before a software
-    /// device. `WGPU_BACKEND` (`vulkan`, `dx12`, `metal`) narrows the choice, `WGPU_ADAPTER_NAME` picks by a part
-    /// of the name, `WGPU_POWER_PREF=low` prefers the integrated GPU.
-    ///
-    /// # Errors
-    /// [`Error::NoAdapter`], [`Error::RequestDevice`].
-    pub fn new() -> Result<Self> {
-        pollster::block_on(Self::new_async())
-    }
-
-    /// As [`GpuConv::new`], without blocking.
+    /// As [`GpuConv::new`], awaited. In a browser it is the adapter that the browser prefers.
     ///
     /// # Errors
     /// As [`GpuConv::new`].
@@ -60,12 +52,12 @@ impl GpuConv {
         Self::from_adapter(&Self::adapter(None).await?).await
     }
 
-    /// The best adapter whose name or driver contains `name`, in any case.
+    /// As [`GpuConv::with_adapter_name`], awaited.
     ///
     /// # Errors
     /// As [`GpuConv::new`].
-    pub fn with_adapter_name(name: &str) -> Result<Self> {
-        pollster::block_on(async { Self::from_adapter(&Self::adapter(Some(name)).await?).await })
+    pub async fn with_adapter_name_async(name: &str) -> Result<Self> {
+        Self::from_adapter(&Self::adapter(Some(name)).await?).await
     }
 
     /// A new device of an adapter, with the features that kernels can use and all its limits.
@@ -239,95 +231,86 @@ impl GpuConv {
         Planner { caps: self.caps(), profile: &profile }.alternatives_without(&refused, chain, input.into(), layout)
     }
 
-    /// Waits until all submitted work is done.
+    /// As [`GpuConv::wait`], awaited. On native devices it is ready some time after the work is done, provided that someone
+    /// polls the device.
     ///
     /// # Errors
-    /// [`Error::DeviceLost`].
-    pub fn wait(&self) -> Result<()> {
-        self.shared.wait()
+    /// As [`GpuConv::wait`].
+    pub async fn wait_async(&self) -> Result<()> {
+        self.shared.wait().await
     }
 
-    /// A new tensor of f32, its elements zero.
+    /// As [`GpuConv::empty`], awaited.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::OutOfMemory`].
-    pub fn empty(&self, shape: impl Into<Shape>, layout: Layout) -> Result<Tensor> {
+    /// As [`GpuConv::empty`].
+    pub async fn empty_async(&self, shape: impl Into<Shape>, layout: Layout) -> Result<Tensor> {
         let shape = shape.into();
-        let buffer = self.shared.buffer("tensor", shape.bytes(DType::F32), tensor_usage())?;
+        let buffer = self.shared.buffer("tensor", shape.bytes(DType::F32), tensor_usage()).await?;
         Ok(Tensor::from_buffer(buffer, 0, shape, layout)?.of_device(self.shared.identity.clone()))
     }
 
-    /// A new NCHW tensor of f32, of values in that order.
-    ///
-    /// # Errors
-    /// [`Error::Length`], [`Error::TooLarge`], [`Error::OutOfMemory`].
-    pub fn upload(&self, values: &[f32], shape: impl Into<Shape>) -> Result<Tensor> {
-        self.upload_as(values, shape, Layout::Nchw)
-    }
-
-    /// A new tensor of values that are in the order of `layout` already;
-    /// [`shape::from_nchw`](crate::model::shape::from_nchw) reorders them.
+    /// As [`GpuConv::upload`], awaited.
     ///
     /// # Errors
     /// As [`GpuConv::upload`].
-    pub fn upload_as(&self, values: &[f32], shape: impl Into<Shape>, layout: Layout) -> Result<Tensor> {
+    pub async fn upload_async(&self, values: &[f32], shape: impl Into<Shape>) -> Result<Tensor> {
+        self.upload_as_async(values, shape, Layout::Nchw).await
+    }
+
+    /// As [`GpuConv::upload_as`], awaited.
+    ///
+    /// # Errors
+    /// As [`GpuConv::upload`].
+    pub async fn upload_as_async(&self, values: &[f32], shape: impl Into<Shape>, layout: Layout) -> Result<Tensor> {
         let shape = shape.into();
         length("tensor".into(), shape.len(), values.len())?;
-        let buffer = self.shared.buffer_with("tensor", &DType::F32.encode(values), tensor_usage())?;
+        let buffer = self.shared.buffer_with("tensor", &DType::F32.encode(values), tensor_usage()).await?;
         Ok(Tensor::from_buffer(buffer, 0, shape, layout)?.of_device(self.shared.identity.clone()))
     }
 
-    /// Writes values, in the tensor's layout, into a tensor that exists. They are there for whatever is submitted
-    /// later.
+    /// As [`GpuConv::write`], awaited.
     ///
     /// # Errors
-    /// [`Error::Length`]; [`Error::Usage`] if the tensor's buffer lacks `COPY_DST`; [`Error::Destroyed`],
-    /// [`Error::ForeignTensor`].
-    pub fn write(&self, tensor: &Tensor, values: &[f32]) -> Result<()> {
+    /// As [`GpuConv::write`].
+    pub async fn write_async(&self, tensor: &Tensor, values: &[f32]) -> Result<()> {
         length("tensor".into(), tensor.shape().len(), values.len())?;
         tensor.check("tensor", &self.shared)?;
         if !tensor.buffer().usage().contains(wgpu::BufferUsages::COPY_DST) {
             return Err(Error::Usage { tensor: "tensor", missing: "COPY_DST" });
         }
         let bytes = tensor.dtype().encode(values);
-        self.shared.scoped(|| self.shared.queue.write_buffer(tensor.buffer(), tensor.offset(), &bytes))
+        self.shared.scoped(|| self.shared.queue.write_buffer(tensor.buffer(), tensor.offset(), &bytes)).await
     }
 
-    /// The values of a tensor, in its layout. Blocks until they are computed and copied.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] if the tensor's buffer lacks `COPY_SRC`; [`Error::Destroyed`], [`Error::ForeignTensor`];
-    /// [`Error::TooLarge`] if the device has no buffer of eight bytes more than the tensor; what the device says.
-    pub fn download(&self, tensor: &Tensor) -> Result<Vec<f32>> {
-        self.start_download(tensor)?.read()
-    }
-
-    /// As [`GpuConv::download`], without blocking. The copy is submitted at once; the future is ready some time
-    /// after that, provided that someone polls the device, as for every wgpu read-back.
+    /// As [`GpuConv::download`], awaited. The copy is submitted at once, in a browser when the future is first polled; the
+    /// future is ready some time after that, provided that someone polls the device, as for every wgpu read-back.
     ///
     /// # Errors
     /// As [`GpuConv::download`].
     pub fn download_async(&self, tensor: &Tensor) -> impl Future<Output = Result<Vec<f32>>> + Send + use<> {
-        let values = self.start_download(tensor).map(Readback::read_async);
-        async move { values?.await }
+        let (gpu, tensor) = (self.clone(), tensor.clone());
+        let start = async move { gpu.start_download(&tensor).await };
+        // What it awaits is there at once on native devices.
+        #[cfg(not(target_arch = "wasm32"))]
+        let start = std::future::ready(block_on(start));
+        async move { start.await?.read_async().await }
     }
 
-    fn start_download(&self, tensor: &Tensor) -> Result<Readback> {
+    pub(crate) async fn start_download(&self, tensor: &Tensor) -> Result<Readback> {
         let Device { device, queue, .. } = self.shared();
-        let mut encoder = self.shared.scoped(|| device.create_command_encoder(&Default::default()))?;
-        let readback = self.encode_download(&mut encoder, tensor)?;
-        self.shared.scoped(|| queue.submit([encoder.finish()]))?;
+        let mut encoder = self.shared.scoped(|| device.create_command_encoder(&Default::default())).await?;
+        let readback = self.encode_download_async(&mut encoder, tensor).await?;
+        self.shared.scoped(|| queue.submit([encoder.finish()])).await?;
         Ok(readback)
     }
 
-    /// Records the copy of a tensor to the host into the caller's encoder, behind what computes it: one submission
-    /// for both. The values come with [`Readback::read`], once the encoder is submitted, or with
-    /// [`Readback::read_async`], which may be called before.
+    /// As [`GpuConv::encode_download`], awaited. Nothing is recorded before what is missing was made.
     ///
     /// # Errors
     /// As [`GpuConv::download`].
-    pub fn encode_download(&self, encoder: &mut wgpu::CommandEncoder, tensor: &Tensor) -> Result<Readback> {
-        Readback::encode(self.shared.clone(), encoder, tensor)
+    pub async fn encode_download_async(&self, encoder: &mut wgpu::CommandEncoder, tensor: &Tensor) -> Result<Readback> {
+        Readback::encode(self.shared.clone(), encoder, tensor).await
     }
 
     /// Any convolution. [`GpuConv::depthwise`] and [`GpuConv::pointwise`] do the same, and refuse one of another kind.

@@ -3,6 +3,8 @@
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
+#[cfg(not(target_arch = "wasm32"))]
+use crate::runtime::block::block_on;
 use crate::runtime::device::lock;
 
 /// A wgpu device, one and the same for all handles of it.
@@ -57,6 +59,7 @@ impl Hash for Identity {
 
 /// Whether two handles are of one device. If they are, a scope of one catches the other's errors; if the device is lost
 /// there are no errors, and it does not matter.
+#[cfg(not(target_arch = "wasm32"))]
 fn are_one(one: &wgpu::Device, other: &wgpu::Device) -> bool {
     if one != other {
         return false;
@@ -65,5 +68,12 @@ fn are_one(one: &wgpu::Device, other: &wgpu::Device) -> bool {
     let wrong = wgpu::BufferDescriptor { label: Some("wrong"), size: 4, usage, mapped_at_creation: false };
     let [_outer, inner] = [one, other].map(|device| device.push_error_scope(wgpu::ErrorFilter::Validation));
     drop(one.create_buffer(&wrong));
-    pollster::block_on(inner.pop()).is_some()
+    // What it caught is there at once.
+    block_on(inner.pop()).is_some()
+}
+
+/// Whether two handles are of one device. In a browser all instances count in one sequence.
+#[cfg(target_arch = "wasm32")]
+fn are_one(one: &wgpu::Device, other: &wgpu::Device) -> bool {
+    one == other
 }

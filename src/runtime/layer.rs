@@ -13,6 +13,7 @@ use crate::runtime::device::Device;
 use crate::runtime::gpu::GpuConv;
 use crate::runtime::plan::{Bound, Plan, check_tensors};
 use crate::runtime::tensor::Tensor;
+use crate::runtime::threads;
 
 pub use cache::Cache;
 use cache::{MOST_BYTES, Planned};
@@ -100,9 +101,9 @@ impl Layer {
     ///
     /// # Errors
     /// What the device says.
-    pub(crate) fn fix(&self, input: Shape, layout: Layout, schedule: Schedule) -> Result<()> {
-        let bands = vec![(0, Arc::new(self.compile(input, schedule)?))];
-        self.cache.fix(input, layout, Planned::new(bands));
+    pub(crate) async fn fix(&self, input: Shape, layout: Layout, schedule: Schedule) -> Result<()> {
+        let bands = vec![(0, Arc::new(self.compile(input, schedule).await?))];
+        self.cache.fix(input, layout, Planned::new(bands)).await;
         Ok(())
     }
 
@@ -120,102 +121,66 @@ impl Layer {
         Ok(self.chain.shapes(input)?.last().copied().unwrap_or(input))
     }
 
-    /// How an input of a size is computed: the kernels, and why they. Of a batch that is computed in bands, since a
-    /// binding holds less, the first band's.
+    /// As [`Layer::schedule`], awaited.
+    ///
+    /// # Errors
+    /// As [`Layer::schedule`].
+    pub async fn schedule_async(&self, input: impl Into<Shape>, layout: Layout) -> Result<Schedule> {
+        Ok(self.plan(input.into(), layout).await?.bands[0].1.schedule.clone())
+    }
+
+    /// As [`Layer::warm_up`], on threads of its own: the caller's go on meanwhile, and the future is
+    /// `Send`. In a browser, which has no threads, it starts when it is first polled.
+    ///
+    /// # Errors
+    /// As [`Layer::warm_up`].
+    pub fn warm_up_async<S: Into<Shape>>(&self, input: S, layout: Layout) -> impl Future<Output = Result<()>> + use<S> {
+        let (gpu, chain, choice, input) = (self.gpu.clone(), self.chain.clone(), self.choice.clone(), input.into());
+        let planning = gpu.clone();
+        let schedules = move || schedule_bands(&planning, &chain, &choice, input, layout);
+        threads::apart("gpuconv warm-up", move || async move { gpu.compile_ahead(schedules).await })
+    }
+
+    /// As [`Layer::forward`], awaited.
     ///
     /// # Errors
     /// As [`Layer::forward`].
-    pub fn schedule(&self, input: impl Into<Shape>, layout: Layout) -> Result<Schedule> {
-        Ok(self.plan(input.into(), layout)?.bands[0].1.schedule.clone())
-    }
-
-    /// Compiles what the layer needs for inputs of a size, as [`GpuConv::warm_up`] does.
-    ///
-    /// # Errors
-    /// As [`GpuConv::warm_up`].
-    pub fn warm_up(&self, input: impl Into<Shape>, layout: Layout) -> Result<()> {
-        let input = input.into();
-        self.gpu.compile_ahead(|| {
-            let bands = planner::band_inputs(&self.chain, input, self.gpu.caps())?;
-            let schedule = |(band, input)| self.schedule_band(band > 0, input, layout);
-            bands.into_iter().enumerate().map(schedule).collect()
-        })
-    }
-
-    /// Runs the layer: submits it and gives the output, which stays on the GPU and has the input's layout. Its shape
-    /// is [`Layer::output_shape`]'s.
-    ///
-    /// ```
-    /// use gpuconv::{Conv2d, GpuConv, Weights};
-    /// let gpu = GpuConv::new()?;
-    /// let layer = gpu.conv2d(&Conv2d::new(1, 1, 2), Weights::new(&[1.0; 4], &[0.5]))?;
-    /// // The same layer, for inputs of any size.
-    /// for (size, sum) in [(2, 4.5), (3, 4.5)] {
-    ///     let x = gpu.upload(&vec![1.0; (size * size) as usize], [1, 1, size, size])?;
-    ///     assert_eq!(gpu.download(&layer.forward(&x)?)?[0], sum);
-    /// }
-    /// # Ok::<(), gpuconv::Error>(())
-    /// ```
-    ///
-    /// A layer that adds a residual takes both:
-    ///
-    /// ```
-    /// # use gpuconv::{Conv2d, GpuConv, Residual, Weights};
-    /// # let gpu = GpuConv::new()?;
-    /// let conv = Conv2d::pointwise(1, 1).residual(Residual::AfterActivation);
-    /// let layer = gpu.pointwise(&conv, Weights::new(&[2.0], &[0.0]))?;
-    /// let [x, residual] = [gpu.upload(&[1.0], [1, 1, 1, 1])?, gpu.upload(&[10.0], [1, 1, 1, 1])?];
-    /// assert_eq!(gpu.download(&layer.forward((&x, &residual))?)?, [12.0]);
-    /// # Ok::<(), gpuconv::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// Shapes that do not fit, as [`Chain::shapes`] says; [`Error::Residual`] if the layer needs one;
-    /// [`Error::NoKernel`]; what the device says.
-    pub fn forward<'a>(&self, inputs: impl Into<Inputs<'a>>) -> Result<Tensor> {
+    pub async fn forward_async<'a>(&self, inputs: impl Into<Inputs<'a>>) -> Result<Tensor> {
         let inputs = inputs.into();
-        let output = self.gpu.empty(self.output_shape(inputs.input.shape())?, inputs.input.layout())?;
-        let bound = self.bind(inputs, &output)?;
+        let output = self.output_shape(inputs.input.shape())?;
+        let output = self.gpu.empty_async(output, inputs.input.layout()).await?;
+        let bound = self.bind_async(inputs, &output).await?;
         let Device { device, queue, .. } = self.gpu.shared();
-        self.gpu.shared().scoped(|| {
+        let submitted = self.gpu.shared().scoped(|| {
             let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("gpuconv") });
             bound.encode(&mut encoder);
             queue.submit([encoder.finish()]);
-        })?;
+        });
+        submitted.await?;
         Ok(output)
     }
 
-    /// Records the layer into the caller's encoder. Nothing is submitted; nothing is allocated on the device either from the
-    /// second time on with the same tensors, for their bind groups are kept (of the last 16 pairs, and until a larger input
-    /// of some layer makes the workspace grow that all layers share; [`Layer::bind`] is for ever).
-    ///
-    /// ```
-    /// use gpuconv::{Conv2d, GpuConv, Layout, Weights};
-    /// let gpu = GpuConv::new()?;
-    /// let layer = gpu.pointwise(&Conv2d::pointwise(1, 1), Weights::new(&[2.0], &[1.0]))?;
-    /// let x = gpu.upload(&[1.0, 2.0], [1, 1, 1, 2])?;
-    /// let y = gpu.empty([1, 1, 1, 2], Layout::Nchw)?;
-    ///
-    /// let mut encoder = gpu.device().create_command_encoder(&Default::default());
-    /// // Passes of the program's own may be before it, and behind.
-    /// layer.encode(&mut encoder, &x, &y)?;
-    /// let values = gpu.encode_download(&mut encoder, &y)?;
-    /// gpu.queue().submit([encoder.finish()]);
-    /// assert_eq!(values.read()?, [3.0, 5.0]);
-    /// # Ok::<(), gpuconv::Error>(())
-    /// ```
+    /// As [`Layer::encode`], awaited. Nothing is recorded before what is missing was made.
     ///
     /// # Errors
-    /// As [`Layer::forward`]; [`Error::ShapeMismatch`], [`Error::LayoutMismatch`], [`Error::Misaligned`] and
-    /// [`Error::Aliasing`] for an output that does not fit; [`Error::Destroyed`] and [`Error::ForeignTensor`] for any
-    /// tensor.
-    pub fn encode<'a>(
+    /// As [`Layer::encode`].
+    pub async fn encode_async<'a>(
         &self,
         encoder: &mut wgpu::CommandEncoder,
         inputs: impl Into<Inputs<'a>>,
         output: &Tensor,
     ) -> Result<()> {
         let inputs = inputs.into();
+        let bound = match self.kept(inputs, output)? {
+            Some(bound) => bound,
+            None => self.bind_and_keep(inputs, output).await?,
+        };
+        bound.encode(encoder);
+        Ok(())
+    }
+
+    /// The binding to some tensors, if it is kept.
+    pub(crate) fn kept(&self, inputs: Inputs<'_>, output: &Tensor) -> Result<Option<BoundLayer>> {
         let Inputs { input, residual } = inputs;
         let device = self.gpu.shared();
         device.check_lost()?;
@@ -223,51 +188,51 @@ impl Layer {
         for (name, tensor) in [("input", Some(input)), ("residual", residual), ("output", Some(output))] {
             tensor.map_or(Ok(()), |tensor| tensor.check_there(name, device))?;
         }
-        let tensors = (input.clone(), residual.cloned(), output.clone());
-        if let Some(bound) = self.cache.binding(&tensors) {
-            bound.encode(encoder);
-            return Ok(());
-        }
-        let bound = self.bind(inputs, output)?;
-        bound.encode(encoder);
-        self.cache.keep(tensors, bound, |workspace| device.shares(workspace));
-        Ok(())
+        Ok(self.cache.binding(&(input.clone(), residual.cloned(), output.clone())))
     }
 
-    /// Binds the layer to its tensors, to be recorded by the caller whenever and wherever it likes.
+    pub(crate) async fn bind_and_keep(&self, inputs: Inputs<'_>, output: &Tensor) -> Result<BoundLayer> {
+        let bound = self.bind_async(inputs, output).await?;
+        let tensors = (inputs.input.clone(), inputs.residual.cloned(), output.clone());
+        self.cache.keep(tensors, bound.clone(), |workspace| self.gpu.shared().shares(workspace));
+        Ok(bound)
+    }
+
+    /// As [`Layer::bind`], awaited.
     ///
     /// # Errors
     /// As [`Layer::encode`].
-    pub fn bind<'a>(&self, inputs: impl Into<Inputs<'a>>, output: &Tensor) -> Result<BoundLayer> {
+    pub async fn bind_async<'a>(&self, inputs: impl Into<Inputs<'a>>, output: &Tensor) -> Result<BoundLayer> {
         let Inputs { input, residual } = inputs.into();
         self.gpu.shared().check_lost()?;
         let expected = self.chain.outside_residual().is_some();
         if residual.is_some() != expected {
             return Err(Error::Residual { expected });
         }
-        let (device, plan) = (self.gpu.shared(), self.plan(input.shape(), input.layout())?);
+        let (device, plan) = (self.gpu.shared(), self.plan(input.shape(), input.layout()).await?);
         let shapes = self.chain.shapes(input.shape())?;
         let outputs = [self.chain.outside_residual().map_or(0, |link| link + 1), shapes.len() - 1].map(|at| shapes[at]);
         check_tensors(device, self.chain.dtype(), outputs, input, residual, output)?;
-        let workspace = device.workspace(&plan.workspace)?;
-        let bind = |(first, band): &(u32, Arc<Plan>)| {
+        let workspace = device.workspace(&plan.workspace).await?;
+        let mut bands = Vec::new();
+        for (first, band) in &plan.bands {
             let images = |tensor: &Tensor| tensor.images(*first, band.input().batch);
-            let residual = residual.map(images);
-            Bound::new(device, band.clone(), &workspace, &images(input), residual.as_ref(), &images(output))
-        };
-        let bands = plan.bands.iter().map(bind).collect::<Result<_>>()?;
+            let (input, residual, output) = (images(input), residual.map(images), images(output));
+            bands.push(Bound::new(device, band.clone(), &workspace, &input, residual.as_ref(), &output).await?);
+        }
         Ok(BoundLayer(Arc::new(Binding { bands, workspace, _plan: plan })))
     }
 
     /// The plan of an input size, made now if it was not before.
-    fn plan(&self, input: Shape, layout: Layout) -> Result<Arc<Planned>> {
+    async fn plan(&self, input: Shape, layout: Layout) -> Result<Arc<Planned>> {
         let mut is_new = false;
-        let plan = self.cache.plan(input, layout, || {
-            let bands = self.make_bands(input, layout)?;
+        let make = async {
+            let bands = self.make_bands(input, layout).await?;
             is_new = true;
             log::debug!("planned {} links on {input}, {layout}", self.chain.links().len());
             Ok(Planned::new(bands))
-        })?;
+        };
+        let plan = self.cache.plan(input, layout, make).await?;
         if is_new {
             self.cache.trim(&plan, MOST_BYTES);
             self.gpu.shared().fit_workspace();
@@ -276,10 +241,12 @@ impl Layer {
     }
 
     /// One plan for the whole batch where that can be, else one for each band of images; bands of a size share it.
-    fn make_bands(&self, input: Shape, layout: Layout) -> Result<Vec<(u32, Arc<Plan>)>> {
+    async fn make_bands(&self, input: Shape, layout: Layout) -> Result<Vec<(u32, Arc<Plan>)>> {
         let inputs = planner::band_inputs(&self.chain, input, self.gpu.caps())?;
-        let plan = |(band, &input)| Ok(Arc::new(self.make_plan(band > 0, input, layout)?));
-        let plans = inputs.iter().enumerate().map(plan).collect::<Result<Vec<_>>>()?;
+        let mut plans = Vec::new();
+        for (band, &input) in inputs.iter().enumerate() {
+            plans.push(Arc::new(self.make_plan(band > 0, input, layout).await?));
+        }
         let (at_once, whole) = (inputs[0].batch, &plans[0]);
         let count = input.batch.checked_div(at_once).unwrap_or(1);
         let mut bands: Vec<_> = (0..count).map(|index| (index * at_once, whole.clone())).collect();
@@ -287,35 +254,53 @@ impl Layer {
         Ok(bands)
     }
 
-    /// How a band is computed: the first, or the rest of the batch.
-    fn schedule_band(&self, is_rest: bool, input: Shape, layout: Layout) -> Result<Schedule> {
-        match self.gpu.schedule(&self.chain, input, layout, &self.choice) {
-            // The recipe that was asked for may be one of larger batches only.
-            Err(Error::UnknownKernel { .. }) if is_rest => {
-                self.gpu.schedule(&self.chain, input, layout, &self.choice.of_kernels())
-            }
-            schedule => schedule,
-        }
-    }
-
     /// Plans and compiles. Where the driver refuses a shader, plans again without it.
-    fn make_plan(&self, is_rest: bool, input: Shape, layout: Layout) -> Result<Plan> {
+    async fn make_plan(&self, is_rest: bool, input: Shape, layout: Layout) -> Result<Plan> {
         loop {
             let refused = self.gpu.shared().refused().len();
-            let schedule = self.schedule_band(is_rest, input, layout)?;
-            let plan = self.compile(input, schedule);
+            let schedule = schedule_band(&self.gpu, &self.chain, &self.choice, is_rest, input, layout)?;
+            let plan = self.compile(input, schedule).await;
             if plan.is_ok() || self.gpu.shared().refused().len() == refused {
                 return plan;
             }
         }
     }
 
-    fn compile(&self, input: Shape, schedule: Schedule) -> Result<Plan> {
+    async fn compile(&self, input: Shape, schedule: Schedule) -> Result<Plan> {
         let shapes = self.chain.shapes(input)?;
         let weights: Vec<_> =
             self.weights.iter().map(|(weight, bias)| Weights { weight, bias: bias.as_deref() }).collect();
-        Plan::new(self.gpu.shared(), &self.chain, &weights, &self.cache.packed, shapes, schedule)
+        Plan::new(self.gpu.shared(), &self.chain, &weights, &self.cache.packed, shapes, schedule).await
     }
+}
+
+/// How a band is computed: the first, or the rest of the batch.
+fn schedule_band(
+    gpu: &GpuConv,
+    chain: &Chain,
+    choice: &Choice,
+    is_rest: bool,
+    input: Shape,
+    layout: Layout,
+) -> Result<Schedule> {
+    match gpu.schedule(chain, input, layout, choice) {
+        // The recipe that was asked for may be one of larger batches only.
+        Err(Error::UnknownKernel { .. }) if is_rest => gpu.schedule(chain, input, layout, &choice.of_kernels()),
+        schedule => schedule,
+    }
+}
+
+/// How the bands of a batch are computed, each size once.
+fn schedule_bands(
+    gpu: &GpuConv,
+    chain: &Chain,
+    choice: &Choice,
+    input: Shape,
+    layout: Layout,
+) -> Result<Vec<Schedule>> {
+    let bands = planner::band_inputs(chain, input, gpu.caps())?;
+    let schedule = |(band, input)| schedule_band(gpu, chain, choice, band > 0, input, layout);
+    bands.into_iter().enumerate().map(schedule).collect()
 }
 
 impl Drop for Layer {

@@ -2,9 +2,9 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use crate::runtime::device::lock;
+use futures_intrusive::sync::Mutex;
 
 /// Values that are made once and shared, by their keys: compiled shaders by their texts, say. One that somebody holds
 /// stays, and `most_idle` of the others, the idle ones.
@@ -15,7 +15,8 @@ pub struct Slots<K, T> {
     most_idle: usize,
 }
 
-/// The place of a value. It has a lock of its own, so that threads make different values at the same time, but each once.
+/// The place of a value. It has a lock of its own, so that tasks make different values at the same time, but each once. It
+/// is held while the value is awaited.
 pub type Place<T> = Arc<Mutex<Option<Arc<T>>>>;
 
 struct Slot<T> {
@@ -37,14 +38,14 @@ impl<K: Eq + Hash, T> Slots<K, T> {
         }
         // One is for what comes next.
         self.drop_idle(self.most_idle.saturating_sub(1));
-        let place = Place::default();
+        let place: Place<T> = Arc::new(empty());
         self.slots.insert(key, Slot { place: place.clone(), last_use: self.uses });
         place
     }
 
     /// The values, but for those in the making.
     pub fn values(&self) -> impl Iterator<Item = Arc<T>> {
-        self.slots.values().filter_map(|slot| slot.place.try_lock().ok()?.clone())
+        self.slots.values().filter_map(|slot| slot.place.try_lock()?.clone())
     }
 
     /// Drops idle values until there are no more than `most`, and places whose value could not be made.
@@ -71,13 +72,21 @@ impl<K: Eq + Hash, T> Slots<K, T> {
     }
 }
 
-/// The value of a place, made now if there is none. Other threads that ask for it wait until it is made, or make it
-/// themselves if it could not be.
-pub fn get_or_make<T, E>(place: &Mutex<Option<Arc<T>>>, make: impl FnOnce() -> Result<T, E>) -> Result<Arc<T>, E> {
-    let mut value = lock(place);
+/// A place without a value.
+pub fn empty<T>() -> Mutex<Option<Arc<T>>> {
+    Mutex::new(None, false)
+}
+
+/// The value of a place, made now if there is none. Others that ask for it wait until it is made, or make it themselves
+/// if it could not be.
+pub async fn get_or_make<T, E>(
+    place: &Mutex<Option<Arc<T>>>,
+    make: impl Future<Output = Result<T, E>>,
+) -> Result<Arc<T>, E> {
+    let mut value = place.lock().await;
     match &*value {
         Some(value) => Ok(value.clone()),
-        None => Ok(value.insert(Arc::new(make()?)).clone()),
+        None => Ok(value.insert(Arc::new(make.await?)).clone()),
     }
 }
 
@@ -86,10 +95,10 @@ fn is_alone<T>(value: &Arc<T>) -> bool {
 }
 
 impl<T> Slot<T> {
-    /// Whether no thread makes the value, or waits for it, and it is as it should be if there is one.
+    /// Whether no task makes the value, or waits for it, and it is as it should be if there is one.
     fn is_idle(&self, value: impl Fn(&Arc<T>) -> bool) -> bool {
         let is_free = Arc::strong_count(&self.place) == 1;
-        is_free && self.place.try_lock().is_ok_and(|found| found.as_ref().is_none_or(value))
+        is_free && self.place.try_lock().is_some_and(|found| found.as_ref().is_none_or(value))
     }
 }
 
@@ -104,15 +113,16 @@ pub fn find<T>(queue: &mut VecDeque<T>, wanted: impl FnMut(&T) -> bool) -> Optio
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::block::block_on;
 
     /// Asks for a shader and says whether it was compiled only now.
     fn compile(shaders: &mut Slots<&'static str, u32>, wgsl: &'static str) -> (Arc<u32>, bool) {
         let mut is_new = false;
-        let make = || {
+        let make = async {
             is_new = true;
             Ok::<_, ()>(0)
         };
-        let shader = get_or_make(&shaders.place(wgsl), make).unwrap();
+        let shader = block_on(get_or_make(&shaders.place(wgsl), make)).unwrap();
         (shader, is_new)
     }
 
@@ -141,13 +151,13 @@ mod tests {
         let mut shaders = Slots::new(2);
         compile(&mut shaders, "a");
         for name in ["b", "c", "d"] {
-            assert_eq!(get_or_make(&shaders.place(name), || Err("no")), Err("no"));
+            assert_eq!(block_on(get_or_make(&shaders.place(name), async { Err("no") })), Err("no"));
         }
         assert!(!compile(&mut shaders, "a").1, "others were dropped for it");
         // What is in the making stays, though it is not there yet.
         let place = shaders.place("e");
         shaders.drop_idle(0);
-        get_or_make(&place, || Ok::<_, ()>(5)).unwrap();
+        block_on(get_or_make(&place, async { Ok::<_, ()>(5) })).unwrap();
         assert!(!compile(&mut shaders, "e").1);
     }
 

@@ -44,7 +44,7 @@ impl Device {
     }
 
     /// Buffers of the workspace for a plan that needs them of these sizes. Those that are too small are replaced.
-    pub fn workspace(&self, sizes: &[u64]) -> Result<Vec<wgpu::Buffer>> {
+    pub async fn workspace(&self, sizes: &[u64]) -> Result<Vec<wgpu::Buffer>> {
         let found: Vec<_> = {
             let mut slots = lock(&self.memory.workspace);
             let count = slots.len().max(sizes.len());
@@ -57,9 +57,13 @@ impl Device {
             return Ok(found.into_iter().flatten().collect());
         }
         self.drop_stale_bindings();
-        let missing = |bytes| self.buffer("workspace", bytes, wgpu::BufferUsages::STORAGE);
-        let made = found.into_iter().zip(sizes).map(|(buffer, &bytes)| buffer.map_or_else(|| missing(bytes), Ok));
-        let mut made = made.collect::<Result<Vec<_>>>()?;
+        let mut made = Vec::new();
+        for (buffer, &bytes) in found.into_iter().zip(sizes) {
+            made.push(match buffer {
+                Some(buffer) => buffer,
+                None => self.buffer("workspace", bytes, wgpu::BufferUsages::STORAGE).await?,
+            });
+        }
         // Another thread may have made some as well. The larger ones stay.
         let mut slots = lock(&self.memory.workspace);
         let mut replaced = false;
@@ -108,16 +112,16 @@ impl Device {
     }
 
     /// Allocates; where there is no memory, once more without what is kept and not in use.
-    pub fn with_room<T>(&self, allocate: impl Fn() -> Result<T>) -> Result<T> {
-        match allocate() {
+    pub async fn with_room<T, F: Future<Output = Result<T>>>(&self, allocate: impl Fn() -> F) -> Result<T> {
+        match allocate().await {
             Err(Error::OutOfMemory(reason)) => {
                 log::debug!("drops what is not in use, for there is no memory: {reason}");
                 self.layers().iter().for_each(|layer| layer.drop_idle());
                 lock(&self.memory.workspace).clear();
                 self.drop_readback();
                 // The device lets go of it when it is done with it.
-                self.wait()?;
-                allocate()
+                self.wait().await?;
+                allocate().await
             }
             outcome => outcome,
         }
@@ -127,6 +131,7 @@ impl Device {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::block::block_on;
     use crate::{Conv2d, GpuConv, Layout, Weights};
 
     #[test]
@@ -144,10 +149,10 @@ mod tests {
         let tries = std::cell::Cell::new(0);
         let outcome = |error: fn() -> Error| {
             tries.set(0);
-            gpu.shared().with_room(|| {
+            block_on(gpu.shared().with_room(async || {
                 tries.set(tries.get() + 1);
                 if kept() { Err(error()) } else { Ok(()) }
-            })
+            }))
         };
         let out_of_memory = || Error::OutOfMemory("it is full".into());
         keep();
@@ -159,10 +164,10 @@ mod tests {
         assert_eq!((outcome(other), tries.get(), kept()), (Err(other()), 1, true));
         // Not for ever.
         tries.set(0);
-        let never = gpu.shared().with_room::<()>(|| {
+        let never = block_on(gpu.shared().with_room(async || {
             tries.set(tries.get() + 1);
-            Err(out_of_memory())
-        });
+            Err::<(), _>(out_of_memory())
+        }));
         assert_eq!((never, tries.get()), (Err(out_of_memory()), 2));
     }
 }

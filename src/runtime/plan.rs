@@ -54,7 +54,7 @@ pub struct Bound {
 
 impl Plan {
     /// Compiles the shaders, packs the weights and writes the parameters of a schedule.
-    pub fn new(
+    pub async fn new(
         device: &Device,
         chain: &Chain,
         weights: &[Weights<'_>],
@@ -78,7 +78,8 @@ impl Plan {
         for (index, step) in schedule.steps.iter().enumerate() {
             let recipe = &step.recipe;
             let range = step.first..step.first + step.links;
-            let weights = packed_weights(device, chain, weights, packed, step.first, range.clone(), &recipe.weights)?;
+            let weights =
+                packed_weights(device, chain, weights, packed, step.first, range.clone(), &recipe.weights).await?;
             for pass in &recipe.passes {
                 let slot = |operand: Operand| match operand {
                     Operand::Input => tensor(range.start),
@@ -100,7 +101,7 @@ impl Plan {
                 let params_size = params.len() as u64 - params_at;
                 params.resize(params.len().next_multiple_of(alignment as usize), 0);
                 passes.push(PlannedPass {
-                    pipeline: device.pipeline(&recipe.name, pass)?,
+                    pipeline: device.pipeline(&recipe.name, pass).await?,
                     grid,
                     params_at,
                     params_size,
@@ -108,7 +109,7 @@ impl Plan {
                 });
             }
         }
-        let params = device.buffer_with("parameters", &params, wgpu::BufferUsages::UNIFORM)?;
+        let params = device.buffer_with("parameters", &params, wgpu::BufferUsages::UNIFORM).await?;
         Ok(Self { schedule, shapes, passes, params })
     }
 
@@ -134,7 +135,7 @@ impl Plan {
     }
 }
 
-fn packed_weights(
+async fn packed_weights(
     device: &Device,
     chain: &Chain,
     weights: &[Weights<'_>],
@@ -147,11 +148,11 @@ fn packed_weights(
         return Ok(None);
     }
     let place = lock(packed).place((first, sections.to_vec()));
-    let buffer = get_or_make(&place, || {
+    let make = async {
         let bytes = pack::buffer(&chain.links()[links.clone()], &chain.by_link(weights)[links.clone()], sections)?;
-        device.buffer_with("weights", &bytes, wgpu::BufferUsages::STORAGE)
-    })?;
-    Ok(Some(buffer))
+        device.buffer_with("weights", &bytes, wgpu::BufferUsages::STORAGE).await
+    };
+    Ok(Some(get_or_make(&place, make).await?))
 }
 
 /// Checks the tensors of a layer, whose input has the right shape; the shapes are those of residual and output.
@@ -192,7 +193,7 @@ pub fn check_tensors(
 
 impl Bound {
     /// Makes the bind groups of a plan, its tensors, which were checked, and a workspace that is large enough for it.
-    pub fn new(
+    pub async fn new(
         device: &Device,
         plan: Arc<Plan>,
         workspace: &[wgpu::Buffer],
@@ -204,7 +205,7 @@ impl Bound {
             return Ok(Self { plan, groups: Vec::new() });
         }
         let bind = |pass| bind(device, &plan, pass, workspace, input, residual, output);
-        let groups = device.scoped(|| plan.passes.iter().map(bind).collect::<Result<_>>())??;
+        let groups = device.scoped(|| plan.passes.iter().map(bind).collect::<Result<_>>()).await??;
         Ok(Self { plan, groups })
     }
 

@@ -1,13 +1,17 @@
 //! Read-backs: the way of a tensor's values to the host.
 
+#[cfg(not(target_arch = "wasm32"))]
 use std::pin::pin;
 use std::sync::Arc;
+#[cfg(not(target_arch = "wasm32"))]
 use std::task::{Context, Poll, Waker};
 
 use futures_intrusive::channel::shared::{OneshotReceiver, oneshot_channel};
 
 use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::runtime::block::block_on;
 use crate::runtime::device::Device;
 use crate::runtime::tensor::Tensor;
 
@@ -22,7 +26,7 @@ const HEADER: u64 = wgpu::MAP_ALIGNMENT;
 pub struct Readback {
     device: Arc<Device>,
     /// None for an empty tensor.
-    copy: Option<Copy>,
+    copy: Option<(Copy, Mapped)>,
 }
 
 /// A buffer that read-backs are copied to.
@@ -39,15 +43,20 @@ struct Copy {
     target: Target,
     bytes: u64,
     dtype: DType,
-    /// Says that the buffer is mapped, or that it cannot be; says nothing more once the commands were dropped.
-    mapped: OneshotReceiver<Outcome>,
 }
+
+/// Says that the buffer is mapped, or that it cannot be; says nothing more once the commands were dropped.
+type Mapped = OneshotReceiver<Outcome>;
 
 type Outcome = Result<(), wgpu::BufferAsyncError>;
 
 impl Readback {
     /// Records the copy.
-    pub(crate) fn encode(device: Arc<Device>, encoder: &mut wgpu::CommandEncoder, tensor: &Tensor) -> Result<Self> {
+    pub(crate) async fn encode(
+        device: Arc<Device>,
+        encoder: &mut wgpu::CommandEncoder,
+        tensor: &Tensor,
+    ) -> Result<Self> {
         device.check_lost()?;
         tensor.check("tensor", &device)?;
         if !tensor.buffer().usage().contains(wgpu::BufferUsages::COPY_SRC) {
@@ -57,8 +66,8 @@ impl Readback {
         if bytes == 0 {
             return Ok(Self { device, copy: None });
         }
-        let marks = &device.own()?.marks;
-        let Target { buffer, mark } = device.take_target(HEADER + bytes)?;
+        let marks = &device.own().await?.marks;
+        let Target { buffer, mark } = device.take_target(HEADER + bytes).await?;
         let mark = if mark == 1 { 2 } else { 1 };
         encoder.copy_buffer_to_buffer(marks, 4 * u64::from(mark - 1), &buffer, 0, 4);
         encoder.copy_buffer_to_buffer(tensor.buffer(), tensor.offset(), &buffer, HEADER, bytes);
@@ -66,19 +75,23 @@ impl Readback {
         encoder.map_buffer_on_submit(&buffer, wgpu::MapMode::Read, ..HEADER + bytes, move |outcome| {
             let _ = sender.send(outcome);
         });
-        Ok(Self { device, copy: Some(Copy { target: Target { buffer, mark }, bytes, dtype: tensor.dtype(), mapped }) })
+        let copy = Copy { target: Target { buffer, mark }, bytes, dtype: tensor.dtype() };
+        Ok(Self { device, copy: Some((copy, mapped)) })
     }
 
     /// The values, in the tensor's layout. Blocks until the device has computed and copied them.
     ///
     /// # Errors
     /// [`Error::NotSubmitted`] if the encoder was not submitted before, or the device refused it; what the device says.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn read(self) -> Result<Vec<f32>> {
-        self.device.wait()?;
-        let Some(copy) = self.copy else { return Ok(Vec::new()) };
-        let outcome = pin!(copy.mapped.receive()).poll(&mut Context::from_waker(Waker::noop()));
+        block_on(self.device.wait())?;
+        let Some((copy, mapped)) = self.copy else { return Ok(Vec::new()) };
+        // A future would wait for ever for what was never submitted.
+        let outcome = pin!(mapped.receive()).poll(&mut Context::from_waker(Waker::noop()));
         // What was submitted is mapped by now. That may not have been said yet, if another thread polled as well.
-        copy.values(&self.device, if let Poll::Ready(outcome) = outcome { outcome } else { Some(Ok(())) })
+        let outcome = if let Poll::Ready(outcome) = outcome { outcome } else { Some(Ok(())) };
+        block_on(copy.values(&self.device, outcome))
     }
 
     /// As [`Readback::read`], without blocking, and before the encoder is submitted as well as behind: the future is
@@ -87,23 +100,25 @@ impl Readback {
     /// # Errors
     /// As [`Readback::read`]; [`Error::NotSubmitted`] once the encoder, or what it was finished to, was dropped.
     pub async fn read_async(self) -> Result<Vec<f32>> {
-        let Some(copy) = self.copy else { return self.device.check_lost().map(|()| Vec::new()) };
-        let outcome = copy.mapped.receive().await;
-        copy.values(&self.device, outcome)
+        let Some((copy, mapped)) = self.copy else {
+            return self.device.check_lost().map(|()| Vec::new());
+        };
+        let outcome = self.device.told(mapped).await?;
+        copy.values(&self.device, outcome).await
     }
 }
 
 impl Copy {
     /// The values, if the buffer is mapped and the copy was executed.
-    fn values(self, device: &Device, outcome: Option<Outcome>) -> Result<Vec<f32>> {
-        let Self { target, bytes, dtype, .. } = self;
+    async fn values(self, device: &Device, outcome: Option<Outcome>) -> Result<Vec<f32>> {
+        let Self { target, bytes, dtype } = self;
         let failure = match outcome {
             Some(Ok(())) => {
                 let view = target.buffer.get_mapped_range(..HEADER + bytes).ok();
                 if let Some(view) = view.filter(|view| view[..4] == target.mark.to_ne_bytes()) {
                     let values = dtype.decode(&view[HEADER as usize..]);
                     drop(view);
-                    device.keep_target(target);
+                    device.keep_target(target).await;
                     return Ok(values);
                 }
                 Error::NotSubmitted

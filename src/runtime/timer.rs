@@ -1,8 +1,12 @@
 //! Times of what a compute pass does: by the device's own clock where it has one, else by the host's.
 
-use std::time::Instant;
+use futures_intrusive::channel::shared::oneshot_channel;
 
 use crate::model::error::{Error, Result};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::runtime::block::block_on;
+use crate::runtime::clock::Instant;
+use crate::runtime::device::Device;
 use crate::runtime::gpu::GpuConv;
 use crate::runtime::layer::BoundLayer;
 
@@ -31,9 +35,18 @@ impl Timer {
     ///
     /// # Errors
     /// What the device says.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn new(gpu: &GpuConv) -> Result<Self> {
+        block_on(Self::new_async(gpu))
+    }
+
+    /// As [`Timer::new`], awaited.
+    ///
+    /// # Errors
+    /// As [`Timer::new`].
+    pub async fn new_async(gpu: &GpuConv) -> Result<Self> {
         let clock = match gpu.caps().timestamps {
-            true => Some(gpu.shared().scoped(|| Clock::new(gpu))?),
+            true => Some(gpu.shared().scoped(|| Clock::new(gpu)).await?),
             false => None,
         };
         Ok(Self { gpu: gpu.clone(), clock })
@@ -48,16 +61,22 @@ impl Timer {
     ///
     /// # Errors
     /// What the device says.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn layer(&self, layer: &BoundLayer, runs: u32) -> Result<f64> {
-        let seconds = self.pass(|pass| (0..runs).for_each(|_| layer.dispatch(pass)))?;
+        block_on(self.layer_async(layer, runs))
+    }
+
+    /// As [`Timer::layer`], awaited.
+    ///
+    /// # Errors
+    /// What the device says.
+    pub async fn layer_async(&self, layer: &BoundLayer, runs: u32) -> Result<f64> {
+        let seconds = self.pass(|pass| (0..runs).for_each(|_| layer.dispatch(pass))).await?;
         Ok(seconds / f64::from(runs.max(1)))
     }
 
     /// The seconds of a compute pass; without a clock on the device those from submission until it is done.
-    ///
-    /// # Errors
-    /// What the device says.
-    pub fn pass(&self, record: impl FnOnce(&mut wgpu::ComputePass<'_>)) -> Result<f64> {
+    pub(crate) async fn pass(&self, record: impl FnOnce(&mut wgpu::ComputePass<'_>)) -> Result<f64> {
         let device = self.gpu.shared();
         let commands = device.scoped(|| {
             let mut encoder = device.device.create_command_encoder(&Default::default());
@@ -73,13 +92,14 @@ impl Timer {
                 encoder.copy_buffer_to_buffer(&clock.resolved, 0, &clock.readback, 0, BYTES);
             }
             encoder.finish()
-        })?;
+        });
+        let commands = commands.await?;
         let start = Instant::now();
-        device.scoped(|| device.queue.submit([commands]))?;
+        device.scoped(|| device.queue.submit([commands])).await?;
         match &self.clock {
-            Some(clock) => clock.read(&self.gpu),
+            Some(clock) => clock.read(device).await,
             None => {
-                self.gpu.wait()?;
+                device.wait().await?;
                 Ok(start.elapsed().as_secs_f64())
             }
         }
@@ -106,10 +126,14 @@ impl Clock {
     }
 
     /// The seconds between the timestamps.
-    fn read(&self, gpu: &GpuConv) -> Result<f64> {
-        // The outcome of the mapping shows when its range is asked for.
-        self.readback.map_async(wgpu::MapMode::Read, .., |_| {});
-        gpu.wait()?;
+    async fn read(&self, device: &Device) -> Result<f64> {
+        let (sender, mapped) = oneshot_channel();
+        self.readback.map_async(wgpu::MapMode::Read, .., move |outcome| {
+            let _ = sender.send(outcome);
+        });
+        // The outcome shows when the range is asked for.
+        device.told(mapped).await?;
+        device.check_lost()?;
         let view = self.readback.get_mapped_range(..).map_err(|error| Error::Driver(error.to_string()))?;
         let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&view);
         drop(view);

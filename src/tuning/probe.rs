@@ -1,14 +1,16 @@
 //! Measures the rates of a device, the ceilings of the cost model, in about a second.
 
-use std::time::Instant;
-
 use minijinja::context;
 
 use crate::kernels::{Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Wgsl, fold};
 use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
 use crate::planner::model::Rates;
+#[cfg(not(target_arch = "wasm32"))]
+use crate::runtime::block::block_on;
+use crate::runtime::clock::Instant;
 use crate::runtime::gpu::GpuConv;
+use crate::runtime::threads;
 use crate::runtime::timer::Timer;
 
 /// Invocations of the probes' workgroups.
@@ -35,27 +37,36 @@ const REPEATS: usize = 5;
 ///
 /// # Errors
 /// What the device says.
+#[cfg(not(target_arch = "wasm32"))]
 pub fn probe(gpu: &GpuConv) -> Result<Rates> {
+    block_on(probe_async(gpu))
+}
+
+/// As [`probe`], awaited.
+///
+/// # Errors
+/// As [`probe`].
+pub async fn probe_async(gpu: &GpuConv) -> Result<Rates> {
     let software = usize::from(gpu.caps().is_cpu);
     let caps = gpu.caps();
     let copied = COPIED[software].min(caps.max_storage_binding).min(caps.max_buffer / 2) / 16 * 16;
-    let probe = Probe::new(gpu, copied)?;
+    let probe = Probe::new(gpu, copied).await?;
     let [arithmetic, loads, shared] = passes(FULL[software]);
     let one = Pass { workgroups: 1, ..arithmetic.clone() };
     let dispatches = 64;
-    let dispatch = probe.least(|| probe.seconds(&one, 0, dispatches))? / f64::from(dispatches);
+    let dispatch = probe.least(&Work::Dispatches(&one, 0, dispatches)).await? / f64::from(dispatches);
     let mult_adds = f64::from(4 * SUMS * MULTIPLIES);
-    let full = probe.rate(&arithmetic, mult_adds)?;
+    let full = probe.rate(&arithmetic, mult_adds).await?;
     let parallel = match caps.is_cpu {
         // A software device has this machine's cores, and other programs may be using them just now.
-        true => std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64),
-        false => (full / probe.rate(&one, mult_adds)?).max(1.0),
+        true => threads::available().unwrap_or(1) as f64,
+        false => (full / probe.rate(&one, mult_adds).await?).max(1.0),
     };
     Ok(Rates {
         mult_adds: full,
-        accesses: probe.rate(&loads, LOADS)?,
-        shared: probe.rate(&shared, LOADS)?,
-        bytes: 2.0 * copied as f64 * f64::from(COPIES) / probe.least(|| probe.copy(copied))?,
+        accesses: probe.rate(&loads, LOADS).await?,
+        shared: probe.rate(&shared, LOADS).await?,
+        bytes: 2.0 * copied as f64 * f64::from(COPIES) / probe.least(&Work::Copies(copied)).await?,
         dispatch,
         parallel,
     })
@@ -103,50 +114,73 @@ struct Probe<'a> {
     output: wgpu::Buffer,
 }
 
+/// What is measured.
+enum Work<'a> {
+    /// A pass of some steps, dispatched some times.
+    Dispatches(&'a Pass, u32, u32),
+    /// Copies of some bytes.
+    Copies(u64),
+}
+
 impl<'a> Probe<'a> {
-    fn new(gpu: &'a GpuConv, bytes: u64) -> Result<Self> {
+    async fn new(gpu: &'a GpuConv, bytes: u64) -> Result<Self> {
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-        let buffer = || gpu.shared().buffer("probe", bytes, usage);
-        Ok(Self { gpu, timer: Timer::new(gpu)?, input: buffer()?, output: buffer()? })
+        Ok(Self {
+            gpu,
+            timer: Timer::new_async(gpu).await?,
+            input: gpu.shared().buffer("probe", bytes, usage).await?,
+            output: gpu.shared().buffer("probe", bytes, usage).await?,
+        })
     }
 
     /// How much of something is done a second, if each invocation does `amount` a step.
-    fn rate(&self, pass: &Pass, amount: f64) -> Result<f64> {
+    async fn rate(&self, pass: &Pass, amount: f64) -> Result<f64> {
         let mut steps = 16;
-        while steps < 1 << 20 && self.seconds(pass, steps, 1)? < LEAST {
+        while steps < 1 << 20 && self.dispatches(pass, steps, 1).await? < LEAST {
             steps *= 2;
         }
         let invocations = (pass.workgroups * u64::from(WORKGROUP)) as f64;
-        Ok(amount * f64::from(steps) * invocations / self.least(|| self.seconds(pass, steps, 1))?)
+        Ok(amount * f64::from(steps) * invocations / self.least(&Work::Dispatches(pass, steps, 1)).await?)
     }
 
     /// The least of some measurements.
-    fn least(&self, measure: impl Fn() -> Result<f64>) -> Result<f64> {
+    async fn least(&self, work: &Work<'_>) -> Result<f64> {
         // The first run compiles, and clears the buffers.
-        measure()?;
-        let times = (0..REPEATS).map(|_| measure()).collect::<Result<Vec<_>>>()?;
+        self.seconds(work).await?;
+        let mut least = f64::INFINITY;
+        for _ in 0..REPEATS {
+            least = least.min(self.seconds(work).await?);
+        }
         // A clock too coarse for it gives no time, and a rate must be finite.
-        Ok(times.into_iter().fold(f64::INFINITY, f64::min).max(1e-9))
+        Ok(least.max(1e-9))
+    }
+
+    async fn seconds(&self, work: &Work<'_>) -> Result<f64> {
+        match *work {
+            Work::Dispatches(pass, steps, dispatches) => self.dispatches(pass, steps, dispatches).await,
+            Work::Copies(bytes) => self.copies(bytes).await,
+        }
     }
 
     /// The seconds of copies from buffer to buffer, on the host's clock: no compute pass does them.
-    fn copy(&self, bytes: u64) -> Result<f64> {
+    async fn copies(&self, bytes: u64) -> Result<f64> {
         let device = self.gpu.shared();
         let commands = device.scoped(|| {
             let mut encoder = device.device.create_command_encoder(&Default::default());
             (0..COPIES).for_each(|_| encoder.copy_buffer_to_buffer(&self.input, 0, &self.output, 0, bytes));
             encoder.finish()
-        })?;
+        });
+        let commands = commands.await?;
         let start = Instant::now();
-        device.scoped(|| device.queue.submit([commands]))?;
-        device.wait()?;
+        device.scoped(|| device.queue.submit([commands])).await?;
+        device.wait().await?;
         Ok(start.elapsed().as_secs_f64())
     }
 
     /// The seconds of `count` dispatches.
-    fn seconds(&self, pass: &Pass, work: u32, dispatches: u32) -> Result<f64> {
+    async fn dispatches(&self, pass: &Pass, work: u32, dispatches: u32) -> Result<f64> {
         let device = self.gpu.shared();
-        let pipeline = device.pipeline("probe", pass)?;
+        let pipeline = device.pipeline("probe", pass).await?;
         let limit = device.caps.max_workgroups;
         let [x, y, z] = fold(pass.workgroups, limit).ok_or_else(|| Error::TooLarge {
             what: "the grid of a probe".into(),
@@ -154,7 +188,7 @@ impl<'a> Probe<'a> {
             limit: u64::from(limit).pow(2),
         })?;
         let params = Params { work, ..pass.params };
-        let params = device.buffer_with("parameters", bytemuck::bytes_of(&params), wgpu::BufferUsages::UNIFORM)?;
+        let params = device.buffer_with("parameters", bytemuck::bytes_of(&params), wgpu::BufferUsages::UNIFORM).await?;
         let entry = |binding: usize, buffer| {
             let resource = wgpu::Buffer::as_entire_binding(buffer);
             wgpu::BindGroupEntry { binding: binding as u32, resource }
@@ -165,11 +199,13 @@ impl<'a> Probe<'a> {
                 layout: &pipeline.layout,
                 entries: &[entry(0, &params), entry(1, &self.input), entry(2, &self.output)],
             })
-        })?;
-        self.timer.pass(|pass| {
+        });
+        let group = group.await?;
+        let dispatch = |pass: &mut wgpu::ComputePass<'_>| {
             pass.set_pipeline(&pipeline.pipeline);
             pass.set_bind_group(0, &group, &[]);
             (0..dispatches).for_each(|_| pass.dispatch_workgroups(x, y, z));
-        })
+        };
+        self.timer.pass(dispatch).await
     }
 }

@@ -6,7 +6,7 @@
 mod subject;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::kernels::Run;
 use crate::model::chain::Chain;
@@ -14,6 +14,9 @@ use crate::model::error::{Error, Result};
 use crate::model::shape::{Layout, Shape};
 use crate::planner::profile::{Profile, run_name};
 use crate::planner::{self, Candidate, Choice, Schedule};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::runtime::block::block_on;
+use crate::runtime::clock::Instant;
 use crate::runtime::gpu::GpuConv;
 use crate::runtime::layer::BoundLayer;
 use crate::runtime::timer::Timer;
@@ -59,8 +62,23 @@ impl GpuConv {
     ///
     /// # Errors
     /// As [`tune`].
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn tune(&self, chain: &Chain, input: impl Into<Shape>, layout: Layout, options: &Options) -> Result<Report> {
-        let report = tune(self, chain, input, layout, options, &mut |_| {})?;
+        block_on(self.tune_async(chain, input, layout, options))
+    }
+
+    /// As [`GpuConv::tune`], awaited.
+    ///
+    /// # Errors
+    /// As [`tune`].
+    pub async fn tune_async(
+        &self,
+        chain: &Chain,
+        input: impl Into<Shape>,
+        layout: Layout,
+        options: &Options,
+    ) -> Result<Report> {
+        let report = tune_async(self, chain, input, layout, options, |_| {}).await?;
         let mut profile = (*self.profile()).clone();
         profile.merge(report.profile.clone());
         self.set_profile(profile);
@@ -183,6 +201,7 @@ impl Piece {
 /// # Errors
 /// What [`Planner::schedule`](crate::planner::Planner::schedule) says; what the device says, unless a single candidate
 /// is at fault.
+#[cfg(not(target_arch = "wasm32"))]
 pub fn tune(
     gpu: &GpuConv,
     chain: &Chain,
@@ -190,6 +209,21 @@ pub fn tune(
     layout: Layout,
     options: &Options,
     watch: &mut dyn FnMut(Progress<'_>),
+) -> Result<Report> {
+    block_on(tune_async(gpu, chain, input, layout, options, watch))
+}
+
+/// As [`tune`], awaited. The oracle computes on the caller's thread.
+///
+/// # Errors
+/// As [`tune`].
+pub async fn tune_async(
+    gpu: &GpuConv,
+    chain: &Chain,
+    input: impl Into<Shape>,
+    layout: Layout,
+    options: &Options,
+    mut watch: impl FnMut(Progress<'_>),
 ) -> Result<Report> {
     let input = input.into();
     let deadline = Instant::now() + options.time;
@@ -205,7 +239,7 @@ pub fn tune(
             done += 1;
         };
         let best = piece.one_by_one(&report.profile);
-        let candidates = tune_run(gpu, &piece, layout, best, &Options { time, ..*options }, &mut tell)?;
+        let candidates = tune_run(gpu, &piece, layout, best, &Options { time, ..*options }, &mut tell).await?;
         let right = |tried: &Tried| match tried.outcome {
             Outcome::Right(seconds) => Some((tried.candidate.recipe.name.clone(), seconds)),
             _ => None,
@@ -253,6 +287,7 @@ fn pieces(gpu: &GpuConv, chain: &Chain, input: Shape, layout: Layout) -> Result<
 /// # Safety
 /// The candidates must be the planner's for this chain and input, or do nothing in their shaders that those would not:
 /// loops end, and indices are inside of what is bound.
+#[cfg(not(target_arch = "wasm32"))]
 #[doc(hidden)]
 pub unsafe fn tune_candidates(
     gpu: &GpuConv,
@@ -263,13 +298,14 @@ pub unsafe fn tune_candidates(
     options: &Options,
 ) -> Result<Vec<Tried>> {
     let piece = Piece { name: name.into(), singles: Vec::new(), chain: chain.clone(), input, candidates };
-    tune_run(gpu, &piece, layout, f64::INFINITY, options, &mut |_, _| {})
+    block_on(tune_run(gpu, &piece, layout, f64::INFINITY, options, &mut |_, _| {}))
 }
 
 /// The seconds of each step of a schedule, each measured on its own: the least of some.
 ///
 /// # Errors
 /// What the device says.
+#[cfg(not(target_arch = "wasm32"))]
 pub fn measure(
     gpu: &GpuConv,
     chain: &Chain,
@@ -277,24 +313,39 @@ pub fn measure(
     layout: Layout,
     schedule: &Schedule,
 ) -> Result<Vec<f64>> {
-    let (shapes, timer) = (chain.shapes(input)?, Timer::new(gpu)?);
+    block_on(measure_async(gpu, chain, input, layout, schedule))
+}
+
+/// As [`measure`], awaited.
+///
+/// # Errors
+/// As [`measure`].
+pub async fn measure_async(
+    gpu: &GpuConv,
+    chain: &Chain,
+    input: impl Into<Shape>,
+    layout: Layout,
+    schedule: &Schedule,
+) -> Result<Vec<f64>> {
+    let (shapes, timer) = (chain.shapes(input)?, Timer::new_async(gpu).await?);
     let batch = BATCH[usize::from(!timer.has_clock())];
-    let seconds = schedule.steps.iter().map(|step| {
+    let mut seconds = Vec::new();
+    for step in &schedule.steps {
         let part = chain.part(step.first..step.first + step.links);
-        let subject = Subject::new(gpu, "measured", &part, shapes[step.first], layout)?;
+        let subject = Subject::new(gpu, "measured", &part, shapes[step.first], layout).await?;
         // By its name, since a caller may have changed the rest.
         let choice = Choice::Named(step.recipe.name.clone());
         let schedule = planner::schedule(&part, shapes[step.first], layout, gpu.caps(), &choice)?;
-        let bound = subject.bind(&schedule)?;
-        timer.layer(&bound, 1)?;
-        let first = timer.layer(&bound, 1)?;
+        let bound = subject.bind(&schedule).await?;
+        timer.layer_async(&bound, 1).await?;
+        let first = timer.layer_async(&bound, 1).await?;
         let mut runner = Runner::new(0, bound, first, batch);
         for _ in 0..ROUNDS[0] {
-            runner.run(&timer)?;
+            runner.run(&timer).await?;
         }
-        Ok(runner.least)
-    });
-    seconds.collect()
+        seconds.push(runner.least);
+    }
+    Ok(seconds)
 }
 
 /// A candidate that is in the race.
@@ -314,29 +365,29 @@ impl Runner {
         Self { index, bound, runs, least: first }
     }
 
-    fn run(&mut self, timer: &Timer) -> Result<()> {
-        self.least = self.least.min(timer.layer(&self.bound, self.runs)?);
+    async fn run(&mut self, timer: &Timer) -> Result<()> {
+        self.least = self.least.min(timer.layer_async(&self.bound, self.runs).await?);
         Ok(())
     }
 }
 
 /// `best`: the time to beat.
-fn tune_run(
+async fn tune_run(
     gpu: &GpuConv,
     piece: &Piece,
     layout: Layout,
     mut best: f64,
     options: &Options,
-    tell: &mut dyn FnMut(&str, &str),
+    tell: &mut impl FnMut(&str, &str),
 ) -> Result<Vec<Tried>> {
     let start = Instant::now();
     // Half of the time is for compiling and checking, the rest for measuring what was.
     let (compiled, deadline) = (start + options.time / 2, start + options.time);
-    let timer = Timer::new(gpu)?;
+    let timer = Timer::new_async(gpu).await?;
     let batch = BATCH[usize::from(!timer.has_clock())];
     let mut candidates = piece.candidates.clone();
     candidates.sort_by(|a, b| a.parts.seconds().total_cmp(&b.parts.seconds()));
-    let mut subject = Subject::new(gpu, &piece.name, &piece.chain, piece.input, layout)?;
+    let mut subject = Subject::new(gpu, &piece.name, &piece.chain, piece.input, layout).await?;
     let (mut tried, mut runners) = (Vec::new(), Vec::new());
     for (index, candidate) in candidates.into_iter().enumerate() {
         tell(&piece.name, &candidate.recipe.name);
@@ -348,7 +399,7 @@ fn tune_run(
         } else if late {
             Outcome::OutOfTime
         } else {
-            match qualify(&mut subject, &candidate, &timer) {
+            match qualify(&mut subject, &candidate, &timer).await {
                 Ok((report, ..)) if !report.passes() => Outcome::Wrong(report),
                 Ok((_, bound, seconds)) => {
                     if options.thorough || seconds <= SLOW * best {
@@ -366,7 +417,7 @@ fn tune_run(
         }
         tried.push(Tried { candidate, outcome });
     }
-    race(&timer, &mut runners, deadline, options.thorough)?;
+    race(&timer, &mut runners, deadline, options.thorough).await?;
     for runner in runners {
         tried[runner.index].outcome = Outcome::Right(runner.least);
     }
@@ -374,18 +425,22 @@ fn tune_run(
 }
 
 /// Compiles a candidate, times a run of it, and checks it: what the oracle says, and the time.
-fn qualify(subject: &mut Subject, candidate: &Candidate, timer: &Timer) -> Result<(verify::Report, BoundLayer, f64)> {
+async fn qualify(
+    subject: &mut Subject,
+    candidate: &Candidate,
+    timer: &Timer,
+) -> Result<(verify::Report, BoundLayer, f64)> {
     let schedule = subject.schedule(&candidate.recipe);
-    let bound = subject.bind(&schedule)?;
+    let bound = subject.bind(&schedule).await?;
     // The first run warms up: a driver may compile at it.
-    timer.layer(&bound, 1)?;
-    let seconds = timer.layer(&bound, 1)?;
-    Ok((subject.check(&schedule)?, bound, seconds))
+    timer.layer_async(&bound, 1).await?;
+    let seconds = timer.layer_async(&bound, 1).await?;
+    Ok((subject.check(&schedule).await?, bound, seconds))
 }
 
 /// Measures in turn, round after round; those that fall behind keep their time and drop out. The first rounds are run
 /// even if time is short: what was compiled is to be measured.
-fn race(timer: &Timer, runners: &mut [Runner], deadline: Instant, thorough: bool) -> Result<()> {
+async fn race(timer: &Timer, runners: &mut [Runner], deadline: Instant, thorough: bool) -> Result<()> {
     let (start, mut best) = (Instant::now(), f64::INFINITY);
     for round in 0..ROUNDS[1] {
         let more = start.elapsed() < RACE && Instant::now() < deadline;
@@ -394,7 +449,7 @@ fn race(timer: &Timer, runners: &mut [Runner], deadline: Instant, thorough: bool
         }
         let limit = if thorough && round < 3 { f64::INFINITY } else { CLOSE[usize::from(round >= ROUNDS[0])] * best };
         for runner in runners.iter_mut().filter(|runner| round == 0 || runner.least <= limit) {
-            runner.run(timer)?;
+            runner.run(timer).await?;
         }
         best = runners.iter().map(|runner| runner.least).fold(f64::INFINITY, f64::min);
     }

@@ -25,23 +25,26 @@ pub struct Trial<'a> {
 impl Trial<'_> {
     /// Runs a schedule and gives its outputs, NCHW. Input and output lie inside of larger buffers that are filled with NaNs,
     /// the output's own place too. Counts outputs that were not written and elements written outside.
-    pub fn run(&self, gpu: &GpuConv, schedule: &Schedule, report: &mut Report) -> Result<Vec<f32>> {
+    pub async fn run(&self, gpu: &GpuConv, schedule: &Schedule, report: &mut Report) -> Result<Vec<f32>> {
         let Self { chain, layout, data, .. } = *self;
         let shapes = chain.shapes(self.input)?;
         let output_shape = shapes[shapes.len() - 1];
         let layer = gpu.chain(chain, &data.weights())?;
-        layer.fix(self.input, layout, schedule.clone())?;
-        let guarded = |values: &[f32], shape: Shape| guarded(gpu, &from_nchw(values, shape, layout), shape, layout);
-        let input = guarded(&data.input, self.input)?;
-        let residual = data.residual.as_ref().zip(chain.outside_residual());
-        let residual = residual.map(|(values, link)| guarded(values, shapes[link + 1])).transpose()?;
-        let output = guarded(&vec![f32::from_bits(POISON); output_shape.len() as usize], output_shape)?;
+        layer.fix(self.input, layout, schedule.clone()).await?;
+        let input = guarded(gpu, &data.input, self.input, layout).await?;
+        let residual = match data.residual.as_ref().zip(chain.outside_residual()) {
+            Some((values, link)) => Some(guarded(gpu, values, shapes[link + 1], layout).await?),
+            None => None,
+        };
+        let poison = vec![f32::from_bits(POISON); output_shape.len() as usize];
+        let output = guarded(gpu, &poison, output_shape, layout).await?;
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
-        layer.encode(&mut encoder, Inputs { input: &input, residual: residual.as_ref() }, &output)?;
+        let inputs = Inputs { input: &input, residual: residual.as_ref() };
+        layer.encode_async(&mut encoder, inputs, &output).await?;
         gpu.queue().submit([encoder.finish()]);
         let element = output.dtype().bytes();
         let whole: Shape = [1, 1, 1, (output.buffer().size() / element) as u32].into();
-        let all = gpu.download(&Tensor::from_buffer(output.buffer().clone(), 0, whole, Layout::Nchw)?)?;
+        let all = gpu.download_async(&Tensor::from_buffer(output.buffer().clone(), 0, whole, Layout::Nchw)?).await?;
         let (start, len) = ((output.offset() / element) as usize, output_shape.len() as usize);
         let is_poison = |value: &&f32| value.to_bits() == POISON;
         let guards = all[..start].iter().chain(&all[start + len..]);
@@ -52,12 +55,13 @@ impl Trial<'_> {
     }
 }
 
-/// A tensor between two guard regions of poison.
-fn guarded(gpu: &GpuConv, values: &[f32], shape: Shape, layout: Layout) -> Result<Tensor> {
+/// A tensor of NCHW values between two guard regions of poison.
+async fn guarded(gpu: &GpuConv, values: &[f32], shape: Shape, layout: Layout) -> Result<Tensor> {
     // Bytes, a multiple of every element's.
     let guard = u64::from(gpu.caps().storage_offset_alignment.max(256));
     let poison = vec![f32::from_bits(POISON); (guard / DType::F32.bytes()) as usize];
-    let all = [&poison, values, &poison].concat();
-    let whole = gpu.upload(&all, [1, 1, 1, all.len() as u32])?;
+    let values = from_nchw(values, shape, layout);
+    let all = [&poison[..], &values, &poison].concat();
+    let whole = gpu.upload_async(&all, [1, 1, 1, all.len() as u32]).await?;
     Tensor::from_buffer(whole.buffer().clone(), guard, shape, layout)
 }

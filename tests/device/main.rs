@@ -3,6 +3,7 @@
 //! They are one program, because each program links all of wgpu. Tests that take minutes are ignored by default;
 //! `.ci/run` runs them with `cargo test --test device -- --ignored`.
 
+mod awaited;
 mod common;
 mod faults;
 mod inverted_residual;

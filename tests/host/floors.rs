@@ -59,3 +59,24 @@ fn only_the_runtime_and_floors_above_it_use_wgpu() {
     assert!(above.len() > 5, "only {above:?}");
     assert!(below.is_empty(), "{below:?}");
 }
+
+/// In a browser nothing can block, there are no threads, and the standard library's clock panics.
+#[test]
+fn blocking_clocks_and_threads_are_each_in_one_place() {
+    let places = [
+        ("pollster", "runtime/block.rs"),
+        ("time::Instant", "runtime/clock.rs"),
+        ("time::{Duration, Instant", "runtime/clock.rs"),
+        ("std::thread", "runtime/threads.rs"),
+        ("device.poll(", "runtime/device.rs"),
+        ("std::fs", "nowhere"),
+    ];
+    let mut found = BTreeSet::new();
+    for (path, _, code) in files() {
+        for (what, place) in places.iter().filter(|(what, _)| code.contains(what)) {
+            assert!(path.ends_with(place), "{} has {what}, which belongs to {place}", path.display());
+            found.insert(*place);
+        }
+    }
+    assert_eq!(found.len(), 4, "only {found:?} were found");
+}

@@ -63,16 +63,21 @@ impl Default for Cache {
 }
 
 impl Cache {
-    /// The plan of an input size, made now if it was not before, by one thread.
-    pub fn plan(&self, input: Shape, layout: Layout, make: impl FnOnce() -> Result<Planned>) -> Result<Arc<Planned>> {
+    /// The plan of an input size, made now if it was not before, by one task.
+    pub async fn plan(
+        &self,
+        input: Shape,
+        layout: Layout,
+        make: impl Future<Output = Result<Planned>>,
+    ) -> Result<Arc<Planned>> {
         let place = lock(&self.plans).place((input, layout));
-        get_or_make(&place, make)
+        get_or_make(&place, make).await
     }
 
     /// Replaces the plan of an input size.
-    pub fn fix(&self, input: Shape, layout: Layout, plan: Planned) {
+    pub async fn fix(&self, input: Shape, layout: Layout, plan: Planned) {
         let place = lock(&self.plans).place((input, layout));
-        *lock(&place) = Some(Arc::new(plan));
+        *place.lock().await = Some(Arc::new(plan));
         lock(&self.bindings).clear();
     }
 
@@ -162,6 +167,7 @@ fn bytes_before_last(bindings: &VecDeque<(Tensors, BoundLayer)>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::block::block_on;
     use crate::{Conv2d, GpuConv, Weights};
 
     #[test]
@@ -181,11 +187,11 @@ mod tests {
             let input = &tensors.0;
             let (chain, choice) = (layer.chain(), crate::Choice::Named(recipe.into()));
             let schedule = gpu.schedule(chain, input.shape(), Layout::Nchw, &choice).unwrap();
-            layer.fix(input.shape(), Layout::Nchw, schedule).unwrap();
+            block_on(layer.fix(input.shape(), Layout::Nchw, schedule)).unwrap();
             encode(tensors);
         }
         let cache = &layer.cache;
-        let newest = layer.plan(tensors[1].0.shape(), Layout::Nchw).unwrap();
+        let newest = block_on(layer.plan(tensors[1].0.shape(), Layout::Nchw)).unwrap();
         let counts = || {
             let bindings = lock(&cache.bindings).len();
             [lock(&cache.plans).values().count(), lock(&cache.packed).values().count(), bindings]

@@ -28,17 +28,21 @@ pub struct Subject {
 }
 
 impl Subject {
-    pub fn new(gpu: &GpuConv, name: &str, chain: &Chain, input: Shape, layout: Layout) -> Result<Self> {
+    pub async fn new(gpu: &GpuConv, name: &str, chain: &Chain, input: Shape, layout: Layout) -> Result<Self> {
         let shapes = chain.shapes(input)?;
         let data = Data::random(name, chain, input)?;
         let output = shapes[shapes.len() - 1];
+        let residual = match &data.residual {
+            Some(values) => Some(gpu.upload_as_async(values, output, layout).await?),
+            None => None,
+        };
         Ok(Self {
             name: name.into(),
             layer: gpu.chain(chain, &data.weights())?,
             // In any order: values do not change times.
-            input: gpu.upload_as(&data.input, input, layout)?,
-            residual: data.residual.map(|values| gpu.upload_as(&values, output, layout)).transpose()?,
-            output: gpu.empty(output, layout)?,
+            input: gpu.upload_as_async(&data.input, input, layout).await?,
+            residual,
+            output: gpu.empty_async(output, layout).await?,
             chain: chain.clone(),
             gpu: gpu.clone(),
             oracle: None,
@@ -53,18 +57,18 @@ impl Subject {
     }
 
     /// Compiles and binds a schedule.
-    pub fn bind(&self, schedule: &Schedule) -> Result<BoundLayer> {
-        self.layer.fix(self.shapes[0], self.layout, schedule.clone())?;
-        self.layer.bind(Inputs { input: &self.input, residual: self.residual.as_ref() }, &self.output)
+    pub async fn bind(&self, schedule: &Schedule) -> Result<BoundLayer> {
+        self.layer.fix(self.shapes[0], self.layout, schedule.clone()).await?;
+        self.layer.bind_async(Inputs { input: &self.input, residual: self.residual.as_ref() }, &self.output).await
     }
 
     /// What the oracle says of a schedule.
-    pub fn check(&mut self, schedule: &Schedule) -> Result<Report> {
+    pub async fn check(&mut self, schedule: &Schedule) -> Result<Report> {
         let oracle = match self.oracle.take() {
             Some(oracle) => oracle,
             None => Oracle::of_chain(&self.name, self.chain.clone(), self.shapes[0], self.layout, MOST_CHECKED)?,
         };
         // SAFETY: tuning makes schedules of recipes that kernels gave for this chain and input.
-        unsafe { self.oracle.insert(oracle).check_as_it_is(&self.gpu, schedule) }
+        unsafe { self.oracle.insert(oracle).check_as_it_is_async(&self.gpu, schedule) }.await
     }
 }

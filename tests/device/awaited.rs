@@ -1,0 +1,134 @@
+//! The awaited calls, on an executor: they compute what the blocking ones do, and let its thread go on meanwhile.
+
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use gpuconv::tuner::{self, Options, Outcome};
+use gpuconv::verify::Oracle;
+use gpuconv::{Chain, Choice, Conv2d, GpuConv, Layout, Problem, Shape, probe};
+
+use crate::common::{borrow, draw, expected, gpu, listen};
+
+/// Asks a future once, as an executor does that has others to poll.
+fn ask<T>(future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    match future.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    }
+}
+
+/// A future that may go to another thread.
+fn send<T>(future: impl Future<Output = T> + Send) -> impl Future<Output = T> + Send {
+    future
+}
+
+/// Runs a future on an executor's thread while another polls the device, as a program with awaited calls does.
+fn with_polls<T>(gpu: &GpuConv, future: impl Future<Output = T>) -> T {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                gpu.device().poll(wgpu::PollType::Poll).unwrap();
+                std::thread::sleep(Duration::from_micros(200));
+            }
+        });
+        let value = pollster::block_on(future);
+        done.store(true, Ordering::Relaxed);
+        value
+    })
+}
+
+#[test]
+fn awaited_calls_compute_what_blocking_ones_do() {
+    let gpu = pollster::block_on(send(GpuConv::new_async())).unwrap();
+    let chain = Chain::inverted_residual(4, 4, 3, 1);
+    let (weights, shape) = (draw(&chain), Shape::from([1, 4, 5, 6]));
+    let input = gpuconv::internals::random::integers("input", shape.len(), 2);
+    let answer = expected(&chain, &input, shape, &borrow(&weights), None);
+    let layer = gpu.chain(&chain, &borrow(&weights)).unwrap();
+    let calls = async {
+        layer.warm_up_async(shape, Layout::Nchw).await?;
+        let x = gpu.upload_async(&vec![0.0; input.len()], shape).await?;
+        gpu.write_async(&x, &input).await?;
+        let y = layer.forward_async(&x).await?;
+        let forward = gpu.download_async(&y).await?;
+
+        let y = gpu.empty_async(shape, Layout::Nchw).await?;
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        // The second time by the binding that is kept.
+        layer.encode_async(&mut encoder, &x, &y).await?;
+        layer.encode_async(&mut encoder, &x, &y).await?;
+        layer.bind_async(&x, &y).await?.encode(&mut encoder);
+        let encoded = gpu.encode_download_async(&mut encoder, &y).await?;
+        gpu.queue().submit([encoder.finish()]);
+        gpu.wait_async().await?;
+        let schedule = layer.schedule_async(shape, Layout::Nchw).await?;
+        Ok::<_, gpuconv::Error>((forward, encoded.read_async().await?, schedule))
+    };
+    let (forward, encoded, schedule) = with_polls(&gpu, send(calls)).unwrap();
+    assert_eq!((forward, encoded), (answer.clone(), answer));
+    assert_eq!(schedule.name(), layer.schedule(shape, Layout::Nchw).unwrap().name());
+}
+
+/// They wait for the device many times over.
+#[test]
+fn tuning_and_checks_may_be_awaited() {
+    let gpu = gpu();
+    let problem: Problem = "pointwise 1x4x5x5 -> 8".parse().unwrap();
+    let calls = async {
+        let options = Options::within(Duration::from_millis(200));
+        let tuned = gpu.tune_async(&problem.chain(), problem.input, problem.layout, &options).await?;
+        let schedule = gpu.schedule(&problem.chain(), problem.input, problem.layout, &Choice::Auto)?;
+        let report = Oracle::new(&problem)?.check_async(&gpu, &schedule).await?;
+        let seconds = tuner::measure_async(&gpu, &problem.chain(), problem.input, problem.layout, &schedule).await?;
+        Ok::<_, gpuconv::Error>((tuned, report, seconds, probe::probe_async(&gpu).await?))
+    };
+    let (tuned, report, seconds, rates) = with_polls(&gpu, send(calls)).unwrap();
+    assert!(matches!(tuned.runs[0].candidates[0].outcome, Outcome::Right(_)), "{tuned:?}");
+    assert!(report.passes(), "{report:?}");
+    assert!(seconds.len() == 1 && rates.mult_adds > 0.0, "{seconds:?} {rates:?}");
+}
+
+/// A future that waits for the device leaves its thread, which may be the one that polls.
+#[test]
+fn to_await_the_device_blocks_no_thread() {
+    let gpu = gpu();
+    let layer = gpu.pointwise(&Conv2d::pointwise(1, 1), gpuconv::Weights::new(&[2.0], &[1.0])).unwrap();
+    let y = layer.forward(&gpu.upload(&[3.0], [1, 1, 1, 1]).unwrap()).unwrap();
+    let (mut wait, mut values) = (pin!(gpu.wait_async()), pin!(gpu.download_async(&y)));
+    assert_eq!(ask(wait.as_mut()), None);
+    // Once another waits for it, nobody needs to poll any more.
+    gpu.wait().unwrap();
+    assert_eq!(ask(wait.as_mut()), Some(Ok(())));
+    assert_eq!(ask(values.as_mut()), Some(Ok(vec![7.0])));
+}
+
+/// A task that needs what another thread compiles is told so, and its executor has its thread back.
+#[test]
+fn to_await_what_another_compiles_blocks_no_thread() {
+    let gpu = gpu();
+    let (chain, shape) = (Chain::from(Conv2d::pointwise(4, 5)), Shape::from([1, 4, 3, 5]));
+    let (weights, input) = (draw(&chain), gpuconv::internals::random::integers("input", shape.len(), 2));
+    let answer = expected(&chain, &input, shape, &borrow(&weights), None);
+    let layer = gpu.chain(&chain, &borrow(&weights)).unwrap();
+    let x = gpu.upload(&input, shape).unwrap();
+    let ((began, begun), (finish, finished)) = (channel(), channel::<()>());
+    std::thread::scope(|scope| {
+        let stop = move |_: &str, line: &str| {
+            if line.starts_with("compiled ") {
+                let _ = began.send(());
+                let _ = finished.recv_timeout(Duration::from_secs(60));
+            }
+        };
+        scope.spawn(|| listen(stop, || layer.forward(&x).unwrap()));
+        begun.recv_timeout(Duration::from_secs(60)).expect("the layer needs a shader");
+        let mut forward = Box::pin(layer.forward_async(&x));
+        assert_eq!(ask(forward.as_mut()), None);
+        drop(finish);
+        let y = pollster::block_on(forward).unwrap();
+        assert_eq!(gpu.download(&y).unwrap(), answer);
+    });
+}
