@@ -65,7 +65,8 @@
 //!    [`Chain::inverted_residual`] of three, [`nets::mobilenet_v2`] of fifty-four; [`GpuConv::chain`] runs any.
 //! 3. **In your program.** [`GpuConv::with_device`] takes your device, [`Tensor::from_buffer`] your buffers,
 //!    [`Layer::encode`] your encoder. It submits nothing. [`GpuConv::encode_download`] and [`Readback::read_async`] bring
-//!    results back without blocking; [`GpuConv::warm_up`] compiles ahead. Take [`wgpu`] from here, and versions agree.
+//!    results back without blocking; [`GpuConv::warm_up`] compiles ahead. Each call that blocks has a twin that is awaited
+//!    ([`Layer::forward_async`]). Take [`wgpu`] from here, and versions agree.
 //! 4. **What runs, and why.** [`Layer::schedule`] says which recipes a layer takes. The [`planner`] asks all kernels. Each
 //!    answers with [`Recipe`](planner::Recipe)s (plain data: WGSL, grid, cost) or a typed reason why not. The planner cuts the
 //!    chain where it is cheapest. A [`Choice`] overrules it. A [`Problem`] is the text by which the command line,
@@ -76,6 +77,16 @@
 //!    on the device at hand. [`GpuConv::checked`] has wgpu check each index in the shaders.
 //!
 //! Steps 2 and 4 work without a GPU.
+//!
+//! # Without blocking
+//!
+//! A call that waits has a twin whose name ends in `_async`, and only waits for that. On native devices the twins' futures
+//! are `Send`, and most are ready when they are first polled. Those that wait for the device ([`GpuConv::wait_async`],
+//! [`GpuConv::download_async`], [`Readback::read_async`], tuning and checks) need the program to poll it meanwhile
+//! ([`wgpu::Device::poll`]). So do all others if the device is out of memory.
+//!
+//! For wasm32 only the twins are compiled, for nothing can block in a browser. There, [`Layer::encode_async`] replaces
+//! [`Layer::encode`]; [`Layer::bind_async`] gives a [`BoundLayer`], whose [`encode`](BoundLayer::encode) does not wait.
 //!
 //! # When something is wrong
 //!

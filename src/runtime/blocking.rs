@@ -194,7 +194,14 @@ impl Layer {
         inputs: impl Into<Inputs<'a>>,
         output: &Tensor,
     ) -> Result<()> {
-        block_on(self.encode_async(encoder, inputs, output))
+        let inputs = inputs.into();
+        // What is kept is found without a future.
+        let bound = match self.kept(inputs, output)? {
+            Some(bound) => bound,
+            None => block_on(self.bind_and_keep(inputs, output))?,
+        };
+        bound.encode(encoder);
+        Ok(())
     }
 
     /// Binds the layer to its tensors, to be recorded by the caller whenever and wherever it likes.

@@ -191,6 +191,7 @@ impl Layer {
         Ok(self.cache.binding(&(input.clone(), residual.cloned(), output.clone())))
     }
 
+    /// Binds the layer, and keeps that.
     pub(crate) async fn bind_and_keep(&self, inputs: Inputs<'_>, output: &Tensor) -> Result<BoundLayer> {
         let bound = self.bind_async(inputs, output).await?;
         let tensors = (inputs.input.clone(), inputs.residual.cloned(), output.clone());
@@ -227,7 +228,8 @@ impl Layer {
     async fn plan(&self, input: Shape, layout: Layout) -> Result<Arc<Planned>> {
         let mut is_new = false;
         let make = async {
-            let bands = self.make_bands(input, layout).await?;
+            // On the heap, so that a future that finds the plan is small.
+            let bands = Box::pin(self.make_bands(input, layout)).await?;
             is_new = true;
             log::debug!("planned {} links on {input}, {layout}", self.chain.links().len());
             Ok(Planned::new(bands))

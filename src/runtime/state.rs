@@ -62,15 +62,20 @@ mod native {
     use wgpu::wgc::device::queue::QueueWriteError;
     use wgpu::wgc::error::ContextError;
 
-    use super::{Device, Error, Result};
+    use super::{Device, Error, Own, Result};
     use crate::runtime::block::block_on;
 
     impl Device {
+        /// What [`Device::own`] gives is there at once on native devices.
+        fn own_now(&self) -> Result<&Own> {
+            self.own.get().map_or_else(|| block_on(self.own()), Ok)
+        }
+
         /// Asks whether the device is lost: calls on a lost device raise no error, its callback comes late, and a device
         /// of the caller's has the caller's. But a wrong call is refused, unless the device is lost.
         pub fn check_lost(&self) -> Result<()> {
             self.alive()?;
-            match block_on(self.own()) {
+            match self.own_now() {
                 // Nothing may be written into it.
                 Ok(own) if self.refusal(&own.marks).is_none() => {
                     self.note_lost("it was destroyed, or its driver gave it up")
@@ -84,7 +89,9 @@ mod native {
         /// What wgpu has against a write into a buffer, asked by one of no bytes: wgpu checks that, and does nothing. Of
         /// a lost device it has nothing to say.
         fn refusal(&self, buffer: &wgpu::Buffer) -> Option<wgpu::Error> {
-            block_on(self.caught([wgpu::ErrorFilter::Validation], || self.queue.write_buffer(buffer, 0, &[]))).1
+            let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
+            self.queue.write_buffer(buffer, 0, &[]);
+            block_on(scope.pop())
         }
 
         /// Whether a buffer is another device's, of the same instance.
@@ -105,7 +112,7 @@ mod native {
         /// Whether a buffer was destroyed.
         pub fn is_destroyed(&self, buffer: &wgpu::Buffer) -> bool {
             // wgpu says it in words only, but it says something else of a buffer that is there.
-            block_on(self.own()).is_ok_and(|own| impossible_range(buffer).is_some_and(|words| words != own.no_range))
+            self.own_now().is_ok_and(|own| impossible_range(buffer).is_some_and(|words| words != own.no_range))
         }
     }
 
