@@ -65,8 +65,8 @@
 //!    [`Chain::inverted_residual`] of three, [`nets::mobilenet_v2`] of fifty-four; [`GpuConv::chain`] runs any.
 //! 3. **In your program.** [`GpuConv::with_device`] takes your device, [`Tensor::from_buffer`] your buffers,
 //!    [`Layer::encode`] your encoder. It submits nothing. [`GpuConv::encode_download`] and [`Readback::read_async`] bring
-//!    results back without blocking; [`GpuConv::warm_up`] compiles ahead. Each call that blocks has a twin that is awaited
-//!    ([`Layer::forward_async`]). Take [`wgpu`] from here, and versions agree.
+//!    results back without blocking; [`GpuConv::warm_up`] compiles ahead. Calls that block have
+//!    async versions, such as [`Layer::forward_async`]. Take [`wgpu`] from here, and versions agree.
 //! 4. **What runs, and why.** [`Layer::schedule`] says which recipes a layer takes. The [`planner`] asks all kernels. Each
 //!    answers with [`Recipe`](planner::Recipe)s (plain data: WGSL, grid, cost) or a typed reason why not. The planner cuts the
 //!    chain where it is cheapest. A [`Choice`] overrules it. A [`Problem`] is the text by which the command line,
@@ -80,13 +80,13 @@
 //!
 //! # Without blocking
 //!
-//! A call that waits has a twin whose name ends in `_async`, and only waits for that. On native devices the twins' futures
-//! are `Send`, and most are ready when they are first polled. Those that wait for the device ([`GpuConv::wait_async`],
-//! [`GpuConv::download_async`], [`Readback::read_async`], tuning and checks) need the program to poll it meanwhile
-//! ([`wgpu::Device::poll`]). So do all others if the device is out of memory.
+//! Every call that blocks has an async version, whose name ends in `_async`. On native devices its future is `Send`. Most
+//! of these futures do not wait for the device. Some do: [`GpuConv::wait_async`], [`GpuConv::download_async`],
+//! [`Readback::read_async`], tuning and checks. While they wait, the program must poll the device
+//! ([`wgpu::Device::poll`]).
 //!
-//! For wasm32 only the twins are compiled, for nothing can block in a browser. There, [`Layer::encode_async`] replaces
-//! [`Layer::encode`]; [`Layer::bind_async`] gives a [`BoundLayer`], whose [`encode`](BoundLayer::encode) does not wait.
+//! In a browser nothing can block, so the calls that do are not compiled for wasm32. Instead of [`Layer::encode`], call
+//! [`Layer::encode_async`]; or call [`Layer::bind_async`], whose [`BoundLayer`] can be encoded without waiting.
 //!
 //! # When something is wrong
 //!

@@ -1,7 +1,7 @@
 //! Where plans meet a device: the only floor that knows wgpu.
 //!
-//! Nothing in it blocks but `block::block_on`, and the calls of `blocking`, which are shells around the awaited ones. In a
-//! browser there are neither.
+//! Its functions are async. Only `block::block_on` blocks, and the public calls in `blocking` that use it. Neither is compiled
+//! for browsers.
 
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) mod block;

@@ -1,4 +1,4 @@
-//! The one place where a thread waits for a future. On the web none can, and this is not compiled.
+//! The only place where a thread blocks on a future. In a browser threads cannot block, so this is not compiled there.
 
 use std::cell::Cell;
 
@@ -6,7 +6,7 @@ thread_local! {
     static IS_BLOCKED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Waits for a future. Where that waits for the device, the thread polls it.
+/// Blocks until a future is ready. If the future waits for the device, it polls the device.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct Reset(bool);
 
@@ -20,8 +20,8 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     pollster::block_on(future)
 }
 
-/// Whether this thread waits in [`block_on`], so that a future may block it. If not, it is an executor's, and has others to
-/// poll.
+/// Whether this thread is in [`block_on`], so that a future may block it. Otherwise an executor polls the future, and may
+/// have others to poll.
 pub fn is_blocked() -> bool {
     IS_BLOCKED.get()
 }

@@ -1,4 +1,5 @@
-//! The blocking calls: each waits for its awaited twin. In a browser no thread can wait, and this is not compiled.
+//! The calls that block until their async versions are done. In a browser threads cannot block, so this is not compiled
+//! there.
 
 use crate::model::chain::Chain;
 use crate::model::error::Result;
@@ -195,7 +196,7 @@ impl Layer {
         output: &Tensor,
     ) -> Result<()> {
         let inputs = inputs.into();
-        // What is kept is found without a future.
+        // A cached binding needs no future.
         let bound = match self.kept(inputs, output)? {
             Some(bound) => bound,
             None => block_on(self.bind_and_keep(inputs, output))?,

@@ -1,4 +1,4 @@
-//! The host's clock. The standard library has none on the web, and panics.
+//! The host's clock. The standard library's panics in a browser.
 
 #[cfg(not(target_arch = "wasm32"))]
 pub use std::time::Instant;

@@ -228,8 +228,19 @@ impl Device {
         self.check_lost()
     }
 
-    /// Waits for what a callback of the device says; none if it was dropped unheard. A browser calls it by itself. On
-    /// native devices a thread that is blocked polls for it, and an executor's leaves that to the program.
+    /// As [`Device::wait`] for a task that holds locks. On native devices it blocks: if the thread went on, it could block in
+    /// another call that waits for these locks.
+    pub async fn idle(&self) -> Result<()> {
+        #[cfg(not(target_arch = "wasm32"))]
+        let idle = self.poll_until_done();
+        #[cfg(target_arch = "wasm32")]
+        let idle = self.wait().await;
+        idle
+    }
+
+    /// Waits for a callback of the device, and gives its argument, or `None` if the callback was dropped. A browser runs
+    /// callbacks by itself. On native devices something must poll the device: this does if its thread is blocked anyway,
+    /// otherwise the program must.
     pub async fn told<T>(&self, callback: OneshotReceiver<T>) -> Result<Option<T>> {
         #[cfg(not(target_arch = "wasm32"))]
         if block::is_blocked() {

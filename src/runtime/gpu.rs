@@ -44,7 +44,7 @@ pub struct GpuConv {
 }
 
 impl GpuConv {
-    /// As [`GpuConv::new`], awaited. In a browser it is the adapter that the browser prefers.
+    /// As [`GpuConv::new`], awaited. In a browser this takes the adapter that the browser prefers.
     ///
     /// # Errors
     /// As [`GpuConv::new`].
@@ -231,8 +231,7 @@ impl GpuConv {
         Planner { caps: self.caps(), profile: &profile }.alternatives_without(&refused, chain, input.into(), layout)
     }
 
-    /// As [`GpuConv::wait`], awaited. On native devices it is ready some time after the work is done, provided that someone
-    /// polls the device.
+    /// As [`GpuConv::wait`], awaited. On native devices the program must poll the device meanwhile.
     ///
     /// # Errors
     /// As [`GpuConv::wait`].
@@ -283,15 +282,15 @@ impl GpuConv {
         self.shared.scoped(|| self.shared.queue.write_buffer(tensor.buffer(), tensor.offset(), &bytes)).await
     }
 
-    /// As [`GpuConv::download`], awaited. The copy is submitted at once, in a browser when the future is first polled; the
-    /// future is ready some time after that, provided that someone polls the device, as for every wgpu read-back.
+    /// As [`GpuConv::download`], awaited. The copy is submitted at once; in a browser, when the future is first polled. On
+    /// native devices the program must poll the device until the future is ready, as for every wgpu read-back.
     ///
     /// # Errors
     /// As [`GpuConv::download`].
     pub fn download_async(&self, tensor: &Tensor) -> impl Future<Output = Result<Vec<f32>>> + Send + use<> {
         let (gpu, tensor) = (self.clone(), tensor.clone());
         let start = async move { gpu.start_download(&tensor).await };
-        // What it awaits is there at once on native devices.
+        // This does not wait on native devices: the errors of calls are there at once.
         #[cfg(not(target_arch = "wasm32"))]
         let start = std::future::ready(block_on(start));
         async move { start.await?.read_async().await }
@@ -305,7 +304,7 @@ impl GpuConv {
         Ok(readback)
     }
 
-    /// As [`GpuConv::encode_download`], awaited. Nothing is recorded before what is missing was made.
+    /// As [`GpuConv::encode_download`], awaited.
     ///
     /// # Errors
     /// As [`GpuConv::download`].

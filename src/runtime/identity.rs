@@ -68,11 +68,11 @@ fn are_one(one: &wgpu::Device, other: &wgpu::Device) -> bool {
     let wrong = wgpu::BufferDescriptor { label: Some("wrong"), size: 4, usage, mapped_at_creation: false };
     let [_outer, inner] = [one, other].map(|device| device.push_error_scope(wgpu::ErrorFilter::Validation));
     drop(one.create_buffer(&wrong));
-    // What it caught is there at once.
+    // Native devices have the error at once.
     block_on(inner.pop()).is_some()
 }
 
-/// Whether two handles are of one device. In a browser all instances count in one sequence.
+/// Whether two handles are of one device. In a browser all instances number their devices in one sequence.
 #[cfg(target_arch = "wasm32")]
 fn are_one(one: &wgpu::Device, other: &wgpu::Device) -> bool {
     one == other

@@ -160,7 +160,7 @@ impl Layer {
         Ok(output)
     }
 
-    /// As [`Layer::encode`], awaited. Nothing is recorded before what is missing was made.
+    /// As [`Layer::encode`], awaited.
     ///
     /// # Errors
     /// As [`Layer::encode`].
@@ -179,7 +179,7 @@ impl Layer {
         Ok(())
     }
 
-    /// The binding to some tensors, if it is kept.
+    /// The cached binding to some tensors.
     pub(crate) fn kept(&self, inputs: Inputs<'_>, output: &Tensor) -> Result<Option<BoundLayer>> {
         let Inputs { input, residual } = inputs;
         let device = self.gpu.shared();
@@ -191,7 +191,7 @@ impl Layer {
         Ok(self.cache.binding(&(input.clone(), residual.cloned(), output.clone())))
     }
 
-    /// Binds the layer, and keeps that.
+    /// Binds the layer, and keeps the binding.
     pub(crate) async fn bind_and_keep(&self, inputs: Inputs<'_>, output: &Tensor) -> Result<BoundLayer> {
         let bound = self.bind_async(inputs, output).await?;
         let tensors = (inputs.input.clone(), inputs.residual.cloned(), output.clone());
@@ -228,7 +228,7 @@ impl Layer {
     async fn plan(&self, input: Shape, layout: Layout) -> Result<Arc<Planned>> {
         let mut is_new = false;
         let make = async {
-            // On the heap, so that a future that finds the plan is small.
+            // On the heap, to keep the future small for when the plan exists.
             let bands = Box::pin(self.make_bands(input, layout)).await?;
             is_new = true;
             log::debug!("planned {} links on {input}, {layout}", self.chain.links().len());

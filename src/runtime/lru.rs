@@ -15,8 +15,8 @@ pub struct Slots<K, T> {
     most_idle: usize,
 }
 
-/// The place of a value. It has a lock of its own, so that tasks make different values at the same time, but each once. It
-/// is held while the value is awaited.
+/// The place of a value. Its lock is held while the value is made: tasks make different values at the same time, but each
+/// once. It is an async lock, so a task that waits for it does not block its thread.
 pub type Place<T> = Arc<Mutex<Option<Arc<T>>>>;
 
 struct Slot<T> {
@@ -77,8 +77,8 @@ pub fn empty<T>() -> Mutex<Option<Arc<T>>> {
     Mutex::new(None, false)
 }
 
-/// The value of a place, made now if there is none. Others that ask for it wait until it is made, or make it themselves
-/// if it could not be.
+/// The value of a place, made now if there is none. Other tasks that ask for it wait until it is made, and make it themselves
+/// if that fails.
 pub async fn get_or_make<T, E>(
     place: &Mutex<Option<Arc<T>>>,
     make: impl Future<Output = Result<T, E>>,

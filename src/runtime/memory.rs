@@ -119,8 +119,8 @@ impl Device {
                 self.layers().iter().for_each(|layer| layer.drop_idle());
                 lock(&self.memory.workspace).clear();
                 self.drop_readback();
-                // The device lets go of it when it is done with it.
-                self.wait().await?;
+                // The device frees it once it no longer uses it.
+                self.idle().await?;
                 allocate().await
             }
             outcome => outcome,

@@ -1,5 +1,4 @@
-//! The driver's cache of compiled pipelines, kept from one run of a program to the next. Browsers keep one themselves, and
-//! give it to no one.
+//! The driver's cache of compiled pipelines, which a program can save for its next run. Not for browsers, which have their own.
 
 use std::hash::Hasher;
 use std::sync::Arc;

@@ -87,7 +87,7 @@ impl Readback {
     pub fn read(self) -> Result<Vec<f32>> {
         block_on(self.device.wait())?;
         let Some((copy, mapped)) = self.copy else { return Ok(Vec::new()) };
-        // A future would wait for ever for what was never submitted.
+        // Awaited, it would block for ever if the copy was never submitted.
         let outcome = pin!(mapped.receive()).poll(&mut Context::from_waker(Waker::noop()));
         // What was submitted is mapped by now. That may not have been said yet, if another thread polled as well.
         let outcome = if let Poll::Ready(outcome) = outcome { outcome } else { Some(Ok(())) };

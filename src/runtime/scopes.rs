@@ -1,26 +1,27 @@
-//! Error scopes: what a device has against calls to it.
+//! Error scopes, which catch the errors of calls to a device.
 
 use crate::model::error::{Error, Result};
 use crate::runtime::device::Device;
 
-/// All errors. Of several the first filter's come first.
+/// All kinds of errors, the most important first.
 pub const ALL: [wgpu::ErrorFilter; 3] =
     [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation];
 
 impl Device {
-    /// Makes calls to the device at once, and turns the errors that they raise into ours. Only the errors are awaited.
+    /// Makes calls to the device, and returns a future of their value, or of the error that they raised. The calls are made
+    /// before this returns.
     pub fn scoped<T>(&self, calls: impl FnOnce() -> T) -> impl Future<Output = Result<T>> {
         let caught = self.alive().map(|()| self.caught(ALL, calls));
         async move {
             let (value, error) = caught?.await;
-            // What a lost device says to calls is no news of them.
+            // The errors of a lost device say nothing about the calls.
             self.check_lost()?;
             error.map_or(Ok(value), |error| Err(raised(error)))
         }
     }
 
-    /// Makes calls at once, in error scopes, which end before this returns: scopes are the thread's, and others may be
-    /// opened on it while the errors are awaited. On native devices those are there at once.
+    /// Makes calls in error scopes. The scopes end before this returns, since they belong to the thread, which may open
+    /// others while it awaits the errors. Native devices have the errors at once.
     pub fn caught<T, const N: usize>(
         &self,
         filters: [wgpu::ErrorFilter; N],
@@ -28,7 +29,7 @@ impl Device {
     ) -> impl Future<Output = (T, Option<wgpu::Error>)> {
         let mut scopes = filters.map(|filter| self.device.push_error_scope(filter));
         let value = calls();
-        // In the reverse order.
+        // Scopes end in the reverse order.
         scopes.reverse();
         let errors = scopes.map(wgpu::ErrorScopeGuard::pop);
         async move {
@@ -41,7 +42,7 @@ impl Device {
     }
 }
 
-/// What an error scope caught.
+/// The library's error for one that a scope caught.
 pub fn raised(error: wgpu::Error) -> Error {
     match error {
         wgpu::Error::OutOfMemory { source } => Error::OutOfMemory(source.to_string()),

@@ -1,14 +1,13 @@
-//! What a device is asked: whether it is lost, whose a buffer is, and whether the buffer is there.
+//! Whether a device is lost, whether a buffer is another device's, and whether it was destroyed.
 //!
-//! wgpu has a query for none of these, but its native devices answer wrong calls at once, each in its own way. In a
-//! browser nothing is answered at once: what is lost, destroyed or another device's shows in the error scopes of what is
-//! done with it.
+//! wgpu has no query for any of these. But its native devices refuse wrong calls at once, with an error that tells. A
+//! browser does not answer at once: there, the error scopes of later calls catch the errors.
 
 use crate::model::error::{Error, Result};
 use crate::runtime::device::Device;
 use crate::runtime::scopes::{ALL, raised};
 
-/// A small buffer of the library's own that is there as long as the device is.
+/// A small buffer of the library's own, which exists as long as the device.
 pub struct Own {
     /// The words 1 and 2, to copy from and for nothing else.
     pub marks: wgpu::Buffer,
@@ -26,6 +25,7 @@ impl Device {
         }
     }
 
+    /// Records that the device is lost, and returns the error.
     pub fn note_lost<T>(&self, message: &str) -> Result<T> {
         Err(Error::DeviceLost(self.identity.lost().get_or_init(|| message.into()).clone()))
     }
@@ -66,7 +66,7 @@ mod native {
     use crate::runtime::block::block_on;
 
     impl Device {
-        /// What [`Device::own`] gives is there at once on native devices.
+        /// [`Device::own`], which is ready at once on native devices.
         fn own_now(&self) -> Result<&Own> {
             self.own.get().map_or_else(|| block_on(self.own()), Ok)
         }
@@ -134,12 +134,12 @@ impl Device {
         self.alive()
     }
 
-    /// Not known before the buffer is used.
+    /// A browser tells only when the buffer is used.
     pub fn is_foreign(&self, _: &wgpu::Buffer) -> Result<bool> {
         Ok(false)
     }
 
-    /// Not known before the buffer is used.
+    /// A browser tells only when the buffer is used.
     pub fn is_destroyed(&self, _: &wgpu::Buffer) -> bool {
         false
     }

@@ -1,4 +1,4 @@
-//! Threads. On the web there is one, and what would be on others is done on it.
+//! Threads. In a browser there is only one, and it does the work of all.
 
 use crate::model::error::Result;
 
@@ -7,13 +7,13 @@ pub use native::{apart, beside, each};
 #[cfg(target_arch = "wasm32")]
 pub use web::{apart, each};
 
-/// How many threads can run at the same time, where the system says.
+/// How many threads can run at the same time, if the system says so.
 pub fn available() -> Option<usize> {
-    // Where there are no threads this is an error.
+    // An error in a browser.
     std::thread::available_parallelism().map(usize::from).ok()
 }
 
-/// Lets the thread rest.
+/// Puts the thread to sleep.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn sleep(time: std::time::Duration) {
     std::thread::sleep(time);
@@ -31,7 +31,7 @@ mod native {
     use crate::runtime::block::block_on;
     use crate::runtime::device::lock;
 
-    /// Has helpers, each on a thread of its own, do some work beside that of the caller's, until all are done.
+    /// Runs `help` on some threads while the caller's runs `work`. Returns when all are done.
     pub fn beside<T>(helpers: usize, help: impl Fn() + Sync, work: impl FnOnce() -> T) -> T {
         std::thread::scope(|scope| {
             (0..helpers).for_each(|_| {
@@ -41,8 +41,8 @@ mod native {
         })
     }
 
-    /// Does some work for each of a list, on as many threads as can run at the same time, until it fails for one. The
-    /// caller's is among them, and so it waits.
+    /// Does some work for each item of a list, on as many threads as can run at the same time, and stops at an error. It
+    /// blocks: the caller's thread is one of them.
     pub async fn each<T: Sync>(list: &[T], work: impl AsyncFn(&T) -> Result<()> + Sync) -> Result<()> {
         let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
         let thread = || {
@@ -58,7 +58,7 @@ mod native {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Does some work on a thread of its own, which starts at once.
+    /// Starts a thread for some work.
     pub fn apart<F: Future<Output = Result<()>>, W: FnOnce() -> F + Send + 'static>(
         name: &str,
         work: W,
@@ -79,7 +79,7 @@ mod native {
 mod web {
     use super::Result;
 
-    /// Does some work for each of a list, until it fails for one.
+    /// Does some work for each item of a list, and stops at an error.
     pub async fn each<T>(list: &[T], work: impl AsyncFn(&T) -> Result<()>) -> Result<()> {
         for item in list {
             work(item).await?;
@@ -87,7 +87,7 @@ mod web {
         Ok(())
     }
 
-    /// Does some work when it is first polled.
+    /// Does some work, once it is polled.
     pub async fn apart<F: Future<Output = Result<()>>>(_name: &str, work: impl FnOnce() -> F) -> Result<()> {
         work().await
     }

@@ -131,7 +131,7 @@ impl Clock {
         self.readback.map_async(wgpu::MapMode::Read, .., move |outcome| {
             let _ = sender.send(outcome);
         });
-        // The outcome shows when the range is asked for.
+        // Getting the range fails if the mapping did.
         device.told(mapped).await?;
         device.check_lost()?;
         let view = self.readback.get_mapped_range(..).map_err(|error| Error::Driver(error.to_string()))?;

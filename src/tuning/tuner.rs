@@ -213,7 +213,7 @@ pub fn tune(
     block_on(tune_async(gpu, chain, input, layout, options, watch))
 }
 
-/// As [`tune`], awaited. The oracle computes on the caller's thread.
+/// As [`tune`], awaited. The oracle's computations run on the thread that polls the future.
 ///
 /// # Errors
 /// As [`tune`].

@@ -1,4 +1,4 @@
-//! The awaited calls, on an executor: they compute what the blocking ones do, and let its thread go on meanwhile.
+//! The async calls on an executor: they compute the same as the blocking calls, and do not block the executor's thread.
 
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,20 +12,20 @@ use gpuconv::{Chain, Choice, Conv2d, GpuConv, Layout, Problem, Shape, probe};
 
 use crate::common::{borrow, draw, expected, gpu, listen};
 
-/// Asks a future once, as an executor does that has others to poll.
-fn ask<T>(future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+/// Polls a future once, as an executor does.
+fn poll_once<T>(future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     match future.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => Some(value),
         Poll::Pending => None,
     }
 }
 
-/// A future that may go to another thread.
+/// Compiles only for a future that can move to another thread.
 fn send<T>(future: impl Future<Output = T> + Send) -> impl Future<Output = T> + Send {
     future
 }
 
-/// Runs a future on an executor's thread while another polls the device, as a program with awaited calls does.
+/// Runs a future while another thread polls the device. This thread is not in the library's `block_on`.
 fn with_polls<T>(gpu: &GpuConv, future: impl Future<Output = T>) -> T {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -42,7 +42,7 @@ fn with_polls<T>(gpu: &GpuConv, future: impl Future<Output = T>) -> T {
 }
 
 #[test]
-fn awaited_calls_compute_what_blocking_ones_do() {
+fn async_calls_compute_the_same_as_blocking_calls() {
     let gpu = pollster::block_on(send(GpuConv::new_async())).unwrap();
     let chain = Chain::inverted_residual(4, 4, 3, 1);
     let (weights, shape) = (draw(&chain), Shape::from([1, 4, 5, 6]));
@@ -58,7 +58,7 @@ fn awaited_calls_compute_what_blocking_ones_do() {
 
         let y = gpu.empty_async(shape, Layout::Nchw).await?;
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
-        // The second time by the binding that is kept.
+        // The second call uses the cached binding.
         layer.encode_async(&mut encoder, &x, &y).await?;
         layer.encode_async(&mut encoder, &x, &y).await?;
         layer.bind_async(&x, &y).await?.encode(&mut encoder);
@@ -73,9 +73,9 @@ fn awaited_calls_compute_what_blocking_ones_do() {
     assert_eq!(schedule.name(), layer.schedule(shape, Layout::Nchw).unwrap().name());
 }
 
-/// They wait for the device many times over.
+/// These wait for the device many times.
 #[test]
-fn tuning_and_checks_may_be_awaited() {
+fn tuning_and_checks_run_on_an_executor() {
     let gpu = gpu();
     let problem: Problem = "pointwise 1x4x5x5 -> 8".parse().unwrap();
     let calls = async {
@@ -92,23 +92,23 @@ fn tuning_and_checks_may_be_awaited() {
     assert!(seconds.len() == 1 && rates.mult_adds > 0.0, "{seconds:?} {rates:?}");
 }
 
-/// A future that waits for the device leaves its thread, which may be the one that polls.
+/// A future that waits for the device returns to its executor, whose thread may be the one that polls.
 #[test]
-fn to_await_the_device_blocks_no_thread() {
+fn awaiting_the_device_does_not_block() {
     let gpu = gpu();
     let layer = gpu.pointwise(&Conv2d::pointwise(1, 1), gpuconv::Weights::new(&[2.0], &[1.0])).unwrap();
     let y = layer.forward(&gpu.upload(&[3.0], [1, 1, 1, 1]).unwrap()).unwrap();
     let (mut wait, mut values) = (pin!(gpu.wait_async()), pin!(gpu.download_async(&y)));
-    assert_eq!(ask(wait.as_mut()), None);
-    // Once another waits for it, nobody needs to poll any more.
+    assert_eq!(poll_once(wait.as_mut()), None);
+    // This polls the device.
     gpu.wait().unwrap();
-    assert_eq!(ask(wait.as_mut()), Some(Ok(())));
-    assert_eq!(ask(values.as_mut()), Some(Ok(vec![7.0])));
+    assert_eq!(poll_once(wait.as_mut()), Some(Ok(())));
+    assert_eq!(poll_once(values.as_mut()), Some(Ok(vec![7.0])));
 }
 
-/// A task that needs what another thread compiles is told so, and its executor has its thread back.
+/// A future that needs a plan that another thread is making returns to its executor.
 #[test]
-fn to_await_what_another_compiles_blocks_no_thread() {
+fn awaiting_what_another_thread_compiles_does_not_block() {
     let gpu = gpu();
     let (chain, shape) = (Chain::from(Conv2d::pointwise(4, 5)), Shape::from([1, 4, 3, 5]));
     let (weights, input) = (draw(&chain), gpuconv::internals::random::integers("input", shape.len(), 2));
@@ -126,7 +126,7 @@ fn to_await_what_another_compiles_blocks_no_thread() {
         scope.spawn(|| listen(stop, || layer.forward(&x).unwrap()));
         begun.recv_timeout(Duration::from_secs(60)).expect("the layer needs a shader");
         let mut forward = Box::pin(layer.forward_async(&x));
-        assert_eq!(ask(forward.as_mut()), None);
+        assert_eq!(poll_once(forward.as_mut()), None);
         drop(finish);
         let y = pollster::block_on(forward).unwrap();
         assert_eq!(gpu.download(&y).unwrap(), answer);

@@ -60,7 +60,7 @@ fn only_the_runtime_and_floors_above_it_use_wgpu() {
     assert!(below.is_empty(), "{below:?}");
 }
 
-/// In a browser nothing can block, there are no threads, and the standard library's clock panics.
+/// In a browser nothing can block, there are no other threads, and the standard library's clock panics.
 #[test]
 fn blocking_clocks_and_threads_are_each_in_one_place() {
     let places = [
