@@ -63,8 +63,7 @@ impl GpuConv {
         block_on(self.upload_as_async(values, shape, layout))
     }
 
-    /// Writes values, in the tensor's layout, into a tensor that exists. They are there for whatever is submitted
-    /// later.
+    /// Writes values, in the tensor's layout, into a tensor. What is submitted later reads them.
     ///
     /// # Errors
     /// [`Error::Length`]; [`Error::Usage`] if the tensor's buffer lacks `COPY_DST`; [`Error::Destroyed`],

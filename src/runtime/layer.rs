@@ -97,7 +97,7 @@ impl Layer {
         Ok(Self { gpu: gpu.clone(), chain, choice, weights: weights.iter().map(owned).collect(), cache })
     }
 
-    /// Fixes how inputs of a size are computed, whatever the planner would choose.
+    /// Fixes the schedule for inputs of a size, instead of the planner's choice.
     ///
     /// # Errors
     /// What the device says.

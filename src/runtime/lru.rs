@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use futures_intrusive::sync::Mutex;
 
-/// Values that are made once and shared, by their keys: compiled shaders by their texts, say. One that somebody holds
-/// stays, and `most_idle` of the others, the idle ones.
+/// Values that are made once and shared, by their keys: compiled shaders by their texts, say. A value that is held
+/// elsewhere stays. Of the others, the idle ones, `most_idle` stay.
 pub struct Slots<K, T> {
     slots: HashMap<K, Slot<T>>,
     /// How often any was asked for.
@@ -66,7 +66,7 @@ impl<K: Eq + Hash, T> Slots<K, T> {
         idle > 0
     }
 
-    /// Drops all, whoever holds them.
+    /// Drops all, also those that are held.
     pub fn clear(&mut self) {
         self.slots.clear();
     }

@@ -67,7 +67,7 @@ impl GpuConv {
     ///
     /// # Safety
     /// Drivers trust these bytes. They are handed on only with the right key and checksum, which chance does not
-    /// forge; but somebody could who means harm, so they must come from where only the user writes.
+    /// forge; but an attacker could, so they must come from where only the user writes.
     ///
     /// # Errors
     /// What the device says.
