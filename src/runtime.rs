@@ -6,7 +6,7 @@
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) mod block;
 #[cfg(not(target_arch = "wasm32"))]
-mod blocking;
+pub mod blocking;
 mod caps;
 pub(crate) mod clock;
 pub(crate) mod device;

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use gpuconv::internals::scoped;
 use gpuconv::internals::timer::Timer;
 use gpuconv::planner::Schedule;
 use gpuconv::shape::{from_nchw, to_nchw};
@@ -244,19 +245,6 @@ impl<'a> Subject<'a> {
             self.gpu.queue().submit([commands]);
             Ok(self.gpu.wait()?)
         })
-    }
-}
-
-/// Calls the device, and turns the errors that this raises into a failure.
-fn scoped<T>(gpu: &GpuConv, calls: impl FnOnce() -> T) -> Outcome<T> {
-    let filters = [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation];
-    let scopes = filters.map(|filter| gpu.device().push_error_scope(filter));
-    let value = calls();
-    // Pop the scopes in reverse order.
-    let errors = scopes.into_iter().rev().filter_map(|scope| pollster::block_on(scope.pop()));
-    match errors.last() {
-        None => Ok(value),
-        Some(error) => Err(Failure::Device(super::one_line(&error.to_string()))),
     }
 }
 

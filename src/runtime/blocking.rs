@@ -11,6 +11,14 @@ use crate::runtime::layer::{BoundLayer, Inputs, Layer};
 use crate::runtime::readback::Readback;
 use crate::runtime::tensor::Tensor;
 
+/// The value of calls to a device, or the error that they raised.
+///
+/// # Errors
+/// What the device says.
+pub fn scoped<T>(gpu: &GpuConv, calls: impl FnOnce() -> T) -> Result<T> {
+    block_on(gpu.shared().scoped(calls))
+}
+
 impl GpuConv {
     /// The best adapter there is, without a window: a discrete GPU before an integrated one before a software
     /// device. `WGPU_BACKEND` (`vulkan`, `dx12`, `metal`) narrows the choice, `WGPU_ADAPTER_NAME` picks by a part
