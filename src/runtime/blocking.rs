@@ -2,6 +2,8 @@
 //! there.
 
 use crate::model::chain::Chain;
+#[cfg(doc)]
+use crate::model::error::Error;
 use crate::model::error::Result;
 use crate::model::shape::{Layout, Shape};
 use crate::planner::Schedule;
