@@ -134,7 +134,7 @@ pub fn sections(sections: impl IntoIterator<Item = Section>) -> (Vec<Section>, V
 
 /// Weight sections of a GEMM that replaces a link: its panels, and the link's biases if it has any. Gives the offset of each
 /// as well, in elements.
-pub fn stand_in(
+pub fn replacement_sections(
     product: &[Section],
     biases: Option<Section>,
     packing: impl Fn(u32, u32, Order) -> Packing,

@@ -62,11 +62,8 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 
 fn recipe(run: &Run<'_>, link: &Conv2d, slices: u32, partial: Shape, product: Recipe) -> Recipe {
     let biases = link.bias.then(|| run.section(0, link, Packing::Bias { block: 1 }));
-    let (weights, bias_at) = pack::stand_in(&product.weights, biases, |block, k_align, order| Packing::Slices {
-        slices,
-        block,
-        k_align,
-        order,
+    let (weights, bias_at) = pack::replacement_sections(&product.weights, biases, |block, k_align, order| {
+        Packing::Slices { slices, block, k_align, order }
     });
     let outputs = run.output().len();
     let work = product.work;

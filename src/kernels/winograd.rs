@@ -118,8 +118,9 @@ impl<'a> Tiles<'a> {
     fn recipe(&self, product: Recipe) -> Recipe {
         let Transform { ref link, outputs, .. } = self.transform;
         let biases = link.bias.then(|| self.run.section(0, link, Packing::Bias { block: 1 }));
-        let (weights, bias_at) =
-            pack::stand_in(&product.weights, biases, |block, k_align, _| Packing::Winograd { outputs, block, k_align });
+        let (weights, bias_at) = pack::replacement_sections(&product.weights, biases, |block, k_align, _| {
+            Packing::Winograd { outputs, block, k_align }
+        });
 
         let mut passes = vec![self.input_pass()];
         passes.extend(product.passes.into_iter().map(|pass| Pass {

@@ -206,7 +206,7 @@ impl Layer {
     ) -> Result<()> {
         let inputs = inputs.into();
         // A cached binding needs no future.
-        let bound = match self.kept(inputs, output)? {
+        let bound = match self.cached_binding(inputs, output)? {
             Some(bound) => bound,
             None => block_on(self.bind_and_keep(inputs, output))?,
         };

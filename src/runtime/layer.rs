@@ -171,7 +171,7 @@ impl Layer {
         output: &Tensor,
     ) -> Result<()> {
         let inputs = inputs.into();
-        let bound = match self.kept(inputs, output)? {
+        let bound = match self.cached_binding(inputs, output)? {
             Some(bound) => bound,
             None => self.bind_and_keep(inputs, output).await?,
         };
@@ -180,7 +180,7 @@ impl Layer {
     }
 
     /// The cached binding to some tensors.
-    pub(crate) fn kept(&self, inputs: Inputs<'_>, output: &Tensor) -> Result<Option<BoundLayer>> {
+    pub(crate) fn cached_binding(&self, inputs: Inputs<'_>, output: &Tensor) -> Result<Option<BoundLayer>> {
         let Inputs { input, residual } = inputs;
         let device = self.gpu.shared();
         device.check_lost()?;

@@ -84,7 +84,7 @@ fn one_part_in_ten_thousand_is_found_in_every_link() {
     assert_eq!(steps.len(), chain.links().len());
     for (index, link) in chain.links().iter().enumerate() {
         let report = subject.check(index, |wgsl| match link {
-            Link::GlobalAveragePool => wgsl.replace("output[plane] = ", "output[plane] = 1.0001 * "),
+            Link::GlobalAveragePool => wgsl.replace("store_plain(plane, ", "store_plain(plane, 1.0001 * "),
             _ => scaled(wgsl, "activate"),
         });
         assert!(!report.passes(), "link {index}, {}: {report:?}", steps[index].recipe.name);
@@ -154,7 +154,7 @@ fn typical_mistakes_in_a_kernel_are_found() {
     assert!(report.inexact > 0 && !report.passes(), "the last column is taken for padding: {report:?}");
     let report = replaced("if x + 2u < params.out_width {", "if x + 3u < params.out_width {");
     assert!(report.unwritten > 0 && !report.passes(), "the tail is not written: {report:?}");
-    let report = replaced("weights[weight_row + kx]", "weights[weight_row + (kx ^ 1u) % KERNEL_WIDTH]");
+    let report = replaced("load_weight(weight_row + kx)", "load_weight(weight_row + (kx ^ 1u) % KERNEL_WIDTH)");
     assert!(report.inexact > 0 && !report.passes(), "two weights are in the wrong order: {report:?}");
     let report = replaced("if x + 3u < params.out_width {", "if x + 3u <= params.out_width {");
     assert!(!report.passes(), "one element too many is written: {report:?}");
