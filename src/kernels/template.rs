@@ -121,12 +121,10 @@ fn without_unused(text: &str) -> String {
     let mut used = HashSet::new();
     let mut open: Vec<_> = pieces.iter().filter(|piece| piece.name.is_none()).collect();
     while let Some(piece) = open.pop() {
-        let code = piece.lines.iter().map(|line| line.split_once("//").map_or(*line, |(code, _)| code));
-        // Words with what follows them: a function is called, and its name may be a variable's too.
-        for word in code.flat_map(|code| code.split_inclusive(|c: char| !c.is_alphanumeric() && c != '_')) {
-            let name = word.trim_end_matches(|c: char| !c.is_alphanumeric() && c != '_');
+        // A function is called; its name may be a variable's too.
+        for (name, is_called) in piece.lines.iter().flat_map(|line| words(line)) {
             if let Some(piece) = named.get(name)
-                && (word.ends_with('(') || !piece.is_function)
+                && (is_called || !piece.is_function)
                 && used.insert(name)
             {
                 open.push(piece);
@@ -144,6 +142,25 @@ fn without_unused(text: &str) -> String {
         last = line;
     }
     kept
+}
+
+/// The words of a line before its comment, and whether a parenthesis follows each.
+fn words(line: &str) -> impl Iterator<Item = (&str, bool)> {
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    let (bytes, mut at) = (line.as_bytes(), 0);
+    std::iter::from_fn(move || {
+        while !is_word(*bytes.get(at)?) {
+            if bytes[at..].starts_with(b"//") {
+                return None;
+            }
+            at += 1;
+        }
+        let start = at;
+        while bytes.get(at).copied().is_some_and(is_word) {
+            at += 1;
+        }
+        Some((&line[start..at], bytes.get(at) == Some(&b'(')))
+    })
 }
 
 /// A shader in pieces, by how it is formatted: what begins at a line's start ends with the first `}` at one.
