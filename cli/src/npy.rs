@@ -7,7 +7,7 @@ use std::path::Path;
 use gpuconv::Shape;
 use npyz::{NpyFile, Order, WriterBuilder};
 
-use super::{Failure, Outcome, files};
+use super::{Failure, Outcome};
 
 /// A shape as text: extents with `x` between them.
 fn extents(shape: &[u64]) -> String {
@@ -105,13 +105,8 @@ fn from_fortran(values: &[f32], shape: &[u64]) -> Vec<f32> {
     (0..values.len()).map(value).collect()
 }
 
-/// Writes an npy file, atomically.
-pub fn write(path: &Path, shape: Shape, values: &[f32]) -> Outcome {
-    let written = encode(shape, values).and_then(|bytes| files::write(path, &bytes));
-    written.map_err(|error| Failure::Call(format!("cannot write {}: {error}", path.display())))
-}
-
-fn encode(shape: Shape, values: &[f32]) -> io::Result<Vec<u8>> {
+/// The bytes of a file.
+pub fn encode(shape: Shape, values: &[f32]) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(values.len() * 4 + 128);
     let shape = <[u32; 4]>::from(shape).map(u64::from);
     let options = npyz::WriteOptions::new().default_dtype().shape(&shape).writer(&mut bytes);

@@ -9,7 +9,7 @@ use gpuconv::shape::{from_nchw, to_nchw};
 use gpuconv::{Conv2d, Layer, Operation, Problem, Residual, Shape, Weights};
 use serde::Serialize;
 
-use super::{Case, Failure, KernelOptions, Outcome, Target, adapter_name, npy, print_json};
+use super::{Case, Failure, KernelOptions, Outcome, Target, adapter_name, files, npy, print_json};
 
 #[derive(Args)]
 pub struct Run {
@@ -79,9 +79,10 @@ impl Run {
             _ => {}
         }
         // Read the files first, to find mistakes in them without a device.
-        let files = self.read(&problem)?;
-        let (output, done) = self.compute(target, &problem, &files)?;
-        npy::write(&self.output, problem.output()?, &output)?;
+        let arrays = self.read(&problem)?;
+        let (output, done) = self.compute(target, &problem, &arrays)?;
+        let written = npy::encode(problem.output()?, &output).and_then(|bytes| files::write(&self.output, &bytes));
+        written.map_err(|error| Failure::Call(format!("cannot write {}: {error}", self.output.display())))?;
         if self.json { print_json(&done) } else { Ok(()) }
     }
 
