@@ -111,6 +111,8 @@ pub struct Schedule {
     pub considered: Arc<[Considered]>,
     /// The memory that the steps need between them.
     pub workspace: Workspace,
+    /// The shapes of the chain's tensors, the input's first.
+    pub(crate) shapes: Vec<Shape>,
 }
 
 /// One run and the recipe for it.
@@ -185,7 +187,7 @@ impl Schedule {
     pub(crate) fn of_one(chain: &Chain, shapes: &[Shape], recipe: &Recipe, caps: &Caps) -> Self {
         let steps = vec![Step { first: 0, links: chain.links().len(), recipe: recipe.clone(), seconds: 0.0 }];
         let workspace = Workspace::new(chain, shapes, &steps, caps);
-        Self { steps, considered: Arc::default(), workspace }
+        Self { steps, considered: Arc::default(), workspace, shapes: shapes.to_vec() }
     }
 
     /// What the links before each tensor take at the least, and what those after it, seconds: with them anyone can
@@ -311,7 +313,7 @@ impl Planner<'_> {
         match cut::cheapest(&considered, chain.links().len(), &wanted) {
             Some(steps) => {
                 let workspace = Workspace::new(chain, &shapes, &steps, self.caps);
-                Ok(Schedule { steps, considered: considered.into(), workspace })
+                Ok(Schedule { steps, considered: considered.into(), workspace, shapes })
             }
             None => Err(no_schedule(chain, input, considered, wanted.names())),
         }
@@ -334,7 +336,7 @@ impl Planner<'_> {
         layout: Layout,
     ) -> Result<Vec<Schedule>> {
         let auto = self.schedule_without(refused, chain, input, layout, &Choice::Auto)?;
-        let (shapes, count) = (chain.shapes(input)?, chain.links().len());
+        let (shapes, count) = (&auto.shapes, chain.links().len());
         let mut schedules = vec![auto.clone()];
         for answer in auto.considered.iter() {
             let recipes = answer.answer.as_ref().map_or(0, Vec::len);
@@ -344,8 +346,9 @@ impl Planner<'_> {
                 let (Some(mut steps), Some(after)) = (before, after) else { continue };
                 steps.push(step);
                 steps.extend(after);
-                let workspace = Workspace::new(chain, &shapes, &steps, self.caps);
-                let schedule = Schedule { steps, considered: auto.considered.clone(), workspace };
+                let workspace = Workspace::new(chain, shapes, &steps, self.caps);
+                let schedule =
+                    Schedule { steps, considered: auto.considered.clone(), workspace, shapes: shapes.clone() };
                 if schedules.iter().all(|known| known.name() != schedule.name()) {
                     schedules.push(schedule);
                 }

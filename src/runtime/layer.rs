@@ -102,7 +102,7 @@ impl Layer {
     /// # Errors
     /// What the device says.
     pub(crate) async fn fix(&self, input: Shape, layout: Layout, schedule: Schedule) -> Result<()> {
-        let bands = vec![(0, Arc::new(self.compile(input, schedule).await?))];
+        let bands = vec![(0, Arc::new(self.compile(schedule).await?))];
         self.cache.fix(input, layout, Planned::new(bands)).await;
         Ok(())
     }
@@ -147,9 +147,9 @@ impl Layer {
     /// As [`Layer::forward`].
     pub async fn forward_async<'a>(&self, inputs: impl Into<Inputs<'a>>) -> Result<Tensor> {
         let inputs = inputs.into();
-        let output = self.output_shape(inputs.input.shape())?;
-        let output = self.gpu.empty_async(output, inputs.input.layout()).await?;
-        let bound = self.bind_async(inputs, &output).await?;
+        let plan = self.plan_for(inputs).await?;
+        let output = self.gpu.empty_async(plan.shape(self.chain.links().len()), inputs.input.layout()).await?;
+        let bound = self.bind_to(plan, inputs, &output).await?;
         let Device { device, queue, .. } = self.gpu.shared();
         let submitted = self.gpu.shared().scoped(|| {
             let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("gpuconv") });
@@ -204,15 +204,25 @@ impl Layer {
     /// # Errors
     /// As [`Layer::encode`].
     pub async fn bind_async<'a>(&self, inputs: impl Into<Inputs<'a>>, output: &Tensor) -> Result<BoundLayer> {
-        let Inputs { input, residual } = inputs.into();
+        let inputs = inputs.into();
         self.gpu.shared().check_lost()?;
+        let plan = self.plan_for(inputs).await?;
+        self.bind_to(plan, inputs, output).await
+    }
+
+    /// The plan for these inputs.
+    async fn plan_for(&self, inputs: Inputs<'_>) -> Result<Arc<Planned>> {
         let expected = self.chain.outside_residual().is_some();
-        if residual.is_some() != expected {
+        if inputs.residual.is_some() != expected {
             return Err(Error::Residual { expected });
         }
-        let (device, plan) = (self.gpu.shared(), self.plan(input.shape(), input.layout()).await?);
-        let shapes = self.chain.shapes(input.shape())?;
-        let outputs = [self.chain.outside_residual().map_or(0, |link| link + 1), shapes.len() - 1].map(|at| shapes[at]);
+        self.plan(inputs.input.shape(), inputs.input.layout()).await
+    }
+
+    async fn bind_to(&self, plan: Arc<Planned>, inputs: Inputs<'_>, output: &Tensor) -> Result<BoundLayer> {
+        let (Inputs { input, residual }, device) = (inputs, self.gpu.shared());
+        let outputs = [self.chain.outside_residual().map_or(0, |link| link + 1), self.chain.links().len()];
+        let outputs = outputs.map(|tensor| plan.shape(tensor));
         check_tensors(device, self.chain.dtype(), outputs, input, residual, output)?;
         let workspace = device.workspace(&plan.workspace).await?;
         let mut bands = Vec::new();
@@ -261,18 +271,17 @@ impl Layer {
         loop {
             let refused = self.gpu.shared().refused().len();
             let schedule = schedule_band(&self.gpu, &self.chain, &self.choice, is_rest, input, layout)?;
-            let plan = self.compile(input, schedule).await;
+            let plan = self.compile(schedule).await;
             if plan.is_ok() || self.gpu.shared().refused().len() == refused {
                 return plan;
             }
         }
     }
 
-    async fn compile(&self, input: Shape, schedule: Schedule) -> Result<Plan> {
-        let shapes = self.chain.shapes(input)?;
+    async fn compile(&self, schedule: Schedule) -> Result<Plan> {
         let weights: Vec<_> =
             self.weights.iter().map(|(weight, bias)| Weights { weight, bias: bias.as_deref() }).collect();
-        Plan::new(self.gpu.shared(), &self.chain, &weights, &self.cache.packed, shapes, schedule).await
+        Plan::new(self.gpu.shared(), &self.chain, &weights, &self.cache.packed, schedule).await
     }
 }
 

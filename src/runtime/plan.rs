@@ -22,7 +22,6 @@ pub type PackedWeights = Mutex<Slots<(usize, Vec<Section>), wgpu::Buffer>>;
 /// the schedule.
 pub struct Plan {
     pub schedule: Schedule,
-    pub shapes: Vec<Shape>,
     passes: Vec<PlannedPass>,
     params: wgpu::Buffer,
 }
@@ -59,10 +58,9 @@ impl Plan {
         chain: &Chain,
         weights: &[Weights<'_>],
         packed: &PackedWeights,
-        shapes: Vec<Shape>,
         schedule: Schedule,
     ) -> Result<Self> {
-        let last = shapes.len() - 1;
+        let last = schedule.shapes.len() - 1;
         let part = |part| match schedule.workspace.span(part) {
             Some(span) => Ok(Slot::Workspace(span)),
             None => Err(Error::Internal(format!("the workspace of {} has no place for {part:?}", schedule.name()))),
@@ -110,7 +108,7 @@ impl Plan {
             }
         }
         let params = device.buffer_with("parameters", &params, wgpu::BufferUsages::UNIFORM).await?;
-        Ok(Self { schedule, shapes, passes, params })
+        Ok(Self { schedule, passes, params })
     }
 
     /// The weights that it reads, some more than once.
@@ -127,11 +125,11 @@ impl Plan {
     }
 
     pub fn input(&self) -> Shape {
-        self.shapes[0]
+        self.schedule.shapes[0]
     }
 
     pub fn output(&self) -> Shape {
-        self.shapes[self.shapes.len() - 1]
+        self.schedule.shapes[self.schedule.shapes.len() - 1]
     }
 }
 

@@ -35,6 +35,12 @@ impl Planned {
         Self { bands, workspace }
     }
 
+    /// The shape of a tensor of the chain, for the whole batch.
+    pub fn shape(&self, tensor: usize) -> Shape {
+        let (first, last) = &self.bands[self.bands.len() - 1];
+        Shape { batch: first + last.input().batch, ..last.schedule.shapes[tensor] }
+    }
+
     fn reads(&self, weights: &Arc<wgpu::Buffer>) -> bool {
         self.bands.iter().any(|(_, plan)| plan.weights().any(|own| Arc::ptr_eq(own, weights)))
     }
