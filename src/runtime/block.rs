@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 
+use crate::runtime::threads;
+
 thread_local! {
     static IS_BLOCKED: Cell<bool> = const { Cell::new(false) };
 }
@@ -13,6 +15,9 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     impl Drop for Reset {
         fn drop(&mut self) {
             IS_BLOCKED.set(self.0);
+            // An executor that runs on this thread may have been woken meanwhile, and what was waited for here may have
+            // taken its wake-up. So it looks again.
+            threads::wake_self();
         }
     }
 

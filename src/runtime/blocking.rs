@@ -123,8 +123,8 @@ impl GpuConv {
 }
 
 impl Layer {
-    /// How an input of a size is computed: the kernels, and why they. Of a batch that is computed in bands, since a
-    /// binding holds less, the first band's.
+    /// How an input of a size is computed: which kernels, and why. If a batch is computed in bands, it is the schedule of
+    /// the first.
     ///
     /// # Errors
     /// As [`Layer::forward`].
@@ -204,14 +204,7 @@ impl Layer {
         inputs: impl Into<Inputs<'a>>,
         output: &Tensor,
     ) -> Result<()> {
-        let inputs = inputs.into();
-        // A cached binding needs no future.
-        let bound = match self.cached_binding(inputs, output)? {
-            Some(bound) => bound,
-            None => block_on(self.bind_and_keep(inputs, output))?,
-        };
-        bound.encode(encoder);
-        Ok(())
+        block_on(self.encode_async(encoder, inputs, output))
     }
 
     /// Binds the layer to its tensors, to be recorded by the caller whenever and wherever it likes.

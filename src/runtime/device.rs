@@ -13,7 +13,6 @@ use crate::planner::profile::Profile;
 use crate::runtime::block;
 use crate::runtime::identity::Identity;
 #[cfg(not(target_arch = "wasm32"))]
-use crate::runtime::lru;
 use crate::runtime::lru::{Slots, get_or_make};
 use crate::runtime::memory::Memory;
 #[cfg(not(target_arch = "wasm32"))]
@@ -64,7 +63,7 @@ impl Device {
             identity,
             profile: Mutex::default(),
             #[cfg(not(target_arch = "wasm32"))]
-            cache: lru::empty(),
+            cache: PipelineCache::default(),
             own: OnceLock::new(),
             pipelines: Mutex::new(Slots::new(MOST_IDLE_PIPELINES)),
             refused: Mutex::default(),
@@ -226,16 +225,6 @@ impl Device {
         });
         self.told(done).await?;
         self.check_lost()
-    }
-
-    /// As [`Device::wait`] for a task that holds locks. On native devices it blocks: if the thread went on, it could block in
-    /// another call that waits for these locks.
-    pub async fn idle(&self) -> Result<()> {
-        #[cfg(not(target_arch = "wasm32"))]
-        let idle = self.poll_until_done();
-        #[cfg(target_arch = "wasm32")]
-        let idle = self.wait().await;
-        idle
     }
 
     /// Waits for a callback of the device, and gives its argument, or `None` if the callback was dropped. A browser runs

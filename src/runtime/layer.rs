@@ -103,7 +103,7 @@ impl Layer {
     /// What the device says.
     pub(crate) async fn fix(&self, input: Shape, layout: Layout, schedule: Schedule) -> Result<()> {
         let bands = vec![(0, Arc::new(self.compile(schedule).await?))];
-        self.cache.fix(input, layout, Planned::new(bands)).await;
+        self.cache.fix(input, layout, Planned::new(bands));
         Ok(())
     }
 
@@ -180,7 +180,7 @@ impl Layer {
     }
 
     /// The cached binding to some tensors.
-    pub(crate) fn cached_binding(&self, inputs: Inputs<'_>, output: &Tensor) -> Result<Option<BoundLayer>> {
+    fn cached_binding(&self, inputs: Inputs<'_>, output: &Tensor) -> Result<Option<BoundLayer>> {
         let Inputs { input, residual } = inputs;
         let device = self.gpu.shared();
         device.check_lost()?;
@@ -192,7 +192,7 @@ impl Layer {
     }
 
     /// Binds the layer, and keeps the binding.
-    pub(crate) async fn bind_and_keep(&self, inputs: Inputs<'_>, output: &Tensor) -> Result<BoundLayer> {
+    async fn bind_and_keep(&self, inputs: Inputs<'_>, output: &Tensor) -> Result<BoundLayer> {
         let bound = self.bind_async(inputs, output).await?;
         let tensors = (inputs.input.clone(), inputs.residual.cloned(), output.clone());
         self.cache.keep(tensors, bound.clone(), |workspace| self.gpu.shared().shares(workspace));

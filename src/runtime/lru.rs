@@ -2,9 +2,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use futures_intrusive::sync::Mutex;
+use futures_intrusive::sync::ManualResetEvent;
+
+#[cfg(not(target_arch = "wasm32"))]
+use crate::runtime::block::block_on;
+use crate::runtime::device::lock;
 
 /// Values that are made once and shared, by their keys: compiled shaders by their texts, say. A value that is held
 /// elsewhere stays. Of the others, the idle ones, `most_idle` stay.
@@ -15,12 +19,18 @@ pub struct Slots<K, T> {
     most_idle: usize,
 }
 
-/// The place of a value. Its lock is held while the value is made: tasks make different values at the same time, but each
-/// once. It is an async lock, so a task that waits for it does not block its thread.
-pub type Place<T> = Arc<Mutex<Option<Arc<T>>>>;
+/// The place of a value, which one task at a time makes. Tasks make different values at the same time.
+pub struct Place<T>(Mutex<State<T>>);
+
+enum State<T> {
+    Empty,
+    /// A task makes the value. The event comes when it has ended, with a value or without.
+    Making(Arc<ManualResetEvent>),
+    Made(Arc<T>),
+}
 
 struct Slot<T> {
-    place: Place<T>,
+    place: Arc<Place<T>>,
     last_use: u64,
 }
 
@@ -30,7 +40,7 @@ impl<K: Eq + Hash, T> Slots<K, T> {
     }
 
     /// The place of a value, for [`get_or_make`].
-    pub fn place(&mut self, key: K) -> Place<T> {
+    pub fn place(&mut self, key: K) -> Arc<Place<T>> {
         self.uses += 1;
         if let Some(slot) = self.slots.get_mut(&key) {
             slot.last_use = self.uses;
@@ -38,14 +48,14 @@ impl<K: Eq + Hash, T> Slots<K, T> {
         }
         // One is for what comes next.
         self.drop_idle(self.most_idle.saturating_sub(1));
-        let place: Place<T> = Arc::new(empty());
+        let place = Arc::new(Place::default());
         self.slots.insert(key, Slot { place: place.clone(), last_use: self.uses });
         place
     }
 
     /// The values, but for those in the making.
     pub fn values(&self) -> impl Iterator<Item = Arc<T>> {
-        self.slots.values().filter_map(|slot| slot.place.try_lock()?.clone())
+        self.slots.values().filter_map(|slot| slot.place.value())
     }
 
     /// Drops idle values until there are no more than `most`, and places whose value could not be made.
@@ -72,21 +82,76 @@ impl<K: Eq + Hash, T> Slots<K, T> {
     }
 }
 
-/// A place without a value.
-pub fn empty<T>() -> Mutex<Option<Arc<T>>> {
-    Mutex::new(None, false)
+impl<T> Default for Place<T> {
+    /// A place without a value.
+    fn default() -> Self {
+        Self(Mutex::new(State::Empty))
+    }
 }
 
-/// The value of a place, made now if there is none. Other tasks that ask for it wait until it is made, and make it themselves
-/// if that fails.
-pub async fn get_or_make<T, E>(
-    place: &Mutex<Option<Arc<T>>>,
-    make: impl Future<Output = Result<T, E>>,
-) -> Result<Arc<T>, E> {
-    let mut value = place.lock().await;
-    match &*value {
-        Some(value) => Ok(value.clone()),
-        None => Ok(value.insert(Arc::new(make.await?)).clone()),
+impl<T> Place<T> {
+    /// The value, if it is made.
+    fn value(&self) -> Option<Arc<T>> {
+        match &*lock(&self.0) {
+            State::Made(value) => Some(value.clone()),
+            State::Empty | State::Making(_) => None,
+        }
+    }
+
+    /// Replaces the value.
+    pub fn set(&self, value: T) {
+        *lock(&self.0) = State::Made(Arc::new(value));
+    }
+}
+
+/// The value of a place, made now if there is none. Other tasks that ask for it wait until the task that makes it ends, and
+/// one of them makes it if that one failed.
+///
+/// On native devices the value is made without a return to the executor: a future that nobody polls any more keeps no other
+/// task waiting. For the same reason all who wait are woken, not only the first.
+pub async fn get_or_make<T, E>(place: &Place<T>, make: impl Future<Output = Result<T, E>>) -> Result<Arc<T>, E> {
+    let making = loop {
+        let ended = match &mut *lock(&place.0) {
+            State::Made(value) => return Ok(value.clone()),
+            State::Making(ended) => ended.clone(),
+            state => {
+                let ended = Arc::new(ManualResetEvent::new(false));
+                *state = State::Making(ended.clone());
+                break Making { place, ended };
+            }
+        };
+        ended.wait().await;
+    };
+    #[cfg(not(target_arch = "wasm32"))]
+    let value = block_on(make);
+    #[cfg(target_arch = "wasm32")]
+    let value = make.await;
+    let value = Arc::new(value?);
+    making.end(State::Made(value.clone()));
+    Ok(value)
+}
+
+/// A value in the making. Dropped, it leaves its place empty.
+struct Making<'a, T> {
+    place: &'a Place<T>,
+    ended: Arc<ManualResetEvent>,
+}
+
+impl<T> Making<'_, T> {
+    /// Ends it, unless the value was set meanwhile.
+    fn end(&self, state: State<T>) {
+        let mut now = lock(&self.place.0);
+        if matches!(&*now, State::Making(ended) if Arc::ptr_eq(ended, &self.ended)) {
+            *now = state;
+        }
+        drop(now);
+        self.ended.set();
+    }
+}
+
+impl<T> Drop for Making<'_, T> {
+    fn drop(&mut self) {
+        self.end(State::Empty);
     }
 }
 
@@ -95,10 +160,14 @@ fn is_alone<T>(value: &Arc<T>) -> bool {
 }
 
 impl<T> Slot<T> {
-    /// Whether no task makes the value, or waits for it, and it is as it should be if there is one.
+    /// Whether no task makes the value, or waits for it, and its value, if there is one, satisfies `value`.
     fn is_idle(&self, value: impl Fn(&Arc<T>) -> bool) -> bool {
-        let is_free = Arc::strong_count(&self.place) == 1;
-        is_free && self.place.try_lock().is_some_and(|found| found.as_ref().is_none_or(value))
+        Arc::strong_count(&self.place) == 1
+            && match &*lock(&self.place.0) {
+                State::Empty => true,
+                State::Making(_) => false,
+                State::Made(made) => value(made),
+            }
     }
 }
 

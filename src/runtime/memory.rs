@@ -8,8 +8,8 @@
 //! its workspace before it. The price: of two layers in one pass that have nothing to do with each other, the second
 //! waits for the first.
 //!
-//! Bind groups hold their buffers. Where the workspace grows, bindings that were made before have what was there until
-//! then. Those that layers keep are dropped; those that callers hold stay as right as they were.
+//! Bind groups hold their buffers. If the workspace grows, bindings that were made before keep the old buffers. Those that
+//! layers keep are dropped. Those that callers hold stay correct.
 
 use std::sync::{Arc, Mutex, Weak};
 
@@ -23,6 +23,21 @@ pub struct Memory {
     /// The workspace: the first buffer is the largest of every plan's, the second the next, and so on.
     workspace: Mutex<Vec<Option<wgpu::Buffer>>>,
     layers: Mutex<Vec<Weak<Cache>>>,
+}
+
+/// Puts new buffers into the workspace. Where another thread has put one that is as large meanwhile, that one is taken.
+/// Whether a smaller one was replaced.
+fn share(slots: &mut Vec<Option<wgpu::Buffer>>, made: &mut [wgpu::Buffer]) -> bool {
+    // There may be none: they are dropped when memory runs out.
+    slots.resize(slots.len().max(made.len()), None);
+    let mut replaced = false;
+    for (slot, own) in slots.iter_mut().zip(made) {
+        match slot {
+            Some(buffer) if buffer.size() >= own.size() => *own = buffer.clone(),
+            _ => replaced |= slot.replace(own.clone()).is_some(),
+        }
+    }
+    replaced
 }
 
 /// Raises sizes to others, each by its place.
@@ -64,17 +79,7 @@ impl Device {
                 None => self.buffer("workspace", bytes, wgpu::BufferUsages::STORAGE).await?,
             });
         }
-        // Another thread may have made some as well. The larger ones stay.
-        let mut slots = lock(&self.memory.workspace);
-        let mut replaced = false;
-        for (slot, own) in slots.iter_mut().zip(&mut made) {
-            match slot {
-                Some(buffer) if buffer.size() >= own.size() => *own = buffer.clone(),
-                _ => replaced |= slot.replace(own.clone()).is_some(),
-            }
-        }
-        drop(slots);
-        if replaced {
+        if share(&mut lock(&self.memory.workspace), &mut made) {
             self.drop_stale_bindings();
         }
         Ok(made)
@@ -120,7 +125,7 @@ impl Device {
                 lock(&self.memory.workspace).clear();
                 self.drop_readback();
                 // The device frees it once it no longer uses it.
-                self.idle().await?;
+                self.wait().await?;
                 allocate().await
             }
             outcome => outcome,
@@ -133,6 +138,20 @@ mod tests {
     use super::*;
     use crate::runtime::block::block_on;
     use crate::{Conv2d, GpuConv, Layout, Weights};
+
+    #[test]
+    fn new_buffers_are_shared_unless_there_are_larger_ones() {
+        let gpu = GpuConv::new().unwrap();
+        let buffer = |bytes| block_on(gpu.shared().buffer("workspace", bytes, wgpu::BufferUsages::STORAGE)).unwrap();
+        // Emptied while these were made.
+        let (mut slots, mut made) = (Vec::new(), [buffer(8), buffer(4)]);
+        assert!(!share(&mut slots, &mut made));
+        assert_eq!(slots, made.clone().map(Some));
+        let mut others = [buffer(4), buffer(16), buffer(4)];
+        let expected = [made[0].clone(), others[1].clone(), others[2].clone()];
+        assert!(share(&mut slots, &mut others));
+        assert_eq!((others.clone(), slots), (expected.clone(), expected.map(Some).to_vec()));
+    }
 
     #[test]
     fn what_finds_no_memory_is_tried_once_more_without_what_is_idle() {

@@ -4,13 +4,12 @@ use std::hash::Hasher;
 use std::sync::Arc;
 
 use fnv::FnvHasher;
-use futures_intrusive::sync::Mutex;
 
 use crate::model::error::Result;
 use crate::runtime::block::block_on;
 use crate::runtime::device::Device;
 use crate::runtime::gpu::GpuConv;
-use crate::runtime::lru::get_or_make;
+use crate::runtime::lru::{Place, get_or_make};
 
 /// What a pipeline cache's bytes begin with; the digit is the form's.
 const MAGIC: &[u8; 8] = b"gpuconv1";
@@ -18,7 +17,7 @@ const MAGIC: &[u8; 8] = b"gpuconv1";
 const HEADER: usize = 32;
 
 /// A device's cache, where it has one.
-pub type PipelineCache = Mutex<Option<Arc<wgpu::PipelineCache>>>;
+pub type PipelineCache = Place<wgpu::PipelineCache>;
 
 impl Device {
     /// The driver's cache of pipelines, made at its first use; none where the device has none.
@@ -40,7 +39,7 @@ impl Device {
         }
         // SAFETY: as the caller says.
         let loaded = unsafe { self.make_cache(Some(data)) }.await?;
-        *self.cache.lock().await = Some(Arc::new(loaded));
+        self.cache.set(loaded);
         Ok(true)
     }
 

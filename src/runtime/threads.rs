@@ -13,6 +13,12 @@ pub fn available() -> Option<usize> {
     std::thread::available_parallelism().map(usize::from).ok()
 }
 
+/// Has the thread's next `park` return at once.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn wake_self() {
+    std::thread::current().unpark();
+}
+
 /// Puts the thread to sleep.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn sleep(time: std::time::Duration) {

@@ -1,14 +1,15 @@
 //! The async calls on an executor: they compute the same as the blocking calls, and do not block the executor's thread.
 
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use gpuconv::tuner::{self, Options, Outcome};
 use gpuconv::verify::Oracle;
-use gpuconv::{Chain, Choice, Conv2d, GpuConv, Layout, Problem, Shape, probe};
+use gpuconv::{Chain, Choice, Conv2d, GpuConv, Layer, Layout, Problem, Shape, Tensor, probe};
 
 use crate::common::{borrow, draw, expected, gpu, listen};
 
@@ -27,18 +28,56 @@ fn send<T>(future: impl Future<Output = T> + Send) -> impl Future<Output = T> + 
 
 /// Runs a future while another thread polls the device. This thread is not in the library's `block_on`.
 fn with_polls<T>(gpu: &GpuConv, future: impl Future<Output = T>) -> T {
+    struct End<'a>(&'a AtomicBool);
+
+    impl Drop for End<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                gpu.device().poll(wgpu::PollType::Poll).unwrap();
+            while !done.load(Ordering::Relaxed) && gpu.device().poll(wgpu::PollType::Poll).is_ok() {
                 std::thread::sleep(Duration::from_micros(200));
             }
         });
-        let value = pollster::block_on(future);
-        done.store(true, Ordering::Relaxed);
-        value
+        // Also if the future panics.
+        let _end = End(&done);
+        pollster::block_on(future)
     })
+}
+
+/// The result of some work on a thread of its own, which may take ten seconds.
+fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, result) = channel();
+    std::thread::spawn(move || sender.send(work()));
+    result.recv_timeout(Duration::from_secs(10)).expect("it panicked, or waits forever")
+}
+
+/// A layer, its input and its answer.
+fn subject(gpu: &GpuConv) -> (Arc<Layer>, Tensor, Vec<f32>) {
+    let (chain, shape) = (Chain::from(Conv2d::pointwise(4, 5)), Shape::from([1, 4, 3, 5]));
+    let (weights, input) = (draw(&chain), gpuconv::internals::random::integers("input", shape.len(), 2));
+    let answer = expected(&chain, &input, shape, &borrow(&weights), None);
+    let layer = gpu.chain(&chain, &borrow(&weights)).unwrap();
+    (Arc::new(layer), gpu.upload(&input, shape).unwrap(), answer)
+}
+
+/// Starts a call on a thread that stops when it has compiled its first shader. Returns when that is so. The thread goes on
+/// when the sender is dropped.
+fn stopped_at_a_shader<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> Sender<()> {
+    let ((began, begun), (finish, finished)) = (channel(), channel::<()>());
+    let stop = move |_: &str, line: &str| {
+        if line.starts_with("compiled ") {
+            let _ = began.send(());
+            let _ = finished.recv_timeout(Duration::from_secs(60));
+        }
+    };
+    std::thread::spawn(|| listen(stop, call));
+    begun.recv_timeout(Duration::from_secs(60)).expect("it needs a shader");
+    finish
 }
 
 #[test]
@@ -106,29 +145,47 @@ fn awaiting_the_device_does_not_block() {
     assert_eq!(poll_once(values.as_mut()), Some(Ok(vec![7.0])));
 }
 
-/// A future that needs a plan that another thread is making returns to its executor.
+/// A future that needs a plan that another thread is making returns to its executor. If nobody polls it then, others that
+/// need the plan get it all the same.
 #[test]
 fn awaiting_what_another_thread_compiles_does_not_block() {
     let gpu = gpu();
-    let (chain, shape) = (Chain::from(Conv2d::pointwise(4, 5)), Shape::from([1, 4, 3, 5]));
-    let (weights, input) = (draw(&chain), gpuconv::internals::random::integers("input", shape.len(), 2));
-    let answer = expected(&chain, &input, shape, &borrow(&weights), None);
-    let layer = gpu.chain(&chain, &borrow(&weights)).unwrap();
-    let x = gpu.upload(&input, shape).unwrap();
-    let ((began, begun), (finish, finished)) = (channel(), channel::<()>());
-    std::thread::scope(|scope| {
-        let stop = move |_: &str, line: &str| {
-            if line.starts_with("compiled ") {
-                let _ = began.send(());
-                let _ = finished.recv_timeout(Duration::from_secs(60));
-            }
-        };
-        scope.spawn(|| listen(stop, || layer.forward(&x).unwrap()));
-        begun.recv_timeout(Duration::from_secs(60)).expect("the layer needs a shader");
-        let mut forward = Box::pin(layer.forward_async(&x));
-        assert_eq!(poll_once(forward.as_mut()), None);
-        drop(finish);
-        let y = pollster::block_on(forward).unwrap();
-        assert_eq!(gpu.download(&y).unwrap(), answer);
+    let (layer, x, answer) = subject(&gpu);
+    let (other, input) = (layer.clone(), x.clone());
+    let finish = stopped_at_a_shader(move || other.forward(&input).unwrap());
+    let mut forward = Box::pin(layer.forward_async(&x));
+    assert_eq!(poll_once(forward.as_mut()), None);
+    let (other, input) = (layer.clone(), x.clone());
+    let y = in_time(move || {
+        // It waits behind the future, until long after this.
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(200));
+            drop(finish);
+        });
+        other.forward(&input).unwrap()
     });
+    assert_eq!(gpu.download(&y).unwrap(), answer);
+    let y = pollster::block_on(forward).unwrap();
+    assert_eq!(gpu.download(&y).unwrap(), answer);
+}
+
+/// A future that was polled once, while another thread compiled a shader for it, holds nothing that a blocking call on the
+/// same thread waits for.
+#[test]
+fn a_future_that_is_not_polled_holds_nothing() {
+    let gpu = gpu();
+    let (layer, x, answer) = subject(&gpu);
+    // It has a plan of its own, for the same shader.
+    let ((other, ..), input) = (subject(&gpu), x.clone());
+    let finish = stopped_at_a_shader(move || other.forward(&input).unwrap());
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(200));
+        drop(finish);
+    });
+    let y = in_time(move || {
+        let mut forward = Box::pin(layer.forward_async(&x));
+        let _ = poll_once(forward.as_mut());
+        layer.forward(&x).unwrap()
+    });
+    assert_eq!(gpu.download(&y).unwrap(), answer);
 }

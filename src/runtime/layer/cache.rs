@@ -81,9 +81,9 @@ impl Cache {
     }
 
     /// Replaces the plan of an input size.
-    pub async fn fix(&self, input: Shape, layout: Layout, plan: Planned) {
+    pub fn fix(&self, input: Shape, layout: Layout, plan: Planned) {
         let place = lock(&self.plans).place((input, layout));
-        *place.lock().await = Some(Arc::new(plan));
+        place.set(plan);
         lock(&self.bindings).clear();
     }
 
