@@ -2,7 +2,6 @@
 
 mod judge;
 #[doc(hidden)]
-#[doc(hidden)]
 pub mod random;
 mod sample;
 mod trial;
@@ -283,8 +282,9 @@ impl Oracle {
             let trial = Trial { chain: &chain, input, layout: self.layout, data: &data };
             let values = trial.run(gpu, &alone, report).await?;
             let part = Part { chain: &chain, input, data: &data };
-            let answer = match lock(&self.answers).get(&step.links).filter(|_| step.first == 0) {
-                Some(answer) => answer.clone(),
+            let known = lock(&self.answers).get(&step.links).filter(|_| step.first == 0).cloned();
+            let answer = match known {
+                Some(answer) => answer,
                 None => Arc::new(part.answer(self.most)?),
             };
             if step.first == 0 {

@@ -18,12 +18,14 @@ pub struct Sample {
 
 impl Sample {
     /// Channels that take about `most` multiply-adds, spread over all, with the first and the last. None if all channels take
-    /// no more than that, or if they are in groups.
+    /// no more than that, if they are in groups, or if other links than the last read a second tensor.
     pub fn new(chain: &Chain, shapes: &[Shape], most: u64) -> Option<Self> {
         let (conv, &shape) = (chain.links().last()?.conv()?, shapes.last()?);
         let one = shape.len() / u64::from(shape.channels.max(1)) * conv.fan_in();
         let count = (most / one.max(1)).max(2);
-        if conv.groups != 1 || count >= u64::from(shape.channels) {
+        let last = chain.links().len() - 1;
+        let is_run = chain.edges().iter().all(|edge| (edge.tensor, edge.link) == (0, last));
+        if conv.groups != 1 || count >= u64::from(shape.channels) || !is_run {
             return None;
         }
         let (count, last) = (count as usize, shape.channels as usize - 1);
@@ -46,7 +48,7 @@ impl Sample {
             }
             *whole = Weights { weight: &weight, bias: whole.bias.map(|_| &bias[..]) };
         }
-        // Of a run's edges only one from its input to its last link is possible: what is added then is the input.
+        // The only edge is one from the input to the last link.
         let added = chain.source(last).map(|_| &data.input).or(data.residual.as_ref());
         let added = added.filter(|_| chain.links()[last].residual().is_some()).map(|values| self.select(values));
         oracle::run(&Chain::new(links), &data.input, input, &weights, added.as_deref())
@@ -89,5 +91,14 @@ mod tests {
             assert_eq!(narrow(&part.magnitudes), sample.select(&narrow(&whole.magnitudes)));
             assert!(Sample::new(&chain, &shapes, u64::MAX).is_none());
         }
+    }
+
+    #[test]
+    fn a_chain_with_other_edges_is_checked_whole() {
+        let pointwise = |channels| Conv2d::pointwise(channels, 64);
+        let chain = Chain::new([pointwise(4), pointwise(64), pointwise(64)]);
+        let chain = chain.edge(1, 2, Residual::BeforeActivation).unwrap();
+        let oracle = super::super::Oracle::of_chain("edges", chain, [1, 4, 2, 3], crate::Layout::Nchw, 1);
+        assert!(oracle.is_ok(), "{:?}", oracle.err());
     }
 }
