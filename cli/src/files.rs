@@ -6,10 +6,12 @@ use std::path::Path;
 
 /// Writes a file to a temporary name and renames it at the end, so no reader sees a part of it.
 ///
-/// A symbolic link stays one. A pipe or a device is written to, not replaced.
+/// An existing file keeps its permissions, and a symbolic link to one stays a link. A pipe or a device is written to, not
+/// replaced.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.into());
-    if fs::metadata(&target).is_ok_and(|metadata| !metadata.is_file()) {
+    let existing = fs::metadata(&target).ok();
+    if existing.as_ref().is_some_and(|metadata| !metadata.is_file()) {
         return fs::OpenOptions::new().write(true).open(&target)?.write_all(bytes);
     }
     let mut builder = tempfile::Builder::new();
@@ -21,6 +23,9 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     }
     let mut file = builder.tempfile_in(folder(&target))?;
     file.write_all(bytes)?;
+    if let Some(metadata) = existing {
+        file.as_file().set_permissions(metadata.permissions())?;
+    }
     file.as_file().sync_all()?;
     file.persist(&target).map_err(|error| error.error)?;
     Ok(())
@@ -45,13 +50,16 @@ mod tests {
         std::os::unix::fs::symlink("target", path("link")).unwrap();
         fs::write(path("target"), "old").unwrap();
 
+        fs::set_permissions(path("target"), fs::Permissions::from_mode(0o640)).unwrap();
+
         write(&path("link"), b"new").unwrap();
+        write(&path("file"), b"new").unwrap();
         assert!(fs::symlink_metadata(path("link")).unwrap().is_symlink());
         assert_eq!(fs::read(path("target")).unwrap(), b"new");
         let mode = |name: &str| fs::metadata(path(name)).unwrap().permissions().mode();
-        assert_eq!(mode("target"), mode("plain"));
+        assert_eq!((mode("target") & 0o777, mode("file")), (0o640, mode("plain")));
         // No temporary file remains, not even after a failure.
         assert!(write(&path("none/file"), b"new").is_err());
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
     }
 }
