@@ -80,10 +80,14 @@
 //!
 //! # Without blocking
 //!
-//! Every call that blocks has an async version, whose name ends in `_async`. On native devices its future is `Send`. Most
-//! of these futures do not wait for the device. Some do: [`GpuConv::wait_async`], [`GpuConv::download_async`],
-//! [`Readback::read_async`], tuning and checks. While they wait, the program must poll the device
-//! ([`wgpu::Device::poll`]).
+//! Every call that waits for the device or compiles has an async version, whose name ends in `_async`. On native devices its
+//! future is `Send`. Some of these futures wait for the device: [`GpuConv::wait_async`], [`GpuConv::download_async`],
+//! [`Readback::read_async`], tuning, checks, and any that finds no memory. While they wait, the program must poll the
+//! device ([`wgpu::Device::poll`]).
+//!
+//! On native devices planning and compiling happen on the thread that polls the future: the first
+//! [`Layer::forward_async`] of a size takes as long as [`Layer::forward`]. [`GpuConv::warm_up_async`] does that before, on
+//! threads of its own.
 //!
 //! In a browser nothing can block, so the calls that do are not compiled for wasm32. Instead of [`Layer::encode`], call
 //! [`Layer::encode_async`]; or call [`Layer::bind_async`], whose [`BoundLayer`] can be encoded without waiting.

@@ -31,7 +31,7 @@ impl Rates {
     }
 }
 
-/// What the model knows of a device: plain data, for the planner to be given.
+/// What the model knows of a device. The planner makes it of the caps and the measured rates.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DeviceModel {
@@ -49,8 +49,7 @@ pub enum Core {
     Parallel(Multiprocessor),
     /// A software device's: it takes a workgroup at a time and does one thing after the other.
     Serial {
-        /// The share of its rate at which kernels read workgroup memory: at each barrier all values that are alive move
-        /// to memory and back.
+        /// A factor on [`Rates::shared`] in kernels: at each barrier all values that are alive move to memory and back.
         shared: f64,
     },
 }
