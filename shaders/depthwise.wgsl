@@ -41,7 +41,7 @@ struct Strip {
     channel: u32,
     output: u32,
     rows: u32,
-    // Columns from the strip's first to the image's last, at most STRIP_WIDTH of them the strip's.
+    // Columns of the output from the strip's first on; can be more than STRIP_WIDTH.
     columns: u32,
 }
 

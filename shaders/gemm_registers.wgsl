@@ -19,11 +19,11 @@
 // weights  [group][panel][k][TILE_CHANNELS], then the biases
 //#
 //# include  a source_*.wgsl, tensors.wgsl, output.wgsl
-//# host     TILE_CHANNELS, PIXELS, THREADS (invocations of a workgroup), STEP_DEPTH (k of a step of the loop: whole
-//#          rows of the kernel where the source gives these, four in NHWC), WEIGHTS_PER_LOAD (1, 2 or 4), BROADCAST
-//#          (true or false), LANES (that load different weights; 1 unless BROADCAST), SUMS_IN_ARRAY (whether the sums
-//#          are an array that a loop stores); params.weights_at, params.padded_depth (elements), params.panels,
-//#          params.work (workgroups)
+//# host     source (the included file), TILE_CHANNELS, PIXELS, THREADS (invocations of a workgroup), STEP_DEPTH (k of a
+//#          step of the loop: whole rows of the kernel where the source gives these, four in NHWC), WEIGHTS_PER_LOAD (1,
+//#          2 or 4), BROADCAST (true or false), LANES (that load different weights; 1 unless BROADCAST), SUMS_IN_ARRAY
+//#          (whether the sums are an array that a loop stores); params.weights_at, params.padded_depth (elements),
+//#          params.panels, params.work (workgroups)
 
 const TILE_CHANNELS: u32 = ${TILE_CHANNELS}u;
 const PIXELS: u32 = ${PIXELS}u;

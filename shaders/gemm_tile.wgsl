@@ -2,19 +2,25 @@
 //
 // A matrix product through workgroup memory: sums[channel][pixel] += weight[channel][k] * source[k][pixel].
 //
-// A workgroup computes TILE_CHANNELS x TILE_PIXELS outputs of one group of channels. TILE_DEPTH rows of both matrices
-// at a time go into workgroup memory; then each invocation multiplies its micro-tile, in registers. What the source is
-// (the input itself, windows of it, or what the links before make of it) the included
-// ${source} says: `place` finds a pixel's inputs once, `locate` those of a segment of k,
-// `fetch` reads or computes their values.
+// A workgroup computes TILE_CHANNELS x TILE_PIXELS outputs of one group of channels. It brings both matrices into
+// workgroup memory, TILE_DEPTH of k at a time; then each invocation multiplies its micro-tile, in registers.
+//
+// The included ${source} says what the source is: the input itself, windows of it, or what
+// the links before make of it.
+//% if SOURCE_STAGES
+// `staged_place` finds an invocation's inputs once, and `stage_pixels` computes the source's values from them.
+//% else
+// `place` finds a pixel's inputs once, `locate` those of a segment of k, and `fetch` reads or computes their values.
+//% endif
 //
 // weights  [group][panel][k][TILE_CHANNELS], then the biases
 //#
 //# include  a source_*.wgsl, inner_activation.wgsl if that activates, tensors.wgsl, output.wgsl
-//# host     TILE_CHANNELS, TILE_PIXELS, TILE_DEPTH (of k), MICRO_CHANNELS, MICRO_PIXELS, STEP_DEPTH (k that are written
-//#          out), SEGMENTED (whether k has segments), SOURCE_STAGES (whether the source has its own `staged_place` and
-//#          `stage_pixels`); params.weights_at, params.padded_depth, params.segment_depth (elements), params.panels,
-//#          params.work (workgroups)
+//# host     source (the included file), inner_activations (as inner_activation.wgsl has them; none if the source does not
+//#          activate), TILE_CHANNELS, TILE_PIXELS, TILE_DEPTH (of k), MICRO_CHANNELS, MICRO_PIXELS, STEP_DEPTH (k that
+//#          are written out), SEGMENTED (whether k has segments), SOURCE_STAGES (whether the source has its own
+//#          `staged_place` and `stage_pixels`); params.weights_at, params.padded_depth, params.segment_depth (elements),
+//#          params.panels, params.work (workgroups)
 //
 // The micro-tile over workgroup memory follows Volkov and Demmel, "Benchmarking GPUs to Tune Dense Linear Algebra"
 // (SC 2008).

@@ -17,7 +17,7 @@
 //#
 //# include  source_pointwise.wgsl, tensors.wgsl, output.wgsl
 //# host     TILE_CHANNELS, LANES (invocations side by side), SLICES (a power of two; 1 without slices), ROWS (1 or 4);
-//#          params.panels, params.padded_depth (elements), params.work (workgroups)
+//#          params.weights_at, params.padded_depth (elements), params.panels, params.work (workgroups)
 
 const TILE_CHANNELS: u32 = ${TILE_CHANNELS}u;
 const LANES: u32 = ${LANES}u;

@@ -41,7 +41,11 @@ fn main(@builtin(local_invocation_index) local: u32) {
 }
 
 fn load(at: u32) -> f32 {
-    return ${"tile" if in_workgroup_memory else "input"}[at % ELEMENTS];
+    //% if in_workgroup_memory
+    return tile[at % ELEMENTS];
+    //% else
+    return load_input(at % ELEMENTS);
+    //% endif
 }
 
 //% include "tensors.wgsl"

@@ -16,8 +16,9 @@
 // weights  before the product's: [tap][channel], then the biases
 //% endif
 //#
-//# host     layout, geometry, DEPTH_IS_PADDED (whether k goes on behind the last channel); `pixel_count`; in NCHW
-//#          params.tiles_x (quads in a row of the output); and
+//# host     layout, geometry, DEPTH_IS_PADDED (whether k goes on behind the last channel); input ("scalar" in NCHW,
+//#          "quads" in NHWC); the inner activation "depthwise", of one quad; `pixel_count`; in NCHW params.tiles_x (quads
+//#          in a row of the output); and
 //#          DEPTHWISE_AT, DEPTHWISE_BIAS_AT  where the weights are, in quads
 //#          WINDOW_ROWS, WINDOW_COLUMNS      those of the input under the kernel, or in NCHW under the kernels of four
 //#                                           outputs, counted from the first

@@ -7,7 +7,7 @@
 // weights  before the product's: [channel][tap], each channel's taps filled up to whole quads; then the biases
 //#
 //# host     geometry, DEPTH_IS_PADDED (whether k goes on behind the last channel); the weights' places DEPTHWISE_AT and
-//#          DEPTHWISE_BIAS_AT (quads); `pixel_count`, `load_input4`
+//#          DEPTHWISE_BIAS_AT (quads); the inner activation "depthwise"; `pixel_count`, `load_input4`
 
 const DEPTHWISE_AT: u32 = ${DEPTHWISE_AT}u;
 const DEPTHWISE_BIAS_AT: u32 = ${DEPTHWISE_BIAS_AT}u;

@@ -9,7 +9,9 @@
 //          convolution [quad of channels][tap][4], then its biases
 //#
 //# host     layout, geometry of the depthwise convolution, DEPTH_IS_PADDED (whether k goes on behind the last channel);
-//#          params.tiles_y and params.tiles_x (blocks of an image); and
+//#          params.tiles_y and params.tiles_x (blocks of an image); the inner activations "expanded", of EXPANDED / 4
+//#          quads, and "depthwise", of one; of gemm_tile.wgsl TILE_DEPTH, TILE_PIXELS, PIXEL_QUADS, THREADS,
+//#          `channel_tile` and `pixel_tile`; and
 //#          BLOCK_HEIGHT, BLOCK_WIDTH        outputs of a block
 //#          HALO_HEIGHT, HALO_WIDTH          inputs under it
 //#          HALO_PITCH                       inputs from a row of them to the next in workgroup memory

@@ -1,5 +1,5 @@
 // What a kernel sees of the host: the parameter block, where tensors lie in memory, and how their elements are loaded
-// and stored. Sums are f32, and this file is the only one that knows the elements' type.
+// and stored. Sums are f32; only this file, and tensors_TYPE.wgsl for further types, knows the elements' type.
 //#
 //# host     geometry  of the convolution, in rows and columns: kernel_height, kernel_width, stride_y and so on; or none
 //#          element  the type of the tensors' elements and the weights: "f32"
@@ -155,7 +155,7 @@ fn load_input4(at: vec4<u32>) -> vec4<f32> {
 //% elif input == "pair"
 @group(0) @binding(1) var<storage, read> input: array<u64>;
 
-// Two neighbours, zero unless `inside`; `at` is even, and in the input all the same.
+// Two neighbours, zero unless `inside`; `at` is even if `inside`, and in the input all the same.
 fn load_inside2(at: u32, inside: bool) -> vec2<f32> {
     return unpack_pair(select(0lu, input[at / 2u], inside));
 }

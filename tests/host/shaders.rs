@@ -183,7 +183,7 @@ fn reads_well(wgsl: &str) -> Result<(), String> {
         return Err(format!("no header: {first}"));
     }
     let mut open = None;
-    for wrong in ["//%", "//#", "${", "{%", "{{", " + 0u", " - 0u", " + 0 ", " - 0 ", "\t"] {
+    for wrong in ["//%", "//#", "${", "{%", "{{", " None", " + 0u", " - 0u", " + 0 ", " - 0 ", "\t"] {
         if wgsl.contains(wrong) {
             return Err(format!(
                 "`{wrong}` in: {}",
