@@ -2,7 +2,7 @@
 //#
 //# host     inner_activations, a list of
 //#              name        the functions are activate_NAME4 and activate_NAME_pixel
-//#              activation  "clamp", "hard_swish" or "silu"
+//#              activation  "clamp"; or "hard_swish" or "silu", which output.wgsl has
 //#              low, high   what a clamp clamps to, as literals of f32; none where there is no bound
 //#              quads       of channels that activate_NAME_pixel takes
 //#              high_bits   the bits of `high`, if the channels of a pixel share their NaNs; or none
@@ -24,11 +24,8 @@ fn ${name}4(x: vec4<f32>) -> vec4<f32> {
         //% else
     return raised;
         //% endif
-    //% elif inner.activation == "hard_swish"
-    let raised = max(x + vec4<f32>(3.0), vec4<f32>(0.0));
-    return x * (min(raised, vec4<f32>(6.0)) / vec4<f32>(6.0));
     //% else
-    return x / (vec4<f32>(1.0) + exp(-x));
+    return ${inner.activation}4(x);
     //% endif
 }
 

@@ -69,12 +69,13 @@ fn store_rows(row: u32, channel: u32, sums: Sums) {
     //% endif
 }
 
-//% if SLICES > 1
 const SLICES: u32 = ${SLICES}u;
-const STEPS: u32 = firstTrailingBit(SLICES);
 const WORKGROUP: u32 = LANES * SLICES;
+//% if SLICES > 1
+const STEPS: u32 = firstTrailingBit(SLICES);
 
 var<workgroup> slices: array<Sums, WORKGROUP>;
+//% endif
 
 @compute @workgroup_size(WORKGROUP)
 fn main(
@@ -82,13 +83,16 @@ fn main(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
+    //% if SLICES > 1
     // The same for the whole workgroup, so it leaves as one, before any barrier.
+    //% endif
     let index = workgroup_index(workgroup, grid);
     if index >= params.work {
         return;
     }
     let panel = index % params.panels;
     let row = index / params.panels * ROWS;
+    //% if SLICES > 1
     let lane = local % LANES;
     let quads = panel_quads(panel) + lane;
 
@@ -110,21 +114,8 @@ fn main(
     if local < LANES {
         store_rows(row, panel * TILE_CHANNELS + lane * 4u, slices[local]);
     }
-}
-//% else
-@compute @workgroup_size(LANES)
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let index = workgroup_index(workgroup, grid);
-    if index >= params.work {
-        return;
-    }
-    let panel = index % params.panels;
-    let row = index / params.panels * ROWS;
-    var quads = panel_quads(panel) + 2u * lane;
+    //% else
+    var quads = panel_quads(panel) + 2u * local;
 
     var first = Sums();
     var second = Sums();
@@ -134,11 +125,11 @@ fn main(
         second += load_weights(quads + 1u) * values;
         quads += TILE_CHANNELS;
     }
-    let channel = panel * TILE_CHANNELS + 8u * lane;
+    let channel = panel * TILE_CHANNELS + 8u * local;
     store_rows(row, channel, first);
     store_rows(row, channel + 4u, second);
+    //% endif
 }
-//% endif
 
 //% include "source_pointwise.wgsl"
 

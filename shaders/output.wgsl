@@ -7,8 +7,17 @@
 //#                      and BLOCK_WIDTH columns, which are a workgroup's TILE_PIXELS; or "none", if it is no product.
 //#                      Products need layout, bias (true or false), and TILE_CHANNELS, the channels of a panel
 
-// For one sum, and for four.
+//# Each for one sum, and for four.
 //% for suffix, value, at in [["", "f32", "u32"], ["4", "vec4<f32>", "vec4<u32>"]]
+fn hard_swish${suffix}(x: ${value}) -> ${value} {
+    let raised = max(x + ${value}(3.0), ${value}(0.0));
+    return x * (min(raised, ${value}(6.0)) / ${value}(6.0));
+}
+
+fn silu${suffix}(x: ${value}) -> ${value} {
+    return x / (${value}(1.0) + exp(-x));
+}
+
 fn activate${suffix}(x: ${value}) -> ${value} {
     //% if activation == "clamp"
     // Comparisons, since WGSL leaves open what `min` and `max` make of a NaN.
@@ -18,11 +27,8 @@ fn activate${suffix}(x: ${value}) -> ${value} {
         ${value}(bitcast<f32>(params.high_bits)),
         raised > ${value}(bitcast<f32>(params.high_bits)),
     );
-    //% elif activation == "hard_swish"
-    let raised = max(x + ${value}(3.0), ${value}(0.0));
-    return x * (min(raised, ${value}(6.0)) / ${value}(6.0));
     //% else
-    return x / (${value}(1.0) + exp(-x));
+    return ${activation}${suffix}(x);
     //% endif
 }
 

@@ -39,7 +39,7 @@ fn place(pixel: u32, group: u32) -> Place {
     return Place(
         corner,
         //% for column in padded_columns
-        column_at(corner, ${column - EARLY}),
+        find_column(corner, ${column - EARLY}),
         //% endfor
     );
 }
@@ -57,14 +57,14 @@ fn corner(pixel: u32, group: u32) -> Corner {
 }
 
 // How far a column is from the corner's.
-fn column_at(corner: Corner, right: i32) -> Line {
+fn find_column(corner: Corner, right: i32) -> Line {
     let x = corner.left + right;
     let inside = inside(x, params.in_width);
     return Line(select(0u, u32(x) - corner.column, inside), inside);
 }
 
 // Where the corner's column is in a row. A row in the padding, or behind the last, is somewhere in the image.
-fn row_at(corner: Corner, row: u32) -> Line {
+fn find_row(corner: Corner, row: u32) -> Line {
     let y = corner.top + i32(row % KERNEL_HEIGHT * DILATION_Y);
     let is_row = inside(y, params.in_height);
     //% if DEPTH_IS_PADDED
@@ -88,7 +88,7 @@ struct Row {
 
 // `&` and not `&&`: the latter is a branch, of which there would be one for each of dozens of loads.
 fn fetch_row(number: u32, place: Place) -> Row {
-    let row = row_at(place.corner, number);
+    let row = find_row(place.corner, number);
     //% for column in load_columns
         //% set load = "load_inside2" if input == "pair" else "load_inside"
         //% if column in padded_columns

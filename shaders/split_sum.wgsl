@@ -49,14 +49,6 @@ fn partial_place(at: u32) -> PartialPlace {
     //% endif
 }
 
-// The weights are bound whether there are biases or not.
-fn bias_if_any(channel: u32) -> f32 {
-    if HAS_BIAS {
-        return bias_of(channel);
-    }
-    return 0.0;
-}
-
 //% include "tensors.wgsl"
 
 //% include "output.wgsl"

@@ -191,6 +191,14 @@ fn bias_of(index: u32) -> f32 {
     return weights[params.bias_at + index];
 }
 
+// The same if the kernel's HAS_BIAS is true, and else zero: the weights are bound whether there are biases or not.
+fn bias_if_any(index: u32) -> f32 {
+    if HAS_BIAS {
+        return bias_of(index);
+    }
+    return 0.0;
+}
+
 fn bias4_of(index: u32) -> vec4<f32> {
     let at = params.bias_at + index;
     return vec4<f32>(weights[at], weights[at + 1u], weights[at + 2u], weights[at + 3u]);

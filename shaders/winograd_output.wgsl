@@ -120,14 +120,6 @@ fn store_row(tile: Tile, row: u32, sums: array<f32, 4>, bias: f32) {
 }
 //% endif
 
-// The weights are bound whether there are biases or not.
-fn bias_if_any(channel: u32) -> f32 {
-    if HAS_BIAS {
-        return bias_of(channel);
-    }
-    return 0.0;
-}
-
 //% include "winograd_points.wgsl"
 
 //% include "tensors.wgsl"
