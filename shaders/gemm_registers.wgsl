@@ -19,11 +19,11 @@
 // weights  [group][panel][k][TILE_CHANNELS], then the biases
 //#
 //# include  a source_*.wgsl, tensors.wgsl, output.wgsl
-//# host     source (the included file), TILE_CHANNELS, PIXELS, THREADS (invocations of a workgroup), STEP_DEPTH (k of a
-//#          step of the loop: whole rows of the kernel where the source gives these, four in NHWC), WEIGHTS_PER_LOAD (1,
-//#          2 or 4), BROADCAST (true or false), LANES (that load different weights; 1 unless BROADCAST), SUMS_IN_ARRAY
-//#          (whether the sums are an array that a loop stores); params.weights_at, params.padded_depth (elements),
-//#          params.panels, params.work (workgroups)
+//# host     source (the included file), FETCHES_ROWS (whether it gives whole rows of the kernel, by `fetch_row`),
+//#          TILE_CHANNELS, PIXELS, THREADS (invocations of a workgroup), STEP_DEPTH (k of a step of the loop: of whole
+//#          rows if FETCHES_ROWS, else four in NHWC), WEIGHTS_PER_LOAD (1, 2 or 4), BROADCAST (true or false), LANES
+//#          (that load different weights; 1 unless BROADCAST), SUMS_IN_ARRAY (whether the sums are an array that a loop
+//#          stores); params.weights_at, params.padded_depth (elements), params.panels, params.work (workgroups)
 
 const TILE_CHANNELS: u32 = ${TILE_CHANNELS}u;
 const PIXELS: u32 = ${PIXELS}u;
@@ -59,7 +59,7 @@ fn main(
 
     //% set of_lane = " + lane % LANES" if BROADCAST else ""
     let panel_at = (params.weights_at + panel * params.padded_depth * TILE_CHANNELS) / WEIGHTS_PER_LOAD${of_lane};
-    //% if source == "source_rows.wgsl"
+    //% if FETCHES_ROWS
     let place = place(first_pixel, group);
     //% else
         //# A place is four pixels in NCHW, and one in NHWC.
@@ -80,7 +80,7 @@ fn main(
     //% endif
     for (var k = 0u; k < params.padded_depth; k += ${STEP_DEPTH}u) {
         // Quads of four pixels, of each k.
-        //% if source == "source_rows.wgsl"
+        //% if FETCHES_ROWS
             //% for row in range(STEP_DEPTH // geometry.kernel_width)
         let row${row} = fetch_row(k / KERNEL_WIDTH${plus(row)}, place);
                 //% for column in range(geometry.kernel_width)

@@ -16,8 +16,9 @@
 // weights  [panel][k][TILE_CHANNELS], then the biases
 //#
 //# include  source_pointwise.wgsl, tensors.wgsl, output.wgsl
-//# host     TILE_CHANNELS, LANES (invocations side by side), SLICES (a power of two; 1 without slices), ROWS (1 or 4);
-//#          params.weights_at, params.padded_depth (elements), params.panels, params.work (workgroups)
+//# host     source (the included file), TILE_CHANNELS, LANES (invocations side by side), SLICES (a power of two; 1
+//#          without slices), ROWS (1 or 4); params.weights_at, params.padded_depth (elements), params.panels,
+//#          params.work (workgroups)
 
 const TILE_CHANNELS: u32 = ${TILE_CHANNELS}u;
 const LANES: u32 = ${LANES}u;
@@ -131,7 +132,7 @@ fn main(
     //% endif
 }
 
-//% include "source_pointwise.wgsl"
+//% include source
 
 //% include "tensors.wgsl"
 

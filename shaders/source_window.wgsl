@@ -13,7 +13,6 @@
 //# host     layout, geometry, SEGMENTED, and DEPTH_IS_PADDED (whether k goes on behind the last value); unless SEGMENTED,
 //#          GROUP_IN (channels) and DEPTH (k without padding), which each k is divided by; `pixel_count`, `load_input4`
 
-const DEPTH_IS_PADDED: bool = ${"true" if DEPTH_IS_PADDED else "false"};
 //% if not SEGMENTED
 const GROUP_IN: u32 = ${GROUP_IN}u;
 const DEPTH: u32 = ${DEPTH}u;
@@ -109,8 +108,12 @@ fn fetch(k: u32, place: Place) -> vec4<f32> {
     let y = vec4<u32>(place.top + i32(tap / KERNEL_WIDTH * DILATION_Y));
     let x = vec4<u32>(place.left + i32(tap % KERNEL_WIDTH * DILATION_X));
     // A negative coordinate wraps to a large one.
-    let inside = (y < vec4<u32>(params.in_height)) & (x < vec4<u32>(params.in_width))
-        & vec4<bool>(!DEPTH_IS_PADDED || k < DEPTH);
+    let is_input = (y < vec4<u32>(params.in_height)) & (x < vec4<u32>(params.in_width));
+    //% if DEPTH_IS_PADDED
+    let inside = is_input & vec4<bool>(k < DEPTH);
+    //% else
+    let inside = is_input;
+    //% endif
     let at = place.image + k / TAPS * in_pixels() + y * params.in_width + x;
     return select(vec4<f32>(0.0), load_input4(select(vec4<u32>(0u), at, inside)), inside);
 }

@@ -163,7 +163,6 @@ pub fn values(
             output => if outputs.is_multiple_of(4) { "quads" } else { "scalar" },
             pixels,
             bias => link.bias,
-            inner_activations => (),
             TILE_CHANNELS => block,
             DEPTH_IS_PADDED => depth_is_padded,
             ..merge_maps([before.iter().copied().collect(), shader::epilogue_values(&link)])

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use minijinja::context;
+use minijinja::value::merge_maps;
 
 use super::gemm::{self, Fetch, Source};
 use super::{
@@ -98,13 +99,14 @@ impl Vectors {
         let pairs = if tile.pairs { "-pairs" } else { "" };
         let name = format!("{}/{}x{rows}{slices}{pairs}", MATVEC.name, tile.channels);
         let of_product = gemm::values(&vectors, &source, &product, &name, tile.pairs);
+        let (file, of_source) = source.template.clone();
         let values = move || {
             context! {
+                source => file,
                 LANES => tile.lanes,
                 SLICES => tile.slices,
                 ROWS => rows,
-                geometry => (),
-                ..of_product()
+                ..merge_maps([of_product(), of_source()])
             }
         };
         let pass = Pass {
@@ -137,7 +139,7 @@ impl Vectors {
 
     fn source(&self) -> Source {
         let aligned = self.link.in_channels.is_multiple_of(4);
-        let template = ("source_pointwise.wgsl", Arc::new(|| context! {}) as Values);
+        let template = ("source_pointwise.wgsl", Arc::new(|| context! { geometry => () }) as Values);
         Source::loaded(MATVEC.name, &self.link, template, Fetch::Quads { aligned }, self.order)
     }
 }

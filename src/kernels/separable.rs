@@ -118,8 +118,12 @@ impl Window {
         // Of four channels: k is filled up with whole quads, so all four are channels of the input, and may share NaNs.
         let channels = self.outputs == Outputs::Channels;
         let activation = shader::inner_activation_values("depthwise", self.depthwise.activation, 1, channels);
+        let geometry = shader::geometry_values(&self.depthwise);
+        if self.outputs == Outputs::Pixels {
+            return context! { geometry, inner_activations => [activation] };
+        }
         context! {
-            geometry => shader::geometry_values(&self.depthwise),
+            geometry,
             inner_activations => [activation],
             WINDOW_ROWS => self.rows.all,
             PADDED_ROWS => self.rows.padded,

@@ -1,6 +1,6 @@
 //! Measures the rates of a device, the ceilings of the cost model, in about a second.
 
-use minijinja::context;
+use minijinja::{Value, context};
 
 use crate::kernels::{Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Wgsl, fold};
 use crate::model::dtype::DType;
@@ -75,14 +75,10 @@ pub async fn probe_async(gpu: &GpuConv) -> Result<Rates> {
 /// What is run: arithmetic, loads from storage, and loads from workgroup memory.
 #[doc(hidden)]
 pub fn passes(workgroups: u64) -> [Pass; 3] {
-    let pass = |file: &'static str, workgroup_memory: u32| {
+    let pass = |file: &'static str, workgroup_memory: u32, own: Value| {
         let values = move || {
             context! {
                 WORKGROUP,
-                SUMS,
-                MULTIPLIES,
-                ELEMENTS,
-                in_workgroup_memory => workgroup_memory > 0,
                 geometry => (),
                 element => DType::F32.name(),
                 layout => "nchw",
@@ -90,6 +86,7 @@ pub fn passes(workgroups: u64) -> [Pass; 3] {
                 weights => "none",
                 output => "scalar",
                 residual => "none",
+                ..own.clone()
             }
         };
         Pass {
@@ -103,7 +100,13 @@ pub fn passes(workgroups: u64) -> [Pass; 3] {
             registers: 4 * SUMS + REGISTERS_FOR_ADDRESSES,
         }
     };
-    [pass("probe_arithmetic.wgsl", 0), pass("probe_loads.wgsl", 0), pass("probe_loads.wgsl", ELEMENTS * 4)]
+    let arithmetic = context! { SUMS, MULTIPLIES };
+    let loads = |in_workgroup_memory: bool| context! { ELEMENTS, in_workgroup_memory };
+    [
+        pass("probe_arithmetic.wgsl", 0, arithmetic),
+        pass("probe_loads.wgsl", 0, loads(false)),
+        pass("probe_loads.wgsl", ELEMENTS * 4, loads(true)),
+    ]
 }
 
 /// What all probes share.

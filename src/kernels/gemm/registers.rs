@@ -128,10 +128,11 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
         pixels.div_ceil(tile_pixels.into()) * u64::from(product.params.panels) * u64::from(product.link.groups);
     let name = format!("{}/{}x{}", source.kernel, block.channels, block.pixels);
     let of_product = values(run, source, &product, &name, block.weights.pairs());
-    let (file, of_source) = source.template.clone();
+    let ((file, of_source), fetches_rows) = (source.template.clone(), matches!(source.fetch, Fetch::Rows { .. }));
     let shader = move || {
         context! {
             source => file,
+            FETCHES_ROWS => fetches_rows,
             PIXELS => block.pixels,
             THREADS => block.threads,
             STEP_DEPTH => step_depth,

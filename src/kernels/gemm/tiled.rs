@@ -104,7 +104,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
             STEP_DEPTH => step_depth,
             SEGMENTED => segmented,
             SOURCE_STAGES => source_stages,
-            ..merge_maps([of_product(), of_source()])
+            ..merge_maps([context! { inner_activations => () }, of_product(), of_source()])
         }
     };
     let Product { weights, params, padded_depth, .. } = product;
