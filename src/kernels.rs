@@ -369,6 +369,9 @@ fn unfit(run: &Run<'_>, caps: &Caps, recipe: &Recipe) -> Option<Unsupported> {
         if buffers > caps.max_storage_buffers {
             return Some(Unsupported::StorageBuffers { needed: buffers, limit: caps.max_storage_buffers });
         }
+        if let Some(limit) = caps.invocation_registers().filter(|&limit| u64::from(pass.registers) * 8 > limit * 7) {
+            return Some(Unsupported::Spills { registers: pass.registers, limit });
+        }
         // Shaders index all invocations of the grid, also those that folding adds.
         let most = (1 << 32) / u64::from(pass.workgroup.max(1));
         if fold(pass.workgroups, caps.max_workgroups).is_none_or(|[x, y, _]| u64::from(x) * u64::from(y) > most) {

@@ -123,7 +123,7 @@ pub use model::dtype::DType;
 pub use model::error::{Cause, Error, ParseError, Result};
 pub use model::shape::{Layout, Shape};
 pub use model::weights::Weights;
-pub use model::{cost, shape};
+pub use model::{cost, gpu, shape};
 pub use planner::{Choice, Fusion};
 pub use problem::{Operation, Problem};
 pub use runtime::gpu::GpuConv;

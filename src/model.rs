@@ -7,6 +7,7 @@ pub(crate) mod conv;
 pub mod cost;
 pub(crate) mod dtype;
 pub(crate) mod error;
+pub mod gpu;
 pub mod shape;
 pub(crate) mod unsupported;
 pub(crate) mod weights;

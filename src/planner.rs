@@ -2,6 +2,8 @@
 
 mod bands;
 pub(crate) mod cut;
+#[doc(hidden)]
+pub mod instructions;
 pub mod model;
 pub mod profile;
 mod refused;
@@ -127,6 +129,8 @@ pub struct Step {
     pub recipe: Recipe,
     /// What it takes, seconds: measured where the device was tuned, else what the model says.
     pub seconds: f64,
+    /// What the model says it takes.
+    pub parts: Parts,
 }
 
 /// What a kernel answered for a run.
@@ -166,8 +170,8 @@ impl Considered {
     /// The step that one of the recipes makes.
     fn step(&self, recipe: usize) -> Option<Step> {
         let candidate = self.answer.as_ref().ok()?.get(recipe)?;
-        let (recipe, seconds) = (candidate.recipe.clone(), candidate.seconds());
-        Some(Step { first: self.first, links: self.links, recipe, seconds })
+        let (recipe, seconds, parts) = (candidate.recipe.clone(), candidate.seconds(), candidate.parts);
+        Some(Step { first: self.first, links: self.links, recipe, seconds, parts })
     }
 }
 
@@ -185,7 +189,8 @@ impl Schedule {
 
     /// The schedule that computes a chain, a single run, by a recipe, its time unknown.
     pub(crate) fn of_one(chain: &Chain, shapes: &[Shape], recipe: &Recipe, caps: &Caps) -> Self {
-        let steps = vec![Step { first: 0, links: chain.links().len(), recipe: recipe.clone(), seconds: 0.0 }];
+        let links = chain.links().len();
+        let steps = vec![Step { first: 0, links, recipe: recipe.clone(), seconds: 0.0, parts: Parts::default() }];
         let workspace = Workspace::new(chain, shapes, &steps, caps);
         Self { steps, considered: Arc::default(), workspace, shapes: shapes.to_vec() }
     }
@@ -259,7 +264,7 @@ impl Planner<'_> {
                 };
                 let times = self.profile.times(&run);
                 let candidate = |recipe: Recipe| Candidate {
-                    parts: Parts::new(&recipe, &device),
+                    parts: Parts::new(&recipe, &run, &device),
                     measured: times.and_then(|times| times.get(&recipe.name)).copied(),
                     recipe,
                 };

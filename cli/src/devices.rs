@@ -20,7 +20,9 @@ struct Device {
     driver_info: String,
     backend: String,
     #[serde(rename = "type")]
-    kind: &'static str,
+    device_type: &'static str,
+    /// What the planner takes it for.
+    planned_as: String,
     /// Whether the other commands run on it.
     taken: bool,
     limits: Limits,
@@ -90,7 +92,8 @@ impl Device {
         let (features, limits) = target.limits.of(adapter);
         let caps = Caps::from_parts(&limits, features, Some(&info));
         Self {
-            kind: kind(info.device_type),
+            device_type: kind(info.device_type),
+            planned_as: planned_as(&caps),
             backend: info.backend.to_string(),
             name: info.name,
             driver: info.driver,
@@ -126,6 +129,11 @@ pub fn kind(device_type: wgpu::DeviceType) -> &'static str {
     }
 }
 
+/// What the planner takes a device for.
+fn planned_as(caps: &Caps) -> String {
+    if caps.is_cpu { "software device".into() } else { caps.gpu.to_string() }
+}
+
 /// A small table for each adapter.
 fn text(devices: &[Device]) -> String {
     let mut text = String::new();
@@ -140,7 +148,8 @@ fn text(devices: &[Device]) -> String {
         for (name, value) in [
             ("driver", format!("{} {}", device.driver, device.driver_info).trim().into()),
             ("backend", device.backend.clone()),
-            ("type", device.kind.into()),
+            ("type", device.device_type.into()),
+            ("planned as", device.planned_as.clone()),
             ("largest storage binding, bytes", table::count(limits.max_storage_binding)),
             ("largest buffer, bytes", table::count(limits.max_buffer)),
             ("workgroup memory, bytes", table::count(limits.workgroup_memory.into())),

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use gpuconv::gpu::{GpuKind, KNOWN};
 use gpuconv::planner::{self, Considered, Planner};
 use gpuconv::{Caps, Shape, tuner};
 
@@ -27,8 +29,9 @@ pub struct Plan {
     kernel: Option<String>,
     #[command(flatten)]
     options: KernelOptions,
-    /// Plan for a device that is not here
-    #[arg(long, value_name = "DEVICE", conflicts_with_all = ["adapter", "limits", "without"])]
+    /// Plan for a device that is not here: a common GPU, `gpu` for a desktop GPU of unknown make, `webgpu` for what WebGPU
+    /// promises everywhere
+    #[arg(long, value_name = "DEVICE", value_parser = Device::parser(), conflicts_with_all = ["adapter", "limits", "without"])]
     device: Option<Device>,
     /// Run the planned steps, and print their times beside the model's
     #[arg(long, conflicts_with = "device")]
@@ -37,36 +40,25 @@ pub struct Plan {
     problem: String,
 }
 
-/// Devices that a plan can be made for without having them.
-#[derive(Clone, Copy, clap::ValueEnum)]
-enum Device {
-    /// A desktop GPU: subgroups of 32 to 64 lanes, 32 KiB of workgroup memory, bindings of 2 GiB
-    Gpu,
-    /// The limits that WebGPU promises everywhere, without subgroups
-    Webgpu,
+/// A device that a plan can be made for without having it.
+#[derive(Clone)]
+struct Device {
+    name: String,
+    caps: Caps,
 }
 
 impl Device {
-    fn caps(self) -> Caps {
-        match self {
-            Self::Gpu => Caps {
-                // wgpu reports these for such GPUs through Direct3D 12, and through Vulkan except for NVIDIA's.
-                max_storage_binding: (2 << 30) - 4,
-                max_buffer: (2 << 30) - 1,
-                max_invocations: 1024,
-                max_workgroup_memory: 32768,
-                subgroup: Some([32, 64]),
-                ..Caps::webgpu()
-            },
-            Self::Webgpu => Caps::webgpu(),
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Gpu => "a desktop GPU",
-            Self::Webgpu => "any WebGPU device",
-        }
+    /// The names that there are: two without a maker, and common GPUs.
+    fn parser() -> impl TypedValueParser<Value = Self> {
+        let names = ["gpu", "webgpu"].into_iter().chain(KNOWN.iter().map(|known| known.name));
+        PossibleValuesParser::new(names).map(|name| {
+            let caps = match KNOWN.iter().find(|known| known.name == name) {
+                Some(known) => known.caps(),
+                None if name == "gpu" => GpuKind::OtherDiscrete.caps(),
+                None => Caps::webgpu(),
+            };
+            Self { name, caps }
+        })
     }
 }
 
@@ -74,12 +66,10 @@ impl Plan {
     pub fn execute(&self, target: &Target) -> Outcome {
         let case = Case::parse(&self.problem)?;
         let gpu = if self.device.is_none() { Some(target.open()?) } else { None };
-        let (caps, profile, adapter) = match (&gpu, self.device) {
+        let (caps, profile, adapter) = match (&gpu, &self.device) {
             (Some(gpu), _) => (gpu.caps().clone(), gpu.profile(), adapter_name(gpu)),
-            (None, device) => {
-                let device = device.unwrap_or(Device::Webgpu);
-                (device.caps(), Arc::default(), device.name().into())
-            }
+            (None, Some(device)) => (device.caps.clone(), Arc::default(), device.name.clone()),
+            (None, None) => (Caps::webgpu(), Arc::default(), "webgpu".into()),
         };
         let planner = Planner { caps: &caps, profile: &profile };
         let (chain, layout) = (case.problem.chain(), case.problem.layout);

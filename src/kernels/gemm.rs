@@ -49,6 +49,8 @@ pub struct Source {
     pub shared: f64,
     /// Registers for the values that a fetch takes.
     pub registers: u32,
+    /// Registers for where an invocation's pixels are, kept through the product.
+    pub place: u32,
 }
 
 impl Source {
@@ -72,6 +74,7 @@ impl Source {
             mult_adds: 0.0,
             shared: 0.0,
             registers: 4,
+            place: 0,
         }
     }
 }

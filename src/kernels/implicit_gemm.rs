@@ -25,7 +25,7 @@ pub const IMPLICIT_GEMM_SUBGROUP: Kernel =
 
 /// Channels and pixels of blocks in registers, on GPUs and on software devices. A row of eight pixels loads less for
 /// each than one of four.
-const UNIFORM_BLOCKS: &[[u32; 2]] = &[[16, 8]];
+const UNIFORM_BLOCKS: &[[u32; 2]] = &[[16, 8], [16, 4]];
 const SUBGROUP_BLOCKS: &[[u32; 2]] = &[[32, 8], [32, 4], [8, 8]];
 /// The same for strides at which neighbours share few inputs, so that four pixels load no more for each than eight, and
 /// compile in half the time.
@@ -99,7 +99,8 @@ fn taps(run: &Run<'_>, link: &Conv2d, kernel: &'static str, tile: Tile) -> Optio
     let aligned = run.layout == Layout::Nhwc && channels.is_multiple_of(4);
     let conv = link.clone();
     let values = move || context! { geometry => shader::geometry_values(&conv) };
-    Some(Source::loaded(kernel, link, window(values), Fetch::Quads { aligned }, Order::ByTap))
+    let source = Source::loaded(kernel, link, window(values), Fetch::Quads { aligned }, Order::ByTap);
+    Some(Source { place: window_place(run.layout), ..source })
 }
 
 /// The template of windows.
@@ -123,7 +124,16 @@ fn windows(run: &Run<'_>, link: &Conv2d, kernel: &'static str) -> Source {
             DEPTH => conv.fan_in(),
         }
     };
-    Source::loaded(kernel, link, window(values), Fetch::Quads { aligned }, order)
+    let source = Source::loaded(kernel, link, window(values), Fetch::Quads { aligned }, order);
+    Source { place: window_place(run.layout), ..source }
+}
+
+/// Registers for where windows are: in NCHW of four pixels at a time.
+fn window_place(layout: Layout) -> u32 {
+    match layout {
+        Layout::Nchw => 24,
+        Layout::Nhwc => 8,
+    }
 }
 
 /// The source that loads a row of inputs once for all columns of the kernel.
@@ -136,7 +146,9 @@ fn rows(run: &Run<'_>, link: &Conv2d, kernel: &'static str, block: Block) -> Sou
     let (loads, columns) = (row.loads().len(), link.kernel_size[1]);
     let template = ("source_rows.wgsl", Arc::new(move || row.values()) as Values);
     let source = Source::loaded(kernel, link, template, Fetch::Rows { columns }, Order::ChannelFirst);
-    Source { loads: loads as f64 / f64::from(block.pixels * columns), ..source }
+    // Of each column its place, and whether it is in the image.
+    let place = 2 * loads as u32;
+    Source { loads: loads as f64 / f64::from(block.pixels * columns), place, ..source }
 }
 
 /// What some neighbouring outputs see of a row of the input.

@@ -150,6 +150,7 @@ fn source(run: &Run<'_>, [expand, depthwise, project]: [&Conv2d; 3], block: Bloc
         // Sums and inputs of the expansion, whose weights all lanes share; or those of the depthwise convolution, and the
         // weights of a row, which a wide one loads as it goes.
         registers: (block.inputs() * (block.expanded() + 4)).max(24 + 4 * depthwise.kernel_size[1].min(4)),
+        place: 0,
     }
 }
 

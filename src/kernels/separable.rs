@@ -76,6 +76,7 @@ fn source(run: &Run<'_>, [depthwise, pointwise]: [&Conv2d; 2]) -> Result<Source,
         mult_adds: taps as f64,
         shared: 0.0,
         registers,
+        place: 16,
     })
 }
 

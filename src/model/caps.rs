@@ -1,5 +1,7 @@
 //! Facts about a device that kernels ask for.
 
+use crate::model::gpu::{Gpu, GpuKind};
+
 /// Facts about a device, read from it or written by hand: `Caps { is_cpu: true, ..Caps::webgpu() }`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Caps {
@@ -25,9 +27,17 @@ pub struct Caps {
     pub is_cpu: bool,
     /// Whether passes can be timed on the device.
     pub timestamps: bool,
+    /// Which GPU it is, unless it is a software device.
+    pub gpu: Gpu,
 }
 
 impl Caps {
+    /// The most registers that an invocation may have before a compiler moves values to memory. None for a software device,
+    /// which has its registers there anyway.
+    pub fn invocation_registers(&self) -> Option<u64> {
+        (!self.is_cpu).then(|| self.gpu.kind.core().invocation_registers)
+    }
+
     /// WebGPU's default limits and no features: what every device has.
     pub fn webgpu() -> Self {
         Self {
@@ -42,6 +52,7 @@ impl Caps {
             int64: false,
             is_cpu: false,
             timestamps: false,
+            gpu: GpuKind::OtherIntegrated.typical(),
         }
     }
 }

@@ -168,15 +168,7 @@ mod tests {
             exact: true,
             spreads_errors: false,
         };
-        let parts = Parts {
-            mult_adds: seconds,
-            accesses: 0.0,
-            shared: 0.0,
-            bytes: 0.0,
-            dispatch: 0.0,
-            occupancy: 1.0,
-            overlap: true,
-        };
+        let parts = Parts { mult_adds: seconds, occupancy: 1.0, overlap: true, ..Parts::default() };
         Considered { first, links, kernel: "any", answer: Ok(vec![Candidate { recipe, parts, measured: None }]) }
     }
 

@@ -1,7 +1,10 @@
 //! The cost model: what a recipe's work takes on a device, in seconds. `docs/cost-model.md` has the formulas.
 
-use crate::kernels::{Pass, Recipe, Work};
+use crate::kernels::{Pass, Recipe, Run, Work};
 use crate::model::caps::Caps;
+use crate::model::gpu::Gpu;
+pub use crate::model::gpu::Multiprocessor;
+use crate::planner::instructions::per_multiply_add;
 
 /// The rates at which a device works, from a probe or guessed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,7 +49,12 @@ pub struct DeviceModel {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Core {
     /// A GPU's: while some invocations wait, it runs others. Arithmetic, loads and memory traffic overlap.
-    Parallel(Multiprocessor),
+    Parallel {
+        /// The core.
+        core: Multiprocessor,
+        /// Whose it is.
+        gpu: Gpu,
+    },
     /// A software device's: it takes a workgroup at a time and does one thing after the other.
     Serial {
         /// A factor on [`Rates::shared`] in kernels: at each barrier all values that are alive move to memory and back.
@@ -54,40 +62,7 @@ pub enum Core {
     },
 }
 
-/// What a core of a GPU holds at a time.
-#[non_exhaustive]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Multiprocessor {
-    /// Registers of 32 bits.
-    pub registers: u64,
-    /// Workgroup memory, bytes.
-    pub workgroup_memory: u64,
-    /// Invocations.
-    pub invocations: u64,
-    /// Workgroups.
-    pub workgroups: u64,
-    /// Invocations that run in step, so that a part of them takes the place of all.
-    pub in_step: u64,
-    /// Multiply-adds that it starts at a time.
-    pub lanes: u64,
-}
-
 impl DeviceModel {
-    /// A desktop GPU of 10 Tflop/s. A core is a multiprocessor of NVIDIA's Turing (CUDA C++ Programming Guide, compute
-    /// capability 7.5) and, but for the workgroups, a compute unit of AMD's RDNA 2; its lanes are those of NVIDIA's Ada and
-    /// Hopper, the most that any has.
-    pub const GPU: Self = Self {
-        rates: Rates { mult_adds: 5e12, accesses: 1.2e12, shared: 2.4e12, bytes: 4e11, dispatch: 3e-6, parallel: 64.0 },
-        core: Core::Parallel(Multiprocessor {
-            registers: 65536,
-            workgroup_memory: 65536,
-            invocations: 1024,
-            workgroups: 16,
-            in_step: 32,
-            lanes: 128,
-        }),
-    };
-
     /// Two cores of lavapipe, fitted to the kernels' own times.
     pub const SOFTWARE: Self = Self {
         rates: Rates { mult_adds: 7.5e10, accesses: 2e9, shared: 2e9, bytes: 3e10, dispatch: 3.3e-5, parallel: 2.0 },
@@ -96,43 +71,79 @@ impl DeviceModel {
 
     /// The model of a device of which nothing was measured.
     pub fn of(caps: &Caps) -> Self {
-        if caps.is_cpu { Self::SOFTWARE } else { Self::GPU }
+        if caps.is_cpu { Self::SOFTWARE } else { Self::of_gpu(&caps.gpu) }
+    }
+
+    /// The model of a GPU by its cores, their clock and its memory.
+    fn of_gpu(gpu: &Gpu) -> Self {
+        let core = gpu.kind.core();
+        let clocks = gpu.cores * gpu.hertz;
+        let rates = Rates {
+            mult_adds: clocks * gpu.lanes,
+            accesses: clocks * core.loads,
+            shared: clocks * core.shared,
+            bytes: gpu.bytes,
+            dispatch: core.dispatch,
+            parallel: gpu.cores * gpu.lanes / 64.0,
+        };
+        Self { rates, core: Core::Parallel { core, gpu: *gpu } }
     }
 
     /// How many workgroups of a pass a core holds at a time: as many as its registers, its workgroup memory and its
     /// places for invocations allow. At least one, since otherwise there would be no pipeline.
     pub fn resident_workgroups(&self, pass: &Pass) -> u64 {
-        let Core::Parallel(core) = self.core else { return 1 };
+        let Core::Parallel { core, .. } = self.core else { return 1 };
         let invocations = u64::from(pass.workgroup.max(1)).next_multiple_of(core.in_step.max(1));
         let by_registers = core.registers / (u64::from(pass.registers.max(1)) * invocations);
         let by_memory = core.workgroup_memory / u64::from(pass.workgroup_memory.max(1));
         by_registers.min(by_memory).min(core.invocations / invocations).clamp(1, core.workgroups.max(1))
     }
 
-    /// The share of the device that has work, for all but memory and dispatches.
-    fn occupancy(&self, recipe: &Recipe) -> f64 {
-        match self.core {
-            Core::Serial { .. } => whole_rounds(recipe, self.rates.parallel),
-            Core::Parallel(core) => {
-                let invocations = recipe.work.invocations / (OVERLAPPED * 64.0 * self.rates.parallel);
-                // The share of a core's rate that the workgroups which it holds can keep up, in the worst of the passes.
-                let share = |pass: &Pass| {
-                    self.resident_workgroups(pass) as f64 * pass.independent() / (OVERLAPPED * core.lanes as f64)
-                };
-                recipe.passes.iter().map(share).fold(invocations, f64::min).clamp(1e-3, 1.0)
-            }
+    /// A GPU's rounds. Each core takes workgroups until it can hold no more, and others when these have ended; the last are
+    /// fewer. So are all where there is little work. As many of them as there are keep a part of the core's lanes busy.
+    fn rounds(&self, recipe: &Recipe, gpu: &Gpu) -> Rounds {
+        let lanes = gpu.lanes.max(1.0);
+        let cores = (64.0 * self.rates.parallel / lanes).max(1.0);
+        let (mut work, mut time, mut count) = (0.0, 0.0, 0.0);
+        for pass in recipe.passes.iter().filter(|pass| pass.workgroups > 0) {
+            let held = self.resident_workgroups(pass) as f64;
+            let busy = |workgroups: f64| (workgroups * pass.independent() / (OVERLAPPED * lanes)).min(1.0);
+            // Of the core that has the most.
+            let own = (pass.workgroups as f64 / cores).ceil();
+            let last = own % held;
+            let rounds = (own - last) / busy(held) + if last > 0.0 { last / busy(last) } else { 0.0 };
+            // Passes count by what they keep in registers, the nearest to their arithmetic that is known of each.
+            let each = pass.independent();
+            work += each * pass.workgroups as f64 / cores;
+            time += each * rounds;
+            count += (own / held).ceil();
         }
+        let share = if time > 0.0 { work / time } else { 1.0 };
+        Rounds { share: share.clamp(1e-3, 1.0), count }
     }
+}
+
+/// How the workgroups of a recipe come to the cores of a GPU.
+struct Rounds {
+    /// The share of the device that has work, for all but memory and dispatches.
+    share: f64,
+    /// How often a core starts anew.
+    count: f64,
 }
 
 /// Invocations a lane that hide the latencies of a GPU: a rule, not a measurement. Volkov has shown that many sums make up
 /// for few invocations ("Better Performance at Lower Occupancy", GTC 2010).
 const OVERLAPPED: f64 = 4.0;
 
+/// Elements that an invocation loads at a time, two quads. A rule.
+const IN_FLIGHT: f64 = 8.0;
+/// Seconds from a load to its value, from caches that all cores share, or from memory. 0.1 to 0.5 us on most GPUs.
+const LATENCY: f64 = 2.5e-7;
+
 /// What each part of a recipe's work takes, seconds.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Parts {
-    /// Arithmetic.
+    /// Multiply-adds, and on a GPU the instructions around them.
     pub mult_adds: f64,
     /// Loads and stores.
     pub accesses: f64,
@@ -142,6 +153,10 @@ pub struct Parts {
     pub bytes: f64,
     /// Dispatches.
     pub dispatch: f64,
+    /// On a GPU, starting workgroups.
+    pub launch: f64,
+    /// On a GPU, waiting for loads that need others first.
+    pub latency: f64,
     /// The share of the device that has work, for all but memory and dispatches.
     pub occupancy: f64,
     /// Whether the parts but the dispatches overlap.
@@ -149,35 +164,60 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// The parts of a recipe's work on a device.
-    pub fn new(recipe: &Recipe, device: &DeviceModel) -> Self {
+    /// The parts of a recipe's work for a run on a device.
+    pub fn new(recipe: &Recipe, run: &Run<'_>, device: &DeviceModel) -> Self {
         let Work { mult_adds, accesses, shared, bytes, .. } = recipe.work;
         let DeviceModel { rates, core } = device;
-        let occupancy = device.occupancy(recipe);
-        let (shared_rate, overlap) = match core {
-            Core::Parallel(_) => (rates.shared, true),
-            Core::Serial { shared } => (rates.shared * shared, false),
-        };
-        Self {
-            mult_adds: mult_adds / rates.mult_adds / occupancy,
-            accesses: accesses / rates.accesses / occupancy,
-            shared: shared / shared_rate / occupancy,
+        let memory = Self {
             bytes: bytes / rates.bytes,
             dispatch: rates.dispatch * recipe.passes.len() as f64,
-            occupancy,
-            overlap,
+            ..Self::default()
+        };
+        match core {
+            Core::Parallel { gpu, .. } => {
+                let Rounds { share: occupancy, count } = device.rounds(recipe, gpu);
+                let of_passes = |each: fn(&Pass) -> f64| recipe.passes.iter().map(each).sum::<f64>();
+                let invocations = of_passes(|pass| pass.workgroups as f64 * f64::from(pass.workgroup));
+                let turns = (accesses / invocations.max(1.0) / IN_FLIGHT).max(1.0);
+                Self {
+                    mult_adds: mult_adds * per_multiply_add(&recipe.name, run, gpu.kind) / rates.mult_adds / occupancy,
+                    accesses: accesses / rates.accesses / occupancy,
+                    shared: shared / rates.shared / occupancy,
+                    launch: of_passes(|pass| pass.workgroups as f64) / gpu.hertz,
+                    latency: count * turns * LATENCY,
+                    occupancy,
+                    overlap: true,
+                    ..memory
+                }
+            }
+            Core::Serial { shared: factor } => {
+                let occupancy = whole_rounds(recipe, rates.parallel).clamp(1e-3, 1.0);
+                Self {
+                    mult_adds: mult_adds / rates.mult_adds / occupancy,
+                    accesses: accesses / rates.accesses / occupancy,
+                    shared: shared / (rates.shared * factor) / occupancy,
+                    occupancy,
+                    overlap: false,
+                    ..memory
+                }
+            }
         }
     }
 
     /// The whole. A GPU overlaps arithmetic, workgroup memory, loads and memory traffic, so the slowest of them counts
-    /// (the roofline of Williams, Waterman and Patterson, CACM 52(4), 2009). A software device does one after the
-    /// other.
+    /// (the roofline of Williams, Waterman and Patterson, CACM 52(4), 2009), and a little of the others. A software device
+    /// does one after the other.
     pub fn seconds(&self) -> f64 {
-        let parts = [self.mult_adds, self.accesses, self.shared, self.bytes];
-        let busy = if self.overlap { parts.into_iter().fold(0.0, f64::max) } else { parts.iter().sum() };
+        let parts = [self.mult_adds, self.accesses, self.shared, self.bytes, self.launch, self.latency];
+        let (slowest, sum) = (parts.into_iter().fold(0.0, f64::max), parts.iter().sum::<f64>());
+        let busy = if self.overlap { slowest + NOT_HIDDEN * (sum - slowest) } else { sum };
         busy + self.dispatch
     }
 }
+
+/// How much of what a GPU overlaps still shows. A rule, not a measurement: overlap is not perfect, so of two recipes with the
+/// same slowest part the one that does less else is the better.
+const NOT_HIDDEN: f64 = 0.1;
 
 /// The share of a software device's cores that have work: each takes a workgroup at a time, so in the last round some
 /// may have none.

@@ -1,6 +1,7 @@
 //! What a wgpu device can do, as kernels ask.
 
 use crate::model::caps::Caps;
+use crate::model::gpu::Gpu;
 
 impl Caps {
     /// The caps of a device.
@@ -23,8 +24,15 @@ impl Caps {
             int64: features.contains(wgpu::Features::SHADER_INT64),
             is_cpu: info.is_some_and(|info| info.device_type == wgpu::DeviceType::Cpu),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+            gpu: info.map_or(Self::webgpu().gpu, gpu),
         }
     }
+}
+
+/// The GPU of an adapter. Browsers do not tell what type it is; most of their users' share the host's memory.
+fn gpu(info: &wgpu::AdapterInfo) -> Gpu {
+    let on_card = matches!(info.device_type, wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::VirtualGpu);
+    Gpu::of(info.vendor, !on_card, &info.name, &format!("{} {}", info.driver, info.driver_info))
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use gpuconv::internals::{KERNELS, kernel_of};
+use gpuconv::gpu::{GpuKind, KNOWN};
+use gpuconv::internals::{KERNELS, Run, kernel_of};
 use gpuconv::planner::Unsupported;
 use gpuconv::planner::model::{Core, DeviceModel, Parts};
 use gpuconv::planner::{self, Schedule};
@@ -11,7 +12,7 @@ use gpuconv::{
     Activation, Caps, Chain, Choice, Conv2d, DType, Error, Fusion, Layout, Link, Problem, Residual, Separable, Shape,
 };
 
-/// A desktop GPU with subgroups of 32.
+/// A desktop GPU of unknown make, with subgroups of 32.
 fn gpu() -> Caps {
     Caps {
         max_storage_binding: 1 << 31,
@@ -20,6 +21,7 @@ fn gpu() -> Caps {
         max_invocations: 1024,
         subgroup: Some([32, 32]),
         timestamps: true,
+        gpu: GpuKind::OtherDiscrete.typical(),
         ..Caps::webgpu()
     }
 }
@@ -31,6 +33,14 @@ fn cpu() -> Caps {
 
 fn devices() -> [(&'static str, Caps); 3] {
     [("gpu", gpu()), ("webgpu", Caps::webgpu()), ("cpu", cpu())]
+}
+
+/// One GPU of each maker, by name.
+fn makes() -> Vec<(&'static str, Caps)> {
+    let names = ["rtx-4090", "rx-7900-xtx", "arc-a770", "apple-m1", "adreno-740", "mali-g710"];
+    let makes: Vec<_> = KNOWN.iter().filter(|known| names.contains(&known.name)).collect();
+    assert_eq!(makes.len(), names.len());
+    makes.iter().map(|known| (known.name, known.caps())).collect()
 }
 
 fn parse(line: &str) -> Problem {
@@ -101,9 +111,9 @@ fn the_planners_choices_are_those_of_the_table() {
         String::from("# What the planner chooses. `BLESS=1 cargo test --test host planner` writes this file.\n");
     for (name, chain, input, layout) in representatives() {
         let _ = writeln!(table, "\n{name}");
-        for (device, caps) in devices() {
+        for (device, caps) in devices().into_iter().chain(makes()) {
             let schedule = planner::schedule(&chain, input, layout, &caps, &Choice::Auto).unwrap();
-            let _ = writeln!(table, "    {device:7} {}", schedule.name());
+            let _ = writeln!(table, "    {device:11} {}", schedule.name());
         }
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/host/planner.txt");
@@ -390,20 +400,28 @@ fn the_message_gives_the_true_reason() {
     assert!(error.contains("bytes of workgroup memory, the limit is 16384"), "{error}");
 }
 
+/// The occupancy of a GPU with 24 cores of 128 lanes, and how long arithmetic takes on it, for a pass whose invocations count
+/// twice each, since they have 32 sums: a core is busy with two workgroups of 128.
+fn occupancy(device: DeviceModel, workgroups: u64, registers: u32, workgroup_memory: u32) -> (u64, f64, f64) {
+    let problem = parse("pointwise 32x512x56x56 -> 512");
+    let (chain, shapes) = (problem.chain(), problem.chain().shapes(problem.input).unwrap());
+    let run = Run { links: chain.links(), shapes: &shapes, layout: problem.layout, dtype: DType::F32 };
+    let schedule = planner::schedule(&chain, problem.input, Layout::Nchw, &gpu(), &named("pointwise/64x64x16"));
+    let mut recipe = schedule.unwrap().steps[0].recipe.clone();
+    let pass = &mut recipe.passes[0];
+    (pass.workgroups, pass.registers, pass.workgroup_memory) = (workgroups, registers, workgroup_memory);
+    let parts = Parts::new(&recipe, &run, &device);
+    (device.resident_workgroups(&recipe.passes[0]), parts.occupancy, parts.mult_adds)
+}
+
 #[test]
 fn a_low_occupancy_takes_longer() {
-    let schedule = plan("pointwise 32x512x56x56 -> 512", &gpu(), named("pointwise/64x64x16")).unwrap();
-    // 128 invocations with 32 sums each, so each counts twice. A core needs 512.
-    let recipe = &schedule.steps[0].recipe;
-    let time = |device: DeviceModel, registers: u32, workgroup_memory: u32| {
-        let mut recipe = recipe.clone();
-        (recipe.passes[0].registers, recipe.passes[0].workgroup_memory) = (registers, workgroup_memory);
-        let parts = Parts::new(&recipe, &device);
-        (device.resident_workgroups(&recipe.passes[0]), parts.occupancy, parts.seconds())
-    };
     let device = DeviceModel::of(&gpu());
-    let (resident, occupancy, whole) = time(device, 68, 8192);
-    assert_eq!((resident, occupancy), (7, 1.0), "bound by registers, and busy");
+    // Whole rounds, however many workgroups a core holds.
+    let workgroups = 24 * 2 * 3 * 4 * 5 * 7;
+    let time = |registers, memory| occupancy(device, workgroups, registers, memory);
+    let (resident, whole, seconds) = time(68, 8192);
+    assert_eq!((resident, whole), (7, 1.0), "bound by registers, and busy");
     for (registers, memory, expected) in [
         (64, 8192, (8, 1.0)),
         (64, 32768, (2, 1.0)),
@@ -414,20 +432,39 @@ fn a_low_occupancy_takes_longer() {
         (600, 8192, (1, 0.5)),
         (0, 0, (8, 1.0)),
     ] {
-        let (resident, occupancy, seconds) = time(device, registers, memory);
-        assert_eq!((resident, occupancy), expected, "{registers} registers, {memory} bytes");
-        let times = (seconds - 3e-6) / (whole - 3e-6);
-        assert!((times * occupancy - 1.0).abs() < 1e-9, "{registers} registers, {memory} bytes: {times} times");
+        let (resident, share, longer) = time(registers, memory);
+        assert_eq!((resident, share), expected, "{registers} registers, {memory} bytes");
+        assert!((longer / seconds * share - 1.0).abs() < 1e-9, "{registers} registers, {memory} bytes: {longer} s");
     }
     // A core of a software device runs one workgroup at a time.
     let software = DeviceModel::of(&cpu());
-    assert_eq!(time(software, 300, 40000), time(software, 68, 8192));
+    assert_eq!(occupancy(software, 64, 300, 40000), occupancy(software, 64, 68, 8192));
     // A core with half of the registers holds half.
     let mut phone = device;
-    if let Core::Parallel(core) = &mut phone.core {
+    if let Core::Parallel { core, .. } = &mut phone.core {
         core.registers /= 2;
     }
-    assert_eq!(time(phone, 64, 8192), time(device, 128, 8192));
+    assert_eq!(occupancy(phone, workgroups, 64, 8192), time(128, 8192));
+}
+
+/// The last workgroups take as long as a whole round does, and few take no less than one.
+#[test]
+fn the_last_round_counts() {
+    let device = DeviceModel::of(&gpu());
+    let share = |workgroups| occupancy(device, workgroups, 128, 8192).1;
+    // A core holds four, and two keep it busy.
+    for (workgroups, expected) in [
+        (24 * 4, 1.0),
+        (24 * 8, 1.0),
+        // One core has a fifth, alone, which takes it as long as two: six in place of four and a bit.
+        (24 * 4 + 1, (24.0 * 4.0 + 1.0) / (24.0 * 6.0)),
+        (24 * 6, 1.0),
+        (24, 0.5),
+        (12, 0.25),
+        (1, 1.0 / 48.0),
+    ] {
+        assert!((share(workgroups) - expected).abs() < 1e-9, "{workgroups}: {} and not {expected}", share(workgroups));
+    }
 }
 
 /// This holds what docs/cost-model.md says.
@@ -450,8 +487,8 @@ fn no_variant_leaves_a_quarter_of_a_core_idle() {
 
 #[test]
 fn a_grid_beyond_the_limit_is_folded() {
-    // 4096 x 4096 outputs in tiles of at most 7 x 7 are more workgroups than one dimension can have.
-    let schedule = plan("depthwise 1x16x4096x4096 k3 p1", &gpu(), Choice::Auto).unwrap();
+    // 4096 x 4096 outputs in tiles of 8 x 2 are more workgroups than one dimension can have.
+    let schedule = plan("depthwise 1x16x4096x4096 k3 p1", &gpu(), named("depthwise/8x2")).unwrap();
     let pass = &schedule.steps[0].recipe.passes[0];
     assert!(pass.workgroups > gpu().max_workgroups.into(), "{} workgroups need no folding", pass.workgroups);
 

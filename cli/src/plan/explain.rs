@@ -66,7 +66,8 @@ pub struct Step {
     pub share_of_roofline: f64,
     /// The share of the device that has work, by the model.
     pub occupancy: f64,
-    /// What bounds the time, by the model: `arithmetic`, `loads`, `workgroup memory`, `memory` or `dispatches`.
+    /// What bounds the time, by the model: `arithmetic`, `loads`, `workgroup memory`, `memory`,
+    /// `dispatches`, `workgroups` (their number) or `latency`.
     pub bound: &'static str,
     /// Why this recipe was chosen.
     pub why: String,
@@ -255,7 +256,7 @@ impl Step {
     fn new(subject: &Subject<'_>, step: &planner::Step, flops: u64, measured: Option<f64>) -> Self {
         let Planner { caps, profile } = subject.planner;
         let device = profile.device_model(caps);
-        let (work, parts) = (step.recipe.work, Parts::new(&step.recipe, &device));
+        let (work, parts) = (step.recipe.work, &step.parts);
         let roofline = (flops as f64 / 2.0 / device.rates.mult_adds).max(work.bytes / device.rates.bytes);
         let passes = step.recipe.passes.iter().map(|pass| Pass {
             workgroup: pass.workgroup,
@@ -279,7 +280,7 @@ impl Step {
             measured_ms: measured.map(|seconds| seconds * 1e3),
             share_of_roofline: roofline / measured.unwrap_or(step.seconds),
             occupancy: parts.occupancy,
-            bound: bound(&parts),
+            bound: bound(parts),
             why: why_step(subject.schedule, step),
         }
     }
@@ -293,6 +294,8 @@ fn bound(parts: &Parts) -> &'static str {
         (parts.shared, "workgroup memory"),
         (parts.bytes, "memory"),
         (parts.dispatch, "dispatches"),
+        (parts.launch, "workgroups"),
+        (parts.latency, "latency"),
     ];
     parts.into_iter().max_by(|a, b| a.0.total_cmp(&b.0)).map_or("", |(_, name)| name)
 }

@@ -165,7 +165,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
         workgroup_memory: 0,
         sums,
         // The weights are the same for all lanes, so that they take none, or few.
-        registers: sums + block.pixels * step_depth + REGISTERS_FOR_ADDRESSES,
+        registers: sums + block.pixels * step_depth + source.place + REGISTERS_FOR_ADDRESSES,
     };
     Recipe {
         name,

@@ -9,6 +9,7 @@ use crate::kernels::{
     Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Wgsl, Work, compulsory_bytes, single_pass_operands,
 };
 use crate::model::caps::Caps;
+use crate::model::shape::Layout;
 
 /// The sizes of a product through workgroup memory.
 #[derive(Clone, Copy, Debug)]
@@ -40,10 +41,12 @@ impl Tile {
         (self.pixels / 4 * self.depth).saturating_add(self.channel_tile(staged)).saturating_mul(16)
     }
 
-    /// Registers of an invocation: its sums, and either their operands of one k or the values of a fetch.
-    fn registers(self, fetch: u32) -> u32 {
+    /// Registers of an invocation: its sums, where its pixels are, and either their operands of one k or the values of a
+    /// fetch. Channels last, each pixel has an address of its own.
+    fn registers(self, source: &Source, layout: Layout) -> u32 {
         let operands = self.micro_channels + self.micro_pixels;
-        self.micro_channels * self.micro_pixels + operands.max(fetch) + REGISTERS_FOR_ADDRESSES
+        let places = source.place + if layout == Layout::Nhwc { 2 * self.micro_pixels } else { 0 };
+        self.micro_channels * self.micro_pixels + operands.max(source.registers) + places + REGISTERS_FOR_ADDRESSES
     }
 }
 
@@ -55,6 +58,8 @@ pub const TILES: &[Tile] = &[
     Tile { channels: 128, pixels: 128, depth: 8, micro_channels: 8, micro_pixels: 8 },
     Tile { channels: 64, pixels: 32, depth: 16, micro_channels: 8, micro_pixels: 4 },
     Tile { channels: 32, pixels: 64, depth: 16, micro_channels: 8, micro_pixels: 4 },
+    // For GPUs with few registers.
+    Tile { channels: 32, pixels: 32, depth: 16, micro_channels: 4, micro_pixels: 4 },
 ];
 
 /// Tiles for sources that gather or compute their values, which takes longer than to load them: for each they multiply
@@ -65,6 +70,8 @@ pub const TILES_OF_GATHERED: &[Tile] = &[
     Tile { channels: 128, pixels: 64, depth: 16, micro_channels: 8, micro_pixels: 8 },
     Tile { channels: 128, pixels: 128, depth: 16, micro_channels: 8, micro_pixels: 8 },
     Tile { channels: 32, pixels: 64, depth: 32, micro_channels: 8, micro_pixels: 4 },
+    // Also for GPUs with few registers.
+    Tile { channels: 64, pixels: 64, depth: 32, micro_channels: 8, micro_pixels: 4 },
 ];
 
 /// The product through workgroup memory.
@@ -121,7 +128,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
         workgroups,
         workgroup_memory: tile.workgroup_memory(staged),
         sums: tile.micro_channels * tile.micro_pixels,
-        registers: tile.registers(source.registers),
+        registers: tile.registers(source, run.layout),
     };
     Recipe {
         name,

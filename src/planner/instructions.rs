@@ -1,0 +1,77 @@
+//! How many instructions a GPU executes for a multiply-add: what compilers made of each recipe's loop.
+
+mod counted;
+
+use crate::kernels::{Run, kernel_of};
+use crate::model::gpu::GpuKind;
+use counted::COUNTED;
+
+/// Instructions for each multiply-add where nothing was counted.
+const UNKNOWN: f64 = 2.0;
+
+/// Of a recipe for a run: what was counted for the same recipe, layout, kernel and stride; or else the mean of those that
+/// agree in as many of them as possible, in this order.
+pub fn per_multiply_add(recipe: &str, run: &Run<'_>, kind: GpuKind) -> f64 {
+    let key = key(recipe, run);
+    let words = key.match_indices(' ').map(|(at, _)| &key[..=at]);
+    let mut prefixes: Vec<&str> = words.collect();
+    prefixes.push(&key);
+    let kernel = format!("{}/", kernel_of(recipe));
+    prefixes.insert(0, &kernel);
+    prefixes.iter().rev().find_map(|prefix| mean(prefix, kind)).unwrap_or(UNKNOWN)
+}
+
+/// What a row is called: `separable/64x64x16 nchw k3x3 s2`.
+pub fn key(recipe: &str, run: &Run<'_>) -> String {
+    let convs = run.links.iter().filter_map(|link| link.conv());
+    let largest = convs.max_by_key(|conv| conv.kernel_size[0].saturating_mul(conv.kernel_size[1]));
+    match largest {
+        Some(conv) => {
+            let [[height, width], stride] = [conv.kernel_size, conv.stride];
+            format!("{recipe} {} k{height}x{width} s{}", run.layout, stride[1])
+        }
+        None => format!("{recipe} {}", run.layout),
+    }
+}
+
+/// The geometric mean of the rows whose names start with some words.
+fn mean(prefix: &str, kind: GpuKind) -> Option<f64> {
+    let first = COUNTED.partition_point(|(name, _)| *name < prefix);
+    let rows: Vec<f64> = COUNTED[first..]
+        .iter()
+        .take_while(|(name, _)| name.starts_with(prefix))
+        .filter_map(|(_, hundredths)| of(*hundredths, kind))
+        .collect();
+    let logarithms: f64 = rows.iter().map(|row| row.ln()).sum();
+    (!rows.is_empty()).then(|| (logarithms / rows.len() as f64).exp())
+}
+
+/// The number of a kind of GPU, from those of AMD, NVIDIA, Adreno and Apple in hundredths, where 0 is for none.
+fn of(hundredths: [u16; 4], kind: GpuKind) -> Option<f64> {
+    let [amd, nvidia, adreno, apple] = hundredths.map(f64::from);
+    let number = match kind {
+        GpuKind::AmdDiscrete | GpuKind::AmdIntegrated => amd,
+        GpuKind::Nvidia => nvidia,
+        GpuKind::Adreno => adreno,
+        GpuKind::Apple => apple,
+        // Nobody's compiler was asked.
+        _ => {
+            let known: Vec<f64> = [amd, nvidia, adreno, apple].into_iter().filter(|number| *number > 0.0).collect();
+            known.iter().sum::<f64>() / known.len().max(1) as f64
+        }
+    };
+    (number > 0.0).then_some(number / 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_in_order_and_plausible() {
+        assert!(COUNTED.is_sorted_by(|a, b| a.0 < b.0), "each once, by name");
+        for (name, row) in COUNTED {
+            assert!(row.iter().all(|number| *number == 0 || (100..10_000).contains(number)), "{name}: {row:?}");
+        }
+    }
+}

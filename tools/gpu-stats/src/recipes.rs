@@ -1,0 +1,193 @@
+//! Every recipe that the planner can give a GPU, through that GPU's compiler.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use gpuconv::gpu::GpuKind;
+use gpuconv::internals::{Run, kernel_of};
+use gpuconv::planner::{self, instructions};
+use gpuconv::{Caps, Choice, Problem};
+
+use crate::Result;
+use crate::compile::{self, Compiled, Options};
+use crate::driver::Gpu;
+
+/// Problems of all kinds. The layers of ResNet-18 are problems of their own.
+const PROBLEMS: &str = include_str!("problems.txt");
+/// The networks and layers whose picks have to have a share of multiply-adds.
+const MAKERS: [GpuKind; 4] = [GpuKind::AmdDiscrete, GpuKind::Nvidia, GpuKind::Adreno, GpuKind::Apple];
+
+/// A shader, and what it is for.
+struct Shader {
+    file: PathBuf,
+    /// The recipes and problems that have it, as the planner's table calls them.
+    keys: BTreeSet<String>,
+    /// Whether some problem's best plan has it.
+    taken: bool,
+}
+
+/// Compiles the recipes and prints what came of it.
+pub fn report(gpus: &[&Gpu], problems: &[String], write: Option<&Path>) -> Result<()> {
+    let problems: Vec<Problem> = match problems {
+        [] => {
+            PROBLEMS.lines().filter(|line| !line.is_empty()).map(str::parse).collect::<std::result::Result<_, _>>()?
+        }
+        problems => problems.iter().map(|problem| problem.parse()).collect::<std::result::Result<_, _>>()?,
+    };
+    let folder = tempfile::tempdir()?;
+    let mut rows = Rows::default();
+    let (mut spilled, mut compiled) = (Vec::new(), 0);
+    for gpu in gpus {
+        let own = folder.path().join(gpu.name);
+        fs::create_dir(&own)?;
+        let shaders = shaders(gpu, &problems, &own)?;
+        let files: Vec<PathBuf> = shaders.values().map(|shader| shader.file.clone()).collect();
+        eprintln!("{}: {} shaders", gpu.name, files.len());
+        // Two processes, for compilers have one thread.
+        let [robust, plain] = std::thread::scope(|scope| {
+            let start = |robust| {
+                let files = &files;
+                scope.spawn(move || {
+                    compile::on(gpu, files, Options { asm: false, robust }).map_err(|error| error.to_string())
+                })
+            };
+            [start(true), start(false)]
+                .map(|thread| thread.join().map_err(|_| "a thread panicked".to_string()).flatten())
+        });
+        let (robust, plain) = (robust?, plain?);
+        for (shader, [robust, plain]) in shaders.values().zip(robust.iter().zip(&plain).map(|(a, b)| [a, b])) {
+            compiled += 1;
+            if robust.refused.is_some() || robust.spills() || plain.spills() {
+                spilled.push(format!("{:<10} {} | {}", gpu.name, robust.line(), list(&shader.keys)));
+            }
+            rows.add(gpu, shader, robust, plain);
+        }
+    }
+    println!("{compiled} shaders, {} with spills", spilled.len());
+    spilled.iter().for_each(|line| println!("{line}"));
+    print!("{}", rows.table());
+    match write {
+        Some(path) => Ok(fs::write(path, rows.planner_table())?),
+        None => Ok(()),
+    }
+}
+
+fn list(keys: &BTreeSet<String>) -> String {
+    keys.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// The shaders of all recipes for some problems, by their texts, written into a folder.
+fn shaders(gpu: &Gpu, problems: &[Problem], folder: &Path) -> Result<BTreeMap<String, Shader>> {
+    let caps: Caps = gpu.kind.caps();
+    let mut shaders: BTreeMap<String, Shader> = BTreeMap::new();
+    for problem in problems {
+        let (chain, layout) = (problem.chain(), problem.layout);
+        let schedule = planner::schedule(&chain, problem.input, layout, &caps, &Choice::Auto)?;
+        let shapes = chain.shapes(problem.input)?;
+        for considered in schedule.considered.iter() {
+            let end = considered.first + considered.links;
+            let run = Run {
+                links: &chain.links()[considered.first..end],
+                shapes: &shapes[considered.first..=end],
+                layout,
+                dtype: chain.dtype(),
+            };
+            for candidate in considered.answer.iter().flatten() {
+                let recipe = &candidate.recipe;
+                for pass in &recipe.passes {
+                    let text = pass.wgsl.text()?.to_string();
+                    let number = shaders.len();
+                    let shader = shaders.entry(text).or_insert_with(|| Shader {
+                        file: folder.join(format!("{number}.wgsl")),
+                        keys: BTreeSet::new(),
+                        taken: false,
+                    });
+                    shader.keys.insert(instructions::key(&recipe.name, &run));
+                    shader.taken |= schedule.takes(considered.first, considered.links, &recipe.name);
+                }
+            }
+        }
+    }
+    for (text, shader) in &shaders {
+        fs::write(&shader.file, text)?;
+    }
+    Ok(shaders)
+}
+
+/// What was counted.
+#[derive(Default)]
+struct Rows {
+    /// Instructions and multiply-adds of the loops, of each recipe and maker. Of a recipe's shaders the one with the most
+    /// multiply-adds counts.
+    counted: BTreeMap<String, [(f64, f64); MAKERS.len()]>,
+    /// Shares of multiply-adds, robust and not, of the taken ones, by GPU and kernel.
+    shares: BTreeMap<(&'static str, String), Vec<[f64; 2]>>,
+    /// Shaders by GPU and kernel, and how many spill.
+    spills: BTreeMap<(&'static str, String), [usize; 2]>,
+}
+
+impl Rows {
+    fn add(&mut self, gpu: &Gpu, shader: &Shader, robust: &Compiled, plain: &Compiled) {
+        let kernel = shader.keys.first().map_or("", |key| kernel_of(key)).to_owned();
+        let of_kernel = self.spills.entry((gpu.name, kernel.clone())).or_default();
+        of_kernel[0] += 1;
+        of_kernel[1] += usize::from(robust.spills() || plain.spills());
+        if robust.hot.fma == 0 {
+            return;
+        }
+        if shader.taken {
+            self.shares.entry((gpu.name, kernel)).or_default().push([robust.hot.share(), plain.hot.share()]);
+        }
+        let Some(maker) = MAKERS.iter().position(|maker| *maker == gpu.kind) else { return };
+        for key in &shader.keys {
+            let row = &mut self.counted.entry(key.clone()).or_default()[maker];
+            row.0 += robust.hot.instructions as f64;
+            row.1 += robust.hot.fma as f64;
+        }
+    }
+
+    /// Spills and shares, a line for each kernel and a column for each GPU.
+    fn table(&self) -> String {
+        let gpus: Vec<_> = self.spills.keys().map(|(gpu, _)| *gpu).collect::<BTreeSet<_>>().into_iter().collect();
+        let kernels: BTreeSet<_> = self.spills.keys().map(|(_, kernel)| kernel).collect();
+        let mut text = String::from("\n| kernel |");
+        gpus.iter().for_each(|gpu| _ = write!(text, " {gpu} |"));
+        text += "\n| --- |";
+        gpus.iter().for_each(|_| text += " --- |");
+        for kernel in kernels {
+            _ = write!(text, "\n| {kernel} |");
+            for gpu in &gpus {
+                let key = (*gpu, kernel.clone());
+                let [count, spills] = self.spills.get(&key).copied().unwrap_or_default();
+                _ = write!(text, " {spills}/{count}");
+                if let Some(shares) = self.shares.get(&key) {
+                    let least = |which: usize| shares.iter().map(|share| share[which]).fold(1.0, f64::min);
+                    _ = write!(text, ", {:.0} and {:.0} %", least(0) * 100.0, least(1) * 100.0);
+                }
+                text += " |";
+            }
+        }
+        text + "\n\nSpills and shaders of each kernel; of those that are picked, the least share of multiply-adds in the hot \
+                loop, with robust buffer access and without.\n"
+    }
+
+    /// The planner's table.
+    fn planner_table(&self) -> String {
+        let mut text = String::from(
+            "//! Written by `scripts/gpu-compilers --write`.\n\n\
+             /// Instructions in the loop for 100 multiply-adds, by the compilers of AMD, NVIDIA, Adreno and Apple; 0 for none.\n\
+             #[rustfmt::skip]\n\
+             pub const COUNTED: &[(&str, [u16; 4])] = &[\n",
+        );
+        for (key, row) in &self.counted {
+            let hundredths = row.map(|(instructions, fma)| match fma > 0.0 {
+                true => (100.0 * instructions / fma).round().clamp(100.0, 9999.0) as u16,
+                false => 0,
+            });
+            _ = writeln!(text, "    (\"{key}\", {hundredths:?}),");
+        }
+        text + "];\n"
+    }
+}
