@@ -53,7 +53,7 @@ fn main(
         }
     }
     // The first lane wrote its own.
-    if lane == 0u & plane < params.work {
+    if lane == 0u && plane < params.work {
         store_plain(plane, sums[local] / f32(in_pixels()));
     }
 }
