@@ -324,7 +324,7 @@ fn compulsory_bytes(run: &Run<'_>) -> f64 {
 }
 
 /// Workgroups folded into a grid of two dimensions, each within the limit. None if they do not fit.
-pub(crate) fn fold(workgroups: u64, limit: u32) -> Option<[u32; 3]> {
+pub fn fold(workgroups: u64, limit: u32) -> Option<[u32; 3]> {
     let limit = u64::from(limit);
     let x = workgroups.min(limit);
     let y = workgroups.div_ceil(x.max(1));

@@ -139,12 +139,13 @@ pub use tuning::{probe, tuner};
 #[doc(hidden)]
 pub mod internals {
     pub use crate::kernels::pack;
-    pub use crate::kernels::{KERNELS, Kernel, Operand, Params, Run, kernel_of};
+    pub use crate::kernels::{KERNELS, Kernel, Operand, Params, Run, fold, kernel_of};
     pub use crate::planner::cut::is_called;
     pub use crate::planner::profile::run_name;
     #[cfg(not(target_arch = "wasm32"))]
     pub use crate::runtime::blocking::scoped;
     pub use crate::runtime::timer;
+    pub use crate::verify::judge::{bounds, norm};
     pub use crate::verify::random;
 }
 

@@ -1,6 +1,6 @@
 //! Checks of kernels against the oracle on any device: what CI runs, for a user's own GPU.
 
-mod judge;
+pub(crate) mod judge;
 #[doc(hidden)]
 pub mod random;
 mod sample;

@@ -15,24 +15,32 @@ const EPILOGUE_TOLERANCE: f64 = 4.0;
 const LEAST_OF_TERMS: f64 = 1.0 / 64.0;
 
 /// Compares a step's outputs with the oracle's answer on the same inputs. For each output, its error as a share of its
-/// bound, `tolerance * epsilon * magnitude`; for all together, the relative error.
+/// bound; for all together, the relative error.
 ///
 /// The bound is the worst that rounding can do. It finds one wrong output among many, but grows with the number of terms.
 /// The relative error is small if all outputs are right. It finds outputs that are all a little wrong.
 pub fn judge(values: &[f32], answer: &Answer, recipe: &Recipe, report: &mut Report) {
+    let mut error_norm = 0.0;
+    for ((&value, expected), bound) in values.iter().zip(&answer.values).zip(bounds(answer, recipe)) {
+        let error = (f64::from(value) - expected).abs();
+        report.share_of_bound = worse(report.share_of_bound, error / bound);
+        error_norm += error * error;
+    }
+    report.relative_error = worse(report.relative_error, error_norm.sqrt() / norm(answer));
+}
+
+/// The largest error that rounding can make of each output: `tolerance * epsilon * magnitude`.
+pub fn bounds(answer: &Answer, recipe: &Recipe) -> Vec<f64> {
     let unit = (recipe.tolerance + EPILOGUE_TOLERANCE) * f64::from(f32::EPSILON);
     let magnitudes = if recipe.spreads_errors { largest_of_planes(answer) } else { Cow::from(&answer.magnitudes) };
-    let (mut error_norm, mut norm) = (0.0, 0.0);
-    for (index, &value) in values.iter().enumerate() {
-        let (expected, terms) = (answer.values[index], answer.terms[index]);
-        let error = (f64::from(value) - expected).abs();
-        let share = error / (unit * magnitudes[index].max(f64::from(f32::MIN_POSITIVE)));
-        report.share_of_bound = worse(report.share_of_bound, share);
-        error_norm += error * error;
-        norm += expected.abs().max(terms * LEAST_OF_TERMS).powi(2);
-    }
-    let relative = (error_norm / f64::max(norm, f64::MIN_POSITIVE)).sqrt();
-    report.relative_error = worse(report.relative_error, relative);
+    magnitudes.iter().map(|magnitude| unit * magnitude.max(f64::from(f32::MIN_POSITIVE))).collect()
+}
+
+/// The norm of an answer, by which that of the errors is divided.
+pub fn norm(answer: &Answer) -> f64 {
+    let squares = answer.values.iter().zip(&answer.terms);
+    let squares = squares.map(|(value, terms)| value.abs().max(terms * LEAST_OF_TERMS).powi(2));
+    squares.sum::<f64>().max(f64::MIN_POSITIVE).sqrt()
 }
 
 /// The larger of two errors. A NaN is worse than any number, which `max` would drop.

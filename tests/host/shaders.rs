@@ -1,6 +1,7 @@
 //! Every shader for the cases of the table, without a GPU. Each parses, validates, translates to the languages of all
 //! platforms' drivers, and matches its recipe.
 
+mod dawn;
 mod races;
 mod uniformity;
 

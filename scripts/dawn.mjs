@@ -1,0 +1,153 @@
+// Compiles the shaders of a folder with Dawn, runs those that have data, and compares: see scripts/dawn.
+//
+//   node dawn.mjs PACKAGES FOLDER quick|all
+//
+// PACKAGES has the package `webgpu`. tests/host/shaders/dawn.rs writes FOLDER.
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+
+const [packages, folder, mode] = process.argv.slice(2);
+const { create, globals } = createRequire(join(packages, "/"))("webgpu");
+Object.assign(globalThis, globals);
+/** Relative error that passes: verify's `MOST_RELATIVE_ERROR`. */
+const MOST_RELATIVE_ERROR = 2e-5;
+/** A NaN that no arithmetic makes. It fills outputs and workspaces, and surrounds every buffer. */
+const POISON = 0x7fc5a5a5;
+/** Bytes around a buffer. A multiple of the alignment of bindings. */
+const GUARD = 256;
+/** Shaders that are compiled at a time. */
+const AT_ONCE = 16;
+
+const { shaders, runs } = JSON.parse(readFileSync(join(folder, "index.json"), "utf8"));
+const data = readFileSync(join(folder, "data"));
+const gpu = create(process.platform === "linux" ? ["backend=vulkan"] : []);
+const adapter = await gpu.requestAdapter();
+// Dawn does not keep these alive for the device.
+globalThis.kept = [gpu, adapter];
+const device = await adapter.requestDevice({ requiredFeatures: ["subgroups"] });
+console.log(`${adapter.info.description}, ${adapter.info.device}`);
+let failures = 0;
+const fail = (what, why) => ++failures <= 20 && console.error(`failed: ${what}\n    ${why}`);
+
+// Tint's front end, which checks all that WGSL asks for, takes each shader.
+const modules = [];
+for (const [number, shader] of shaders.entries()) modules.push(await check(shader, number));
+const seconds = () => `${(performance.now() / 1e3).toFixed()} s`;
+console.log(`${modules.filter((module) => module).length} of ${shaders.length} shaders accepted, ${seconds()}`);
+
+// The rest of Tint, and the driver, take longer.
+const chosen = mode === "all" ? runs : runs.filter((run) => run.quick);
+const executed = new Set(chosen.flatMap(({ passes }) => passes.map(({ shader }) => shader)));
+const wanted = [...(mode === "all" ? shaders.keys() : executed)];
+const pipelines = new Map();
+for (let first = 0; first < wanted.length; first += AT_ONCE) {
+  await Promise.all(wanted.slice(first, first + AT_ONCE).map(compile));
+}
+console.log(`${pipelines.size} of ${wanted.length} shaders compiled, ${seconds()}`);
+
+let right = 0;
+for (const run of chosen) {
+  const why = await execute(run).catch((error) => error.message);
+  why ? fail(run.name, why) : right++;
+}
+console.log(`${right} of ${chosen.length} runs right, ${seconds()}`);
+process.exit(failures ? 1 : 0);
+
+/** A shader's module, or null. */
+async function check({ origin }, number) {
+  const text = readFileSync(join(folder, `${number}.wgsl`), "utf8");
+  // naga 30, wgpu's own front end, does not know this line.
+  const code = /\bsubgroup[A-Z]/.test(text) ? `enable subgroups;\n${text}` : text;
+  device.pushErrorScope("validation");
+  const module = device.createShaderModule({ code });
+  const error = await device.popErrorScope();
+  if (error) fail(`${origin}, ${number}.wgsl`, error.message);
+  return error ? null : module;
+}
+
+/** Makes a shader's pipeline. */
+async function compile(number) {
+  if (!modules[number]) return;
+  const { origin, written } = shaders[number];
+  const types = ["uniform", ...written.map((is) => (is ? "storage" : "read-only-storage"))];
+  const entries = types.map((type, binding) => ({ binding, visibility: GPUShaderStage.COMPUTE, buffer: { type } }));
+  const layout = device.createPipelineLayout({ bindGroupLayouts: [device.createBindGroupLayout({ entries })] });
+  const compute = { module: modules[number], entryPoint: "main" };
+  const made = await device.createComputePipelineAsync({ layout, compute }).catch((error) => error);
+  if (made instanceof GPUComputePipeline) pipelines.set(number, made);
+  else fail(`${origin}, ${number}.wgsl`, made.message);
+}
+
+/** Runs a recipe. Gives what is wrong, if anything is. */
+async function execute({ buffers, output, passes, expected, bounds, norm }) {
+  const missing = passes.find(({ shader }) => !pipelines.has(shader));
+  if (missing) return `${missing.shader}.wgsl was not compiled`;
+  device.pushErrorScope("validation");
+  const made = buffers.map(guarded);
+  const encoder = device.createCommandEncoder();
+  for (const { shader, params, bindings, grid } of passes) {
+    const usage = GPUBufferUsage.UNIFORM;
+    made.push(filled(params.length * 4, usage, (words) => words.set(params)));
+    // The guard behind a buffer is bound with it, so that Dawn's checks of indices let stray accesses through.
+    const resource = (index) => ({ buffer: made[index], offset: GUARD });
+    const resources = [{ buffer: made.at(-1) }, ...bindings.map(resource)];
+    const entries = resources.map((resource, binding) => ({ binding, resource }));
+    const pass = encoder.beginComputePass();
+    pass.setPipeline(pipelines.get(shader));
+    pass.setBindGroup(0, device.createBindGroup({ layout: pipelines.get(shader).getBindGroupLayout(0), entries }));
+    pass.dispatchWorkgroups(...grid);
+    pass.end();
+  }
+  const { size } = made[output];
+  const copy = device.createBuffer({ size, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
+  encoder.copyBufferToBuffer(made[output], 0, copy, 0, size);
+  device.queue.submit([encoder.finish()]);
+  const error = await device.popErrorScope();
+  if (error) return error.message;
+  await copy.mapAsync(GPUMapMode.READ);
+  const all = copy.getMappedRange().slice(0);
+  [...made, copy].forEach((buffer) => buffer.destroy());
+  return judge(all, numbers(expected), numbers(bounds), norm);
+}
+
+/** What is wrong with an output and its guards. */
+function judge(all, expected, bounds, norm) {
+  const [words, values] = [new Uint32Array(all), new Float32Array(all)];
+  const start = GUARD / 4;
+  let [stray, unwritten, share, squares] = [0, 0, 0, 0];
+  words.forEach((word, index) => {
+    const inside = index >= start && index < start + expected.length;
+    stray += !inside && word !== POISON;
+    unwritten += inside && word === POISON;
+  });
+  expected.forEach((value, index) => {
+    const error = Math.abs(values[start + index] - value);
+    // Math.max keeps a NaN.
+    share = Math.max(share, error / bounds[index]);
+    squares += error * error;
+  });
+  const relative = Math.sqrt(squares) / norm;
+  const passes = stray + unwritten === 0 && share <= 1 && relative <= MOST_RELATIVE_ERROR;
+  return passes ? "" : `${share} of the bound, relative error ${relative}, ${unwritten} unwritten, ${stray} stray`;
+}
+
+function numbers({ at, bytes }) {
+  return new Float64Array(data.buffer, data.byteOffset + at, bytes / 8);
+}
+
+/** A buffer between guards: with values from `data`, or with poison. */
+function guarded({ at, bytes }) {
+  const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC;
+  return filled(bytes + 2 * GUARD, usage, (words) => {
+    words.fill(POISON);
+    if (at !== undefined) words.set(new Uint32Array(data.buffer, data.byteOffset + at, bytes / 4), GUARD / 4);
+  });
+}
+
+function filled(size, usage, fill) {
+  const buffer = device.createBuffer({ size, usage, mappedAtCreation: true });
+  fill(new Uint32Array(buffer.getMappedRange()));
+  buffer.unmap();
+  return buffer;
+}
