@@ -19,9 +19,9 @@
 // weights  [group][panel][k][TILE_CHANNELS], then the biases
 //#
 //# include  a source_*.wgsl, tensors.wgsl, output.wgsl
-//# host     source (the included file), FETCHES_ROWS (whether it gives whole rows of the kernel, by `fetch_row`),
-//#          TILE_CHANNELS, PIXELS, THREADS (invocations of a workgroup), STEP_DEPTH (k of a step of the loop: of whole
-//#          rows if FETCHES_ROWS, else four in NHWC), WEIGHTS_PER_LOAD (1, 2 or 4), BROADCAST (true or false), LANES
+//# host     source (the included file), ROW_DEPTH (k of a row of the kernel, if the source gives whole ones, by
+//#          `fetch_row`), TILE_CHANNELS, PIXELS, THREADS (invocations of a workgroup), STEP_DEPTH (k of a step of the loop: of whole
+//#          rows if there are any, else four in NHWC), WEIGHTS_PER_LOAD (1, 2 or 4), BROADCAST (true or false), LANES
 //#          (that load different weights; 1 unless BROADCAST), SUMS_IN_ARRAY (whether the sums are an array that a loop
 //#          stores); params.weights_at, params.padded_depth (elements), params.panels, params.work (workgroups)
 
@@ -59,7 +59,7 @@ fn main(
 
     //% set of_lane = " + lane % LANES" if BROADCAST else ""
     let panel_at = (params.weights_at + panel * params.padded_depth * TILE_CHANNELS) / WEIGHTS_PER_LOAD${of_lane};
-    //% if FETCHES_ROWS
+    //% if ROW_DEPTH
     let place = place(first_pixel, group);
     //% else
         //# A place is four pixels in NCHW, and one in NHWC.
@@ -80,12 +80,12 @@ fn main(
     //% endif
     for (var k = 0u; k < params.padded_depth; k += ${STEP_DEPTH}u) {
         // Quads of four pixels, of each k.
-        //% if FETCHES_ROWS
-            //% for row in range(STEP_DEPTH // geometry.kernel_width)
-        let row${row} = fetch_row(k / KERNEL_WIDTH${plus(row)}, place);
-                //% for column in range(geometry.kernel_width)
+        //% if ROW_DEPTH
+            //% for row in range(STEP_DEPTH // ROW_DEPTH)
+        let row${row} = fetch_row(k / ${ROW_DEPTH}u${plus(row)}, place);
+                //% for k in range(ROW_DEPTH)
                     //% for quad in range(QUADS)
-        let pixels_k${row * geometry.kernel_width + column}_quad${quad} = row${row}.column${column}_quad${quad};
+        let pixels_k${row * ROW_DEPTH + k}_quad${quad} = row${row}.k${k}_quad${quad};
                     //% endfor
                 //% endfor
             //% endfor

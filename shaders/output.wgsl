@@ -2,7 +2,7 @@
 //#
 //# host     residual    "none", "before" or "after" (the activation); it is added there
 //#          activation  "clamp" (between params.low_bits and params.high_bits), "hard_swish" or "silu"
-//#          pixels      how a product counts its pixels: "batch", through the whole batch; "rows", NCHW, by rows filled
+//#          pixels      how a product counts its pixels: "batch", through the whole batch; "rows", by rows filled
 //#                      up to whole blocks of PIXELS, params.tiles_x of them; "blocks", by blocks of BLOCK_HEIGHT rows
 //#                      and BLOCK_WIDTH columns, which are a workgroup's TILE_PIXELS; or "none", if it is no product.
 //#                      Products need layout, bias (true or false), and TILE_CHANNELS, the channels of a panel
@@ -113,6 +113,10 @@ struct OutputPixel {
 fn output_pixel(pixel: u32) -> OutputPixel {
         //% if pixels == "batch"
     return OutputPixel(pixel, pixel < pixel_count());
+        //% elif pixels == "rows"
+    let block = pixel / PIXELS;
+    let x = block % params.tiles_x * PIXELS + pixel % PIXELS;
+    return OutputPixel(block / params.tiles_x * params.out_width + x, (x < params.out_width) & (pixel < pixel_count()));
         //% else
     let block = pixel / TILE_PIXELS;
     let row = block / params.tiles_x;

@@ -1,10 +1,16 @@
-// The source of an implicit matrix product, NCHW, for PIXELS neighbouring outputs of a row: what all columns of a row
-// of the kernel see of the input, so that an input under several of them is loaded once. Rows of the kernel are counted
-// through the input channels. Rows of the output are filled up to whole blocks of PIXELS; what is behind a row's end is
-// computed of some input and not stored.
+// The source of an implicit matrix product for PIXELS neighbouring outputs of a row: what all columns of a row of the
+// kernel see of the input, so that an input under several of them is loaded once.
+//% if layout == "nchw"
+// Rows of the kernel are counted through the input channels.
+//% else
+// Channels are loaded by CHANNELS, and counted through the rows of the kernel.
+//% endif
+// Rows of the output are filled up to whole blocks of PIXELS; what is behind a row's end is computed of some input and
+// not stored.
 //#
-//# host     geometry; PIXELS; input ("scalar", or "pair" if a load is two columns); DEPTH_IS_PADDED (whether k goes on
-//#          behind the last value); params.tiles_x (blocks in a row); `pixel_count`
+//# host     layout; geometry; PIXELS; input ("scalar", or "pair" if a load is two columns, or in NHWC two channels);
+//#          CHANNELS (of a load); DEPTH_IS_PADDED (whether k goes on behind the last value); params.tiles_x (blocks in a
+//#          row); `pixel_count`
 //#          Columns of the input are counted from the first that is loaded:
 //#          EARLY           by how many columns that is before the kernel's corner: pairs start at even ones
 //#          load_columns    at which loads start
@@ -49,21 +55,27 @@ fn corner(pixel: u32, group: u32) -> Corner {
     let row = block / params.tiles_x;
     let left = block % params.tiles_x * PIXELS * STRIDE_X;
     return Corner(
+        //% if layout == "nchw"
         (row / params.out_height * params.in_channels + group * params.group_in) * in_pixels(),
+        //% else
+        row / params.out_height * params.in_channels * in_pixels() + group * params.group_in,
+        //% endif
         i32(row % params.out_height * STRIDE_Y) - i32(PAD_TOP),
         i32(left) - i32(PAD_LEFT),
         min(left, params.in_width - 1u),
     );
 }
 
+//% set of_pixel = "" if layout == "nchw" else " * params.in_channels"
 // How far a column is from the corner's.
 fn find_column(corner: Corner, right: i32) -> Line {
     let x = corner.left + right;
     let inside = inside(x, params.in_width);
-    return Line(select(0u, u32(x) - corner.column, inside), inside);
+    return Line(select(0u, (u32(x) - corner.column)${of_pixel}, inside), inside);
 }
 
 // Where the corner's column is in a row. A row in the padding, or behind the last, is somewhere in the image.
+//% if layout == "nchw"
 fn find_row(corner: Corner, row: u32) -> Line {
     let y = corner.top + i32(row % KERNEL_HEIGHT * DILATION_Y);
     let is_row = inside(y, params.in_height);
@@ -76,12 +88,26 @@ fn find_row(corner: Corner, row: u32) -> Line {
     let at = select(0u, u32(y), is_row) * params.in_width + corner.column;
     return Line(corner.image + channel * in_pixels() + at, inside);
 }
+//% else
+fn find_row(corner: Corner, row: u32) -> Line {
+    let loads = params.group_in${" / 2u" if CHANNELS == 2 else ""};
+    let y = corner.top + i32(row / loads * DILATION_Y);
+    let is_row = inside(y, params.in_height);
+    //% if DEPTH_IS_PADDED
+    let inside = is_row & (row < loads * KERNEL_HEIGHT);
+    //% else
+    let inside = is_row;
+    //% endif
+    let at = select(0u, u32(y), is_row) * params.in_width + corner.column;
+    return Line(corner.image + row % loads${" * 2u" if CHANNELS == 2 else ""} + at * params.in_channels, inside);
+}
+//% endif
 
-// What each column of the kernel sees at the outputs, in quads.
+// What each k of a row sees at the outputs, in quads.
 struct Row {
-    //% for column in range(geometry.kernel_width)
+    //% for k in range(geometry.kernel_width * CHANNELS)
         //% for quad in range(PIXELS // 4)
-    column${column}_quad${quad}: vec4<f32>,
+    k${k}_quad${quad}: vec4<f32>,
         //% endfor
     //% endfor
 }
@@ -95,20 +121,30 @@ fn fetch_row(number: u32, place: Place) -> Row {
             //% set inside = "row.inside & place.column" ~ column ~ ".inside"
     let input${column} = ${load}(row.at + place.column${column}.at, ${inside});
         //% else
-    let input${column} = ${load}(row.at${plus(column - EARLY - geometry.pad_left)}, row.inside);
+            //% set right = column - EARLY - geometry.pad_left
+            //% set right = plus(right) if layout == "nchw" else plus(right, "params.in_channels")
+    let input${column} = ${load}(row.at${right}, row.inside);
         //% endif
     //% endfor
     return Row(
     //% for outputs in columns_seen
-        //% for a, b, c, d in outputs | batch(4)
-            //% if input == "pair"
-                //# The pair of an odd column starts one before it.
-                //% set xy = ["x", "y"]
-                //% set a, b = (a - a % 2) ~ "." ~ xy[a % 2], (b - b % 2) ~ "." ~ xy[b % 2]
-                //% set c, d = (c - c % 2) ~ "." ~ xy[c % 2], (d - d % 2) ~ "." ~ xy[d % 2]
-            //% endif
+        //% if CHANNELS == 2
+            //% for channel in ["x", "y"]
+                //% for a, b, c, d in outputs | batch(4)
+        vec4<f32>(input${a}.${channel}, input${b}.${channel}, input${c}.${channel}, input${d}.${channel}),
+                //% endfor
+            //% endfor
+        //% else
+            //% for a, b, c, d in outputs | batch(4)
+                //% if input == "pair"
+                    //# The pair of an odd column starts one before it.
+                    //% set xy = ["x", "y"]
+                    //% set a, b = (a - a % 2) ~ "." ~ xy[a % 2], (b - b % 2) ~ "." ~ xy[b % 2]
+                    //% set c, d = (c - c % 2) ~ "." ~ xy[c % 2], (d - d % 2) ~ "." ~ xy[d % 2]
+                //% endif
         vec4<f32>(input${a}, input${b}, input${c}, input${d}),
-        //% endfor
+            //% endfor
+        //% endif
     //% endfor
     );
 }

@@ -2,6 +2,7 @@
 
 mod depthwise;
 mod direct;
+mod flat;
 mod gemm;
 mod implicit_gemm;
 mod inverted_residual;
@@ -25,6 +26,7 @@ use crate::model::error::Result;
 use crate::model::shape::{Layout, MOST_ELEMENTS, Shape};
 pub use crate::model::unsupported::Unsupported;
 
+pub(crate) use crate::kernels::flat::Flat;
 pub use crate::kernels::shader::Wgsl;
 
 /// One way to compute a run of links: a shader, and the function that says how to use it.

@@ -11,7 +11,7 @@ pub(crate) mod workspace;
 
 use std::sync::Arc;
 
-use crate::kernels::{KERNELS, Run, TAKE_ALL, kernel_of};
+use crate::kernels::{Flat, KERNELS, Run, TAKE_ALL, kernel_of};
 pub use crate::kernels::{Pass, Recipe, Unsupported, Wgsl, Work};
 use crate::model::caps::Caps;
 use crate::model::chain::Chain;
@@ -268,8 +268,10 @@ impl Planner<'_> {
                     measured: times.and_then(|times| times.get(&recipe.name)).copied(),
                     recipe,
                 };
+                let flat = Flat::of(&run);
+                let seen = flat.as_ref().map_or(run, |flat| flat.run(&run));
                 for kernel in KERNELS.iter().filter(|kernel| kernel.links == links) {
-                    let answer = (kernel.candidates)(&run, self.caps).and_then(|recipes| accepted(recipes, refused));
+                    let answer = (kernel.candidates)(&seen, self.caps).and_then(|recipes| accepted(recipes, refused));
                     let answer = answer.map(|recipes| recipes.into_iter().map(candidate).collect());
                     considered.push(Considered { first, links, kernel: kernel.name, answer });
                 }

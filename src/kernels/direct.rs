@@ -20,11 +20,11 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let link = run.only_conv()?;
     // Four channels share a pixel's load where a group has them.
     let blocks: &[u32] = if link.group_out_channels() == 1 { &[1] } else { &[4, 1] };
-    let recipes = blocks.iter().map(|&block| recipe(run, link, block)).collect();
+    let recipes = blocks.iter().map(|&block| recipe(run, link, caps, block)).collect();
     fitting(run, caps, recipes)
 }
 
-fn recipe(run: &Run<'_>, link: &Conv2d, block: u32) -> Recipe {
+fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, block: u32) -> Recipe {
     let panels = u64::from(link.group_out_channels().div_ceil(block));
     let order = Order::ChannelFirst;
     let packings = [Packing::Panels { block, k_align: 1, order }, Packing::Bias { block }];
@@ -57,6 +57,8 @@ fn recipe(run: &Run<'_>, link: &Conv2d, block: u32) -> Recipe {
     };
 
     let (items_f, depth_f, block_f) = (items as f64, depth as f64, f64::from(block));
+    // A software device loads a block's weights as fast as one.
+    let weight_loads = if caps.is_cpu { 1.0 } else { block_f };
     let pass = Pass {
         wgsl: Wgsl::template("direct.wgsl", values),
         operands: single_pass_operands(run),
@@ -79,7 +81,7 @@ fn recipe(run: &Run<'_>, link: &Conv2d, block: u32) -> Recipe {
         workspace: Vec::new(),
         work: Work {
             mult_adds: items_f * depth_f * block_f * f64::from(PIXELS),
-            accesses: items_f * (depth_f * (f64::from(PIXELS) + block_f) + f64::from(PIXELS) * block_f),
+            accesses: items_f * (depth_f * (f64::from(PIXELS) + weight_loads) + f64::from(PIXELS) * block_f),
             shared: 0.0,
             bytes: compulsory_bytes(run),
             invocations: pass.invocations(),

@@ -85,8 +85,8 @@ pub enum Fetch {
     /// `fetch`: four pixels of one k (NCHW), or four k of one pixel (NHWC). One load, if the inputs are neighbours and
     /// aligned.
     Quads { aligned: bool },
-    /// `fetch_row`, NCHW: `columns` neighbouring k of all pixels of an invocation, which are neighbours in a row.
-    Rows { columns: u32 },
+    /// `fetch_row`: `values` neighbouring k of all pixels of an invocation, which are neighbours in a row.
+    Rows { values: u32 },
     /// `fetch`, NCHW, for products through workgroup memory: four neighbours in a row of one k. Rows of the output are
     /// filled up to whole quads.
     Lines,

@@ -25,11 +25,11 @@ pub const IMPLICIT_GEMM_SUBGROUP: Kernel =
 
 /// Channels and pixels of blocks in registers, on GPUs and on software devices. A row of eight pixels loads less for
 /// each than one of four.
-const UNIFORM_BLOCKS: &[[u32; 2]] = &[[16, 8], [16, 4]];
-const SUBGROUP_BLOCKS: &[[u32; 2]] = &[[32, 8], [32, 4], [8, 8]];
+const UNIFORM_BLOCKS: &[[u32; 2]] = &[[4, 8], [16, 8], [16, 4]];
+const SUBGROUP_BLOCKS: &[[u32; 2]] = &[[32, 8], [32, 4], [8, 8], [4, 8], [2, 8]];
 /// The same for strides at which neighbours share few inputs, so that four pixels load no more for each than eight, and
 /// compile in half the time.
-const STRIDED_SUBGROUP_BLOCKS: &[[u32; 2]] = &[[32, 4], [8, 8]];
+const STRIDED_SUBGROUP_BLOCKS: &[[u32; 2]] = &[[32, 4], [8, 8], [4, 8], [2, 8]];
 /// Bytes of weights beyond which they come from memory, not from a core's cache: eight pixels read them half as often.
 const MOST_CACHED: u64 = 4 << 20;
 /// Beyond this many kernel columns, a row of them written out takes drivers too long to compile.
@@ -39,6 +39,7 @@ const MOST_UNIFORM_COLUMNS: u32 = 3;
 
 fn by_tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let link = conv(run)?;
+    gemm::fills_tiles(link)?;
     let name = IMPLICIT_GEMM.name;
     let by_taps = TILES.iter().filter_map(|&tile| Some(tiled::recipe(run, &taps(run, link, name, tile)?, tile, caps)));
     let by_taps: Vec<_> = by_taps.collect();
@@ -59,18 +60,23 @@ fn by_uniform_loads(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupport
         return Err(Unsupported::KernelSize(link.kernel_size));
     }
     let recipe = |block| registers::recipe(run, &rows(run, link, IMPLICIT_GEMM_UNIFORM.name, block), block);
-    fitting(run, caps, registers::uniform_blocks(caps, UNIFORM_BLOCKS)?.into_iter().map(recipe).collect())
+    let blocks = registers::uniform_blocks(run, caps, link, UNIFORM_BLOCKS)?;
+    fitting(run, caps, blocks.into_iter().map(recipe).collect())
 }
 
 fn by_broadcasts(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let (link, name) = (conv(run)?, IMPLICIT_GEMM_SUBGROUP.name);
     let recipe = |block| {
-        let source = if has_rows(run, link) { rows(run, link, name, block) } else { windows(run, link, name) };
+        let source = match has_rows(run, link) {
+            true => rows(run, link, name, block),
+            false => windows(run, link, name),
+        };
         registers::recipe(run, &source, block)
     };
     let is_strided = link.stride[1] > 1 && link.weight_shape().bytes(run.dtype) <= MOST_CACHED;
     let blocks = if is_strided { STRIDED_SUBGROUP_BLOCKS } else { SUBGROUP_BLOCKS };
-    fitting(run, caps, registers::subgroup_blocks(caps, blocks)?.into_iter().map(recipe).collect())
+    let blocks = registers::subgroup_blocks(run, caps, link, blocks)?;
+    fitting(run, caps, blocks.into_iter().map(recipe).collect())
 }
 
 /// The run's convolution, if it is one of those that these kernels take.
@@ -78,7 +84,8 @@ fn conv<'a>(run: &Run<'a>) -> Result<&'a Conv2d, Unsupported> {
     let link = run.only_conv()?;
     match () {
         () if link.is_pointwise() => Err(Unsupported::Pointwise),
-        () => gemm::fills_tiles(link).map(|()| link),
+        () if link.is_depthwise() => gemm::fills_tiles(link).map(|()| link),
+        () => Ok(link),
     }
 }
 
@@ -87,7 +94,7 @@ fn conv<'a>(run: &Run<'a>) -> Result<&'a Conv2d, Unsupported> {
 fn has_rows(run: &Run<'_>, link: &Conv2d) -> bool {
     let output = run.output();
     let most_pixels = u64::from(output.batch) * u64::from(output.height) * (u64::from(output.width) + 8);
-    run.layout == Layout::Nchw && link.kernel_size[1] <= MOST_COLUMNS && most_pixels < 1 << 32
+    link.kernel_size[1] <= MOST_COLUMNS && most_pixels < 1 << 32
 }
 
 /// The source that goes through the kernel tap by tap, where padding the channels of each to whole tiles adds little.
@@ -138,38 +145,58 @@ fn window_place(layout: Layout) -> u32 {
 
 /// The source that loads a row of inputs once for all columns of the kernel.
 fn rows(run: &Run<'_>, link: &Conv2d, kernel: &'static str, block: Block) -> Source {
-    // The first column of a block is as even as the padding, for its first output is.
-    let pairs = block.weights.pairs() && run.input().width.is_multiple_of(2);
+    // What of two neighbours in memory must be even for them to be a load: of two columns, the first of which is as even as
+    // the padding, for the first output of a block is; or of two channels.
+    let neighbours = match run.layout {
+        Layout::Nchw => run.input().width,
+        Layout::Nhwc => link.group_in_channels(),
+    };
+    let pairs = block.weights.pairs() && neighbours.is_multiple_of(2);
     let filled = run.output().width.next_multiple_of(block.pixels) - run.output().width;
     let columns = Lines::columns(link, block.pixels, filled);
-    let row = Row { link: link.clone(), pixels: block.pixels, pairs, columns };
-    let (loads, columns) = (row.loads().len(), link.kernel_size[1]);
+    let row = Row { link: link.clone(), layout: run.layout, pixels: block.pixels, pairs, columns };
+    let (loads, values) = (row.loads().len(), row.channels() * link.kernel_size[1]);
+    let order = match run.layout {
+        Layout::Nchw => Order::ChannelFirst,
+        Layout::Nhwc => Order::ByRow { columns: link.kernel_size[1], channels: row.channels() },
+    };
     let template = ("source_rows.wgsl", Arc::new(move || row.values()) as Values);
-    let source = Source::loaded(kernel, link, template, Fetch::Rows { columns }, Order::ChannelFirst);
-    // Of each column its place, and whether it is in the image.
+    let source = Source::loaded(kernel, link, template, Fetch::Rows { values }, order);
+    // Of each value its place, and whether it is in the image.
     let place = 2 * loads as u32;
-    Source { loads: loads as f64 / f64::from(block.pixels * columns), place, ..source }
+    Source { loads: loads as f64 / f64::from(block.pixels * values), place, ..source }
 }
 
 /// What some neighbouring outputs see of a row of the input.
 struct Row {
     link: Conv2d,
+    layout: Layout,
     /// The neighbours.
     pixels: u32,
-    /// Whether two neighbouring columns are one load.
+    /// Whether two neighbouring columns, or in NHWC channels, are one load.
     pairs: bool,
     columns: Lines,
 }
 
 impl Row {
+    /// Columns of a load.
+    fn width(&self) -> u32 {
+        if self.pairs && self.layout == Layout::Nchw { 2 } else { 1 }
+    }
+
+    /// Channels of a load.
+    fn channels(&self) -> u32 {
+        if self.pairs && self.layout == Layout::Nhwc { 2 } else { 1 }
+    }
+
     /// How many columns before the first the loads start: pairs start at even ones.
     fn early(&self) -> u32 {
-        if self.pairs { self.link.padding[1] % 2 } else { 0 }
+        self.link.padding[1] % self.width()
     }
 
     /// The load of a column, both counted from where the loads start.
     fn load_of(&self, column: u32) -> u32 {
-        if self.pairs { column / 2 * 2 } else { column }
+        column / self.width() * self.width()
     }
 
     /// The loads, and whether they can lie in the padding.
@@ -190,6 +217,7 @@ impl Row {
         context! {
             geometry => shader::geometry_values(&self.link),
             input => if self.pairs { "pair" } else { "scalar" },
+            CHANNELS => self.channels(),
             EARLY => self.early(),
             load_columns => loads.keys().collect::<Vec<_>>(),
             padded_columns => padded.collect::<Vec<_>>(),

@@ -47,6 +47,7 @@ pub enum Packing {
 /// What `k` counts.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the variants say what their fields are")]
 pub enum Order {
     /// Input channel, kernel row, kernel column: PyTorch's.
     ChannelFirst,
@@ -54,6 +55,9 @@ pub enum Order {
     ChannelLast,
     /// The same with the channels of each kernel position padded by themselves.
     ByTap,
+    /// Kernel row (of `columns`), input channels by `channels`, kernel column, and which of these channels. A kernel that is
+    /// a column may be read as a row, so this does not take its width from the link.
+    ByRow { columns: u32, channels: u32 },
 }
 
 impl Section {
@@ -183,7 +187,7 @@ pub fn padded_k(conv: &Conv2d, order: Order, k_align: u32) -> u64 {
 /// The number of segments of `k`, each padded by itself.
 pub fn segments(conv: &Conv2d, order: Order) -> u64 {
     match order {
-        Order::ChannelFirst | Order::ChannelLast => 1,
+        Order::ChannelFirst | Order::ChannelLast | Order::ByRow { .. } => 1,
         Order::ByTap => u64::from(conv.kernel_size[0]) * u64::from(conv.kernel_size[1]),
     }
 }
@@ -200,6 +204,11 @@ fn panels(conv: &Conv2d, weight: &[f32], block: u32, k_align: u32, order: Order)
             Order::ChannelFirst => k,
             Order::ChannelLast => tap * channels + channel,
             Order::ByTap => tap * (padded_depth / taps) + channel,
+            Order::ByRow { columns, channels: together } => {
+                let [columns, together] = [columns, together].map(|count| count as usize);
+                let row = tap / columns * (channels / together) + channel / together;
+                (row * columns + tap % columns) * together + channel % together
+            }
         }
     };
     let panels = out_channels.div_ceil(block);
@@ -240,6 +249,14 @@ mod tests {
         assert_eq!(packed[12..24], [9., 0., 10., 0., 11., 0., 12., 0., 0., 0., 0., 0.]);
         let last = Packing::Panels { block: 2, k_align: 1, order: Order::ChannelLast };
         assert_eq!(last.pack(&conv, Weights::without_bias(&weight))[..8], [1., 5., 3., 7., 2., 6., 4., 8.]);
+        for (columns, channels, expected) in [
+            (2, 1, [1., 5., 2., 6., 3., 7., 4., 8.]),
+            (2, 2, [1., 5., 3., 7., 2., 6., 4., 8.]),
+            (1, 1, [1., 5., 3., 7., 2., 6., 4., 8.]),
+        ] {
+            let by_row = Packing::Panels { block: 2, k_align: 1, order: Order::ByRow { columns, channels } };
+            assert_eq!(by_row.pack(&conv, Weights::without_bias(&weight))[..8], expected);
+        }
         // Two channels a tap, padded to three.
         let by_tap = Packing::Panels { block: 2, k_align: 3, order: Order::ByTap };
         let packed = by_tap.pack(&conv, Weights::without_bias(&weight));

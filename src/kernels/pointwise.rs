@@ -18,25 +18,29 @@ pub const POINTWISE_SUBGROUP: Kernel = Kernel { name: "pointwise_subgroup", link
 
 fn by_tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let source = source(run, POINTWISE.name)?;
+    if source.conv.groups > 1 {
+        gemm::fills_tiles(&source.conv)?;
+    }
     let recipes = tiled::TILES.iter().map(|&tile| tiled::recipe(run, &source, tile, caps)).collect();
     fitting(run, caps, recipes)
 }
 
 fn by_uniform_loads(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let source = source(run, POINTWISE_UNIFORM.name)?;
-    let blocks = registers::uniform_blocks(caps, UNIFORM_BLOCKS)?;
+    let blocks = registers::uniform_blocks(run, caps, &source.conv, UNIFORM_BLOCKS)?;
     fitting(run, caps, blocks.into_iter().map(|block| registers::recipe(run, &source, block)).collect())
 }
 
 fn by_broadcasts(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let source = source(run, POINTWISE_SUBGROUP.name)?;
-    let blocks = registers::subgroup_blocks(caps, SUBGROUP_BLOCKS)?;
+    let blocks = registers::subgroup_blocks(run, caps, &source.conv, SUBGROUP_BLOCKS)?;
     fitting(run, caps, blocks.into_iter().map(|block| registers::recipe(run, &source, block)).collect())
 }
 
-/// Channels and pixels of blocks in registers, on GPUs and on software devices.
-pub const UNIFORM_BLOCKS: &[[u32; 2]] = &[[16, 4]];
-pub const SUBGROUP_BLOCKS: &[[u32; 2]] = &[[32, 4], [8, 4]];
+/// Channels and pixels of blocks in registers, on GPUs and on software devices. Where channels are few, what is done once for
+/// an invocation takes most of the time, so it has more pixels there.
+pub const UNIFORM_BLOCKS: &[[u32; 2]] = &[[4, 4], [16, 4]];
+pub const SUBGROUP_BLOCKS: &[[u32; 2]] = &[[32, 4], [8, 4], [4, 8], [2, 8]];
 
 /// The source of a product whose pixels are the input itself.
 pub fn source(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported> {
@@ -45,7 +49,7 @@ pub fn source(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported
         () if link.kernel_size != [1, 1] => return Err(Unsupported::KernelSize(link.kernel_size)),
         () if link.stride != [1, 1] => return Err(Unsupported::Stride(link.stride)),
         () if link.padding != [0; 4] => return Err(Unsupported::Padding(link.padding)),
-        () if link.groups > 1 => gemm::fills_tiles(link)?,
+        () if link.groups > 1 && link.is_depthwise() => gemm::fills_tiles(link)?,
         () => {}
     }
     let aligned = match run.layout {

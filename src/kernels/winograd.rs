@@ -47,10 +47,10 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 /// The ways to compute the product of the transformed tensors.
 fn products(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let source = pointwise::source(run, WINOGRAD.name)?;
-    if let Ok(blocks) = registers::subgroup_blocks(caps, pointwise::SUBGROUP_BLOCKS) {
+    if let Ok(blocks) = registers::subgroup_blocks(run, caps, &source.conv, pointwise::SUBGROUP_BLOCKS) {
         return Ok(blocks.into_iter().map(|block| registers::recipe(run, &source, block)).collect());
     }
-    let blocks = registers::uniform_blocks(caps, pointwise::UNIFORM_BLOCKS).unwrap_or_default();
+    let blocks = registers::uniform_blocks(run, caps, &source.conv, pointwise::UNIFORM_BLOCKS).unwrap_or_default();
     let by_registers = blocks.into_iter().map(|block| registers::recipe(run, &source, block));
     let by_tiles = tiled::TILES.iter().map(|&tile| tiled::recipe(run, &source, tile, caps));
     Ok(by_tiles.chain(by_registers).collect())

@@ -69,12 +69,17 @@ fn representatives() -> Vec<(String, Chain, Shape, Layout)> {
         "conv 1x512x128x128 -> 1024 k3 s2 p1",
         "conv 1x64x56x56 -> 64 k3 p1 relu nhwc",
         "conv 1x256x14x14 -> 256 k3 p1 g32",
+        "conv 1x64x56x56 -> 64 k3 p1 g32",
+        "conv 1x64x256x256 -> 2 k3 p1",
+        "conv 1x512x3199x1 -> 512 k3x1 p1,0,1,0",
+        "conv 1x64x56x56 -> 64 k1x7 p0,3,0,3 nhwc",
         "depthwise 1x32x112x112 k3 p1 relu6",
         "depthwise 1x512x14x14 k3 p1 relu6 nhwc",
         "depthwise 1x96x14x14 k31 p15",
         "pointwise 1x32x112x112 -> 64 relu6",
         "pointwise 1x512x14x14 -> 512 relu6",
         "pointwise 1x1024x1x1 -> 1000",
+        "pointwise 1x4x512x512 -> 4",
         "pointwise 1x512x14x14 -> 512 relu6 nhwc",
         "separable 1x512x128x128 -> 1024 k3 s2 p1",
         "separable 1x32x112x112 -> 64 k3 p1 relu6",
@@ -138,8 +143,8 @@ fn each_kind_of_link_gets_a_kernel_of_its_kind() {
             ("pointwise 1x512x14x14 -> 512 relu6 nhwc", &["pointwise", "split"]),
             ("depthwise 1x512x14x14 k3 p1 relu6", &["depthwise"]),
             ("depthwise 1x32x112x112 k3 s2 p1 nhwc", &["depthwise"]),
-            // Three channels per group are too few for the tile of any product.
-            ("conv 1x6x9x9 -> 6 k3 p1 g2", &["direct"]),
+            // Three channels per group are too few for tiles, and not for blocks in registers.
+            ("conv 1x6x9x9 -> 6 k3 p1 g2", &["implicit_gemm_uniform", "implicit_gemm_subgroup"]),
             ("separable 1x512x28x28 -> 512 k3 p1", &["separable", "depthwise"]),
         ] {
             let schedule = plan(line, &caps, Choice::Auto).unwrap();
@@ -370,6 +375,23 @@ fn kernels_for_other_links_explain_nothing() {
     assert_eq!(refused("pool 1x8x7x7", Choice::Auto), ["pool"]);
 }
 
+/// The same memory and the same sums, whichever way the image stands.
+#[test]
+fn a_column_takes_as_long_as_a_row() {
+    for (column, row) in [
+        ("conv 1x512x3199x1 -> 512 k3x1 p1,0,1,0", "conv 1x512x1x3199 -> 512 k1x3 p0,1,0,1"),
+        ("conv 2x48x700x1 -> 32 k5x1 s2x1 p2,0,1,0 nhwc", "conv 2x48x1x700 -> 32 k1x5 s1x2 p0,2,0,1 nhwc"),
+        ("conv 1x64x200x3 -> 64 k3x1 d2x1", "conv 1x64x1x600 -> 64 k1x3 d1x6"),
+        ("depthwise 1x64x999x1 k7x1 p3,0,3,0", "depthwise 1x64x1x999 k1x7 p0,3,0,3"),
+    ] {
+        for (device, caps) in devices() {
+            let [column, row] = [column, row].map(|line| plan(line, &caps, Choice::Auto).unwrap());
+            assert_eq!(column.name(), row.name(), "on {device}");
+            assert_eq!(column.seconds(), row.seconds(), "on {device}");
+        }
+    }
+}
+
 /// A wrong reason would mislead the reader.
 #[test]
 fn the_message_gives_the_true_reason() {
@@ -377,7 +399,7 @@ fn the_message_gives_the_true_reason() {
         ("pointwise 1x8x1x2 -> 8", "matvec", "the window of 1x1 is not the whole image of 1x2"),
         ("conv 1x8x7x7 -> 8 k7x5", "matvec", "the window of 7x5 is not the whole image of 7x7"),
         ("conv 1x8x8x8 -> 2 k3", "implicit_gemm", "not for 2 output channels"),
-        ("conv 1x8x8x8 -> 8 k3 g4", "implicit_gemm_uniform", "not for 2 output channels a group"),
+        ("conv 1x8x8x8 -> 8 k3 g4", "implicit_gemm", "not for 2 output channels a group"),
         ("pointwise 1x8x8x8 -> 8 g4", "pointwise", "not for 2 output channels a group"),
         ("conv 1x64x8x8 -> 2 k3", "split", "not for 2 output channels"),
         ("conv 1x8x8x8 -> 2 k3", "winograd", "not for 2 output channels"),

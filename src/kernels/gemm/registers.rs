@@ -8,6 +8,7 @@ use crate::kernels::{
     Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, compulsory_bytes, single_pass_operands,
 };
 use crate::model::caps::Caps;
+use crate::model::conv::Conv2d;
 use crate::model::shape::Layout;
 
 /// The sizes of a product in registers.
@@ -76,9 +77,28 @@ impl WeightLoads {
 
 /// Invocations of a workgroup on a GPU: a subgroup, or several.
 const THREADS: u32 = 64;
+/// Sums of an invocation whose stores a software device compiles in good time where they are written out.
+const MOST_WRITTEN_OUT: u32 = 32;
+
+/// The blocks to consider for a link. Those of few channels load more for each, so they pay only where larger ones have more
+/// channels without work. In NHWC four channels are stored together, so none has fewer.
+fn worthwhile<'a>(run: &Run<'_>, link: &Conv2d, blocks: &'a [[u32; 2]]) -> impl Iterator<Item = &'a [u32; 2]> {
+    let (each, layout) = (link.group_out_channels(), run.layout);
+    let fills_better = move |channels: u32| each.next_multiple_of(channels) < each.next_multiple_of(channels * 2);
+    blocks.iter().filter(move |&&[channels, _]| match channels {
+        2 => fills_better(2) && layout == Layout::Nchw,
+        4 => fills_better(4),
+        _ => true,
+    })
+}
 
 /// Blocks for GPUs, of these channels and pixels.
-pub fn uniform_blocks(caps: &Caps, blocks: &[[u32; 2]]) -> Result<Vec<Block>, Unsupported> {
+pub fn uniform_blocks(
+    run: &Run<'_>,
+    caps: &Caps,
+    link: &Conv2d,
+    blocks: &[[u32; 2]],
+) -> Result<Vec<Block>, Unsupported> {
     if caps.is_cpu {
         return Err(Unsupported::SoftwareDevice);
     }
@@ -90,11 +110,16 @@ pub fn uniform_blocks(caps: &Caps, blocks: &[[u32; 2]]) -> Result<Vec<Block>, Un
         weights: WeightLoads::Uniform,
         sums_in_array: false,
     };
-    Ok(blocks.iter().map(block).collect())
+    Ok(worthwhile(run, link, blocks).map(block).collect())
 }
 
 /// Blocks for software devices with subgroups, of these channels and pixels.
-pub fn subgroup_blocks(caps: &Caps, blocks: &[[u32; 2]]) -> Result<Vec<Block>, Unsupported> {
+pub fn subgroup_blocks(
+    run: &Run<'_>,
+    caps: &Caps,
+    link: &Conv2d,
+    blocks: &[[u32; 2]],
+) -> Result<Vec<Block>, Unsupported> {
     if !caps.is_cpu {
         return Err(Unsupported::NeedsSoftwareDevice);
     }
@@ -108,9 +133,9 @@ pub fn subgroup_blocks(caps: &Caps, blocks: &[[u32; 2]]) -> Result<Vec<Block>, U
         // Four take longer to compile, and run no faster.
         steps: 2,
         weights: WeightLoads::Broadcast { lanes, pairs: caps.int64 },
-        sums_in_array: true,
+        sums_in_array: channels * pixels > MOST_WRITTEN_OUT,
     };
-    Ok(blocks.iter().map(block).collect())
+    Ok(worthwhile(run, link, blocks).map(block).collect())
 }
 
 /// The product in registers, without workgroup memory.
@@ -128,11 +153,15 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
         pixels.div_ceil(tile_pixels.into()) * u64::from(product.params.panels) * u64::from(product.link.groups);
     let name = format!("{}/{}x{}", source.kernel, block.channels, block.pixels);
     let of_product = values(run, source, &product, &name, block.weights.pairs());
-    let ((file, of_source), fetches_rows) = (source.template.clone(), matches!(source.fetch, Fetch::Rows { .. }));
+    let (file, of_source) = source.template.clone();
+    let row_depth = match source.fetch {
+        Fetch::Rows { values } => Some(values),
+        _ => None,
+    };
     let shader = move || {
         context! {
             source => file,
-            FETCHES_ROWS => fetches_rows,
+            ROW_DEPTH => row_depth,
             PIXELS => block.pixels,
             THREADS => block.threads,
             STEP_DEPTH => step_depth,
@@ -189,7 +218,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
 /// How many k a step of the loop takes: whole rows of the kernel where the source gives these.
 fn step_depth(block: Block, layout: Layout, fetch: Fetch) -> u32 {
     match (fetch, layout) {
-        (Fetch::Rows { columns }, _) => (block.steps / columns).max(1) * columns,
+        (Fetch::Rows { values }, _) => (block.steps / values).max(1) * values,
         (_, Layout::Nchw) => block.steps,
         (_, Layout::Nhwc) => 4,
     }
