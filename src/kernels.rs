@@ -36,7 +36,8 @@ pub struct Kernel {
     pub name: &'static str,
     /// How many links it computes in one go.
     pub links: usize,
-    /// Its recipes for a run on a device, its best guess first, or why it has none.
+    /// Its recipes for a run on a device, its best guess first, or why it has none. Where images are narrow and kernels are
+    /// columns, the run is that of the same tensors as images of one row.
     pub candidates: fn(&Run<'_>, &Caps) -> Result<Vec<Recipe>, Unsupported>,
 }
 
