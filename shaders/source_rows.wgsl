@@ -71,7 +71,7 @@ fn corner(pixel: u32, group: u32) -> Corner {
 fn find_column(corner: Corner, right: i32) -> Line {
     let x = corner.left + right;
     let inside = inside(x, params.in_width);
-    return Line(select(0u, (u32(x) - corner.column)${of_pixel}, inside), inside);
+    return Line(select(0u, u32(x) - corner.column, inside)${of_pixel}, inside);
 }
 
 // Where the corner's column is in a row. A row in the padding, or behind the last, is somewhere in the image.
