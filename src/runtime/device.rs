@@ -12,7 +12,6 @@ use crate::planner::profile::Profile;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::runtime::block;
 use crate::runtime::identity::Identity;
-#[cfg(not(target_arch = "wasm32"))]
 use crate::runtime::lru::{Slots, get_or_make};
 use crate::runtime::memory::Memory;
 #[cfg(not(target_arch = "wasm32"))]
