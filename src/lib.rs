@@ -66,7 +66,8 @@
 //! 3. **In your program.** [`GpuConv::with_device`] takes your device, [`Tensor::from_buffer`] your buffers,
 //!    [`Layer::encode`] your encoder. It submits nothing. [`GpuConv::encode_download`] and [`Readback::read_async`] bring
 //!    results back without blocking; [`GpuConv::warm_up`] compiles ahead. Calls that block have
-//!    async versions, such as [`Layer::forward_async`]. Take [`wgpu`] from here, and versions agree.
+//!    async versions, such as [`Layer::forward_async`]. Take [`wgpu`] from here, and versions agree. A program that leaves
+//!    the device to the library can have one without robust buffer access ([`GpuConv::without_robustness`]).
 //! 4. **What runs, and why.** [`Layer::schedule`] says which recipes a layer takes. The [`planner`] asks all kernels. Each
 //!    answers with [`Recipe`](planner::Recipe)s (plain data: WGSL, grid, cost) or a typed reason why not. The planner cuts the
 //!    chain where it is cheapest. A [`Choice`] overrules it. A [`Problem`] is the text by which the command line,

@@ -22,6 +22,7 @@ mod pipeline_cache;
 mod pipelines;
 mod plan;
 pub(crate) mod readback;
+mod robustness;
 mod scopes;
 mod state;
 pub(crate) mod tensor;

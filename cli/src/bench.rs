@@ -13,7 +13,7 @@ use gpuconv::{BoundLayer, Choice, GpuConv, Inputs, Layout, Operation, Problem, S
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{Case, Failure, KernelOptions, Outcome, Target, adapter_name, kernels, print, table};
+use super::{Case, Failure, KernelOptions, Outcome, Target, adapter_name, device_name, kernels, print, table};
 
 /// The oracle checks problems of fewer floating-point operations than this; it is slow.
 const MOST_CHECKED: u64 = 2_000_000_000;
@@ -52,6 +52,8 @@ struct Measured {
     #[serde(skip)]
     steps: usize,
     adapter: String,
+    /// Whether the device was made with robust buffer access.
+    robust: bool,
     /// From host array to host array.
     e2e_ms: Spread,
     /// From submission to completion, data on the device.
@@ -198,6 +200,7 @@ impl<'a> Subject<'a> {
             kernel: kernels(&self.schedule),
             steps: self.schedule.steps.len(),
             adapter: adapter_name(self.gpu),
+            robust: self.gpu.is_robust(),
             gflops: giga(2 * cost.mult_adds),
             gbps: giga(bytes),
             e2e_ms,
@@ -301,7 +304,7 @@ fn text(gpu: &GpuConv, measured: &[Measured]) -> String {
     }
     format!(
         "{}\n{table}\nTimes: median (min–max). gpu: the compute pass; wall: submit to done; e2e: host to host.\n",
-        adapter_name(gpu)
+        device_name(gpu)
     )
 }
 

@@ -47,6 +47,8 @@ struct Features {
     timestamps: bool,
     f16: bool,
     int64: bool,
+    /// Robust buffer access, which only Vulkan can turn off.
+    robustness: Option<bool>,
 }
 
 /// Sizes in lanes.
@@ -113,6 +115,7 @@ impl Device {
                 timestamps: caps.timestamps,
                 f16: adapter.features().contains(wgpu::Features::SHADER_F16),
                 int64: caps.int64,
+                robustness: (info.backend == wgpu::Backend::Vulkan).then_some(target.limits.is_robust()),
             },
         }
     }
@@ -161,6 +164,7 @@ fn text(devices: &[Device]) -> String {
             ("timestamps", yes(features.timestamps)),
             ("f16", yes(features.f16)),
             ("64-bit integers", yes(features.int64)),
+            ("robust buffer access", features.robustness.map_or("-".into(), yes)),
         ] {
             table.add_row([name, &value]);
         }

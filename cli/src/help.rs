@@ -35,6 +35,7 @@ pub const RUN: Examples = &[
 pub const BENCH: Examples = &[
     ["bench \"conv 1x64x56x56 -> 64 k3 p1\" \"depthwise 1x64x56x56 k3 p1\"", "several problems in one table"],
     ["bench --kernel all \"pointwise 1x512x14x14 -> 512\"", "every kernel that takes the problem"],
+    ["bench --without robustness \"mobilenet_v2 1\"", "on a Vulkan device that checks no access to a buffer"],
     ["bench --json \"mobilenet_v2 8\" | jq .wall_ms.median", "a number for a script"],
 ];
 pub const TUNE: Examples = &[

@@ -55,8 +55,7 @@ impl Target {
     /// The device.
     fn device(&self) -> Outcome<GpuConv> {
         let adapter = pollster::block_on(GpuConv::adapter(self.adapter.as_deref()))?;
-        let (features, limits) = self.limits.of(&adapter);
-        Ok(pollster::block_on(GpuConv::from_adapter_with(&adapter, features, limits))?)
+        self.limits.device(&adapter)
     }
 
     /// The device, with its tuned times and compiled pipelines.
@@ -251,6 +250,12 @@ fn print_json(value: &impl Serialize) -> Outcome {
 /// The adapter's name, for the output.
 fn adapter_name(gpu: &GpuConv) -> String {
     gpu.device().adapter_info().name
+}
+
+/// The adapter's name, and what is unusual about the device, for a line of text.
+fn device_name(gpu: &GpuConv) -> String {
+    let name = adapter_name(gpu);
+    if gpu.is_robust() { name } else { name + ", without robustness" }
 }
 
 /// The names of a schedule's recipes. For a network each recipe is named once, with the number of its steps.

@@ -10,7 +10,7 @@ use super::{Failure, Outcome, files};
 
 /// Loads the pipelines beside a tuning file, if there are any.
 pub fn load(gpu: &GpuConv, tuning: &Path) -> Outcome {
-    if let Ok(bytes) = fs::read(file(tuning)) {
+    if let Ok(bytes) = fs::read(file(gpu, tuning)) {
         // SAFETY: the file is beside the user's tuning file, or beside one that the user named, and only the user
         // writes there. A checksum finds accidental damage.
         unsafe { gpu.load_pipeline_cache(&bytes) }?;
@@ -21,11 +21,12 @@ pub fn load(gpu: &GpuConv, tuning: &Path) -> Outcome {
 /// Writes the driver's compiled pipelines beside a tuning file, atomically.
 pub fn save(gpu: &GpuConv, tuning: &Path) -> Outcome {
     let Some(bytes) = gpu.pipeline_cache_data() else { return Ok(()) };
-    let path = file(tuning);
+    let path = file(gpu, tuning);
     let written = files::write(&path, &bytes);
     written.map_err(|error| Failure::Call(format!("cannot write {}: {error}", path.display())))
 }
 
-fn file(tuning: &Path) -> PathBuf {
-    tuning.with_extension("pipelines")
+/// Drivers compile other code for devices without robustness.
+fn file(gpu: &GpuConv, tuning: &Path) -> PathBuf {
+    tuning.with_extension(if gpu.is_robust() { "pipelines" } else { "unchecked.pipelines" })
 }

@@ -13,7 +13,7 @@ use gpuconv::{GpuConv, Tuning, probe};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{Case, Failure, Outcome, Target, adapter_name, pipelines, print, print_json, table, tuning_file};
+use super::{Case, Failure, Outcome, Target, device_name, pipelines, print, print_json, table, tuning_file};
 
 #[derive(Args)]
 pub struct Tune {
@@ -104,7 +104,7 @@ impl Tune {
         }
         pipelines::save(&gpu, &file)?;
         if !self.json {
-            print(&format!("{}: {} runs, in {}\n", adapter_name(&gpu), profile.runs.len(), file.display()))?;
+            print(&format!("{}: {} runs, in {}\n", device_name(&gpu), profile.runs.len(), file.display()))?;
         }
         match wrong.is_empty() {
             true => Ok(()),

@@ -13,7 +13,7 @@ use gpuconv::{Caps, Error, GpuConv, Problem};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{Case, Failure, Outcome, Target, adapter_name, print, print_json, table};
+use super::{Case, Failure, Outcome, Target, adapter_name, device_name, print, print_json, table};
 
 /// More threads, each with its device, would only wait for each other.
 const MAX_THREADS: usize = 8;
@@ -40,6 +40,7 @@ pub struct Verify {
 #[derive(Serialize)]
 struct Verified {
     adapter: String,
+    robust: bool,
     cases: usize,
     checks: usize,
     failures: usize,
@@ -56,9 +57,18 @@ struct Failed {
 }
 
 impl Verified {
-    fn new(adapter: String, cases: usize, checks: &[Check], seconds: f64) -> Self {
+    fn new(gpu: &GpuConv, cases: usize, checks: &[Check], seconds: f64) -> Self {
         let failed: Vec<_> = checks.iter().filter(|check| !check.passes()).map(Failed::new).collect();
-        Self { adapter, cases, checks: checks.len(), failures: failed.len(), seconds, kernels: rows(checks), failed }
+        Self {
+            adapter: adapter_name(gpu),
+            robust: gpu.is_robust(),
+            cases,
+            checks: checks.len(),
+            failures: failed.len(),
+            seconds,
+            kernels: rows(checks),
+            failed,
+        }
     }
 }
 
@@ -107,9 +117,9 @@ impl Verify {
         let what = format!("{} checks on {} cases", checks.len(), problems.len());
         let seconds = start.elapsed().as_secs_f64();
         let printed = match self.json {
-            true => print_json(&Verified::new(adapter_name(&gpu), problems.len(), &checks, seconds)),
+            true => print_json(&Verified::new(&gpu, problems.len(), &checks, seconds)),
             false => {
-                let mut text = format!("{}\n{}\n", adapter_name(&gpu), summary(&checks));
+                let mut text = format!("{}\n{}\n", device_name(&gpu), summary(&checks));
                 for check in checks.iter().filter(|check| !check.passes()) {
                     text += &format!("failed: {}: {}: {}\n", check.problem, check.schedule, check.complaint());
                 }

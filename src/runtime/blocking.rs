@@ -40,6 +40,49 @@ impl GpuConv {
         block_on(Self::with_adapter_name_async(name))
     }
 
+    /// As [`GpuConv::new`], on a Vulkan device without robust buffer access: one that checks no access to a buffer.
+    ///
+    /// wgpu makes every Vulkan device with `robustBufferAccess`, and `robustBufferAccess2` where there is one. Some drivers
+    /// then load one number at a time where they could load four, because they check each one. This device has neither. Its
+    /// results are the same bits. [`GpuConv::from_adapter_without_robustness`] takes an adapter of your choice.
+    ///
+    /// `GPUCONV_CHECKED=1` in the environment makes it an ordinary device whose shaders are checked as well
+    /// ([`GpuConv::checked`]).
+    ///
+    /// ```
+    /// use gpuconv::{Conv2d, GpuConv, Weights};
+    /// // SAFETY: the device runs nothing but gpuconv.
+    /// let gpu = unsafe { GpuConv::without_robustness() }.or_else(|_| GpuConv::new())?;
+    /// let layer = gpu.pointwise(&Conv2d::pointwise(1, 1), Weights::new(&[2.0], &[1.0]))?;
+    /// let y = layer.forward(&gpu.upload(&[3.0], [1, 1, 1, 1])?)?;
+    /// assert_eq!(gpu.download(&y)?, [7.0]);
+    /// # Ok::<(), gpuconv::Error>(())
+    /// ```
+    ///
+    /// # Safety
+    /// The device must run no shaders but the library's. wgpu believes that the device checks accesses, so it leaves the
+    /// checks out of all shaders, those of `create_shader_module` included. An index out of bounds is then undefined
+    /// behaviour: it may read or write any memory of the process that the device can reach. So do not make shaders or
+    /// pipelines on [`GpuConv::device`], and give neither it nor a [`GpuConv`] to code that might. Buffers, encoders, copies
+    /// and submissions are fine: wgpu checks these on the host.
+    ///
+    /// The library's own shaders are sound on such a device for three reasons:
+    ///
+    /// - The device is new, so no other work is on it.
+    /// - Every text that it compiles is the library's. Callers choose sizes and names of recipes, never code.
+    /// - Every index is in range by construction: positions are clamped to, or guarded by, the extents of the tensors, and
+    ///   a tensor is bound only if it has these extents. The comment at the library's one call of wgpu's
+    ///   `create_shader_module_trusted` has the argument in full. `scripts/validation` in the repository tests it, with
+    ///   Khronos' validation layer.
+    ///
+    /// # Errors
+    /// [`Error::NoAdapter`]; [`Error::RequestDevice`], also if the adapter's backend is not Vulkan. Metal and DirectX 12
+    /// have no such switch.
+    pub unsafe fn without_robustness() -> Result<Self> {
+        // SAFETY: as the caller says.
+        block_on(unsafe { Self::without_robustness_async() })
+    }
+
     /// Waits until all submitted work is done.
     ///
     /// # Errors

@@ -26,6 +26,8 @@ pub struct Device {
     pub caps: Caps,
     /// Whether its shaders are compiled with wgpu's run-time checks.
     pub is_checked: bool,
+    /// Whether the device checks accesses to buffers.
+    pub is_robust: bool,
     /// What its tensors know it by.
     pub identity: Identity,
     /// What was measured on it; plans made from now on go by it.
@@ -45,6 +47,11 @@ pub struct Device {
 /// Shaders that stay compiled though no plan uses them any more.
 const MOST_IDLE_PIPELINES: usize = 256;
 
+/// Whether the environment asks for every check that there is.
+pub fn is_checked_by_environment() -> bool {
+    std::env::var_os("GPUCONV_CHECKED").is_some_and(|value| value == "1")
+}
+
 /// A compiled shader and the layout of its bindings.
 pub struct Pipeline {
     pub pipeline: wgpu::ComputePipeline,
@@ -58,7 +65,8 @@ impl Device {
             device,
             queue,
             caps,
-            is_checked: std::env::var_os("GPUCONV_CHECKED").is_some_and(|value| value == "1"),
+            is_checked: is_checked_by_environment(),
+            is_robust: true,
             identity,
             profile: Mutex::default(),
             #[cfg(not(target_arch = "wasm32"))]

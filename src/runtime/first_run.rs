@@ -62,7 +62,13 @@ async fn twin(gpu: &GpuConv) -> Option<GpuConv> {
     let device = gpu.device();
     let info = device.adapter_info();
     let adapter = GpuConv::adapters().await.into_iter().find(|adapter| adapter.get_info() == info)?;
-    let twin = GpuConv::from_adapter_with(&adapter, device.features(), device.limits()).await.ok()?;
+    let (features, limits) = (device.features(), device.limits());
+    let twin = match gpu.is_robust() {
+        true => GpuConv::from_adapter_with(&adapter, features, limits).await,
+        // SAFETY: only this module has the device, and runs only passes of the library on it.
+        false => unsafe { GpuConv::from_adapter_without_robustness(&adapter, features, limits) }.await,
+    };
+    let twin = twin.ok()?;
     // It compiles the same shaders.
     Some(if gpu.shared().is_checked { twin.checked() } else { twin })
 }

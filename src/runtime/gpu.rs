@@ -79,17 +79,24 @@ impl GpuConv {
         features: wgpu::Features,
         limits: wgpu::Limits,
     ) -> Result<Self> {
-        let descriptor = wgpu::DeviceDescriptor {
+        let requested = adapter.request_device(&Self::descriptor(features, limits)).await;
+        let (device, queue) = requested.map_err(|error| Error::RequestDevice(Cause::new(error)))?;
+        Ok(Self::of_own(Device::new(device, queue)))
+    }
+
+    pub(crate) fn descriptor(features: wgpu::Features, limits: wgpu::Limits) -> wgpu::DeviceDescriptor<'static> {
+        wgpu::DeviceDescriptor {
             label: Some("gpuconv"),
             required_features: features,
             required_limits: limits,
             ..Default::default()
-        };
-        let requested = adapter.request_device(&descriptor).await;
-        let (device, queue) = requested.map_err(|error| Error::RequestDevice(Cause::new(error)))?;
-        let shared = Device::new(device, queue);
-        shared.watch();
-        Ok(Self { shared: Arc::new(shared) })
+        }
+    }
+
+    /// A device that the library made.
+    pub(crate) fn of_own(device: Device) -> Self {
+        device.watch();
+        Self { shared: Arc::new(device) }
     }
 
     /// A device of the caller's. Ask for [`GpuConv::wanted_features`] and the adapter's limits when making it:
@@ -104,7 +111,9 @@ impl GpuConv {
     /// of a fault: a program that behaves otherwise with the checks has found one. `GPUCONV_CHECKED=1` in the environment
     /// does the same to every device.
     ///
-    /// It shares the device and what was measured on it with `self`, but no caches; tensors belong to both.
+    /// It shares the device and what was measured on it with `self`, but no caches; tensors belong to both. A device without
+    /// robustness still checks no index of a buffer, since wgpu leaves that to the device: there only `GPUCONV_CHECKED=1`
+    /// helps, which makes another device.
     ///
     /// ```
     /// use gpuconv::{Conv2d, GpuConv, Weights};
@@ -129,9 +138,9 @@ impl GpuConv {
 
     /// The same device with caches of its own, and some of what is known of it changed.
     fn with(&self, change: impl FnOnce(&mut Device)) -> Self {
-        let Device { device, queue, caps, is_checked, .. } = self.shared();
+        let Device { device, queue, caps, is_checked, is_robust, .. } = self.shared();
         let mut shared = Device::new(device.clone(), queue.clone());
-        (shared.caps, shared.is_checked) = (caps.clone(), *is_checked);
+        (shared.caps, shared.is_checked, shared.is_robust) = (caps.clone(), *is_checked, *is_robust);
         change(&mut shared);
         Self { shared: Arc::new(shared) }
     }

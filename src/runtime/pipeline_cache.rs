@@ -84,7 +84,8 @@ impl GpuConv {
     fn cache_key(&self) -> String {
         let info = self.device().adapter_info();
         let device = wgpu::util::pipeline_cache_key(&info).unwrap_or_default();
-        format!("{device} {} {} {} {}", info.name, info.driver, info.driver_info, env!("CARGO_PKG_VERSION"))
+        let robust = if self.is_robust() { "" } else { " without robustness" };
+        format!("{device} {} {} {} {}{robust}", info.name, info.driver, info.driver_info, env!("CARGO_PKG_VERSION"))
     }
 }
 

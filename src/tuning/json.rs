@@ -17,7 +17,7 @@
 //! ```
 //!
 //! Times are in seconds. A device is known by its name, its driver and the backend; kernels change from version to
-//! version of this crate, so that is a part of the key, too.
+//! version of this crate, so that is a part of the key, too. A device without robustness has `"robust": false` as well.
 
 use std::collections::BTreeMap;
 
@@ -66,6 +66,17 @@ struct Key {
     driver: String,
     backend: String,
     version: String,
+    /// Devices without robustness have times of their own.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    robust: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn is_yes(robust: &bool) -> bool {
+    *robust
 }
 
 impl Key {
@@ -77,6 +88,7 @@ impl Key {
             device: info.name,
             backend: info.backend.to_string(),
             version: env!("CARGO_PKG_VERSION").into(),
+            robust: gpu.is_robust(),
         }
     }
 }

@@ -45,7 +45,7 @@ type Ranked = (usize, Reverse<u64>, Problem, Schedule);
 
 /// A few of the cases of each kernel in each layout: those with the shortest shaders, which a software device compiles
 /// fastest, and among these the largest.
-fn few(caps: &Caps) -> HashMap<Key, Vec<(Problem, Vec<Schedule>)>> {
+pub fn few(caps: &Caps) -> HashMap<Key, Vec<(Problem, Vec<Schedule>)>> {
     let mut all: HashMap<Key, Vec<Ranked>> = HashMap::new();
     for problem in verify::cases() {
         let alternatives = planner::alternatives(&problem.chain(), problem.input, problem.layout, caps).unwrap();

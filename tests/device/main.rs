@@ -16,6 +16,7 @@ mod nets;
 mod planted_faults;
 mod pool;
 mod property;
+mod robustness;
 mod threads;
 #[cfg(feature = "tuning")]
 mod tuner;

@@ -41,7 +41,7 @@ fn device(gpu: &GpuConv) -> Device {
     let (info, caps) = (gpu.device().adapter_info(), gpu.caps());
     Device {
         kind: devices::kind(info.device_type).into(),
-        backend: info.backend.to_string(),
+        backend: info.backend.to_string() + if gpu.is_robust() { "" } else { " without robustness" },
         driver: format!("{} {}", info.driver, info.driver_info).trim().into(),
         name: info.name,
         subgroup: caps.subgroup,

@@ -10,7 +10,7 @@ use gpuconv::{Choice, GpuConv, probe};
 use serde::Serialize;
 
 use super::{Case, measured, tune_case};
-use crate::{Failure, Outcome, adapter_name, print, table};
+use crate::{Failure, Outcome, device_name, print, table};
 
 /// How the model did on one problem.
 #[derive(Serialize)]
@@ -64,7 +64,7 @@ pub fn execute(gpu: &GpuConv, cases: &[Case], json: bool) -> Outcome {
         }
         judged.push(problem);
     }
-    if json { Ok(()) } else { print(&text(&adapter_name(gpu), &rates, &judged)) }
+    if json { Ok(()) } else { print(&text(&device_name(gpu), &rates, &judged)) }
 }
 
 /// Writes an object as one line.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{failure, json, one_line, stdout};
+use super::{command, failure, json, one_line, run, stderr, stdout};
 
 #[test]
 fn devices_can_be_limited() {
@@ -28,6 +28,36 @@ fn devices_can_be_limited() {
     );
     failure(&["plan", "--device", "gpu", "--limits", "default", "pointwise 1x1x1x1 -> 1"], 2);
     failure(&["devices", "--without", "warts"], 2);
+}
+
+/// Each command says whether its device is robust. Times and compiled pipelines of the two kinds are kept apart.
+#[test]
+fn a_device_can_be_made_without_robustness() {
+    const OFF: [&str; 2] = ["--without", "robustness"];
+    let problem = "pointwise 1x8x4x4 -> 8";
+    let bench = ["bench", "--time", "0", "--tuning", "none", problem];
+    let name = |text: &str| text.lines().next().unwrap().to_string();
+    let (ordinary, other) = (name(&stdout(&bench)), name(&stdout(&[&bench[..], &OFF].concat())));
+    assert_eq!(other, ordinary + ", without robustness");
+
+    let calls = [&bench[..], &["verify", problem], &["devices"]];
+    for (options, is_checked, is_robust) in [(&[][..], "", true), (&OFF, "", false), (&OFF, "1", true)] {
+        for call in calls {
+            let output = command(&[call, &["--json"], options].concat()).env("GPUCONV_CHECKED", is_checked).output();
+            let value: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+            let found = if call[0] == "devices" { &value[0]["features"]["robustness"] } else { &value["robust"] };
+            assert_eq!(*found, is_robust, "{call:?} {options:?} {is_checked}");
+        }
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tuning.json");
+    let tuned = ["--tuning", path.to_str().unwrap()];
+    stdout(&[&["tune", "--time", "1", "--output", tuned[1], problem], &OFF[..]].concat());
+    let plan = |options: &[&str]| stderr(&run(&[&["plan", problem], &tuned[..], options].concat()));
+    assert_eq!(plan(&OFF), "");
+    let refused = plan(&[]);
+    assert!(refused.contains("tuning is ignored") && !refused.contains("pipeline cache"), "{refused}");
 }
 
 #[test]
