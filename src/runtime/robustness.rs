@@ -78,7 +78,8 @@ fn open(adapter: &wgpu::Adapter, descriptor: &wgpu::DeviceDescriptor<'_>) -> Res
     let Some(hal) = (unsafe { adapter.as_hal::<wgpu::hal::api::Vulkan>() }) else { return not_vulkan(adapter) };
     let (wanted, limits, memory) =
         (descriptor.required_features, &descriptor.required_limits, &descriptor.memory_hints);
-    // The extension has the feature `robustBufferAccess2`, one for images, and no functions.
+    // The extension has the feature `robustBufferAccess2`, one for images, and no functions. Vulkan 1.3's own feature for
+    // images stays on: no shader of the library reads one.
     let mut extensions = hal.required_device_extensions(wanted);
     extensions.retain(|name| *name != ext::robustness2::NAME);
     let mut features = hal.physical_device_features(&extensions, wanted);
