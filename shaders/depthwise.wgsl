@@ -3,29 +3,33 @@
 // Depthwise convolution, with any channel multiplier.
 //
 // An invocation computes a strip of the output: STRIP_WIDTH columns and params.strip_rows rows of one channel (`Value`
-// is f32), or of four neighbouring channels (`Value` is vec4<f32>, NHWC). It goes down the strip row by row.
-//% if KEEPS_ROWS
-// The input rows under the kernel stay in registers, so that each input under the strip is loaded once.
-//% else
-// The strip is a single row, and no input stays for the next one, which suits large and dilated kernels.
-//% endif
+// is f32), or of four neighbouring channels (`Value` is vec4<f32>, NHWC). It goes down the strip row by row. The input
+// rows under the kernel stay in registers, so that each input under the strip is loaded once.
 //
+//% if ROW_STEP > 1 or BASES > 1
+// The outputs of a strip are as far apart as the taps of the dilated kernel, and share inputs as those of an undilated
+// one do.
+//
+//% endif
 // input    NCHW or NHWC, by the strides
 // weights  [channel][tap] for NCHW, [tap][channel] for NHWC; then the biases
 //#
-//# include  tensors.wgsl, output.wgsl
-//# host     WORKGROUP (invocations), LANES (channels of an invocation, one or four), STRIP_WIDTH (columns), KEEPS_ROWS,
-//#          LEAD (output rows), WEIGHTS_IN_ARRAY (whether a loop loads the weights, for devices that are slow to
-//#          compile loads and keep values in memory in any case); params.strip_rows, params.tiles_x and
-//#          params.tiles_y (strips), params.work (invocations). Channels and params.bias_at count `Value`s.
+//# include  strip_columns.wgsl, tensors.wgsl, output.wgsl
+//# host     WORKGROUP (invocations), LANES (channels of an invocation, one or four), LEAD (output rows), SHIFT (rows of
+//#          the window by which it goes down for each output row), WEIGHTS_IN_ARRAY (whether a loop loads the weights,
+//#          for devices that are slow to compile loads and keep values in memory in any case); those of
+//#          strip_columns.wgsl; params.strip_rows, params.tiles_x and params.tiles_y (strips), params.work
+//#          (invocations). Channels and params.bias_at count `Value`s.
 //#
-//#          The window is the input under the kernel at the strip's outputs in a row. It has WINDOW_ROWS, those between
-//#          the taps of a dilated kernel included; loaded_rows (a list) are loaded for each row of the output, and the
-//#          others were loaded before. It has `columns` (a list); loads start at load_columns (a list). They are
-//#          counted from the first output's first tap or, to align pairs, from EARLY (0 or 1) columns before it.
+//#          Rows of a strip are ROW_STEP rows of the output apart. The window is the input under the kernel at the
+//#          strip's outputs in a row. It has WINDOW_ROWS, which are DILATION_Y apart; loaded_rows (a list) are loaded for
+//#          each row of the output, and the others were loaded before. It has `columns` (a list); loads start at
+//#          load_columns (a list). They are counted from the first output's first tap or, to align pairs, from EARLY (0
+//#          or 1) columns before it.
 
 const WORKGROUP: u32 = ${WORKGROUP}u;
-const STRIP_WIDTH: u32 = ${STRIP_WIDTH}u;
+// Rows of the output from one of a strip's to the next.
+const ROW_STEP: u32 = ${ROW_STEP}u;
 // Output rows by which the walk down the strip starts early, to fill the window of input rows.
 const LEAD: u32 = ${LEAD}u;
 const TAPS: u32 = KERNEL_HEIGHT * KERNEL_WIDTH;
@@ -41,7 +45,7 @@ struct Strip {
     channel: u32,
     output: u32,
     rows: u32,
-    // Columns of the output from the strip's first on; can be more than STRIP_WIDTH.
+    // Columns of the output from the strip's first on; the strip may have fewer, or more.
     columns: u32,
 }
 
@@ -56,8 +60,12 @@ fn main(
         return;
     }
     let item = item(index, params.out_channels);
+    //% if ROW_STEP > 1
+    let y = item.y / ROW_STEP * ROW_STEP * params.strip_rows + item.y % ROW_STEP;
+    //% else
     let y = item.y * params.strip_rows;
-    let x = item.x * STRIP_WIDTH;
+    //% endif
+    let x = first_column(item.x);
     var strip: Strip;
     strip.top = i32(y * STRIDE_Y) - i32(PAD_TOP);
     strip.left = i32(x * STRIDE_X) - i32(PAD_LEFT${plus(EARLY)});
@@ -68,14 +76,18 @@ fn main(
         + item.channel * out_channel_stride()
         + y * out_row_stride()
         + x * out_pixel_stride();
+    //% if ROW_STEP > 1
+    strip.rows = min(params.strip_rows, (params.out_height - y + ROW_STEP - 1u) / ROW_STEP);
+    //% else
     strip.rows = min(params.strip_rows, params.out_height - y);
+    //% endif
     strip.columns = params.out_width - x;
     compute_strip(strip);
 }
 
 //# A weight: from the array, or loaded here.
 //% macro weight_of(ky, kx)
-    //% set tap = ky * geometry.kernel_width + kx
+    //% set tap = kx * geometry.kernel_height + ky if transposed else ky * geometry.kernel_width + kx
     //% if WEIGHTS_IN_ARRAY
 taps[${tap}]
     //% else
@@ -100,35 +112,36 @@ fn compute_strip(strip: Strip) {
         taps[tap] = load_tap(strip.channel, tap);
     }
     //% endif
-    //% if KEEPS_ROWS
-        //% for ky in range(geometry.kernel_height)
-            //% for kx in range(geometry.kernel_width)
+    //% for ky in range(geometry.kernel_height)
+        //% for kx in range(geometry.kernel_width)
     let weight_${ky}_${kx} = ${weight_of(ky, kx) | trim};
-            //% endfor
         //% endfor
+    //% endfor
 
     // The window of input rows.
-        //% for row in range(WINDOW_ROWS)
-            //% for column in columns
+    //% for row in range(WINDOW_ROWS)
+        //% for column in columns
     var in_row${row}_column${column} = Value(0.0);
+        //% endfor
+    //% endfor
+
+    //% if ROW_STEP > 1 and LEAD > 0
+    // Steps that load nothing but padding above the image are left out.
+    let highest = max(strip.top + i32((KERNEL_HEIGHT - 1u) * DILATION_Y), 0) / i32(ROW_STEP * STRIDE_Y);
+    for (var step = u32(max(i32(LEAD) - highest, 0)); step < strip.rows + LEAD; step++) {
+    //% else
+    for (var step = 0u; step < strip.rows + LEAD; step++) {
+    //% endif
+        let top = strip.top + (i32(step) - i32(LEAD)) * i32(ROW_STEP * STRIDE_Y);
+        // The window goes down.
+        //% for row in range(WINDOW_ROWS - SHIFT)
+            //% for column in columns
+        in_row${row}_column${column} = in_row${row + SHIFT}_column${column};
             //% endfor
         //% endfor
-    //% endif
-
-    for (var step = 0u; step < strip.rows + LEAD; step++) {
-        let top = strip.top + (i32(step) - i32(LEAD)) * i32(STRIDE_Y);
-        //% if KEEPS_ROWS
-        // The window goes a stride down.
-            //% for row in range(WINDOW_ROWS - geometry.stride_y)
-                //% for column in columns
-        in_row${row}_column${column} = in_row${row + geometry.stride_y}_column${column};
-                //% endfor
-            //% endfor
-        //% endif
         // The rows that come in, with zeros for the padding.
-        //% set declare = "" if KEEPS_ROWS else "let "
         //% for row in loaded_rows
-        let y${row} = top${plus_signed(row)};
+        let y${row} = top${plus_signed(row * geometry.dilation_y)};
         let at_row${row} = strip.input + u32(clamp(y${row}, 0, last_row)) * in_row_stride();
         let inside_row${row} = inside(y${row}, params.in_height);
             //% for column in load_columns
@@ -137,10 +150,10 @@ fn compute_strip(strip: Strip) {
                 //% if input == "pair"
         let pair_row${row}_column${column} = load_inside2(${at}, ${inside});
                     //% for next, part in [[column, "x"], [column + 1, "y"]] if next in columns
-        ${declare}in_row${row}_column${next} = pair_row${row}_column${column}.${part};
+        in_row${row}_column${next} = pair_row${row}_column${column}.${part};
                     //% endfor
                 //% else
-        ${declare}in_row${row}_column${column} = select(Value(0.0), load_input(${at}), ${inside});
+        in_row${row}_column${column} = select(Value(0.0), load_input(${at}), ${inside});
                 //% endif
             //% endfor
         //% endfor
@@ -155,28 +168,19 @@ fn compute_strip(strip: Strip) {
         //% endfor
         //% for ky in range(geometry.kernel_height)
             //% for kx in range(geometry.kernel_width)
-                //% if not KEEPS_ROWS
-        let weight_${ky}_${kx} = ${weight_of(ky, kx) | trim};
-                //% endif
                 //% for x in range(STRIP_WIDTH)
-                    //% set column = x * geometry.stride_x + kx * geometry.dilation_x + EARLY
-        sum${x} = fma(in_row${ky * geometry.dilation_y}_column${column}, weight_${ky}_${kx}, sum${x});
+                    //% set column = outputs[x] * geometry.stride_x + kx * geometry.dilation_x + EARLY
+        sum${x} = fma(in_row${ky}_column${column}, weight_${ky}_${kx}, sum${x});
                 //% endfor
             //% endfor
         //% endfor
 
-        let out = strip.output + (step - LEAD) * out_row_stride();
-        //% if output == "pair"
-        store_pair(out, sum0, sum1);
-            //% for x in range(2, STRIP_WIDTH, 2)
-        if ${x}u < strip.columns { store_pair(out + ${x}u, sum${x}, sum${x + 1}); }
-            //% endfor
-        //% else
-        store_value(out, sum0);
-            //% for x in range(1, STRIP_WIDTH)
-        if ${x}u < strip.columns { store_value(out${plus(x, "out_pixel_stride()")}, sum${x}); }
-            //% endfor
-        //% endif
+        let out = strip.output + (step - LEAD) * (ROW_STEP * out_row_stride());
+        var sums: Sums;
+        //% for x in range(STRIP_WIDTH)
+        sums.of${x} = sum${x};
+        //% endfor
+        store_strip(out, strip.columns, sums);
     }
 }
 
@@ -189,13 +193,7 @@ fn load_tap(channel: u32, tap: u32) -> Value {
     //% endif
 }
 
-fn store_value(at: u32, sum: Value) {
-    //% if LANES == 1
-    store(at, sum);
-    //% else
-    store4(vec4<u32>(at * 4u), vec4<bool>(true), sum);
-    //% endif
-}
+//% include "strip_columns.wgsl"
 
 //% include "tensors.wgsl"
 

@@ -9,7 +9,7 @@
 // output   a value a plane, one image after the other: in both layouts, for there is one pixel
 //#
 //# include  tensors.wgsl
-//# host     PLANES, LANES (a power of two); params.work (planes)
+//# host     PLANES, LANES (a power of two); params.work (planes), COUNT (what to divide the sums by)
 
 const PLANES: u32 = ${PLANES}u;
 const LANES: u32 = ${LANES}u;
@@ -54,7 +54,7 @@ fn main(
     }
     // The first lane wrote its own.
     if lane == 0u && plane < params.work {
-        store_plain(plane, sums[local] / f32(in_pixels()));
+        store_plain(plane, sums[local] / f32(${COUNT}));
     }
 }
 

@@ -7,7 +7,7 @@
 // output   a value a plane, one image after the other: in both layouts, for there is one pixel
 //#
 //# include  tensors.wgsl
-//# host     WORKGROUP (invocations); params.work (planes)
+//# host     WORKGROUP (invocations); params.work (planes), COUNT (what to divide the sums by)
 
 const WORKGROUP: u32 = ${WORKGROUP}u;
 
@@ -31,7 +31,7 @@ fn main(
         }
         sum += row_sum;
     }
-    store_plain(plane, sum / f32(in_pixels()));
+    store_plain(plane, sum / f32(${COUNT}));
 }
 
 //% include "tensors.wgsl"

@@ -9,6 +9,8 @@
 //#          weights  how weights are: "scalar", "pair", "quads" or "pairs" likewise, or "none"
 //#          output   how the output is stored and the residual loaded: "scalar", "pair" (without a residual) or "quads"
 //#          residual "none", "before" or "after" (the activation)
+//#          transposed, which may be missing: whether the kernel takes rows for columns and columns for rows, in the
+//#                   parameters and the geometry too
 
 // As the host has it: `Params` of src/kernels.rs. Sizes are in elements.
 struct Params {
@@ -82,21 +84,19 @@ fn opaque(bound: u32) -> u32 {
 }
 
 // Distances in memory, in elements.
-//% if layout == "nchw"
-fn in_channel_stride() -> u32 { return in_pixels(); }
-fn in_row_stride() -> u32 { return params.in_width; }
-fn in_pixel_stride() -> u32 { return 1u; }
-fn out_channel_stride() -> u32 { return out_pixels(); }
-fn out_row_stride() -> u32 { return params.out_width; }
-fn out_pixel_stride() -> u32 { return 1u; }
-//% else
-fn in_channel_stride() -> u32 { return 1u; }
-fn in_row_stride() -> u32 { return params.in_width * params.in_channels; }
-fn in_pixel_stride() -> u32 { return params.in_channels; }
-fn out_channel_stride() -> u32 { return 1u; }
-fn out_row_stride() -> u32 { return params.out_width * params.out_channels; }
-fn out_pixel_stride() -> u32 { return params.out_channels; }
-//% endif
+//% set transposed = transposed | default(false)
+//% for tensor in ["in", "out"]
+    //% if layout == "nchw"
+fn ${tensor}_channel_stride() -> u32 { return ${tensor}_pixels(); }
+        //% set pixel = "1u"
+    //% else
+fn ${tensor}_channel_stride() -> u32 { return 1u; }
+        //% set pixel = "params." ~ tensor ~ "_channels"
+    //% endif
+    //% set line = ("params." ~ tensor ~ ("_height" if transposed else "_width")) ~ ("" if layout == "nchw" else " * " ~ pixel)
+fn ${tensor}_row_stride() -> u32 { return ${pixel if transposed else line}; }
+fn ${tensor}_pixel_stride() -> u32 { return ${line if transposed else pixel}; }
+//% endfor
 
 // Where a plane of the input starts; planes are the channels of one image after the other.
 fn plane_start(plane: u32) -> u32 {
@@ -115,9 +115,15 @@ struct Item {
 // Neighbouring invocations compute neighbours in memory: of a row in NCHW, of a pixel's channels in NHWC.
 fn item(index: u32, channels: u32) -> Item {
     //% if layout == "nchw"
+        //% if transposed
+    let column = index / params.tiles_y;
+    let plane = column / params.tiles_x;
+    return Item(column % params.tiles_x, index % params.tiles_y, plane % channels, plane / channels);
+        //% else
     let row = index / params.tiles_x;
     let plane = row / params.tiles_y;
     return Item(index % params.tiles_x, row % params.tiles_y, plane % channels, plane / channels);
+        //% endif
     //% else
     let tile = index / channels;
     let row = tile / params.tiles_x;

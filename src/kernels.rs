@@ -373,7 +373,7 @@ fn unfit(run: &Run<'_>, caps: &Caps, recipe: &Recipe) -> Option<Unsupported> {
             return Some(Unsupported::StorageBuffers { needed: buffers, limit: caps.max_storage_buffers });
         }
         if let Some(limit) = caps.invocation_registers().filter(|&limit| u64::from(pass.registers) * 8 > limit * 7) {
-            return Some(Unsupported::Spills { registers: pass.registers, limit });
+            return Some(Unsupported::Registers { needed: pass.registers, limit });
         }
         // Shaders index all invocations of the grid, also those that folding adds.
         let most = (1 << 32) / u64::from(pass.workgroup.max(1));

@@ -1,9 +1,14 @@
 //! `depthwise`: a strip of outputs an invocation, each input under it loaded once.
 
+mod columns;
+mod row;
+
 use std::collections::BTreeSet;
 
+use minijinja::value::merge_maps;
 use minijinja::{Value, context};
 
+use self::columns::{Columns, View};
 use super::{
     Kernel, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, compulsory_bytes, fitting,
     single_pass_operands,
@@ -12,14 +17,12 @@ use crate::kernels::pack::{Order, Packing, sections};
 use crate::kernels::shader;
 use crate::model::caps::Caps;
 use crate::model::conv::Conv2d;
-use crate::model::dtype::DType;
 use crate::model::shape::Layout;
 
 pub const DEPTHWISE: Kernel = Kernel { name: "depthwise", links: 1, candidates };
 
-/// Rows and columns of a strip. Short strips fill a GPU, long ones load less. A strip of one row keeps no rows
-/// for the next one, which suits large and dilated kernels.
-const STRIPS: &[[u32; 2]] = &[[8, 4], [4, 4], [16, 4], [64, 8], [64, 7], [64, 4], [8, 2], [1, 4], [1, 1]];
+/// Rows and columns of a strip. Short strips fill a GPU, long ones load less.
+const STRIPS: &[[u32; 2]] = &[[8, 4], [4, 4], [16, 4], [64, 8], [64, 7], [64, 4], [8, 2]];
 /// Invocations of a workgroup; fewer on a CPU, whose cores share the workgroups.
 const WORKGROUP: u32 = 64;
 const WORKGROUP_CPU: u32 = 16;
@@ -28,6 +31,9 @@ const MOST_REGISTERS: u64 = 128;
 /// Beyond this many multiply-adds, or loads and stores, a written-out row takes drivers too long to compile.
 const MOST_TERMS: u64 = 1024;
 const MOST_ACCESSES: u64 = 256;
+/// Rows of a kernel that is seen with rows for columns if it has few columns: the outputs of a strip that goes along them
+/// share most of their inputs.
+const TALL: u32 = 8;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let link = run.only_conv()?;
@@ -35,162 +41,142 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
         return Err(Unsupported::Groups(link.groups));
     }
     let quads = run.layout == Layout::Nhwc && link.in_channels % 4 == 0 && link.out_channels == link.in_channels;
+    let [kernel_rows, kernel_columns] = link.kernel_size;
+    let is_tall = kernel_rows >= TALL && kernel_rows / 4 >= kernel_columns;
+    let view = View::new(run, link, is_tall);
+    let lanes = if quads { &[4, 1][..] } else { &[1] };
     let mut recipes = Vec::new();
-    let mut fewest = u64::MAX;
     for &strip in STRIPS {
-        for lanes in if quads { &[4, 1][..] } else { &[1] } {
-            let written = Strip::new(run, link, caps, strip);
+        for lanes in lanes {
+            let Some(written) = Strip::new(run, &view, caps, strip) else { continue };
             let registers = written.registers() * u64::from(*lanes);
-            fewest = fewest.min(registers);
             let accesses = written.accesses() * u64::from(*lanes);
             let terms = u64::from(strip[1]) * link.fan_in();
             if registers <= MOST_REGISTERS && accesses <= MOST_ACCESSES && terms <= MOST_TERMS {
-                recipes.push(recipe(run, link, caps, strip, *lanes));
+                recipes.push(recipe(run, link, caps, written, *lanes));
             }
         }
     }
-    match () {
-        () if !recipes.is_empty() => {}
-        () if fewest > MOST_REGISTERS => return Err(Unsupported::Registers(fewest)),
-        () => return Err(Unsupported::KernelSize(link.kernel_size)),
+    for width in row::widths(caps) {
+        for lanes in lanes {
+            if let Some(columns) = Columns::new(run, &view, caps, width) {
+                recipes.push(row::recipe(run, link, caps, &view, columns, *lanes));
+            }
+        }
+    }
+    if recipes.is_empty() {
+        return Err(Unsupported::Dilation(link.dilation));
     }
     fitting(run, caps, recipes)
 }
 
 /// The outputs of an invocation, and the input under them.
 struct Strip {
-    link: Conv2d,
-    layout: Layout,
-    dtype: DType,
+    view: View,
     rows: u32,
-    width: u32,
+    columns: Columns,
     /// The input columns under a row of the strip, counted from its first.
-    columns: BTreeSet<u32>,
-    /// Input rows under the kernel, those between the taps of a dilated one included.
-    window: u32,
-    /// Columns by which the strip starts before its first output's first tap, so that pairs are aligned.
-    early: u32,
-    /// Whether two neighbouring columns are one load, for software devices: they pay by the load.
-    pairs: bool,
-    /// Whether two neighbouring outputs are one store.
-    output_pairs: bool,
+    inputs: BTreeSet<u32>,
     /// Whether the weights are loaded into an array by a loop, for software devices: they compile loads slowly, and
     /// keep values in memory in any case.
     weights_in_array: bool,
 }
 
 impl Strip {
-    fn new(run: &Run<'_>, link: &Conv2d, caps: &Caps, [rows, width]: [u32; 2]) -> Self {
-        // The first output's column is even, and so is the first input's if the padding is; otherwise the strip starts
-        // one column earlier.
-        let even = |length: u32| width.is_multiple_of(2) && length.is_multiple_of(2);
-        let takes_pairs = caps.is_cpu && caps.int64 && run.layout == Layout::Nchw;
-        let pairs = takes_pairs && even(run.input().width);
-        let output_pairs = takes_pairs && even(run.output().width) && !run.has_residual();
-        let early = if pairs { link.padding[1] % 2 } else { 0 };
-        let column = |output, tap| output * link.stride[1] + tap * link.dilation[1] + early;
-        let columns = (0..width).flat_map(|output| (0..link.kernel_size[1]).map(move |tap| column(output, tap)));
-        let window = (link.kernel_size[0] - 1) * link.dilation[0] + 1;
-        Self {
-            link: link.clone(),
-            layout: run.layout,
-            dtype: run.dtype,
-            rows,
-            width,
-            columns: columns.collect(),
-            window,
-            early,
-            pairs,
-            output_pairs,
-            weights_in_array: caps.is_cpu,
-        }
+    fn new(run: &Run<'_>, view: &View, caps: &Caps, [rows, width]: [u32; 2]) -> Option<Self> {
+        let columns = Columns::new(run, view, caps, width)?;
+        let inputs = columns.inputs(0..view.link.kernel_size[1]);
+        Some(Self { view: view.clone(), rows, columns, inputs, weights_in_array: caps.is_cpu })
     }
 
     /// The columns at which the loads of a row start.
     fn loads(&self) -> BTreeSet<u32> {
-        self.columns.iter().map(|column| if self.pairs { column / 2 * 2 } else { *column }).collect()
+        self.columns.loads(&self.inputs)
     }
 
-    /// Whether input rows stay in registers for the next output row.
-    fn keeps_rows(&self) -> bool {
-        self.rows > 1
+    /// Rows of the output from one of the strip's to the next.
+    fn row_step(&self) -> u32 {
+        self.view.step(0)
+    }
+
+    /// Input rows under the kernel.
+    fn window(&self) -> u32 {
+        self.view.link.kernel_size[0]
+    }
+
+    /// Input rows by which the window goes down for each output row.
+    fn shift(&self) -> u32 {
+        let (stride, dilation) = (self.view.link.stride[0], self.view.link.dilation[0]);
+        (u64::from(self.row_step()) * u64::from(stride) / u64::from(dilation)) as u32
     }
 
     /// Output rows by which the walk starts early, to fill the window.
     fn lead(&self) -> u32 {
-        let [stride, _] = self.link.stride;
-        if self.keeps_rows() { self.window.saturating_sub(stride).div_ceil(stride) } else { 0 }
-    }
-
-    /// Whether the row at a place of the window meets a tap there, or at a later place nearer the top.
-    fn is_needed(&self, mut place: u32) -> bool {
-        let ([stride, _], [dilation, _]) = (self.link.stride, self.link.dilation);
-        loop {
-            if place.is_multiple_of(dilation) {
-                return true;
-            }
-            if !self.keeps_rows() || place < stride {
-                return false;
-            }
-            place -= stride;
-        }
+        self.window().saturating_sub(self.shift()).div_ceil(self.shift())
     }
 
     /// The places of the window that are loaded for each output row.
-    fn loaded(&self) -> impl Iterator<Item = u32> + '_ {
-        let first = if self.keeps_rows() { self.window.saturating_sub(self.link.stride[0]) } else { 0 };
-        (first..self.window).filter(|&place| self.is_needed(place))
+    fn loaded(&self) -> std::ops::Range<u32> {
+        self.window().saturating_sub(self.shift())..self.window()
+    }
+
+    /// Strips along a column of the output.
+    fn strips_y(&self) -> u32 {
+        let (height, step) = (self.view.output[0], self.row_step());
+        let span = u64::from(self.rows) * u64::from(step);
+        let (whole, rest) = (u64::from(height) / span, u64::from(height) % span);
+        (whole * u64::from(step) + rest.min(step.into())) as u32
     }
 
     /// Values held at once.
     fn registers(&self) -> u64 {
-        let columns = self.columns.len() as u64;
-        let state = if self.keeps_rows() { u64::from(self.window) * columns + self.link.fan_in() } else { columns };
-        state + u64::from(self.width)
+        let state = u64::from(self.window()) * self.inputs.len() as u64 + self.view.link.fan_in();
+        state + u64::from(self.columns.width)
     }
 
     /// Loads and stores written out.
     fn accesses(&self) -> u64 {
-        (self.loaded().count() * self.loads().len()) as u64 + self.link.fan_in() + u64::from(self.width)
+        (self.loaded().len() * self.loads().len()) as u64 + self.view.link.fan_in() + u64::from(self.columns.width)
     }
 
-    /// A recipe's name.
+    /// A recipe's name, for strips of these rows.
     fn name(&self, rows: &str, lanes: u32) -> String {
-        format!("{}/{rows}x{}{}", DEPTHWISE.name, self.width, if lanes == 4 { "x4" } else { "" })
+        let (width, quads) = (self.columns.width, if lanes == 4 { "x4" } else { "" });
+        match self.view.transposed {
+            true => format!("{}/{width}x{rows}{quads}", DEPTHWISE.name),
+            false => format!("{}/{rows}x{width}{quads}", DEPTHWISE.name),
+        }
     }
 
     /// What the shader asks for: `workgroup` invocations in a workgroup, `lanes` channels each.
-    fn values(&self, workgroup: u32, lanes: u32) -> Value {
+    fn values(&self, link: &Conv2d, layout: Layout, workgroup: u32, lanes: u32) -> Value {
         let quads_or_scalar = if lanes == 4 { "quads" } else { "scalar" };
         let pair_or = |pairs| if pairs { "pair" } else { quads_or_scalar };
-        context! {
-            // Strips that keep rows share a shader: their height is a parameter.
-            recipe => self.name(if self.keeps_rows() { "*" } else { "1" }, lanes),
-            problem => shader::problem(&self.link, self.layout),
+        let own = context! {
+            // Strips share a shader: their height is a parameter.
+            recipe => self.name("*", lanes),
+            problem => shader::problem(link, layout),
             WORKGROUP => workgroup,
-            LANES => lanes,
-            STRIP_WIDTH => self.width,
-            KEEPS_ROWS => self.keeps_rows(),
             LEAD => self.lead(),
-            EARLY => self.early,
+            SHIFT => self.shift(),
+            ROW_STEP => self.row_step(),
             WEIGHTS_IN_ARRAY => self.weights_in_array,
-            WINDOW_ROWS => self.window,
+            WINDOW_ROWS => self.window(),
             loaded_rows => self.loaded().collect::<Vec<_>>(),
-            columns => self.columns,
+            columns => self.inputs,
             load_columns => self.loads(),
-            geometry => shader::geometry_values(&self.link),
-            element => self.dtype.name(),
-            layout => shader::layout_name(self.layout),
-            input => pair_or(self.pairs),
+            transposed => self.view.transposed,
+            geometry => shader::geometry_values(&self.view.link),
+            layout => shader::layout_name(layout),
+            input => pair_or(self.columns.pairs),
             weights => quads_or_scalar,
-            output => pair_or(self.output_pairs),
-            ..shader::epilogue_values(&self.link)
-        }
+            output => pair_or(self.columns.output_pairs),
+        };
+        merge_maps([own, self.columns.values(lanes), shader::epilogue_values(link)])
     }
 }
 
-fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, [rows, width]: [u32; 2], lanes: u32) -> Recipe {
-    let strip = Strip::new(run, link, caps, [rows, width]);
+fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, strip: Strip, lanes: u32) -> Recipe {
     let workgroup = if caps.is_cpu { WORKGROUP_CPU } else { WORKGROUP };
     let taps = match run.layout {
         Layout::Nchw => Packing::Panels { block: 1, k_align: 1, order: Order::ChannelFirst },
@@ -198,39 +184,43 @@ fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, [rows, width]: [u32; 2], la
     };
     let (weights, offsets) = sections([taps, Packing::Bias { block: 1 }].map(|packing| run.section(0, link, packing)));
 
-    let output = run.output();
-    let tiles = [output.height.div_ceil(rows), output.width.div_ceil(width)];
+    let [out_height, out_width] = strip.view.output;
+    let tiles = [strip.strips_y(), strip.columns.strips(out_width)];
     let channels = link.out_channels / lanes;
-    let items = u64::from(tiles[0]) * u64::from(tiles[1]) * u64::from(channels) * u64::from(output.batch);
+    let items = u64::from(tiles[0]) * u64::from(tiles[1]) * u64::from(channels) * u64::from(run.output().batch);
 
     let values = items as f64 * f64::from(lanes);
-    let rows_each = f64::from(rows.min(output.height));
+    let (rows, width) = (strip.rows, strip.columns.width);
+    let rows_each = f64::from(rows.min(out_height.div_ceil(strip.row_step())));
     let steps = rows_each + f64::from(strip.lead());
-    let loads = steps * (strip.loaded().count() * strip.loads().len()) as f64;
-    let taps_loaded = link.fan_in() as f64 * if strip.keeps_rows() { 1.0 } else { rows_each };
+    let loads = steps * (strip.loaded().len() * strip.loads().len()) as f64;
     let outputs = rows_each * f64::from(width);
-    let stores = outputs / if strip.output_pairs { 2.0 } else { 1.0 };
-    let registers = strip.registers() as u32;
+    let stores = rows_each * f64::from(strip.columns.stores());
+    let values_held = strip.registers() as u32 * lanes;
     let name = strip.name(&rows.to_string(), lanes);
+    let params = Params {
+        tiles_x: tiles[1],
+        tiles_y: tiles[0],
+        strip_rows: rows,
+        work: items as u32,
+        // Strides and offsets count `Value`s.
+        in_channels: link.in_channels / lanes,
+        out_channels: channels,
+        bias_at: (offsets[1] / u64::from(lanes)) as u32,
+        ..strip.view.params(run)
+    };
+    let (seen, layout, element) = (link.clone(), run.layout, run.dtype.name());
+    let values_of = move || context! { element, ..strip.values(&seen, layout, workgroup, lanes) };
     let pass = Pass {
-        wgsl: Wgsl::template("depthwise.wgsl", move || strip.values(workgroup, lanes)),
+        wgsl: Wgsl::template("depthwise.wgsl", values_of),
         operands: single_pass_operands(run),
-        params: Params {
-            tiles_x: tiles[1],
-            tiles_y: tiles[0],
-            strip_rows: rows,
-            work: items as u32,
-            // Strides and offsets count `Value`s.
-            in_channels: link.in_channels / lanes,
-            out_channels: channels,
-            bias_at: (offsets[1] / u64::from(lanes)) as u32,
-            ..Params::of(run)
-        },
+        params,
         workgroup,
         workgroups: items.div_ceil(workgroup.into()),
         workgroup_memory: 0,
         sums: width * lanes,
-        registers: registers * lanes + REGISTERS_FOR_ADDRESSES,
+        // Compilers keep the place of each load in a row, and whether it is in the image.
+        registers: values_held + REGISTERS_FOR_ADDRESSES.max(2 * strip.loads().len() as u32),
     };
     Recipe {
         name,
@@ -238,7 +228,7 @@ fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, [rows, width]: [u32; 2], la
         workspace: Vec::new(),
         work: Work {
             mult_adds: values * outputs * link.fan_in() as f64,
-            accesses: values * (loads + stores + taps_loaded + 1.0),
+            accesses: values * (loads + stores + link.fan_in() as f64 + 1.0),
             shared: 0.0,
             bytes: compulsory_bytes(run),
             invocations: pass.invocations(),

@@ -16,6 +16,11 @@ const TILES_NCHW: &[[u32; 2]] = &[[4, 16], [1, 64]];
 const TILES_NHWC: &[[u32; 2]] = &[[16, 4], [16, 16]];
 /// Planes of a workgroup whose invocations do not cooperate; few, since a CPU's cores share the workgroups.
 const SERIAL: u32 = 16;
+/// Pixels of a plane from which on it is cut into shares, and the sums of the shares are added by a second pass; and the
+/// number of shares, as the rows and columns of an image that the second pass takes for its input.
+const LARGE: u64 = 1 << 14;
+const SHARES: [u32; 2] = [32, 32];
+const SHARE_WORKGROUP: u32 = 64;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     match run.links {
@@ -29,32 +34,84 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
         Layout::Nchw => TILES_NCHW,
         Layout::Nhwc => TILES_NHWC,
     };
-    let recipes = tiles.iter().map(|&tile| by_tree(run, tile)).chain([serial(run)]);
-    fitting(run, caps, recipes.collect())
+    let mut recipes: Vec<_> = tiles.iter().map(|&tile| by_tree(run, tile)).chain([serial(run)]).collect();
+    if run.input().pixels() >= LARGE {
+        recipes.push(in_shares(run, caps));
+    }
+    fitting(run, caps, recipes)
 }
 
 fn by_tree(run: &Run<'_>, [planes, lanes]: [u32; 2]) -> Recipe {
     let workgroup = planes * lanes;
     let name = format!("pool/{planes}x{lanes}");
     let (layout, dtype, recipe_name) = (run.layout, run.dtype, name.clone());
-    let values = move || context! { PLANES => planes, LANES => lanes, ..values(layout, dtype, &recipe_name) };
+    let values = move || {
+        context! { PLANES => planes, LANES => lanes, COUNT => "in_pixels()", ..values(layout, dtype, &recipe_name) }
+    };
     let wgsl = Wgsl::template("pool.wgsl", values);
     let workgroups = run.output().len().div_ceil(planes.into());
     let pass = Pass { workgroups, workgroup, workgroup_memory: workgroup * 4, ..pass(run, wgsl) };
     let invocations = pass.invocations();
     let work = Work { shared: invocations * f64::from(lanes.ilog2()), invocations, ..work(run) };
-    recipe(name, run, pass, work)
+    recipe(name, run, vec![pass], Vec::new(), work)
 }
 
 fn serial(run: &Run<'_>) -> Recipe {
     let name = "pool/serial";
     let (layout, dtype) = (run.layout, run.dtype);
-    let values = move || context! { WORKGROUP => SERIAL, ..values(layout, dtype, name) };
+    let values = move || context! { WORKGROUP => SERIAL, COUNT => "in_pixels()", ..values(layout, dtype, name) };
     let wgsl = Wgsl::template("pool_serial.wgsl", values);
     let workgroups = run.output().len().div_ceil(SERIAL.into());
     let pass = Pass { workgroups, workgroup: SERIAL, ..pass(run, wgsl) };
-    let work = Work { invocations: pass.invocations(), ..work(run) };
-    recipe(name.into(), run, pass, work)
+    // Idle invocations included.
+    let values = workgroups as f64 * f64::from(SERIAL) * run.input().pixels() as f64;
+    let work = Work { mult_adds: values, accesses: values, invocations: pass.invocations(), ..work(run) };
+    recipe(name.into(), run, vec![pass], Vec::new(), work)
+}
+
+/// Two passes: many invocations a plane, then their sums.
+fn in_shares(run: &Run<'_>, caps: &Caps) -> Recipe {
+    let [rows, columns] = SHARES;
+    let shares = rows * columns;
+    let name = format!("pool/{shares}-shares");
+    let planes = run.output().len();
+    let (layout, dtype, recipe_name) = (run.layout, run.dtype, name.clone());
+    let of_shares =
+        move || context! { WORKGROUP => SHARE_WORKGROUP, SHARES => shares, ..values(layout, dtype, &recipe_name) };
+    let items = planes * u64::from(shares);
+    let first = Pass {
+        operands: vec![Operand::Input, Operand::WriteWorkspace(0)],
+        params: Params { work: items as u32, ..Params::of(run) },
+        workgroup: SHARE_WORKGROUP,
+        workgroups: items.div_ceil(SHARE_WORKGROUP.into()),
+        ..pass(run, Wgsl::template("pool_strided.wgsl", of_shares))
+    };
+    let (recipe_name, count) = (name.clone(), format!("{}u", run.input().pixels()));
+    let [workgroup, planes_each] = if caps.is_cpu { [SERIAL; 2] } else { [64, 1] };
+    let of_sums = move || {
+        let own = context! { WORKGROUP => workgroup, PLANES => planes_each, LANES => workgroup, COUNT => count };
+        context! { ..own, ..values(Layout::Nchw, dtype, &recipe_name) }
+    };
+    let template = if caps.is_cpu { "pool_serial.wgsl" } else { "pool.wgsl" };
+    let params = Params { in_height: rows, in_width: columns, ..Params::of(run) };
+    let second = Pass {
+        operands: vec![Operand::ReadWorkspace(0), Operand::Output],
+        params: Params { work: planes as u32, ..params },
+        workgroup,
+        workgroups: planes.div_ceil(planes_each.into()),
+        workgroup_memory: if caps.is_cpu { 0 } else { workgroup * 4 },
+        ..pass(run, Wgsl::template(template, of_sums))
+    };
+    let work = work(run);
+    let sums = items as f64;
+    let work = Work {
+        accesses: work.accesses + 2.0 * sums,
+        bytes: work.bytes + 2.0 * sums * run.dtype.bytes() as f64,
+        invocations: first.invocations(),
+        ..work
+    };
+    let workspace = vec![items * run.dtype.bytes()];
+    recipe(name, run, vec![first, second], workspace, work)
 }
 
 /// What both shaders ask for.
@@ -91,12 +148,12 @@ fn work(run: &Run<'_>) -> Work {
     Work { mult_adds: values, accesses: values + planes, bytes, ..Work::default() }
 }
 
-fn recipe(name: String, run: &Run<'_>, pass: Pass, work: Work) -> Recipe {
+fn recipe(name: String, run: &Run<'_>, passes: Vec<Pass>, workspace: Vec<u64>, work: Work) -> Recipe {
     Recipe {
         name,
-        passes: vec![pass],
+        passes,
         weights: Vec::new(),
-        workspace: Vec::new(),
+        workspace,
         work,
         // Sums of a few dozen terms in order, and WGSL lets a division be off by two and a half units.
         tolerance: 8.0,

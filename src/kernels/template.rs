@@ -17,12 +17,14 @@ macro_rules! files {
 /// The templates of kernels, each a whole shader.
 const KERNELS: &[(&str, &str)] = files![
     "depthwise.wgsl",
+    "depthwise_row.wgsl",
     "direct.wgsl",
     "gemm_registers.wgsl",
     "gemm_tile.wgsl",
     "matvec.wgsl",
     "pool.wgsl",
     "pool_serial.wgsl",
+    "pool_strided.wgsl",
     "probe_arithmetic.wgsl",
     "probe_loads.wgsl",
     "split_sum.wgsl",
@@ -40,6 +42,7 @@ const PARTS: &[(&str, &str)] = files![
     "source_pointwise.wgsl",
     "source_rows.wgsl",
     "source_window.wgsl",
+    "strip_columns.wgsl",
     "tensors.wgsl",
     "winograd_points.wgsl",
 ];
@@ -201,7 +204,7 @@ mod tests {
     fn a_value_that_is_missing_is_an_error_with_file_and_line() {
         let Err(Error::Internal(message)) = render("pool_serial.wgsl", &context! {}) else { panic!("rendered") };
         assert!(message.contains("undefined value") && message.contains("pool_serial.wgsl:1"), "{message}");
-        let values = context! { recipe => "pool/serial", layout => "nchw", WORKGROUP => 1 };
+        let values = context! { recipe => "pool/serial", layout => "nchw", WORKGROUP => 1, COUNT => 1 };
         let Err(Error::Internal(message)) = render("pool_serial.wgsl", &values) else { panic!("rendered") };
         assert!(message.contains("undefined value") && message.contains("tensors.wgsl:"), "{message}");
         let line =
@@ -219,7 +222,7 @@ mod tests {
     fn an_element_type_without_a_file_is_an_error() {
         let values = |element| {
             context! {
-                recipe => "pool/serial", WORKGROUP => 1, geometry => (), element, layout => "nchw", input => "scalar",
+                recipe => "pool/serial", WORKGROUP => 1, COUNT => 1, geometry => (), element, layout => "nchw", input => "scalar",
                 weights => "none", output => "scalar", residual => "none",
             }
         };

@@ -48,10 +48,8 @@ pub enum Unsupported {
     InChannels(u32),
     /// It takes more output channels, in each of the groups.
     OutChannels { each: u32, groups: u32 },
-    /// Too many registers would be taken.
-    Registers(u64),
     /// A compiler for the device would move values of an invocation to memory.
-    Spills { registers: u32, limit: u64 },
+    Registers { needed: u32, limit: u64 },
     /// The workgroup is larger than the device's.
     Invocations { needed: u32, limit: u32 },
     /// The workgroup's memory is larger than the device's, or than the kernel takes.
@@ -98,8 +96,7 @@ impl fmt::Display for Unsupported {
             Self::InChannels(count) => write!(f, "not for {count} input channels"),
             Self::OutChannels { each, groups: 1 } => write!(f, "not for {each} output channels"),
             Self::OutChannels { each, .. } => write!(f, "not for {each} output channels a group"),
-            Self::Registers(count) => write!(f, "would take {count} registers"),
-            Self::Spills { registers, limit } => write!(f, "would take {registers} of {limit} registers"),
+            Self::Registers { needed, limit } => write!(f, "needs {needed} registers, the device has {limit}"),
             Self::Invocations { needed, limit } => write!(f, "needs workgroups of {needed}, the device has {limit}"),
             Self::WorkgroupMemory { needed, limit } => {
                 write!(f, "needs {needed} bytes of workgroup memory, the limit is {limit}")

@@ -76,6 +76,11 @@ fn representatives() -> Vec<(String, Chain, Shape, Layout)> {
         "depthwise 1x32x112x112 k3 p1 relu6",
         "depthwise 1x512x14x14 k3 p1 relu6 nhwc",
         "depthwise 1x96x14x14 k31 p15",
+        "depthwise 1x64x56x56 k9 p4",
+        "depthwise 1x64x56x56 k9 p4 nhwc",
+        "depthwise 1x64x56x56 k3 p16 d16",
+        "depthwise 1x64x56x56 k31x1 p15,0,15,0",
+        "conv 1x1x512x512 -> 1 k11 p5",
         "pointwise 1x32x112x112 -> 64 relu6",
         "pointwise 1x512x14x14 -> 512 relu6",
         "pointwise 1x1024x1x1 -> 1000",
@@ -405,8 +410,6 @@ fn the_message_gives_the_true_reason() {
         ("conv 1x8x8x8 -> 2 k3", "winograd", "not for 2 output channels"),
         ("conv 1x64x8x8 -> 64 k3 g2", "winograd", "not for groups: 2"),
         ("separable 1x6x8x8 -> 8 k3 nhwc", "separable", "not for 6 input channels"),
-        ("depthwise 1x96x64x64 k31", "depthwise", "not for a 31x31 kernel"),
-        ("depthwise 1x8x8x256 k1x200", "depthwise", "would take 201 registers"),
     ] {
         let error = plan(line, &gpu(), named(kernel)).unwrap_err().to_string();
         assert!(error.ends_with(&format!(": {kernel} ({expected})")), "{line}: {error}");
@@ -505,6 +508,18 @@ fn no_variant_leaves_a_quarter_of_a_core_idle() {
         }
     }
     assert!(seen > 100, "{seen} passes were seen");
+}
+
+#[test]
+fn a_large_plane_is_shared_out() {
+    for caps in [gpu(), Caps { is_cpu: true, ..Caps::webgpu() }] {
+        for (line, expected) in
+            [("pool 1x1x2048x2048", "pool/1024-shares"), ("pool 1x2x1024x999 nhwc", "pool/1024-shares")]
+        {
+            assert_eq!(plan(line, &caps, Choice::Auto).unwrap().name(), expected, "{line}");
+        }
+        assert_ne!(plan("pool 1x1280x7x7", &caps, Choice::Auto).unwrap().name(), "pool/1024-shares");
+    }
 }
 
 #[test]

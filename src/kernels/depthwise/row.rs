@@ -1,0 +1,229 @@
+//! Strips of one row, for kernels whose window does not stay in registers: the rows of the kernel are a loop, and so are
+//! its columns if there are many.
+
+use minijinja::value::merge_maps;
+use minijinja::{Value, context};
+
+use super::DEPTHWISE;
+use super::columns::{Columns, View};
+use crate::kernels::pack::{Order, Packing, sections};
+use crate::kernels::shader;
+use crate::kernels::{
+    Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Wgsl, Work, compulsory_bytes, single_pass_operands,
+};
+use crate::model::caps::Caps;
+use crate::model::conv::Conv2d;
+use crate::model::shape::Layout;
+
+/// Outputs of a strip. Those of 14, of which rows of many networks' images are multiples, are for software devices, which
+/// have their registers in memory.
+const WIDTHS: &[u32] = &[14, 8, 4, 1];
+
+/// The widths of strips for a device.
+pub fn widths(caps: &Caps) -> impl Iterator<Item = u32> {
+    let is_cpu = caps.is_cpu;
+    WIDTHS.iter().copied().filter(move |&width| is_cpu || width <= 8)
+}
+/// Columns of the kernel whose multiply-adds are written out, of which a compiler may load the input all at once. A software
+/// device has its registers in memory, and a loop costs it more. All are even, or pairs of the second block were not
+/// aligned.
+const BLOCK: u32 = 16;
+const BLOCK_OF_QUADS: u32 = 8;
+const BLOCK_CPU: u32 = 32;
+/// Beyond this many values at once, a block of quads has fewer columns.
+const MOST_REGISTERS: u32 = 112;
+/// Invocations of a workgroup.
+const WORKGROUP: u32 = 64;
+const WORKGROUP_CPU: u32 = 16;
+/// Of a workgroup's invocations, the share that has strips if it has one channel, at least.
+const FULL: f64 = 0.6;
+
+/// How weights come to the invocations.
+#[derive(Clone, Copy, PartialEq)]
+enum Weights {
+    /// Each loads its own.
+    Own,
+    /// A workgroup has one channel, and loads the same weights.
+    Shared,
+    /// A workgroup has one channel; each of so many lanes loads others, and broadcasts hand them round.
+    Broadcast(u32),
+}
+
+/// A strip and the kernel's part under it.
+struct Row {
+    view: View,
+    columns: Columns,
+    lanes: u32,
+    weights: Weights,
+    workgroup: u32,
+    block: u32,
+}
+
+/// Some columns of the kernel: `count` blocks of `taps`.
+struct Part {
+    first: u32,
+    count: u32,
+    taps: u32,
+}
+
+impl Row {
+    fn parts(&self) -> Vec<Part> {
+        let kernel = self.view.link.kernel_size[1];
+        let count = kernel / self.block;
+        let whole = Part { first: 0, count, taps: self.block };
+        let rest = Part { first: count * self.block, count: 1, taps: kernel % self.block };
+        [whole, rest].into_iter().filter(|part| part.count > 0 && part.taps > 0).collect()
+    }
+
+    fn strips(&self) -> u64 {
+        u64::from(self.columns.strips(self.view.output[1])) * u64::from(self.view.output[0])
+    }
+
+    /// Loads for a row of the kernel: of the input, and of the weights.
+    fn loads(&self) -> f64 {
+        let of_part = |part: &Part| {
+            let inputs = self.columns.loads(&self.columns.inputs(0..part.taps)).len() as u32;
+            let weights = match self.weights {
+                Weights::Broadcast(lanes) => part.taps.div_ceil(lanes),
+                Weights::Own | Weights::Shared => part.taps,
+            };
+            f64::from(part.count * (inputs + weights))
+        };
+        self.parts().iter().map(of_part).sum()
+    }
+
+    /// Values held at once, of 32 bits.
+    fn registers(&self) -> u32 {
+        let inputs = self.parts().iter().map(|part| self.columns.inputs(0..part.taps).len()).max().unwrap_or(0) as u32;
+        (inputs + self.columns.width + 1) * self.lanes
+    }
+
+    fn name(&self) -> String {
+        let quads = if self.lanes == 4 { "x4" } else { "" };
+        match (self.view.transposed, self.columns.width) {
+            (true, width) => format!("{}/{width}x1{quads}", DEPTHWISE.name),
+            (false, width) => format!("{}/1x{width}{quads}", DEPTHWISE.name),
+        }
+    }
+
+    fn values(&self, link: &Conv2d, layout: Layout) -> Value {
+        let quads_or_scalar = if self.lanes == 4 { "quads" } else { "scalar" };
+        let pair_or = |pairs| if pairs { "pair" } else { quads_or_scalar };
+        let part = |part: &Part| {
+            let inputs = self.columns.inputs(0..part.taps);
+            let loads = self.columns.loads(&inputs);
+            let Part { first, count, taps } = part;
+            context! { first, count, taps, columns => inputs, load_columns => loads }
+        };
+        let lanes_of_weights = if let Weights::Broadcast(lanes) = self.weights { lanes } else { 1 };
+        let own = context! {
+            recipe => self.name(),
+            problem => shader::problem(link, layout),
+            WORKGROUP => self.workgroup,
+            BROADCAST => lanes_of_weights > 1,
+            SHARES_WEIGHTS => self.weights != Weights::Own,
+            WEIGHTS_BY_CHANNEL => layout == Layout::Nchw || self.weights != Weights::Own,
+            LANES_OF_WEIGHTS => lanes_of_weights,
+            parts => self.parts().iter().map(part).collect::<Vec<_>>(),
+            transposed => self.view.transposed,
+            geometry => shader::geometry_values(&self.view.link),
+            layout => shader::layout_name(layout),
+            input => pair_or(self.columns.pairs),
+            weights => quads_or_scalar,
+            output => pair_or(self.columns.output_pairs),
+        };
+        merge_maps([own, self.columns.values(self.lanes), shader::epilogue_values(link)])
+    }
+}
+
+pub fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, view: &View, columns: Columns, lanes: u32) -> Recipe {
+    let view = view.clone();
+    let broadcasting = caps.subgroup.filter(|sizes| caps.is_cpu && sizes.iter().all(|size| size.is_power_of_two()));
+    let mut row = Row { view, columns, lanes, weights: Weights::Own, workgroup: WORKGROUP, block: BLOCK };
+    if lanes == 4 {
+        row.block = BLOCK_OF_QUADS;
+        while row.registers() > MOST_REGISTERS && row.block > 2 {
+            row.block /= 2;
+        }
+    }
+    if caps.is_cpu {
+        (row.workgroup, row.block) = (WORKGROUP_CPU, BLOCK_CPU);
+    }
+    let filled = |workgroup: u32| {
+        let strips = row.strips();
+        strips as f64 / (strips.next_multiple_of(workgroup.into()).max(1)) as f64
+    };
+    match broadcasting {
+        // A workgroup is the largest subgroup, so whole subgroups only, whichever size the driver picks.
+        Some([least, most]) if least > 1 && filled(most) >= FULL => {
+            (row.weights, row.workgroup) = (Weights::Broadcast(least), most);
+        }
+        _ if run.layout == Layout::Nchw && filled(row.workgroup) >= FULL => row.weights = Weights::Shared,
+        _ => {}
+    }
+
+    let taps = match (row.weights, lanes, run.layout) {
+        (Weights::Own, _, Layout::Nhwc) => Packing::Taps,
+        (_, 4, _) => Packing::QuadTaps,
+        _ => Packing::Panels { block: 1, k_align: 1, order: Order::ChannelFirst },
+    };
+    let (weights, offsets) = sections([taps, Packing::Bias { block: 1 }].map(|packing| run.section(0, link, packing)));
+    let [out_height, out_width] = row.view.output;
+    let channels = link.out_channels / lanes;
+    let planes = u64::from(channels) * u64::from(run.output().batch);
+    let (workgroups, work) = match row.weights {
+        Weights::Own => {
+            let items = row.strips() * planes;
+            (items.div_ceil(row.workgroup.into()), items)
+        }
+        Weights::Shared | Weights::Broadcast(_) => {
+            let workgroups = row.strips().div_ceil(row.workgroup.into()) * planes;
+            (workgroups, workgroups)
+        }
+    };
+    // Values and accesses of all invocations, idle ones included.
+    let invocations = workgroups as f64 * f64::from(row.workgroup);
+    let values = invocations * f64::from(lanes);
+    let [kernel_rows, _] = row.view.link.kernel_size;
+    let loads = f64::from(kernel_rows) * row.loads();
+    let params = Params {
+        tiles_x: row.columns.strips(out_width),
+        tiles_y: out_height,
+        work: work as u32,
+        // Strides and offsets count `Value`s.
+        in_channels: link.in_channels / lanes,
+        out_channels: channels,
+        bias_at: (offsets[1] / u64::from(lanes)) as u32,
+        ..row.view.params(run)
+    };
+    let (name, sums, stores) = (row.name(), row.columns.width, row.columns.stores());
+    let (registers, workgroup) = (row.registers() + REGISTERS_FOR_ADDRESSES, row.workgroup);
+    let (seen, layout, element) = (link.clone(), run.layout, run.dtype.name());
+    let pass = Pass {
+        wgsl: Wgsl::template("depthwise_row.wgsl", move || context! { element, ..row.values(&seen, layout) }),
+        operands: single_pass_operands(run),
+        params,
+        workgroup,
+        workgroups,
+        workgroup_memory: 0,
+        sums: sums * lanes,
+        registers,
+    };
+    Recipe {
+        name,
+        weights,
+        workspace: Vec::new(),
+        work: Work {
+            mult_adds: values * f64::from(sums) * link.fan_in() as f64,
+            accesses: values * (loads + f64::from(stores) + 1.0),
+            shared: 0.0,
+            bytes: compulsory_bytes(run),
+            invocations: pass.invocations(),
+        },
+        passes: vec![pass],
+        // A sum in order, as `direct` makes it.
+        tolerance: 4.0,
+        exact: true,
+        spreads_errors: false,
+    }
+}
