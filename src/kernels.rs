@@ -1,5 +1,6 @@
 //! Kernels: the ways to compute a run of links, each answering with plain data.
 
+pub(crate) mod copy;
 mod depthwise;
 mod direct;
 mod flat;

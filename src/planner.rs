@@ -2,6 +2,7 @@
 
 mod bands;
 pub(crate) mod cut;
+pub(crate) mod division;
 #[doc(hidden)]
 pub mod instructions;
 pub mod model;
@@ -20,9 +21,9 @@ use crate::model::shape::{Layout, Shape};
 use crate::planner::profile::Profile;
 pub use crate::planner::workspace::Workspace;
 
-pub(crate) use bands::band_inputs;
 pub use bands::images_at_once;
 use cut::{Wanted, is_called};
+pub use division::{Division, Extents, Stretch};
 use model::Parts;
 pub(crate) use refused::Refused;
 
@@ -61,6 +62,23 @@ impl Choice {
     /// not counted: all recipes need them.)
     pub fn within(self, workspace: u64) -> Self {
         Self::Within(Box::new(self), workspace)
+    }
+
+    /// The names that are asked for, one for all steps or one for each.
+    fn names(&self) -> Vec<&str> {
+        match self {
+            Self::Named(names) => names.split('+').collect(),
+            Self::Within(choice, _) => choice.names(),
+            Self::Auto | Self::Fusion(_) => Vec::new(),
+        }
+    }
+
+    /// The same with another name.
+    fn renamed(&self, name: &str) -> Self {
+        match self {
+            Self::Within(choice, workspace) => Self::Within(Box::new(choice.renamed(name)), *workspace),
+            _ => Self::Named(name.into()),
+        }
     }
 
     /// The same with the names of kernels, not of their recipes: inputs of another size may have others.
@@ -233,6 +251,20 @@ pub fn schedule(
     choice: &Choice,
 ) -> Result<Schedule> {
     Planner { caps, profile: &Profile::default() }.schedule(chain, input, layout, choice)
+}
+
+/// How a chain is computed on a device of which nothing was measured, band by band where a tensor is larger than a binding.
+///
+/// # Errors
+/// As [`Planner::divide`].
+pub fn divide(
+    chain: &Chain,
+    input: impl Into<Shape>,
+    layout: Layout,
+    caps: &Caps,
+    choice: &Choice,
+) -> Result<Division> {
+    Planner { caps, profile: &Profile::default() }.divide(chain, input, layout, choice)
 }
 
 /// Every schedule worth comparing, on a device of which nothing was measured.

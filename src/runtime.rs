@@ -9,6 +9,7 @@ pub(crate) mod block;
 pub mod blocking;
 mod caps;
 pub(crate) mod clock;
+mod copies;
 pub(crate) mod device;
 #[cfg(not(target_arch = "wasm32"))]
 mod first_run;
@@ -17,6 +18,7 @@ mod identity;
 pub(crate) mod layer;
 mod lru;
 mod memory;
+mod parts;
 #[cfg(not(target_arch = "wasm32"))]
 mod pipeline_cache;
 mod pipelines;

@@ -79,7 +79,7 @@ impl Bench {
         let cases = self.problems.iter().map(|words| Case::parse(words)).collect::<Outcome<Vec<_>>>()?;
         let gpu = target.open()?;
         // Schedule before making data: a problem that is too large for the device fails here.
-        let plans = cases.iter().map(|case| self.schedules(&gpu, &case.problem)).collect::<Outcome<Vec<_>>>()?;
+        let plans = cases.iter().map(|case| self.choices(&gpu, &case.problem)).collect::<Outcome<Vec<_>>>()?;
         let total = plans.iter().map(Vec::len).sum::<usize>() as u64;
         // It hides itself if stderr is not a terminal.
         let bar = if self.json { ProgressBar::hidden() } else { ProgressBar::new(total) };
@@ -87,11 +87,12 @@ impl Bench {
             ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").unwrap_or(ProgressStyle::default_bar()),
         );
         let mut measured = Vec::new();
-        for (case, schedules) in cases.iter().zip(plans) {
+        for (case, choices) in cases.iter().zip(plans) {
             let host = Host::new(case)?;
-            for schedule in schedules {
-                bar.set_message(format!("{}: {}", case.text, kernels(&schedule)));
-                let result = Subject::new(&gpu, &host, &schedule)?.measure(self.time)?;
+            for choice in choices {
+                let subject = Subject::new(&gpu, &host, choice)?;
+                bar.set_message(format!("{}: {}", case.text, kernels(&subject.schedule)));
+                let result = subject.measure(self.time)?;
                 bar.inc(1);
                 if self.json {
                     let line = serde_json::to_string(&result).map_err(|error| Failure::Call(error.to_string()))?;
@@ -105,16 +106,24 @@ impl Bench {
         if self.json { Ok(()) } else { print(&text(&gpu, &measured)) }
     }
 
-    fn schedules(&self, gpu: &GpuConv, problem: &Problem) -> Outcome<Vec<Schedule>> {
+    /// What is measured: the planner's choice, or each recipe.
+    fn choices(&self, gpu: &GpuConv, problem: &Problem) -> Outcome<Vec<Choice>> {
         let (chain, layout) = (problem.chain(), problem.layout);
-        let input = Shape { batch: planner::images_at_once(&chain, problem.input, gpu.caps())?, ..problem.input };
         Ok(match self.kernel.as_deref() {
             Some("all") if matches!(problem.operation, Operation::Network(_)) => {
                 let message = "--kernel all is for single layers; a network has too many schedules to measure all";
                 return Err(Failure::Call(message.into()));
             }
-            Some("all") => gpu.alternatives(&chain, input, layout)?,
-            kernel => vec![gpu.schedule(&chain, input, layout, &self.options.choice(kernel))?],
+            Some("all") => {
+                let batch = planner::images_at_once(&chain, problem.input, gpu.caps())?;
+                let all = gpu.alternatives(&chain, Shape { batch, ..problem.input }, layout)?;
+                all.iter().map(|schedule| Choice::Named(schedule.name())).collect()
+            }
+            kernel => {
+                let choice = self.options.choice(kernel);
+                gpu.divide(&chain, problem.input, layout, &choice)?;
+                vec![choice]
+            }
         })
     }
 }
@@ -162,9 +171,8 @@ struct Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    fn new(gpu: &'a GpuConv, host: &'a Host<'a>, schedule: &Schedule) -> Outcome<Self> {
+    fn new(gpu: &'a GpuConv, host: &'a Host<'a>, choice: Choice) -> Outcome<Self> {
         let problem = &host.case.problem;
-        let choice = Choice::Named(schedule.name());
         let layer = gpu.chain_with(&problem.chain(), &host.data.weights(), choice)?;
         let input = gpu.empty(problem.input, problem.layout)?;
         let output = gpu.empty(host.output, problem.layout)?;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use gpuconv::gpu::{GpuKind, KNOWN};
-use gpuconv::planner::{self, Considered, Planner};
-use gpuconv::{Caps, Shape, tuner};
+use gpuconv::planner::{Considered, Planner};
+use gpuconv::{Caps, tuner};
 
 use super::{Case, Failure, KernelOptions, Outcome, Target, adapter_name, print, print_json};
 use explain::{Planned, Subject};
@@ -66,27 +66,31 @@ impl Plan {
     pub fn execute(&self, target: &Target) -> Outcome {
         let case = Case::parse(&self.problem)?;
         let gpu = if self.device.is_none() { Some(target.open()?) } else { None };
-        let (caps, profile, adapter) = match (&gpu, &self.device) {
+        let (caps, profile, adapter): (_, _, String) = match (&gpu, &self.device) {
             (Some(gpu), _) => (gpu.caps().clone(), gpu.profile(), adapter_name(gpu)),
             (None, Some(device)) => (device.caps.clone(), Arc::default(), device.name.clone()),
             (None, None) => (Caps::webgpu(), Arc::default(), "webgpu".into()),
         };
         let planner = Planner { caps: &caps, profile: &profile };
         let (chain, layout) = (case.problem.chain(), case.problem.layout);
-        let batch = planner::images_at_once(&chain, case.problem.input, &caps)?;
-        let input = Shape { batch, ..case.problem.input };
         let choice = self.options.choice(self.kernel.as_deref());
-        let schedule = planner.schedule(&chain, input, layout, &choice)?;
-        if let Some(folder) = &self.wgsl {
-            write_shaders(folder, &schedule.considered)?;
+        let division = planner.divide(&chain, case.problem.input, layout, &choice)?;
+        let mut parts = Vec::new();
+        for stretch in &division.stretches {
+            let (chain, input, schedule) = (&*stretch.chain, stretch.input, &*stretch.schedule);
+            if let Some(folder) = &self.wgsl {
+                write_shaders(folder, &schedule.considered)?;
+            }
+            let measured = match &gpu {
+                Some(gpu) if self.measure => Some(tuner::measure(gpu, chain, input, layout, schedule)?),
+                _ => None,
+            };
+            let subject = Subject { chain, input, layout, planner, choice: &choice, schedule };
+            parts.push(Planned::new(case.text.clone(), adapter.clone(), &subject, measured.as_deref())?);
         }
-        let measured = match &gpu {
-            Some(gpu) if self.measure => Some(tuner::measure(gpu, &chain, input, layout, &schedule)?),
-            _ => None,
+        let Some(planned) = Planned::of_division(parts, &division) else {
+            return Err(Failure::Device("a plan has no steps".into()));
         };
-        let subject = Subject { chain: &chain, input, layout, planner, choice: &choice, schedule: &schedule };
-        let mut planned = Planned::new(case.text, adapter, &subject, measured.as_deref())?;
-        planned.images_at_once = (batch != case.problem.input.batch).then_some(batch);
         if self.json { print_json(&planned) } else { print(&text::text(&planned)) }
     }
 }

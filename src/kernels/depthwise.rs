@@ -196,7 +196,9 @@ fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, strip: Strip, lanes: u32) -
     let loads = steps * (strip.loaded().len() * strip.loads().len()) as f64;
     let outputs = rows_each * f64::from(width);
     let stores = rows_each * f64::from(strip.columns.stores());
-    let values_held = strip.registers() as u32 * lanes;
+    // Compilers keep the place of each load in a row, and whether it is in the image.
+    let places = REGISTERS_FOR_ADDRESSES.max(2 * strip.loads().len() as u32);
+    let registers = strip.registers() as u32 * lanes + places;
     let name = strip.name(&rows.to_string(), lanes);
     let params = Params {
         tiles_x: tiles[1],
@@ -219,8 +221,7 @@ fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, strip: Strip, lanes: u32) -
         workgroups: items.div_ceil(workgroup.into()),
         workgroup_memory: 0,
         sums: width * lanes,
-        // Compilers keep the place of each load in a row, and whether it is in the image.
-        registers: values_held + REGISTERS_FOR_ADDRESSES.max(2 * strip.loads().len() as u32),
+        registers,
     };
     Recipe {
         name,

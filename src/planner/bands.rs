@@ -41,7 +41,7 @@ pub fn images_at_once(chain: &Chain, input: impl Into<Shape>, caps: &Caps) -> Re
 ///
 /// # Errors
 /// As [`images_at_once`].
-pub(crate) fn band_inputs(chain: &Chain, input: Shape, caps: &Caps) -> Result<Vec<Shape>> {
+pub fn band_inputs(chain: &Chain, input: Shape, caps: &Caps) -> Result<Vec<Shape>> {
     let at_once = images_at_once(chain, input, caps)?;
     let rest = input.batch.checked_rem(at_once).filter(|&rest| rest > 0);
     Ok([at_once].into_iter().chain(rest).map(|batch| Shape { batch, ..input }).collect())
@@ -53,7 +53,7 @@ pub fn largest_binding(caps: &Caps) -> u64 {
 }
 
 /// The least power of two of images of `image` bytes that takes a multiple of the alignment, itself a power of two.
-fn step(image: u64, alignment: u64) -> u64 {
+pub fn step(image: u64, alignment: u64) -> u64 {
     let mut step = alignment.max(1);
     while step.is_multiple_of(2) && (image * (step / 2)).is_multiple_of(alignment.max(1)) {
         step /= 2;

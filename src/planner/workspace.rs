@@ -1,7 +1,7 @@
 //! The workspace of a plan: tensors between its steps and the steps' own scratch, in as little memory as their
 //! lifetimes allow.
 
-mod arrange;
+pub(crate) mod arrange;
 
 use std::collections::HashMap;
 
@@ -71,6 +71,12 @@ impl Workspace {
         let limits = Limits { alignment: caps.storage_offset_alignment.into(), buffer: caps.max_buffer };
         workspace.arrangement = arrange(&workspace.sizes, &dispatches, limits);
         workspace
+    }
+
+    /// A workspace of these buffers, of whose parts nothing is known.
+    pub(crate) fn of_buffers(buffers: Vec<u64>) -> Self {
+        let (sizes, arrangement) = (buffers.clone(), Arrangement { places: Vec::new(), buffers });
+        Self { parts: HashMap::new(), sizes, arrangement }
     }
 
     /// The number of a part, a new one if it has none yet.

@@ -10,7 +10,7 @@ use crate::model::error::{Cause, Error, Result};
 use crate::model::shape::{Layout, Shape};
 use crate::model::weights::{Weights, length};
 use crate::planner::profile::Profile;
-use crate::planner::{Choice, Planner, Schedule};
+use crate::planner::{Choice, Division, Planner, Schedule};
 #[cfg(not(target_arch = "wasm32"))]
 use crate::runtime::block::block_on;
 use crate::runtime::device::Device;
@@ -215,8 +215,8 @@ impl GpuConv {
     }
 
     /// How a chain would be computed here, by what is known of the device: what was measured, and which shaders its
-    /// driver refused. The whole batch, that is: layers cut one that is too large into bands of
-    /// [`planner::images_at_once`](crate::planner::images_at_once).
+    /// driver refused. All of it at once, that is: if a tensor is too large for a binding, layers compute it in bands, as
+    /// [`GpuConv::divide`] says.
     ///
     /// # Errors
     /// As [`Planner::schedule`].
@@ -229,6 +229,16 @@ impl GpuConv {
     ) -> Result<Schedule> {
         let (profile, refused) = (self.profile(), self.shared.refused());
         Planner { caps: self.caps(), profile: &profile }.schedule_without(&refused, chain, input.into(), layout, choice)
+    }
+
+    /// How a chain is computed here by layers: as [`GpuConv::schedule`] says, and band by band where a tensor is larger
+    /// than a binding.
+    ///
+    /// # Errors
+    /// As [`Planner::divide`].
+    pub fn divide(&self, chain: &Chain, input: impl Into<Shape>, layout: Layout, choice: &Choice) -> Result<Division> {
+        let (profile, refused) = (self.profile(), self.shared.refused());
+        Planner { caps: self.caps(), profile: &profile }.divide_without(&refused, chain, input.into(), layout, choice)
     }
 
     /// Every schedule worth comparing here.

@@ -8,15 +8,18 @@ use crate::model::chain::Chain;
 use crate::model::error::{Error, Result};
 use crate::model::shape::{Layout, Shape};
 use crate::model::weights::{Weights, check_weights};
-use crate::planner::{self, Choice, Schedule};
+use crate::planner::division::Kind;
+use crate::planner::{Choice, Division, Schedule};
+use crate::runtime::copies::Copies;
 use crate::runtime::device::Device;
 use crate::runtime::gpu::GpuConv;
-use crate::runtime::plan::{Bound, Plan, check_tensors};
+use crate::runtime::parts::{Callers, Planned, Work};
+use crate::runtime::plan::{Plan, check_tensors};
 use crate::runtime::tensor::Tensor;
 use crate::runtime::threads;
 
 pub use cache::Cache;
-use cache::{MOST_BYTES, Planned};
+use cache::MOST_BYTES;
 
 /// A chain of convolutions with its weights, made by [`GpuConv`].
 ///
@@ -64,7 +67,7 @@ impl<'a> From<(&'a Tensor, &'a Tensor)> for Inputs<'a> {
 pub struct BoundLayer(Arc<Binding>);
 
 struct Binding {
-    bands: Vec<Bound>,
+    work: Vec<Work>,
     workspace: Vec<wgpu::Buffer>,
     /// So that the layer counts it as used.
     _plan: Arc<Planned>,
@@ -79,7 +82,7 @@ impl BoundLayer {
 
     /// Records the layer into a compute pass of the caller's, beside other work.
     pub fn dispatch(&self, pass: &mut wgpu::ComputePass<'_>) {
-        self.0.bands.iter().for_each(|band| band.dispatch(pass));
+        self.0.work.iter().for_each(|work| work.dispatch(pass));
     }
 
     fn workspace(&self) -> &[wgpu::Buffer] {
@@ -102,8 +105,8 @@ impl Layer {
     /// # Errors
     /// What the device says.
     pub(crate) async fn fix(&self, input: Shape, layout: Layout, schedule: Schedule) -> Result<()> {
-        let bands = vec![(0, Arc::new(self.compile(schedule).await?))];
-        self.cache.fix(input, layout, Planned::new(bands));
+        let division = Division::of_images(&self.chain, &self.chain.shapes(input)?, vec![schedule]);
+        self.cache.fix(input, layout, self.compile(division).await?);
         Ok(())
     }
 
@@ -126,7 +129,7 @@ impl Layer {
     /// # Errors
     /// As [`Layer::schedule`].
     pub async fn schedule_async(&self, input: impl Into<Shape>, layout: Layout) -> Result<Schedule> {
-        Ok(self.plan(input.into(), layout).await?.bands[0].1.schedule.clone())
+        Ok(self.plan(input.into(), layout).await?.division.schedule())
     }
 
     /// As [`Layer::warm_up`], on threads of its own: the caller's go on meanwhile, and the future is
@@ -137,8 +140,8 @@ impl Layer {
     pub fn warm_up_async<S: Into<Shape>>(&self, input: S, layout: Layout) -> impl Future<Output = Result<()>> + use<S> {
         let (gpu, chain, choice, input) = (self.gpu.clone(), self.chain.clone(), self.choice.clone(), input.into());
         let planning = gpu.clone();
-        let schedules = move || schedule_bands(&planning, &chain, &choice, input, layout);
-        threads::apart("gpuconv warm-up", move || async move { gpu.compile_ahead(schedules).await })
+        let divisions = move || Ok(vec![planning.divide(&chain, input, layout, &choice)?]);
+        threads::apart("gpuconv warm-up", move || async move { gpu.compile_ahead(divisions).await })
     }
 
     /// As [`Layer::forward`], awaited.
@@ -225,13 +228,8 @@ impl Layer {
         let outputs = outputs.map(|tensor| plan.shape(tensor));
         check_tensors(device, self.chain.dtype(), outputs, input, residual, output)?;
         let workspace = device.workspace(&plan.workspace).await?;
-        let mut bands = Vec::new();
-        for (first, band) in &plan.bands {
-            let images = |tensor: &Tensor| tensor.images(*first, band.input().batch);
-            let (input, residual, output) = (images(input), residual.map(images), images(output));
-            bands.push(Bound::new(device, band.clone(), &workspace, &input, residual.as_ref(), &output).await?);
-        }
-        Ok(BoundLayer(Arc::new(Binding { bands, workspace, _plan: plan })))
+        let work = plan.bind(device, &workspace, Callers { input, residual, output }).await?;
+        Ok(BoundLayer(Arc::new(Binding { work, workspace, _plan: plan })))
     }
 
     /// The plan of an input size, made now if it was not before.
@@ -239,10 +237,10 @@ impl Layer {
         let mut is_new = false;
         let make = async {
             // On the heap, to keep the future small for when the plan exists.
-            let bands = Box::pin(self.make_bands(input, layout)).await?;
+            let plan = Box::pin(self.make_plan(input, layout)).await?;
             is_new = true;
             log::debug!("planned {} links on {input}, {layout}", self.chain.links().len());
-            Ok(Planned::new(bands))
+            Ok(plan)
         };
         let plan = self.cache.plan(input, layout, make).await?;
         if is_new {
@@ -252,66 +250,49 @@ impl Layer {
         Ok(plan)
     }
 
-    /// One plan for the whole batch where that can be, else one for each band of images; bands of a size share it.
-    async fn make_bands(&self, input: Shape, layout: Layout) -> Result<Vec<(u32, Arc<Plan>)>> {
-        let inputs = planner::band_inputs(&self.chain, input, self.gpu.caps())?;
-        let mut plans = Vec::new();
-        for (band, &input) in inputs.iter().enumerate() {
-            plans.push(Arc::new(self.make_plan(band > 0, input, layout).await?));
-        }
-        let (at_once, whole) = (inputs[0].batch, &plans[0]);
-        let count = input.batch.checked_div(at_once).unwrap_or(1);
-        let mut bands: Vec<_> = (0..count).map(|index| (index * at_once, whole.clone())).collect();
-        bands.extend(plans.get(1).map(|rest| (count * at_once, rest.clone())));
-        Ok(bands)
-    }
-
     /// Plans and compiles. Where the driver refuses a shader, plans again without it.
-    async fn make_plan(&self, is_rest: bool, input: Shape, layout: Layout) -> Result<Plan> {
+    async fn make_plan(&self, input: Shape, layout: Layout) -> Result<Planned> {
         loop {
             let refused = self.gpu.shared().refused().len();
-            let schedule = schedule_band(&self.gpu, &self.chain, &self.choice, is_rest, input, layout)?;
-            let plan = self.compile(schedule).await;
+            let division = self.gpu.divide(&self.chain, input, layout, &self.choice)?;
+            let plan = self.compile(division).await;
             if plan.is_ok() || self.gpu.shared().refused().len() == refused {
                 return plan;
             }
         }
     }
 
-    async fn compile(&self, schedule: Schedule) -> Result<Plan> {
-        let weights: Vec<_> =
-            self.weights.iter().map(|(weight, bias)| Weights { weight, bias: bias.as_deref() }).collect();
-        Plan::new(self.gpu.shared(), &self.chain, &weights, &self.cache.packed, schedule).await
+    async fn compile(&self, division: Division) -> Result<Planned> {
+        let (device, packed) = (self.gpu.shared(), &self.cache.packed);
+        let mut plans = Vec::new();
+        for kind in &division.kinds {
+            let (weights, place) = (self.weights_of(kind), (kind.links.start, kind.channels.clone()));
+            plans.push(Arc::new(Plan::new(device, &kind.chain, &weights, packed, &place, &kind.schedule).await?));
+        }
+        let copies = Copies::new(device, &division).await?;
+        Ok(Planned::new(division, plans, copies))
     }
-}
 
-/// How a band is computed: the first, or the rest of the batch.
-fn schedule_band(
-    gpu: &GpuConv,
-    chain: &Chain,
-    choice: &Choice,
-    is_rest: bool,
-    input: Shape,
-    layout: Layout,
-) -> Result<Schedule> {
-    match gpu.schedule(chain, input, layout, choice) {
-        // The recipe that was asked for may be one of larger batches only.
-        Err(Error::UnknownKernel { .. }) if is_rest => gpu.schedule(chain, input, layout, &choice.of_kernels()),
-        schedule => schedule,
+    /// The weights of a part of the chain.
+    fn weights_of(&self, kind: &Kind) -> Vec<Weights<'_>> {
+        let all = self.chain.convolutions().zip(&self.weights);
+        let own: Vec<_> = all.filter(|((link, _), _)| kind.links.contains(link)).collect();
+        // A link of which only some channels are computed has a multiple of the first link's.
+        let input = own.first().map_or(1, |((_, conv), _)| conv.in_channels);
+        own.into_iter()
+            .map(|((_, conv), (weight, bias))| {
+                let (weight, bias) = (&weight[..], bias.as_deref());
+                let Some(channels) = &kind.channels else { return Weights { weight, bias } };
+                let each = (conv.out_channels / input) as usize;
+                let (outputs, taps) =
+                    (channels.start as usize * each..channels.end as usize * each, conv.fan_in() as usize);
+                Weights {
+                    weight: &weight[outputs.start * taps..outputs.end * taps],
+                    bias: bias.map(|bias| &bias[outputs]),
+                }
+            })
+            .collect()
     }
-}
-
-/// How the bands of a batch are computed, each size once.
-fn schedule_bands(
-    gpu: &GpuConv,
-    chain: &Chain,
-    choice: &Choice,
-    input: Shape,
-    layout: Layout,
-) -> Result<Vec<Schedule>> {
-    let bands = planner::band_inputs(chain, input, gpu.caps())?;
-    let schedule = |(band, input)| schedule_band(gpu, chain, choice, band > 0, input, layout);
-    bands.into_iter().enumerate().map(schedule).collect()
 }
 
 impl Drop for Layer {

@@ -1,5 +1,6 @@
 //! Plans: a schedule compiled for a device, with its weights and workspace in place.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use crate::kernels::pack::{self, Section};
@@ -15,13 +16,16 @@ use crate::runtime::device::{Device, Pipeline, lock};
 use crate::runtime::lru::{Slots, get_or_make};
 use crate::runtime::tensor::Tensor;
 
-/// Packed weight buffers, by the run's first link and the sections: plans of all image sizes share them.
-pub type PackedWeights = Mutex<Slots<(usize, Vec<Section>), wgpu::Buffer>>;
+/// Packed weight buffers, by the run's first link, the channels if they are not all, and the sections: plans of all image
+/// sizes share them.
+pub type PackedWeights = Mutex<Slots<(Place, Vec<Section>), wgpu::Buffer>>;
 
-/// What a layer needs to compute one input size: everything but the caller's tensors and the workspace, whose sizes are in
-/// the schedule.
+/// The first link of what weights are for, in the layer's chain, and the channels of the input that a band has if it has
+/// not all.
+pub type Place = (usize, Option<Range<u32>>);
+
+/// What a schedule needs to be run: everything but the tensors and the workspace, whose sizes are in the schedule.
 pub struct Plan {
-    pub schedule: Schedule,
     passes: Vec<PlannedPass>,
     params: wgpu::Buffer,
 }
@@ -52,13 +56,15 @@ pub struct Bound {
 }
 
 impl Plan {
-    /// Compiles the shaders, packs the weights and writes the parameters of a schedule.
+    /// Compiles the shaders, packs the weights and writes the parameters of a schedule. The place is that of the chain, a
+    /// part of the layer's, and of its weights.
     pub async fn new(
         device: &Device,
         chain: &Chain,
         weights: &[Weights<'_>],
         packed: &PackedWeights,
-        schedule: Schedule,
+        place: &Place,
+        schedule: &Schedule,
     ) -> Result<Self> {
         let last = schedule.shapes.len() - 1;
         let part = |part| match schedule.workspace.span(part) {
@@ -76,8 +82,7 @@ impl Plan {
         for (index, step) in schedule.steps.iter().enumerate() {
             let recipe = &step.recipe;
             let range = step.first..step.first + step.links;
-            let weights =
-                packed_weights(device, chain, weights, packed, step.first, range.clone(), &recipe.weights).await?;
+            let weights = packed_weights(device, chain, weights, packed, place, range.clone(), &recipe.weights).await?;
             for pass in &recipe.passes {
                 let slot = |operand: Operand| match operand {
                     Operand::Input => tensor(range.start),
@@ -108,7 +113,7 @@ impl Plan {
             }
         }
         let params = device.buffer_with("parameters", &params, wgpu::BufferUsages::UNIFORM).await?;
-        Ok(Self { schedule, passes, params })
+        Ok(Self { passes, params })
     }
 
     /// The weights that it reads, some more than once.
@@ -123,14 +128,6 @@ impl Plan {
     pub fn parameters(&self) -> u64 {
         self.params.size()
     }
-
-    pub fn input(&self) -> Shape {
-        self.schedule.shapes[0]
-    }
-
-    pub fn output(&self) -> Shape {
-        self.schedule.shapes[self.schedule.shapes.len() - 1]
-    }
 }
 
 async fn packed_weights(
@@ -138,14 +135,14 @@ async fn packed_weights(
     chain: &Chain,
     weights: &[Weights<'_>],
     packed: &PackedWeights,
-    first: usize,
-    links: std::ops::Range<usize>,
+    (first, channels): &Place,
+    links: Range<usize>,
     sections: &[Section],
 ) -> Result<Option<Arc<wgpu::Buffer>>> {
     if sections.is_empty() {
         return Ok(None);
     }
-    let place = lock(packed).place((first, sections.to_vec()));
+    let place = lock(packed).place(((first + links.start, channels.clone()), sections.to_vec()));
     let make = async {
         let bytes = pack::buffer(&chain.links()[links.clone()], &chain.by_link(weights)[links.clone()], sections)?;
         device.buffer_with("weights", &bytes, wgpu::BufferUsages::STORAGE).await
@@ -199,7 +196,7 @@ impl Bound {
         residual: Option<&Tensor>,
         output: &Tensor,
     ) -> Result<Self> {
-        if plan.output().is_empty() {
+        if output.shape().is_empty() {
             return Ok(Self { plan, groups: Vec::new() });
         }
         let bind = |pass| bind(device, &plan, pass, workspace, input, residual, output);

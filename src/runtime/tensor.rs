@@ -1,5 +1,7 @@
 //! Tensors: buffers, or slices of buffers, with a shape and a layout.
 
+use std::ops::Range;
+
 use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
 use crate::model::shape::{Layout, Shape};
@@ -65,11 +67,14 @@ impl Tensor {
         Ok(Self { buffer, offset, shape, layout, dtype, device: None })
     }
 
-    /// Some of its images.
-    pub(crate) fn images(&self, first: u32, count: u32) -> Self {
-        let image = Shape { batch: 1, ..self.shape }.bytes(self.dtype);
-        let shape = Shape { batch: count, ..self.shape };
-        Self { offset: self.offset + u64::from(first) * image, shape, ..self.clone() }
+    /// A part of it, whose elements lie side by side, from this byte of it on.
+    pub(crate) fn part(&self, offset: u64, shape: Shape) -> Self {
+        Self { offset: self.offset + offset, shape, ..self.clone() }
+    }
+
+    /// Another one, as it lies in a buffer of the device's workspace.
+    pub(crate) fn in_workspace(&self, buffer: &wgpu::Buffer, offset: u64, shape: Shape) -> Self {
+        Self { buffer: buffer.clone(), offset, shape, ..self.clone() }
     }
 
     /// The same tensor, known to be of a device.
@@ -132,10 +137,15 @@ impl Tensor {
 
     /// The slice as a shader binds it.
     pub(crate) fn binding(&self) -> wgpu::BindingResource<'_> {
+        self.window(0..self.bytes())
+    }
+
+    /// Some bytes of it, as a shader binds them.
+    pub(crate) fn window(&self, bytes: Range<u64>) -> wgpu::BindingResource<'_> {
         wgpu::BindingResource::Buffer(wgpu::BufferBinding {
             buffer: &self.buffer,
-            offset: self.offset,
-            size: std::num::NonZeroU64::new(self.bytes()),
+            offset: self.offset + bytes.start,
+            size: std::num::NonZeroU64::new(bytes.end - bytes.start),
         })
     }
 

@@ -4,6 +4,7 @@
 //! `.ci/run` runs them with `cargo test --test device -- --ignored`.
 
 mod awaited;
+mod bands;
 mod common;
 mod faults;
 mod inverted_residual;

@@ -4,7 +4,7 @@ use gpuconv::cost::ChainCost;
 use gpuconv::internals::is_called;
 use gpuconv::planner::Recipe;
 use gpuconv::planner::model::Parts;
-use gpuconv::planner::{Considered, Planner, Schedule};
+use gpuconv::planner::{Considered, Division, Planner, Schedule, Stretch};
 use gpuconv::{Chain, Choice, Fusion, Layout, Shape, cost, planner};
 use serde::Serialize;
 
@@ -25,9 +25,12 @@ pub struct Subject<'a> {
 pub struct Planned {
     pub problem: String,
     pub adapter: String,
-    /// How many images are computed at a time, if the whole batch is too large for one binding. Everything else here is
-    /// for that many images.
+    /// How many images are computed at a time, if the whole batch is too large for one binding, but some of its images are
+    /// not.
     pub images_at_once: Option<u32>,
+    /// What is computed together, in order, if a tensor is too large for one binding. Everything else here, but for the
+    /// workspace, is for the first band of each.
+    pub bands: Vec<Bands>,
     pub schedule: String,
     pub ms: f64,
     pub why: String,
@@ -39,6 +42,24 @@ pub struct Planned {
     pub runners_up: Vec<RunnerUp>,
     /// Every recipe of every kernel, and every kernel that has no recipe.
     pub candidates: Vec<Candidate>,
+}
+
+/// Links that are computed together, band by band.
+#[derive(Serialize)]
+pub struct Bands {
+    /// The first link, from 0.
+    pub first: usize,
+    pub links: usize,
+    pub bands: usize,
+    /// What a band has, at most; none if it has all.
+    pub images: Option<u32>,
+    pub channels: Option<u32>,
+    pub rows: Option<u32>,
+    pub columns: Option<u32>,
+    /// Bytes that are copied into bands, and out of them.
+    pub copied_in: u64,
+    pub copied_out: u64,
+    pub schedule: String,
 }
 
 #[derive(Serialize)]
@@ -153,6 +174,7 @@ impl Planned {
             problem,
             adapter,
             images_at_once: None,
+            bands: Vec::new(),
             schedule: kernels(schedule),
             ms,
             why: why(schedule, ms, runners_up.first(), choice),
@@ -174,6 +196,64 @@ impl Planned {
                 .flat_map(|run| candidates(run, schedule, choice, &before_and_after))
                 .collect(),
         })
+    }
+}
+
+impl Planned {
+    /// Adds the plan of the links behind, from `first` on.
+    fn then(&mut self, next: Self, first: usize) {
+        let move_step = |step: Step| Step { first: step.first + first, ..step };
+        let move_candidate = |candidate: Candidate| Candidate { first: candidate.first + first, ..candidate };
+        self.steps.extend(next.steps.into_iter().map(move_step));
+        self.candidates.extend(next.candidates.into_iter().map(move_candidate));
+        self.runners_up.clear();
+        self.ms += next.ms;
+        self.schedule = format!("{}+{}", self.schedule, next.schedule);
+        self.why = format!("{} ms for the first band of each", table::figure(self.ms));
+        self.traffic.planned += next.traffic.planned;
+        self.traffic.unfused += next.traffic.unfused;
+        self.traffic.fused += next.traffic.fused;
+    }
+
+    /// Says how the whole is computed, of which this is the plan of the first bands. Bytes of the workspace are the whole's.
+    pub fn of_division(mut parts: Vec<Self>, division: &Division) -> Option<Self> {
+        let mut firsts = division.stretches.iter().map(|stretch| stretch.first);
+        let mut planned = (!parts.is_empty()).then(|| parts.remove(0))?;
+        firsts.next();
+        parts.into_iter().zip(firsts).for_each(|(part, first)| planned.then(part, first));
+        if !division.is_divided() {
+            return Some(planned);
+        }
+        let workspace = &mut planned.workspace;
+        workspace.buffers = division.workspace();
+        workspace.bytes = workspace.buffers.iter().sum();
+        workspace.bytes_without_reuse = workspace.bytes_without_reuse.max(workspace.bytes);
+        planned.bands = division.stretches.iter().map(Bands::new).collect();
+        if let [Bands { bands: 2.., images: Some(images), channels: None, rows: None, columns: None, .. }] =
+            &planned.bands[..]
+        {
+            planned.images_at_once = Some(*images);
+        }
+        Some(planned)
+    }
+}
+
+impl Bands {
+    fn new(stretch: &Stretch) -> Self {
+        let (extents, whole) = (stretch.extents, stretch.whole);
+        let part = |part: u32, whole: u32| (part < whole).then_some(part);
+        Self {
+            first: stretch.first,
+            links: stretch.links,
+            bands: stretch.bands,
+            images: part(extents.images, whole.images),
+            channels: part(extents.channels, whole.channels),
+            rows: part(extents.rows, whole.rows),
+            columns: part(extents.columns, whole.columns),
+            copied_in: stretch.copied[0],
+            copied_out: stretch.copied[1],
+            schedule: kernels(&stretch.schedule),
+        }
     }
 }
 

@@ -2,15 +2,16 @@
 
 use comfy_table::CellAlignment;
 
-use super::explain::{MAX_LISTED, Planned, Step};
+use super::explain::{Bands, MAX_LISTED, Planned, Step};
 use crate::table::{self, count, figure};
 
 /// The steps, their memory traffic and workspace, and the candidates that were rejected.
 pub fn text(planned: &Planned) -> String {
     let Planned { problem, adapter, schedule, why, workspace, traffic, .. } = planned;
     let mut text = format!("{problem}\non {adapter}: {schedule}\n{why}\n");
-    if let Some(images) = planned.images_at_once {
-        text += &format!("the batch is too large for one binding: this plan is for {images} of its images at a time\n");
+    if !planned.bands.is_empty() {
+        text += "tensors are too large for one binding; the plan is for the first band of\n";
+        planned.bands.iter().for_each(|bands| text += &format!("  {}\n", self::bands(bands)));
     }
     text += &format!("\n{}\n\n", steps(&planned.steps));
     text += &format!(
@@ -25,6 +26,25 @@ pub fn text(planned: &Planned) -> String {
     // A network has hundreds of candidates; --json lists them.
     if planned.steps.len() <= MAX_LISTED {
         text += &format!("\n{}\n", rejected(planned));
+    }
+    text
+}
+
+/// What is computed together, in words.
+fn bands(bands: &Bands) -> String {
+    let Bands { images, channels, rows, columns, .. } = *bands;
+    let count =
+        |count: u32, what: &str| format!("{} {what}{}", table::count(count.into()), if count == 1 { "" } else { "s" });
+    let counts = [(images, "image"), (channels, "channel"), (rows, "row"), (columns, "column")];
+    let counts: Vec<_> = counts.into_iter().filter_map(|(part, what)| Some(count(part?, what))).collect();
+    let links = span(bands.first, bands.links);
+    if counts.is_empty() {
+        return format!("links {links}: all at once");
+    }
+    let mut text = format!("links {links}: {} of {}", count(bands.bands as u32, "band"), counts.join(", "));
+    if bands.copied_in + bands.copied_out > 0 {
+        let [into, out] = [bands.copied_in, bands.copied_out].map(table::count);
+        text += &format!("; {into} bytes are copied into them, {out} out of them");
     }
     text
 }

@@ -9,7 +9,8 @@ use crate::model::shape::{Layout, Shape};
 use crate::runtime::device::lock;
 use crate::runtime::lru::{self, Slots, get_or_make};
 use crate::runtime::memory::raise;
-use crate::runtime::plan::{PackedWeights, Plan};
+use crate::runtime::parts::Planned;
+use crate::runtime::plan::PackedWeights;
 use crate::runtime::tensor::Tensor;
 
 /// Plans that are kept though nothing is bound by them: one for each input size.
@@ -19,37 +20,6 @@ const MOST_BINDINGS: usize = 16;
 /// Bytes of tensors that are kept beside those of the last binding; and of weights and parameters beside those of the last
 /// plan.
 pub const MOST_BYTES: u64 = 256 << 20;
-
-/// How inputs of one size are computed.
-pub struct Planned {
-    /// The plans for the batch, each with the first image that it is for: one, unless a binding holds less.
-    pub bands: Vec<(u32, Arc<Plan>)>,
-    /// The sizes of the workspace's buffers that all of them do with.
-    pub workspace: Vec<u64>,
-}
-
-impl Planned {
-    pub fn new(bands: Vec<(u32, Arc<Plan>)>) -> Self {
-        let mut workspace = Vec::new();
-        bands.iter().for_each(|(_, plan)| raise(&mut workspace, plan.schedule.workspace.buffers()));
-        Self { bands, workspace }
-    }
-
-    /// The shape of a tensor of the chain, for the whole batch.
-    pub fn shape(&self, tensor: usize) -> Shape {
-        let (first, last) = &self.bands[self.bands.len() - 1];
-        Shape { batch: first + last.input().batch, ..last.schedule.shapes[tensor] }
-    }
-
-    fn reads(&self, weights: &Arc<wgpu::Buffer>) -> bool {
-        self.bands.iter().any(|(_, plan)| plan.weights().any(|own| Arc::ptr_eq(own, weights)))
-    }
-
-    /// Bytes of its parameters.
-    fn parameters(&self) -> u64 {
-        self.bands.iter().map(|(_, plan)| plan.parameters()).sum()
-    }
-}
 
 /// Input, residual and output.
 pub type Tensors = (Tensor, Option<Tensor>, Tensor);

@@ -1,0 +1,59 @@
+// ${recipe}: a box of a tensor, into a band or back
+//
+// A band of a tensor whose elements do not lie side by side, or start where no binding may, is copied to where they do;
+// an output band is copied back. What lies outside of the tensor becomes zero, so that padding is copied as well.
+//
+// from     the tensor or the band
+// to       the other
+//#
+//# host     WORKGROUP (invocations), STEPS (elements of each), ELEMENT (a word, or four of them: "u32", "vec4<u32>")
+
+const WORKGROUP: u32 = ${WORKGROUP}u;
+const STEPS: u32 = ${STEPS}u;
+
+// As the host has it: `Params` of src/kernels/copy.rs. Sizes are in elements.
+struct Params {
+    // Extents of the box, the outermost first; elements of the last, the runs, lie side by side.
+    extents: vec4<u32>,
+    // Where the box starts, then the distances of its three outer extents: in what is read, in what is written.
+    reads: vec4<u32>,
+    writes: vec4<u32>,
+    // From where on each extent is there to be read, and how much of it.
+    least: vec4<u32>,
+    count: vec4<u32>,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> source: array<${ELEMENT}>;
+@group(0) @binding(2) var<storage, read_write> destination: array<${ELEMENT}>;
+
+@compute @workgroup_size(WORKGROUP)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let index = workgroup.x + workgroup.y * grid.x;
+    let chunks = (params.extents.w + WORKGROUP * STEPS - 1u) / (WORKGROUP * STEPS);
+    let run = index / chunks;
+    let plane = run / params.extents.z;
+    let at = vec3<u32>(plane / params.extents.y, plane % params.extents.y, run % params.extents.z);
+    if at.x >= params.extents.x {
+        return;
+    }
+    // Where the run is not there to be read, its start wraps around.
+    let from_outer = at * params.reads.yzw;
+    let from_at = params.reads.x + from_outer.x + from_outer.y + from_outer.z;
+    let to_outer = at * params.writes.yzw;
+    let to_at = params.writes.x + to_outer.x + to_outer.y + to_outer.z;
+    let is_there = all(at - params.least.xyz < params.count.xyz);
+    let first = index % chunks * (WORKGROUP * STEPS) + local;
+    for (var step = 0u; step < STEPS; step++) {
+        let element = first + step * WORKGROUP;
+        if element < params.extents.w {
+            let inside = is_there && element - params.least.w < params.count.w;
+            let value = source[select(0u, from_at + element, inside)];
+            destination[to_at + element] = select(${ELEMENT}(), value, inside);
+        }
+    }
+}

@@ -1,0 +1,410 @@
+//! Divisions: chains whose tensors are larger than a binding, computed band by band.
+//!
+//! A chain is cut into stretches of links. What fits is computed at once; else the output of a stretch is cut into bands of
+//! images, channels, rows or columns, and each is computed from the part of the input that it depends on, a smaller
+//! problem that is planned like any other. A part of a tensor is bound where it lies, if its elements lie side by side
+//! and start at an offset that a binding may have. Otherwise it is copied into the workspace, or out of it.
+
+mod band;
+mod copies;
+mod stretches;
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::kernels::copy;
+use crate::model::caps::Caps;
+use crate::model::chain::Chain;
+use crate::model::error::{Error, Result};
+use crate::model::shape::{Layout, Shape};
+use crate::planner::bands::{band_inputs, largest_binding};
+use crate::planner::workspace::Span;
+use crate::planner::workspace::arrange::{self, Limits, Uses};
+use crate::planner::{Choice, Considered, Pass, Planner, Refused, Schedule, Step, Workspace};
+
+pub use band::Extents;
+pub(crate) use copies::{Copy, Way};
+pub(crate) use stretches::Source;
+use stretches::{Stretch as Cut, Subject};
+
+/// How a chain is computed on a device, where need be band by band.
+#[non_exhaustive]
+#[derive(Clone, Debug)]
+pub struct Division {
+    /// The stretches, in order: one of a single band if everything fits.
+    pub stretches: Vec<Stretch>,
+    /// What is computed, in order.
+    pub(crate) parts: Vec<Part>,
+    /// The problems that parts are of.
+    pub(crate) kinds: Vec<Kind>,
+    /// The shapes of the chain's tensors, the input's first.
+    pub(crate) shapes: Vec<Shape>,
+    /// Where copies and the tensors between stretches lie, in buffers beside those of the plans.
+    pub(crate) places: HashMap<Spot, Span>,
+    /// The sizes of these buffers.
+    pub(crate) buffers: Vec<u64>,
+}
+
+/// Consecutive links that are computed together, at once or band by band.
+#[non_exhaustive]
+#[derive(Clone, Debug)]
+pub struct Stretch {
+    /// The first link.
+    pub first: usize,
+    /// How many links.
+    pub links: usize,
+    /// How many bands.
+    pub bands: usize,
+    /// What a band has, at most.
+    pub extents: Extents,
+    /// What all of them together have.
+    pub whole: Extents,
+    /// Bytes that are copied into bands, and out of them.
+    pub copied: [u64; 2],
+    /// The chain that the first band computes.
+    pub chain: Arc<Chain>,
+    /// The shape of the first band's input.
+    pub input: Shape,
+    /// How the first band is computed.
+    pub schedule: Arc<Schedule>,
+}
+
+/// A problem that bands are of.
+#[derive(Clone, Debug)]
+pub(crate) struct Kind {
+    /// The links that it computes.
+    pub links: Range<usize>,
+    pub chain: Arc<Chain>,
+    /// Its channels of the stretch's input, if it has not all.
+    pub channels: Option<Range<u32>>,
+    pub schedule: Arc<Schedule>,
+}
+
+/// A band: what is computed, and where from and where to.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    /// The number of its kind.
+    pub kind: usize,
+    pub input: Access,
+    pub residual: Option<Access>,
+    pub output: Access,
+}
+
+/// A part of a tensor.
+#[derive(Clone, Debug)]
+pub(crate) struct Access {
+    pub source: Source,
+    pub shape: Shape,
+    pub way: Way,
+    /// Where a copy lies.
+    pub spot: Spot,
+}
+
+/// What lies in the workspace beside what the plans have there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Spot {
+    /// A tensor between stretches.
+    Tensor(usize),
+    /// Copies of a stretch's bands.
+    Input(usize),
+    Residual(usize),
+    Output(usize),
+}
+
+impl Division {
+    /// A batch that is computed by one schedule; or by two, so many images at a time, and then those that remain.
+    pub(crate) fn of_images(chain: &Chain, shapes: &[Shape], schedules: Vec<Schedule>) -> Self {
+        let (links, chain) = (chain.links().len(), Arc::new(chain.clone()));
+        let kind =
+            |schedule| Kind { links: 0..links, chain: chain.clone(), channels: None, schedule: Arc::new(schedule) };
+        let kinds: Vec<_> = schedules.into_iter().map(kind).collect();
+        let (first, batch) = (kinds[0].schedule.clone(), shapes[0].batch);
+        let at_once = first.shapes[0].batch.max(1);
+        let part = |start: u32| {
+            let count = at_once.min(batch - start);
+            let access = |source: Source, tensor: usize, spot: Spot| {
+                let image = Shape { batch: 1, ..shapes[tensor] }.bytes(chain.dtype());
+                let shape = Shape { batch: count, ..shapes[tensor] };
+                Access { source, shape, way: Way::Direct(u64::from(start) * image), spot }
+            };
+            let residual = chain.outside_residual();
+            Part {
+                kind: usize::from(count < at_once).min(kinds.len() - 1),
+                input: access(Source::Tensor(0), 0, Spot::Input(0)),
+                residual: residual.map(|link| access(Source::Residual, link + 1, Spot::Residual(0))),
+                output: access(Source::Tensor(links), links, Spot::Output(0)),
+            }
+        };
+        let parts: Vec<_> = (0..batch.max(1)).step_by(at_once as usize).map(part).collect();
+        let (input, output) = (shapes[0], shapes[links]);
+        let whole = Extents { images: batch, channels: input.channels, rows: output.height, columns: output.width };
+        let stretch = Stretch {
+            first: 0,
+            links,
+            bands: parts.len(),
+            extents: Extents { images: first.shapes[0].batch, ..whole },
+            whole,
+            copied: [0, 0],
+            chain: chain.clone(),
+            input: first.shapes[0],
+            schedule: first,
+        };
+        let (places, buffers) = (HashMap::new(), Vec::new());
+        Self { stretches: vec![stretch], parts, kinds, shapes: shapes.to_vec(), places, buffers }
+    }
+
+    /// How the chain is computed, or the first band of each stretch if there are several.
+    pub fn schedule(&self) -> Schedule {
+        if let [only] = &self.stretches[..] {
+            return (*only.schedule).clone();
+        }
+        let (mut steps, mut considered) = (Vec::new(), Vec::new());
+        for stretch in &self.stretches {
+            let moved = |step: &Step| Step { first: step.first + stretch.first, ..step.clone() };
+            steps.extend(stretch.schedule.steps.iter().map(moved));
+            let moved = |one: &Considered| Considered { first: one.first + stretch.first, ..one.clone() };
+            considered.extend(stretch.schedule.considered.iter().map(moved));
+        }
+        let workspace = Workspace::of_buffers(self.workspace());
+        Schedule { steps, considered: considered.into(), workspace, shapes: self.shapes.clone() }
+    }
+
+    /// Whether there is more than one band.
+    pub fn is_divided(&self) -> bool {
+        self.parts.len() > 1
+    }
+
+    /// The sizes of the buffers that it needs beside input, output and weights, bytes.
+    pub fn workspace(&self) -> Vec<u64> {
+        let mut sizes = self.plans_workspace();
+        sizes.extend(&self.buffers);
+        sizes
+    }
+
+    /// The sizes of the buffers that the plans share.
+    pub(crate) fn plans_workspace(&self) -> Vec<u64> {
+        let mut sizes: Vec<u64> = Vec::new();
+        for kind in &self.kinds {
+            let own = kind.schedule.workspace.buffers();
+            sizes.resize(sizes.len().max(own.len()), 0);
+            sizes.iter_mut().zip(own).for_each(|(size, &own)| *size = own.max(*size));
+        }
+        sizes
+    }
+
+    /// The dispatches that copy, each shader once.
+    pub(crate) fn copy_passes(&self) -> Vec<Pass> {
+        let ways = self.parts.iter().flat_map(Part::accesses).map(|access| &access.way);
+        let copies: Vec<_> = ways.flat_map(Way::copies).collect();
+        [false, true]
+            .into_iter()
+            .filter(|&quads| copies.iter().any(|copy| copy.quads == quads))
+            .map(copy::pass)
+            .collect()
+    }
+}
+
+impl Part {
+    /// The parts of tensors that it reads, and the one that it writes at last.
+    pub fn accesses(&self) -> impl Iterator<Item = &Access> {
+        [Some(&self.input), self.residual.as_ref(), Some(&self.output)].into_iter().flatten()
+    }
+}
+
+impl Planner<'_> {
+    /// How a chain is computed, band by band where a tensor is larger than a binding.
+    ///
+    /// ```
+    /// use gpuconv::planner::Planner;
+    /// use gpuconv::{Caps, Choice, Conv2d, Layout};
+    /// // 96 MB in, 32 MB out, and bindings of 16 MB.
+    /// let caps = Caps { max_storage_binding: 16 << 20, ..Caps::webgpu() };
+    /// let planner = Planner { caps: &caps, profile: &Default::default() };
+    /// let conv = Conv2d::pointwise(24, 8);
+    /// let division = planner.divide(&conv.into(), [1, 24, 1000, 1000], Layout::Nchw, &Choice::Auto)?;
+    /// assert!(division.stretches[0].bands > 5 && division.stretches[0].extents.rows < 1000);
+    /// # Ok::<(), gpuconv::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Planner::schedule`]; [`Error::TooLarge`] if a tensor is larger than a buffer, or a single output depends on
+    /// more than a binding holds.
+    pub fn divide(&self, chain: &Chain, input: impl Into<Shape>, layout: Layout, choice: &Choice) -> Result<Division> {
+        self.divide_without(&Refused::default(), chain, input.into(), layout, choice)
+    }
+
+    /// The same without shaders that the driver refused.
+    pub(crate) fn divide_without(
+        &self,
+        refused: &Refused,
+        chain: &Chain,
+        input: Shape,
+        layout: Layout,
+        choice: &Choice,
+    ) -> Result<Division> {
+        let undivided = match self.batches(refused, chain, input, layout, choice) {
+            Ok(division) => return Ok(division),
+            Err(error) => error,
+        };
+        let shapes = chain.shapes(input)?;
+        let limit = largest_binding(self.caps);
+        let is_size = matches!(undivided, Error::TooLarge { .. } | Error::NoKernel { .. });
+        if !is_size || shapes.iter().all(|shape| shape.bytes(chain.dtype()) <= limit) {
+            return Err(undivided);
+        }
+        let subject = Subject { chain, shapes: &shapes, layout, caps: self.caps };
+        let divided = |cuts: &[Cut], choices: &[Choice]| self.divided(refused, &subject, cuts, choices);
+        let names = choice.names();
+        if !names.is_empty() {
+            // A name may be a kernel's that takes all links together; several are one for each step.
+            if let Some(Ok(division)) = subject.as_one().map(|cuts| divided(&cuts, std::slice::from_ref(choice))) {
+                return Ok(division);
+            }
+            if names.len() > 1 {
+                let choices: Vec<_> = names.iter().map(|name| choice.renamed(name)).collect();
+                let cuts = subject.one_by_one().filter(|cuts| cuts.len() == choices.len());
+                return cuts.map_or(Err(undivided), |cuts| divided(&cuts, &choices));
+            }
+        }
+        divided(&subject.stretches()?, std::slice::from_ref(choice))
+    }
+
+    /// The whole batch at once, or as many images as fit at a time.
+    fn batches(
+        &self,
+        refused: &Refused,
+        chain: &Chain,
+        input: Shape,
+        layout: Layout,
+        choice: &Choice,
+    ) -> Result<Division> {
+        let mut schedules = Vec::new();
+        for input in band_inputs(chain, input, self.caps)? {
+            let is_other = !schedules.is_empty();
+            schedules.push(self.schedule_band(refused, chain, input, layout, choice, is_other)?);
+        }
+        Ok(Division::of_images(chain, &chain.shapes(input)?, schedules))
+    }
+
+    /// How a band is computed: the first, or another one.
+    fn schedule_band(
+        &self,
+        refused: &Refused,
+        chain: &Chain,
+        input: Shape,
+        layout: Layout,
+        choice: &Choice,
+        is_other: bool,
+    ) -> Result<Schedule> {
+        match self.schedule_without(refused, chain, input, layout, choice) {
+            // The recipe that was asked for may be one of larger bands only.
+            Err(Error::UnknownKernel { .. }) if is_other => {
+                self.schedule_without(refused, chain, input, layout, &choice.of_kernels())
+            }
+            schedule => schedule,
+        }
+    }
+
+    /// Plans the bands of stretches. There is a choice for each of them, or one for all.
+    fn divided(&self, refused: &Refused, subject: &Subject<'_>, cuts: &[Cut], choices: &[Choice]) -> Result<Division> {
+        let (mut stretches, mut parts, mut kinds) = (Vec::new(), Vec::new(), Vec::<Kind>::new());
+        for (number, cut) in cuts.iter().enumerate() {
+            let choice = &choices[number.min(choices.len() - 1)];
+            let links = subject.links(cut.links.clone());
+            let (first_kind, first_part) = (kinds.len(), parts.len());
+            for band in &cut.bands {
+                let chain = links.chain(band, &cut.inside)?;
+                let input = band.regions[0].shape();
+                let is_known = |kind: &Kind| {
+                    (&*kind.chain, kind.schedule.shapes[0], &kind.channels) == (&chain, input, &band.channels)
+                };
+                let known = kinds[first_kind..].iter().position(is_known);
+                let kind = known.map_or(kinds.len(), |place| first_kind + place);
+                if known.is_none() {
+                    let is_other = kind > first_kind;
+                    let schedule = self.schedule_band(refused, &chain, input, subject.layout, choice, is_other)?;
+                    let expected = band.regions.iter().map(|region| region.shape());
+                    if !schedule.shapes.iter().copied().eq(expected) {
+                        let message =
+                            format!("a band of links {:?} on {input} has other shapes than its tensors", cut.links);
+                        return Err(Error::Internal(message));
+                    }
+                    let (chain, schedule) = (Arc::new(chain), Arc::new(schedule));
+                    kinds.push(Kind { links: cut.links.clone(), chain, channels: band.channels.clone(), schedule });
+                }
+                let access = |source: Source, tensor: usize, writes: bool, spot: Spot| {
+                    let region = &band.regions[tensor];
+                    let way = subject.way(source, links.shapes[tensor], region, writes);
+                    Access { source, shape: region.shape(), way, spot }
+                };
+                let residual =
+                    cut.residual.map(|(link, source)| access(source, link + 1, false, Spot::Residual(number)));
+                parts.push(Part {
+                    kind,
+                    input: access(Source::Tensor(cut.links.start), 0, false, Spot::Input(number)),
+                    residual,
+                    output: access(Source::Tensor(cut.links.end), links.links.len(), true, Spot::Output(number)),
+                });
+            }
+            let own: &[Part] = &parts[first_part..];
+            let dtype = subject.chain.dtype();
+            let copied = |access: &Access| if access.way.is_copied() { access.shape.bytes(dtype) } else { 0 };
+            let into = |part: &Part| copied(&part.input) + part.residual.as_ref().map_or(0, copied);
+            stretches.push(Stretch {
+                first: cut.links.start,
+                links: cut.links.len(),
+                bands: cut.bands.len(),
+                extents: cut.extents,
+                whole: links.whole(),
+                copied: [own.iter().map(into).sum(), own.iter().map(|part| copied(&part.output)).sum()],
+                chain: kinds[first_kind].chain.clone(),
+                input: kinds[first_kind].schedule.shapes[0],
+                schedule: kinds[first_kind].schedule.clone(),
+            });
+        }
+        let (places, buffers) = places(subject, &parts, self.caps);
+        Ok(Division { stretches, parts, kinds, shapes: subject.shapes.to_vec(), places, buffers })
+    }
+}
+
+/// Arranges copies and tensors between stretches.
+fn places(subject: &Subject<'_>, parts: &[Part], caps: &Caps) -> (HashMap<Spot, Span>, Vec<u64>) {
+    let (mut values, mut sizes, mut dispatches) = (HashMap::<Spot, usize>::new(), Vec::<u64>::new(), Vec::new());
+    let (count, dtype) = (subject.chain.links().len(), subject.chain.dtype());
+    let mut value = |spot: Spot, bytes: u64| {
+        let value = *values.entry(spot).or_insert(sizes.len());
+        sizes.resize(sizes.len().max(value + 1), 0);
+        sizes[value] = sizes[value].max(bytes.max(4).next_multiple_of(4));
+        value
+    };
+    // Twice for each stretch, so that all that its bands use lives from the first of them to the last.
+    let stretches = parts.chunk_by(|a, b| a.output.source == b.output.source);
+    for part in stretches.flat_map(|bands| bands.iter().chain(bands)) {
+        let mut uses = Uses::default();
+        for access in part.accesses() {
+            let writes = matches!(access.spot, Spot::Output(_));
+            let between = match access.source {
+                Source::Tensor(tensor) if (1..count).contains(&tensor) => {
+                    Some(value(Spot::Tensor(tensor), subject.shapes[tensor].bytes(dtype)))
+                }
+                _ => None,
+            };
+            let copy = access.way.is_copied().then(|| value(access.spot, access.shape.bytes(dtype)));
+            let (first, then) = if writes { (copy, between) } else { (between, copy) };
+            if let (Some(first), Some(then)) = (first, then) {
+                dispatches.push(Uses { reads: vec![first], writes: vec![then] });
+            }
+            let bound = copy.or(between);
+            if writes { &mut uses.writes } else { &mut uses.reads }.extend(bound);
+        }
+        dispatches.push(uses);
+    }
+    let limits = Limits { alignment: caps.storage_offset_alignment.into(), buffer: caps.max_buffer };
+    let arrangement = arrange::arrange(&sizes, &dispatches, limits);
+    let span = |value: usize| {
+        let place = arrangement.places[value];
+        Span { buffer: place.buffer, offset: place.offset, bytes: sizes[value] }
+    };
+    (values.iter().map(|(&spot, &value)| (spot, span(value))).collect(), arrangement.buffers)
+}

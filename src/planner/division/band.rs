@@ -1,0 +1,237 @@
+//! Bands of a stretch of links: which part of each tensor takes part, and what a band is as a chain of its own.
+
+use std::ops::Range;
+
+use crate::model::chain::{Chain, Link};
+use crate::model::conv::Conv2d;
+use crate::model::dtype::DType;
+use crate::model::error::Result;
+use crate::model::shape::{Layout, Shape};
+
+/// A box of a tensor, in PyTorch's order of extents. Rows and columns may lie outside of it, in the padding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    pub start: [i64; 4],
+    pub extents: [u32; 4],
+}
+
+impl Region {
+    pub fn shape(&self) -> Shape {
+        self.extents.into()
+    }
+}
+
+/// How large a band is, at most: images, channels of the input, rows and columns of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extents {
+    /// Images.
+    pub images: u32,
+    /// Channels of the input. Where they are not all, so are those of the output.
+    pub channels: u32,
+    /// Rows of the output.
+    pub rows: u32,
+    /// Columns of the output.
+    pub columns: u32,
+}
+
+/// Consecutive links of a chain that are computed band by band together.
+#[derive(Clone, Copy, Debug)]
+pub struct Links<'a> {
+    pub links: &'a [Link],
+    /// The shapes of their tensors, the input's first.
+    pub shapes: &'a [Shape],
+    pub layout: Layout,
+    pub dtype: DType,
+}
+
+/// A band.
+#[derive(Clone, Debug)]
+pub struct Band {
+    /// Its part of each tensor. That of the input has the padding, if the band is cut in its direction.
+    pub regions: Vec<Region>,
+    /// The padding of each link.
+    padding: Vec<[u32; 4]>,
+    /// Its channels of the input, if it has not all.
+    pub channels: Option<Range<u32>>,
+}
+
+/// A direction in which the images of a band are cut, or not: the first is down, the second right.
+struct Direction {
+    /// The part of each tensor.
+    ranges: Vec<Range<i64>>,
+    /// The padding of each link, before and behind.
+    padding: Vec<[u32; 2]>,
+}
+
+impl<'a> Links<'a> {
+    pub fn input(&self) -> Shape {
+        self.shapes[0]
+    }
+
+    pub fn output(&self) -> Shape {
+        self.shapes[self.shapes.len() - 1]
+    }
+
+    /// One band of everything.
+    pub fn whole(&self) -> Extents {
+        let (input, output) = (self.input(), self.output());
+        Extents { images: input.batch, channels: input.channels, rows: output.height, columns: output.width }
+    }
+
+    /// Whether no output depends on another channel than its own.
+    pub fn keep_channels_apart(&self) -> bool {
+        self.links.iter().all(|link| link.conv().is_none_or(Conv2d::is_depthwise))
+    }
+
+    /// Whether all are convolutions, whose outputs depend on a window.
+    pub fn are_windows(&self) -> bool {
+        self.links.iter().all(|link| link.conv().is_some())
+    }
+
+    /// The channels of a tensor for channels of the input.
+    fn channels(&self, tensor: usize, channels: u32) -> u32 {
+        let (own, input) = (self.shapes[tensor].channels, self.input().channels);
+        if channels == input { own } else { channels * (own / input.max(1)) }
+    }
+
+    /// The shapes of the tensors of a band that has these extents and lies in the middle of the image.
+    pub fn largest(&self, extents: Extents) -> Vec<Shape> {
+        let heights = self.spans(0, extents.rows, |shape| shape.height);
+        let widths = self.spans(1, extents.columns, |shape| shape.width);
+        let shape = |tensor: usize| Shape {
+            batch: extents.images,
+            channels: self.channels(tensor, extents.channels),
+            height: heights[tensor],
+            width: widths[tensor],
+        };
+        (0..self.shapes.len()).map(shape).collect()
+    }
+
+    /// How far a band of this many rows or columns reaches in each tensor.
+    fn spans(&self, axis: usize, count: u32, extent: impl Fn(&Shape) -> u32) -> Vec<u32> {
+        let mut spans: Vec<_> = self.shapes.iter().map(&extent).collect();
+        let last = spans.len() - 1;
+        if count >= spans[last] {
+            return spans;
+        }
+        let mut span = u64::from(count);
+        spans[last] = count;
+        for (tensor, link) in self.links.iter().enumerate().rev() {
+            if let Some(conv) = link.conv() {
+                span = (span - 1) * u64::from(conv.stride[axis]) + conv.dilated_kernel()[axis];
+            }
+            if tensor > 0 {
+                span = span.min(spans[tensor].into());
+            }
+            spans[tensor] = u32::try_from(span).unwrap_or(u32::MAX);
+        }
+        spans
+    }
+
+    /// All bands; none if one of them reads no element of a tensor between links.
+    pub fn bands(&self, extents: Extents) -> Option<Vec<Band>> {
+        let (input, output) = (self.input(), self.output());
+        let directions = |axis: usize, count: u32, full: u32| {
+            let ranges = ranges(full, count).into_iter();
+            ranges.map(|range| self.direction(axis, range, full)).collect::<Option<Vec<_>>>()
+        };
+        let down = directions(0, extents.rows, output.height)?;
+        let right = directions(1, extents.columns, output.width)?;
+        let mut bands = Vec::new();
+        for images in ranges(input.batch, extents.images) {
+            for channels in ranges(input.channels, extents.channels) {
+                for down in &down {
+                    bands.extend(right.iter().map(|right| self.band(&images, &channels, down, right)));
+                }
+            }
+        }
+        Some(bands)
+    }
+
+    fn band(&self, images: &Range<u32>, channels: &Range<u32>, down: &Direction, right: &Direction) -> Band {
+        let count = channels.end - channels.start;
+        let cut = count < self.input().channels;
+        let region = |tensor: usize| {
+            let first = if cut { self.channels(tensor, 1) * channels.start } else { 0 };
+            let (rows, columns) = (&down.ranges[tensor], &right.ranges[tensor]);
+            Region {
+                start: [images.start.into(), first.into(), rows.start, columns.start],
+                extents: [images.end - images.start, self.channels(tensor, count), length(rows), length(columns)],
+            }
+        };
+        let padding = |link: usize| {
+            let ([top, bottom], [left, right]) = (down.padding[link], right.padding[link]);
+            [top, left, bottom, right]
+        };
+        Band {
+            regions: (0..self.shapes.len()).map(region).collect(),
+            padding: (0..self.links.len()).map(padding).collect(),
+            channels: cut.then(|| channels.clone()),
+        }
+    }
+
+    /// What rows (axis 0) or columns (axis 1) of the output depend on.
+    fn direction(&self, axis: usize, output: Range<u32>, full: u32) -> Option<Direction> {
+        let extent = |shape: &Shape| i64::from([shape.height, shape.width][axis]);
+        let own = |link: &Link| link.conv().map_or([0, 0], |conv| [conv.padding[axis], conv.padding[axis + 2]]);
+        let mut found = Direction {
+            ranges: self.shapes.iter().map(|shape| 0..extent(shape)).collect(),
+            padding: self.links.iter().map(own).collect(),
+        };
+        if output == (0..full) {
+            return Some(found);
+        }
+        let mut range = i64::from(output.start)..i64::from(output.end);
+        found.ranges[self.links.len()] = range.clone();
+        for (tensor, link) in self.links.iter().enumerate().rev() {
+            let conv = link.conv()?;
+            let (stride, kernel) = (i64::from(conv.stride[axis]), conv.dilated_kernel()[axis] as i64);
+            let start = range.start * stride - i64::from(conv.padding[axis]);
+            range = start..start + (range.end - range.start - 1) * stride + kernel;
+            found.padding[tensor] = [0, 0];
+            if tensor > 0 {
+                // Outside of the image a tensor between links is zero, whatever the links before would give.
+                let inside = range.start.max(0)..range.end.min(extent(&self.shapes[tensor]));
+                if inside.is_empty() {
+                    return None;
+                }
+                found.padding[tensor] = [inside.start - range.start, range.end - inside.end].map(|count| count as u32);
+                range = inside;
+            }
+            found.ranges[tensor] = range.clone();
+        }
+        Some(found)
+    }
+
+    /// A band as a chain. All edges that `edges` lists, from a tensor of these links to a link, are inside of it; another
+    /// residual comes from outside.
+    pub fn chain(&self, band: &Band, edges: &[(usize, usize)]) -> Result<Chain> {
+        let links = self.links.iter().zip(&band.padding).enumerate().map(|(index, (link, &padding))| match link {
+            Link::Conv(conv) => {
+                let [input, output] = [index, index + 1].map(|tensor| band.regions[tensor].extents[1]);
+                let groups = if band.channels.is_some() { input } else { conv.groups };
+                let conv = conv.clone();
+                Link::Conv(Conv2d { in_channels: input, out_channels: output, groups, padding, ..conv })
+            }
+            other => other.clone(),
+        });
+        let mut chain = Chain::new(links).with_dtype(self.dtype);
+        for &(source, link) in edges {
+            if let Some(residual) = self.links[link].residual() {
+                chain = chain.edge(source, link, residual)?;
+            }
+        }
+        Ok(chain)
+    }
+}
+
+/// Consecutive ranges of at most `count`; one empty range for nothing.
+fn ranges(full: u32, count: u32) -> Vec<Range<u32>> {
+    let count = count.clamp(1, full.max(1));
+    let starts = (0..full.max(1)).step_by(count as usize);
+    starts.map(|start| start..full.min(start.saturating_add(count))).collect()
+}
+
+fn length(range: &Range<i64>) -> u32 {
+    u32::try_from(range.end - range.start).unwrap_or(u32::MAX)
+}

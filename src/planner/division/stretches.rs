@@ -1,0 +1,310 @@
+//! Where a chain is cut into stretches, and how large the bands of each are: what moves the fewest bytes, by dynamic
+//! programming.
+
+use std::ops::Range;
+
+use super::band::{Band, Extents, Links};
+use super::copies::{Way, Whole};
+use crate::model::caps::Caps;
+use crate::model::chain::Chain;
+use crate::model::error::{Error, Result};
+use crate::model::shape::{Layout, Shape};
+use crate::planner::bands::{largest_binding, step};
+
+/// More bands than these are not tried.
+const MOST_BANDS: u64 = 1 << 16;
+/// More links than these are not computed band by band together: the window of the last grows with each.
+const MOST_LINKS: usize = 8;
+/// Multiply-adds that count as much as a byte.
+const MULT_ADDS_PER_BYTE: f64 = 8.0;
+/// Bytes that count as much as a dispatch.
+const BYTES_PER_DISPATCH: f64 = 65536.0;
+/// Moves of a byte that count as much as a byte of memory that is taken.
+const MOVES_PER_BYTE_TAKEN: f64 = 0.25;
+/// Bands are at least this part of a binding, where that is cheaper.
+const SMALLEST_SHARE: u64 = 4;
+
+/// Where a band is taken from or put to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// A tensor of the chain.
+    Tensor(usize),
+    /// The residual from outside.
+    Residual,
+}
+
+/// A stretch and its bands.
+#[derive(Clone, Debug)]
+pub struct Stretch {
+    pub links: Range<usize>,
+    pub extents: Extents,
+    pub bands: Vec<Band>,
+    /// Edges inside of it, from a tensor of its own to a link of its own.
+    pub inside: Vec<(usize, usize)>,
+    /// The link of its own that adds what is outside of it, and what that is.
+    pub residual: Option<(usize, Source)>,
+}
+
+/// A chain on an input, for a device.
+pub struct Subject<'a> {
+    pub chain: &'a Chain,
+    pub shapes: &'a [Shape],
+    pub layout: Layout,
+    pub caps: &'a Caps,
+}
+
+impl<'a> Subject<'a> {
+    /// The cheapest stretches.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] if a tensor that must be in memory is larger than a buffer, or the smallest band than a binding.
+    pub fn stretches(&self) -> Result<Vec<Stretch>> {
+        self.check_buffers()?;
+        let count = self.chain.links().len();
+        let mut best: Vec<Option<(f64, Vec<Stretch>)>> = vec![None; count + 1];
+        best[0] = Some((0.0, Vec::new()));
+        for first in 0..count {
+            let Some((before, path)) = best[first].clone() else { continue };
+            for end in first + 1..=count {
+                let Some((cost, stretch)) = self.stretch(first..end) else { continue };
+                let so_far = &mut best[end];
+                if so_far.as_ref().is_none_or(|(known, _)| before + cost < *known) {
+                    *so_far = Some((before + cost, [&path[..], &[stretch]].concat()));
+                }
+            }
+        }
+        best.pop().flatten().map(|(_, path)| path).ok_or_else(|| self.too_large())
+    }
+
+    /// The whole chain as one stretch.
+    pub fn as_one(&self) -> Option<Vec<Stretch>> {
+        self.check_buffers().ok()?;
+        self.stretch(0..self.chain.links().len()).map(|(_, stretch)| vec![stretch])
+    }
+
+    /// Each link as a stretch.
+    pub fn one_by_one(&self) -> Option<Vec<Stretch>> {
+        self.check_buffers().ok()?;
+        (0..self.chain.links().len()).map(|link| self.stretch(link..link + 1).map(|(_, stretch)| stretch)).collect()
+    }
+
+    pub fn links(&self, range: Range<usize>) -> Links<'a> {
+        let shapes = &self.shapes[range.start..=range.end];
+        Links { links: &self.chain.links()[range], shapes, layout: self.layout, dtype: self.chain.dtype() }
+    }
+
+    fn whole(&self, shape: Shape) -> Whole {
+        Whole { shape, layout: self.layout, dtype: self.chain.dtype() }
+    }
+
+    /// How a region of a tensor is bound.
+    pub fn way(&self, source: Source, shape: Shape, region: &super::band::Region, writes: bool) -> Way {
+        let shape = match source {
+            Source::Tensor(tensor) => self.shapes[tensor],
+            Source::Residual => shape,
+        };
+        self.whole(shape).way(region, writes, self.caps)
+    }
+
+    /// The best way to compute a stretch, and its cost in bytes.
+    fn stretch(&self, range: Range<usize>) -> Option<(f64, Stretch)> {
+        let (count, dtype) = (self.chain.links().len(), self.chain.dtype());
+        let between = |tensor: usize| if (1..count).contains(&tensor) { self.shapes[tensor].bytes(dtype) } else { 0 };
+        let leaves = self
+            .chain
+            .edges()
+            .iter()
+            .any(|edge| (range.start + 1..range.end).contains(&edge.tensor) && edge.link >= range.end);
+        if leaves || between(range.start) > self.caps.max_buffer || between(range.end) > self.caps.max_buffer {
+            return None;
+        }
+        let links = self.links(range.clone());
+        let limit = largest_binding(self.caps);
+        let mut best: Option<(f64, Stretch)> = None;
+        let all = [links.whole()];
+        let is_whole = fits(&links, all[0], limit);
+        let tried = match is_whole {
+            true => all.to_vec(),
+            false if range.len() > MOST_LINKS => return None,
+            false => self.extents(&links, limit),
+        };
+        for extents in tried {
+            let Some(stretch) = self.banded(&links, range.clone(), extents) else { continue };
+            let fits = |band: &Band| band.regions.iter().all(|region| region.shape().bytes(dtype) <= limit);
+            if !stretch.bands.iter().all(fits) {
+                continue;
+            }
+            let cost = self.cost(&links, &stretch) + MOVES_PER_BYTE_TAKEN * between(range.end) as f64;
+            if best.as_ref().is_none_or(|(known, _)| cost < *known) {
+                best = Some((cost, stretch));
+            }
+        }
+        best
+    }
+
+    fn banded(&self, links: &Links<'_>, range: Range<usize>, extents: Extents) -> Option<Stretch> {
+        let whole = links.whole();
+        let has_windows = extents.rows < whole.rows || extents.columns < whole.columns;
+        let (mut inside, mut residual) = (Vec::new(), None);
+        for link in range.clone().filter(|&link| self.chain.links()[link].residual().is_some()) {
+            match self.chain.source(link) {
+                // Within a band such a tensor has other rows than the link's output.
+                Some(source) if source > range.start && has_windows => return None,
+                Some(source) if source > range.start || source == range.start && !has_windows => {
+                    inside.push((source - range.start, link - range.start));
+                }
+                _ if residual.is_some() => return None,
+                source => residual = Some((link - range.start, source.map_or(Source::Residual, Source::Tensor))),
+            }
+        }
+        let portions = |full: u32, part: u32| u64::from(full.div_ceil(part.max(1)));
+        let count = portions(whole.images, extents.images)
+            * portions(whole.channels, extents.channels)
+            * portions(whole.rows, extents.rows)
+            * portions(whole.columns, extents.columns);
+        if count > MOST_BANDS {
+            return None;
+        }
+        Some(Stretch { links: range, extents, bands: links.bands(extents)?, inside, residual })
+    }
+
+    /// What it takes, in bytes that are moved.
+    fn cost(&self, links: &Links<'_>, stretch: &Stretch) -> f64 {
+        let dtype = self.chain.dtype();
+        let bytes = |shape: Shape| shape.bytes(dtype) as f64;
+        let last = links.links.len();
+        let (mut cost, mut copied) = (0.0, [0.0f64; 3]);
+        for band in &stretch.bands {
+            let output = Source::Tensor(stretch.links.end);
+            let ends = [
+                Some((Source::Tensor(stretch.links.start), 0, false)),
+                Some((output, last, true)),
+                stretch.residual.map(|(link, source)| (source, link + 1, false)),
+            ];
+            for (place, (source, tensor, writes)) in ends.into_iter().enumerate().filter_map(|(i, end)| Some((i, end?)))
+            {
+                let region = &band.regions[tensor];
+                if let Way::Copied(copies) = self.way(source, links.shapes[tensor], region, writes) {
+                    cost += 2.0 * bytes(region.shape()) + BYTES_PER_DISPATCH * copies.len() as f64;
+                    // Of short runs most of what is fetched is for others.
+                    let shortest = copies.iter().map(|copy| copy.params.extents[3]).min().unwrap_or(16).clamp(1, 16);
+                    cost += bytes(region.shape()) * (16.0 / f64::from(shortest) - 1.0) / 4.0;
+                    copied[place] = copied[place].max(bytes(region.shape()));
+                }
+            }
+            for (index, link) in links.links.iter().enumerate() {
+                let [input, output] = [index, index + 1].map(|tensor| band.regions[tensor].shape());
+                let mult_adds = link.conv().map_or(0, |conv| output.len() * conv.fan_in());
+                let residual = if link.residual().is_some() { bytes(output) } else { 0.0 };
+                cost += bytes(input) + bytes(output) + residual;
+                cost += mult_adds as f64 / MULT_ADDS_PER_BYTE + BYTES_PER_DISPATCH;
+            }
+        }
+        let inner = |band: &Band| band.regions[1..last].iter().map(|region| bytes(region.shape())).sum::<f64>();
+        let taken = stretch.bands.iter().map(inner).fold(0.0, f64::max) + copied.iter().sum::<f64>();
+        cost + MOVES_PER_BYTE_TAKEN * taken
+    }
+
+    /// Extents of bands that are worth a try.
+    fn extents(&self, links: &Links<'_>, limit: u64) -> Vec<Extents> {
+        let (whole, mut found) = (links.whole(), Vec::new());
+        for most in [limit, limit / SMALLEST_SHARE] {
+            let one = Extents { images: 1, ..whole };
+            if let Some(images) = largest(whole.images, |images| fits(links, Extents { images, ..whole }, most)) {
+                let image = |shape: Shape| Shape { batch: 1, ..shape }.bytes(links.dtype);
+                let aligned = self.step([image(links.input()), image(links.output())]);
+                found.extend(rounded(whole.images, images, aligned).map(|images| Extents { images, ..whole }));
+            }
+            if links.keep_channels_apart()
+                && let Some(channels) =
+                    largest(whole.channels, |channels| fits(links, Extents { channels, ..one }, most))
+            {
+                let plane = |shape: Shape| shape.pixels() * links.dtype.bytes();
+                let aligned = match links.layout {
+                    Layout::Nchw => self.step([plane(links.input()), plane(links.output())]),
+                    Layout::Nhwc => 1,
+                };
+                found.extend(rounded(whole.channels, channels, aligned).map(|channels| Extents { channels, ..one }));
+            }
+            if !links.are_windows() {
+                continue;
+            }
+            if let Some(rows) = largest(whole.rows, |rows| fits(links, Extents { rows, ..one }, most)) {
+                let row = |shape: Shape| u64::from(shape.width) * u64::from(shape.channels) * links.dtype.bytes();
+                let down = links.links.iter().filter_map(|link| link.conv()).map(|conv| u64::from(conv.stride[0]));
+                let aligned = self.step([row(links.input()) * down.product::<u64>(), row(links.output())]);
+                found.extend(rounded(whole.rows, rows, aligned).map(|rows| Extents { rows, ..one }));
+            } else if most == limit {
+                let row = Extents { rows: 1, ..one };
+                let columns = largest(whole.columns, |columns| fits(links, Extents { columns, ..row }, most));
+                found.extend(columns.map(|columns| Extents { columns, ..row }));
+            }
+        }
+        found
+    }
+
+    /// How many of what takes these bytes start at an offset where a binding may.
+    fn step(&self, bytes: [u64; 2]) -> u32 {
+        let steps = bytes.map(|bytes| step(bytes, u64::from(self.caps.storage_offset_alignment)));
+        u32::try_from(steps[0].max(steps[1])).unwrap_or(u32::MAX)
+    }
+
+    /// Refuses what fits into no buffer.
+    fn check_buffers(&self) -> Result<()> {
+        let outside = self.chain.outside_residual().map(|link| link + 1);
+        for tensor in [Some(0), outside, Some(self.chain.links().len())].into_iter().flatten() {
+            self.check_buffer(self.shapes[tensor])?;
+        }
+        Ok(())
+    }
+
+    fn check_buffer(&self, shape: Shape) -> Result<()> {
+        let (needed, limit) = (shape.bytes(self.chain.dtype()), self.caps.max_buffer);
+        if needed > limit {
+            return Err(Error::TooLarge { what: format!("a buffer of {shape}, in bytes,"), needed, limit });
+        }
+        Ok(())
+    }
+
+    /// Why there are no stretches.
+    fn too_large(&self) -> Error {
+        let limit = largest_binding(self.caps);
+        for link in 0..self.chain.links().len() {
+            let links = self.links(link..link + 1);
+            let channels = if links.keep_channels_apart() { 1 } else { links.input().channels };
+            let smallest = match links.are_windows() {
+                true => Extents { images: 1, channels, rows: 1, columns: 1 },
+                false => Extents { images: 1, channels, ..links.whole() },
+            };
+            let shapes = links.largest(smallest);
+            if let Some(shape) = shapes.into_iter().find(|shape| shape.bytes(links.dtype) > limit) {
+                let what = format!("a binding of {shape}, the least of link {link}, in bytes,");
+                return Error::TooLarge { what, needed: shape.bytes(links.dtype), limit };
+            }
+        }
+        let refused = self.shapes.iter().find_map(|&shape| self.check_buffer(shape).err());
+        refused.unwrap_or_else(|| Error::Internal("a chain has no bands, though each of its links has".into()))
+    }
+}
+
+/// Whether all tensors of a band fit into this many bytes each.
+fn fits(links: &Links<'_>, extents: Extents, most: u64) -> bool {
+    links.largest(extents).iter().all(|shape| shape.bytes(links.dtype) <= most)
+}
+
+/// The largest count up to `full` that fits, if one does.
+fn largest(full: u32, fits: impl Fn(u32) -> bool) -> Option<u32> {
+    let (mut low, mut high) = (0, full);
+    while low < high {
+        let middle = low + (high - low).div_ceil(2);
+        if fits(middle) { low = middle } else { high = middle - 1 }
+    }
+    (low > 0).then_some(low)
+}
+
+/// Counts up to the largest: itself; what makes all bands as large; and the largest multiple of `step`.
+fn rounded(full: u32, largest: u32, step: u32) -> impl Iterator<Item = u32> {
+    let even = full.div_ceil(full.div_ceil(largest));
+    let aligned = largest / step * step;
+    [Some(even), Some(largest), (aligned > 0).then_some(aligned)].into_iter().flatten()
+}

@@ -1,0 +1,189 @@
+//! Tensors larger than a binding, computed in bands of images, channels, rows or columns. Bindings are made small, so that
+//! small tensors do not fit.
+
+use gpuconv::internals::random;
+use gpuconv::planner::{Division, Stretch};
+use gpuconv::{
+    Activation, Caps, Chain, Choice, Conv2d, Error, GpuConv, Inputs, Layout, Link, Residual, Separable, Shape, Tensor,
+    oracle, shape,
+};
+
+use crate::common::{borrow, draw, gpu};
+
+const LAYOUTS: [Layout; 2] = [Layout::Nchw, Layout::Nhwc];
+/// Elements before and behind a tensor, which nothing may write.
+const GUARD: usize = 64;
+
+/// The device with bindings of this many bytes, at multiples of this many.
+fn narrow(gpu: &GpuConv, max_storage_binding: u64, storage_offset_alignment: u32) -> GpuConv {
+    gpu.with_caps(|caps| Caps { max_storage_binding, storage_offset_alignment, ..caps })
+}
+
+/// With the kernel that compiles fastest.
+fn direct() -> Choice {
+    Choice::Named("direct".into())
+}
+
+/// A tensor of NCHW values between guards of NaNs.
+fn guarded(gpu: &GpuConv, values: &[f32], shape: Shape, layout: Layout) -> Tensor {
+    let values = shape::from_nchw(values, shape, layout);
+    let guard = [f32::NAN; GUARD];
+    let all = [&guard[..], &values, &guard].concat();
+    let whole = gpu.upload(&all, [1, 1, 1, all.len() as u32]).unwrap();
+    Tensor::from_buffer(whole.buffer().clone(), 4 * GUARD as u64, shape, layout).unwrap()
+}
+
+/// Computes a chain on whole numbers, compares with the oracle bit for bit, and returns how it was computed.
+fn check(gpu: &GpuConv, chain: &Chain, input: [u32; 4], layout: Layout, choice: Choice) -> Result<Division, Error> {
+    let (input, what) = (Shape::from(input), format!("{chain:?} on {input:?} in {layout}"));
+    let shapes = chain.shapes(input)?;
+    let (output, weights) = (shapes[shapes.len() - 1], draw(chain));
+    let weights = borrow(&weights);
+    let values = random::integers("input", input.len(), 2);
+    let outside = chain.outside_residual().map(|link| shapes[link + 1]);
+    let residual = outside.map(|shape| random::integers("residual", shape.len(), 2));
+    let answer = oracle::run(chain, &values, input, &weights, residual.as_deref())?;
+    let right: Vec<_> = answer.values.iter().map(|&value| value as f32).collect();
+
+    let layer = gpu.chain_with(chain, &weights, choice.clone())?;
+    let division = gpu.divide(chain, input, layout, &choice)?;
+    layer.warm_up(input, layout)?;
+    let nans = |shape: Shape| vec![f32::NAN; shape.len() as usize];
+    let y = guarded(gpu, &nans(output), output, layout);
+    // The first time all inputs are NaNs, so that the workspace is full of them the second time.
+    for values in [(nans(input), outside.map(nans)), (values, residual)] {
+        let x = guarded(gpu, &values.0, input, layout);
+        let residual = outside.zip(values.1).map(|(shape, values)| guarded(gpu, &values, shape, layout));
+        let mut encoder = gpu.device().create_command_encoder(&Default::default());
+        layer.encode(&mut encoder, Inputs { input: &x, residual: residual.as_ref() }, &y)?;
+        gpu.queue().submit([encoder.finish()]);
+    }
+    let all = (output.len() as usize + 2 * GUARD) as u32;
+    let all = gpu.download(&Tensor::from_buffer(y.buffer().clone(), 0, [1, 1, 1, all], Layout::Nchw)?)?;
+    let (before, rest) = all.split_at(GUARD);
+    let (values, behind) = rest.split_at(output.len() as usize);
+    assert!(before.iter().chain(behind).all(|value| value.is_nan()), "{what}: it wrote outside of its output");
+    let values = shape::to_nchw(values, output, layout);
+    let wrong = values.iter().zip(&right).position(|(value, right)| value != right);
+    assert_eq!(wrong.map(|at| (at, values[at], right[at])), None, "{what}");
+    Ok(division)
+}
+
+fn only(division: &Division) -> &Stretch {
+    assert_eq!(division.stretches.len(), 1);
+    &division.stretches[0]
+}
+
+#[test]
+fn rows_of_any_window_are_computed_in_bands() {
+    let gpu = gpu();
+    let conv = |kernel: u32| Conv2d::new(3, 4, kernel);
+    let residuals = [None, Some(Residual::BeforeActivation), Some(Residual::AfterActivation)];
+    for (index, conv) in [
+        Conv2d::pointwise(5, 2),
+        Conv2d::pointwise(2, 6).stride(2).padding(2),
+        conv(3).padding(1),
+        conv(3).stride(2).padding([0, 1, 2, 3]),
+        Conv2d::new(2, 3, 5).padding(2).stride([3, 1]),
+        conv(3).dilation([3, 2]).padding([3, 2]),
+        // Rows that lie in the padding alone.
+        conv(2).padding(4),
+        Conv2d::new(4, 6, 3).groups(2).padding(1).activation(Activation::Relu),
+        Conv2d::depthwise(4, 3).padding(1),
+        Conv2d::depthwise(3, 5).padding(2).stride(2).channel_multiplier(2),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for (index, layout) in (index..).zip(LAYOUTS) {
+            let conv = conv.clone().residual(residuals[index % 3]);
+            let input = [2, conv.in_channels, 17, 12];
+            let division = check(&narrow(&gpu, 1024, 32), &conv.into(), input, layout, direct()).unwrap();
+            assert!(only(&division).bands > 2);
+        }
+    }
+}
+
+#[test]
+fn a_row_that_is_larger_than_a_binding_is_computed_in_columns() {
+    let gpu = gpu();
+    for (conv, input) in [
+        (Conv2d::pointwise(4, 3), [1, 4, 1, 200]),
+        (Conv2d::pointwise(3, 8), [2, 3, 3, 100]),
+        (Conv2d::new(2, 2, 3).padding(1).stride([1, 2]), [1, 2, 5, 150]),
+        (Conv2d::new(2, 3, [1, 5]).padding([0, 6]).dilation([1, 2]), [1, 2, 2, 150]),
+    ] {
+        for layout in LAYOUTS {
+            let conv = conv.clone().residual(Residual::BeforeActivation);
+            let division = check(&narrow(&gpu, 1024, 32), &conv.into(), input, layout, direct()).unwrap();
+            let stretch = only(&division);
+            assert!(stretch.extents.rows == 1 && stretch.extents.columns < stretch.whole.columns, "{stretch:?}");
+        }
+    }
+}
+
+#[test]
+fn bands_that_lie_side_by_side_are_bound_as_they_are() {
+    let gpu = gpu();
+    // Planes of 256 bytes: channels are cut in NCHW, and nothing is copied.
+    let conv = Chain::from(Conv2d::depthwise(10, 3).padding(1));
+    let division = check(&narrow(&gpu, 1024, 256), &conv, [2, 10, 8, 8], Layout::Nchw, direct()).unwrap();
+    let stretch = only(&division);
+    assert_eq!((stretch.extents.channels, stretch.bands, stretch.copied), (4, 6, [0, 0]));
+    assert!(division.workspace().is_empty());
+    // Rows of 128 bytes in NHWC: only the first and the last band have padding.
+    let conv = Chain::from(Conv2d::new(4, 4, 3).padding(1));
+    let division = check(&narrow(&gpu, 1024, 32), &conv, [1, 4, 30, 8], Layout::Nhwc, direct()).unwrap();
+    let stretch = only(&division);
+    assert_eq!((stretch.bands, stretch.copied), (5, [2 * 1024, 0]));
+    // Images of 100 bytes: the first band starts at the first byte, the second does not start at a multiple of 256.
+    let conv = Chain::from(Conv2d::pointwise(1, 1));
+    let division = check(&narrow(&gpu, 1100, 256), &conv, [12, 1, 5, 5], Layout::Nchw, direct()).unwrap();
+    let stretch = only(&division);
+    assert_eq!((stretch.extents.images, stretch.bands, stretch.copied), (11, 2, [100, 100]));
+}
+
+#[test]
+fn chains_are_computed_in_bands_of_several_links() {
+    let gpu = gpu();
+    let each = |kernel: [u32; 2]| Conv2d::depthwise(3, kernel).padding([kernel[0] / 2, kernel[1] / 2]);
+    let relu = Activation::Relu;
+    let add = Residual::BeforeActivation;
+    for (chain, input) in [
+        (Chain::new([each([1, 5]), each([5, 1])]), [1, 3, 20, 20]),
+        (Separable::new(3, 5, 3).padding(1).stride(2).activation(relu).into(), [2, 3, 21, 20]),
+        (Separable::new(3, 3, 3).padding(1).residual(add).into(), [1, 3, 21, 20]),
+        (Chain::inverted_residual(3, 3, 4, 1), [1, 3, 16, 16]),
+        (Chain::inverted_residual(3, 5, 2, 2), [1, 3, 17, 16]),
+        // Blocks whose input is another's output, and an edge over two of them.
+        (
+            Chain::inverted_residual(3, 3, 2, 1)
+                .then(Chain::inverted_residual(3, 3, 2, 1))
+                .then(Conv2d::pointwise(3, 3))
+                .edge(3, 6, add)
+                .unwrap(),
+            [1, 3, 16, 16],
+        ),
+        // What follows the first links fits.
+        (
+            Chain::new([
+                Conv2d::new(3, 4, 3).padding(1).stride(2).activation(relu).into(),
+                Conv2d::depthwise(4, 3).padding(1).stride(2).into(),
+                Conv2d::pointwise(4, 6).into(),
+                Link::GlobalAveragePool,
+                Conv2d::pointwise(6, 4).into(),
+            ]),
+            [1, 3, 32, 32],
+        ),
+        // A pool of what does not fit.
+        (
+            Chain::new([Conv2d::pointwise(2, 5).into(), Link::GlobalAveragePool, Conv2d::pointwise(5, 2).into()]),
+            [2, 2, 16, 16],
+        ),
+    ] {
+        for layout in LAYOUTS {
+            let division = check(&narrow(&gpu, 2048, 32), &chain, input, layout, direct()).unwrap();
+            assert!(division.is_divided());
+        }
+    }
+}
