@@ -1,6 +1,6 @@
 //! Kernels: the ways to compute a run of links, each answering with plain data.
 
-pub(crate) mod copy;
+pub mod copy;
 mod depthwise;
 mod direct;
 mod flat;

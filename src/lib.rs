@@ -70,7 +70,8 @@
 //!    the device to the library can have one without robust buffer access ([`GpuConv::without_robustness`]).
 //! 4. **What runs, and why.** [`Layer::schedule`] says which recipes a layer takes. The [`planner`] asks all kernels. Each
 //!    answers with [`Recipe`](planner::Recipe)s (plain data: WGSL, grid, cost) or a typed reason why not. The planner cuts the
-//!    chain where it is cheapest. A [`Choice`] overrules it. A [`Problem`] is the text by which the command line,
+//!    chain where it is cheapest. A [`Choice`] overrules it. What is larger than a binding is computed in bands:
+//!    [`GpuConv::divide`] says in which. A [`Problem`] is the text by which the command line,
 //!    tests and benchmarks name all this.
 //! 5. **Faster on this device.** [`GpuConv::tune`] measures, checks each candidate against the oracle before it may win,
 //!    and goes by what it found; with the feature `tuning`, `Tuning` keeps that as JSON, to ship with a program.
@@ -139,6 +140,7 @@ pub use tuning::{probe, tuner};
 /// notice.
 #[doc(hidden)]
 pub mod internals {
+    pub use crate::kernels::copy;
     pub use crate::kernels::pack;
     pub use crate::kernels::{KERNELS, Kernel, Operand, Params, Run, fold, kernel_of};
     pub use crate::planner::cut::is_called;

@@ -255,8 +255,7 @@ impl Oracle {
         let whole = |data| Trial { chain: &self.chain, input: self.input, layout: self.layout, data };
         if let Some((data, answer)) = &self.exact {
             let values = whole(data).run(gpu, schedule, &mut report).await?;
-            let part = Part { chain: &self.chain, input: self.input, data };
-            let values = part.sample(self.most)?.map_or_else(|| values.clone(), |sample| sample.select(&values));
+            let values = self.selected(data, values)?;
             let differs = |(value, &expected): (&f32, &f64)| f64::from(*value) != expected;
             if schedule.steps.iter().all(|step| step.recipe.exact) {
                 report.inexact = values.iter().zip(&answer.values).filter(|&pair| differs(pair)).count();
@@ -266,6 +265,48 @@ impl Oracle {
         let again = self.judge_steps(gpu, schedule, &mut report).await?;
         report.unstable = values.iter().zip(&again).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
         Ok(report)
+    }
+
+    /// Runs a layer of the problem as it is, and judges its outputs as a whole. For what is computed band by band, since a
+    /// tensor is larger than a binding: no single schedule does that.
+    ///
+    /// # Errors
+    /// What the device and the planner say.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn check_layer(&self, gpu: &GpuConv, choice: &Choice) -> Result<Report> {
+        block_on(self.check_layer_async(gpu, choice))
+    }
+
+    /// As [`Oracle::check_layer`], awaited.
+    ///
+    /// # Errors
+    /// As [`Oracle::check_layer`].
+    pub async fn check_layer_async(&self, gpu: &GpuConv, choice: &Choice) -> Result<Report> {
+        let mut report = Report::default();
+        let steps = gpu.divide(&self.chain, self.input, self.layout, choice)?.schedule().steps;
+        let whole = |data| Trial { chain: &self.chain, input: self.input, layout: self.layout, data };
+        if let Some((data, answer)) = &self.exact {
+            let layer = gpu.chain_with(&self.chain, &data.weights(), choice.clone())?;
+            let values = whole(data).run_layer(gpu, &layer, &mut report).await?;
+            let differs = |(value, &expected): (&f32, &f64)| f64::from(*value) != expected;
+            if steps.iter().all(|step| step.recipe.exact) {
+                let values = self.selected(data, values)?;
+                report.inexact = values.iter().zip(&answer.values).filter(|&pair| differs(pair)).count();
+            }
+        }
+        let layer = gpu.chain_with(&self.chain, &self.random.weights(), choice.clone())?;
+        let values = whole(&self.random).run_layer(gpu, &layer, &mut report).await?;
+        let again = whole(&self.random).run_layer(gpu, &layer, &mut report).await?;
+        report.unstable = values.iter().zip(&again).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+        let part = Part { chain: &self.chain, input: self.input, data: &self.random };
+        judge(&self.selected(&self.random, values)?, &part.answer(self.most)?, &steps, &mut report);
+        Ok(report)
+    }
+
+    /// The outputs that are compared.
+    fn selected(&self, data: &Data, values: Vec<f32>) -> Result<Vec<f32>> {
+        let part = Part { chain: &self.chain, input: self.input, data };
+        Ok(part.sample(self.most)?.map(|sample| sample.select(&values)).unwrap_or(values))
     }
 
     /// Runs each step alone, on random numbers, and judges its outputs. Gives those of the last step.
@@ -291,8 +332,8 @@ impl Oracle {
                 lock(&self.answers).insert(step.links, answer.clone());
             }
             match part.sample(self.most)? {
-                Some(sample) => judge(&sample.select(&values), &answer, &step.recipe, report),
-                None => judge(&values, &answer, &step.recipe, report),
+                Some(sample) => judge(&sample.select(&values), &answer, std::slice::from_ref(step), report),
+                None => judge(&values, &answer, std::slice::from_ref(step), report),
             }
             tensors[links.end] = Some(values);
         }

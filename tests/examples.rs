@@ -151,7 +151,7 @@ fn no_picture_takes_much_memory() {
     }
     // A picture that is too large for the device is refused before it is converted to floats, which take four times as
     // much memory.
-    let gpu = gpu().with_caps(|caps| Caps { max_storage_binding: 128 << 20, ..caps });
+    let gpu = gpu().with_caps(|caps| Caps { max_buffer: 256 << 20, ..caps });
     for filter in filter::filters() {
         let refused = filter::apply(&gpu, &filter, &RgbImage::new(12_000, 12_000));
         assert!(matches!(refused, Err(Error::TooLarge { .. })), "{:?}", refused.map(|values| values.len()));

@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use clap::Args;
 use gpuconv::internals::{KERNELS, Kernel, kernel_of};
-use gpuconv::planner::{self, Schedule};
+use gpuconv::planner::{self, Division, Schedule};
 use gpuconv::verify::{self, Oracle, Report};
-use gpuconv::{Caps, Error, GpuConv, Problem};
+use gpuconv::{Caps, Choice, Error, GpuConv, Problem};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -172,7 +172,19 @@ impl Verify {
     }
 
     fn check_case(&self, gpu: &GpuConv, problem: &Problem, case: usize, checks: &mut Vec<Check>) -> Outcome {
-        let schedules = self.schedules(gpu, problem, case)?;
+        let schedules = match self.schedules(gpu, problem, case) {
+            Ok(schedules) => schedules,
+            // It may be too large for a binding.
+            Err(error) => {
+                let choice = self.kernel.clone().map_or(Choice::Auto, Choice::Named);
+                let division = gpu.divide(&problem.chain(), problem.input, problem.layout, &choice);
+                let Some(division) = division.ok().filter(Division::is_divided) else { return Err(error) };
+                let outcome = Oracle::new(problem)?.check_layer(gpu, &choice);
+                let schedule = division.schedule().name();
+                checks.push(Check { case, problem: problem.to_string(), schedule, outcome });
+                return Ok(());
+            }
+        };
         let oracle = Oracle::new(problem)?;
         for schedule in schedules {
             let outcome = oracle.check(gpu, &schedule);

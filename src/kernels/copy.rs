@@ -58,3 +58,8 @@ pub fn pass(quads: bool) -> Pass {
         registers: REGISTERS_FOR_ADDRESSES,
     }
 }
+
+/// Both, for tests of shaders as text.
+pub fn passes() -> impl Iterator<Item = Pass> {
+    [false, true].into_iter().map(pass)
+}

@@ -249,7 +249,8 @@ impl Planner<'_> {
         };
         let shapes = chain.shapes(input)?;
         let limit = largest_binding(self.caps);
-        let is_size = matches!(undivided, Error::TooLarge { .. } | Error::NoKernel { .. });
+        let is_size =
+            matches!(undivided, Error::TooLarge { .. } | Error::NoKernel { .. } | Error::UnknownKernel { .. });
         if !is_size || shapes.iter().all(|shape| shape.bytes(chain.dtype()) <= limit) {
             return Err(undivided);
         }
@@ -316,22 +317,27 @@ impl Planner<'_> {
             for band in &cut.bands {
                 let chain = links.chain(band, &cut.inside)?;
                 let input = band.regions[0].shape();
-                let is_known = |kind: &Kind| {
-                    (&*kind.chain, kind.schedule.shapes[0], &kind.channels) == (&chain, input, &band.channels)
-                };
-                let known = kinds[first_kind..].iter().position(is_known);
+                let same = |kind: &Kind| (&*kind.chain, kind.schedule.shapes[0]) == (&chain, input);
+                // Each slab of channels has weights of its own.
+                let channels = band.channels.clone().filter(|_| chain.convolutions().next().is_some());
+                let own = &kinds[first_kind..];
+                let known = own.iter().position(|kind| same(kind) && kind.channels == channels);
                 let kind = known.map_or(kinds.len(), |place| first_kind + place);
                 if known.is_none() {
-                    let is_other = kind > first_kind;
-                    let schedule = self.schedule_band(refused, &chain, input, subject.layout, choice, is_other)?;
+                    let schedule = match own.iter().find(|kind| same(kind)) {
+                        Some(kind) => kind.schedule.clone(),
+                        None => {
+                            let (layout, is_other) = (subject.layout, !own.is_empty());
+                            self.schedule_band(refused, &chain, input, layout, choice, is_other)?.into()
+                        }
+                    };
                     let expected = band.regions.iter().map(|region| region.shape());
                     if !schedule.shapes.iter().copied().eq(expected) {
                         let message =
                             format!("a band of links {:?} on {input} has other shapes than its tensors", cut.links);
                         return Err(Error::Internal(message));
                     }
-                    let (chain, schedule) = (Arc::new(chain), Arc::new(schedule));
-                    kinds.push(Kind { links: cut.links.clone(), chain, channels: band.channels.clone(), schedule });
+                    kinds.push(Kind { links: cut.links.clone(), chain: Arc::new(chain), channels, schedule });
                 }
                 let access = |source: Source, tensor: usize, writes: bool, spot: Spot| {
                     let region = &band.regions[tensor];
@@ -407,4 +413,86 @@ fn places(subject: &Subject<'_>, parts: &[Part], caps: &Caps) -> (HashMap<Spot, 
         Span { buffer: place.buffer, offset: place.offset, bytes: sizes[value] }
     };
     (values.iter().map(|(&spot, &value)| (spot, span(value))).collect(), arrangement.buffers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::chain::{Link, Separable};
+    use crate::model::conv::{Conv2d, Residual};
+
+    /// Chains with inputs, and limits for bindings.
+    fn subjects() -> Vec<(Chain, [u32; 4], u64)> {
+        let add = Residual::AfterActivation;
+        let net =
+            |size: u32| crate::nets::mobilenet_v2(1.0, 1000).map(|net| (net.chain, [1, 3, size, size], 128 << 20));
+        let mut subjects = vec![
+            (Conv2d::pointwise(40, 8).into(), [1, 40, 1024, 1024], 128 << 20),
+            (Conv2d::pointwise(8, 40).residual(add).into(), [1, 8, 1024, 1024], 128 << 20),
+            (Conv2d::depthwise(40, 3).padding(1).into(), [1, 40, 1000, 1000], 128 << 20),
+            (Conv2d::depthwise(3, 3).padding(1).stride(2).into(), [12, 3, 1001, 1001], 128 << 20),
+            (Separable::new(16, 16, 5).padding(4).dilation(2).residual(add).into(), [2, 16, 999, 777], 16 << 20),
+            (Conv2d::new(8, 8, 3).padding(1).into(), [1, 8, 1, 1 << 20], 16 << 20),
+            (Link::GlobalAveragePool.into(), [3, 40, 500, 500], 16 << 20),
+        ];
+        subjects.extend(net(1536));
+        subjects
+    }
+
+    #[test]
+    fn bands_make_up_the_output_and_keep_to_the_limits() {
+        for (chain, input, limit) in subjects() {
+            for layout in [Layout::Nchw, Layout::Nhwc] {
+                let caps = Caps { max_storage_binding: limit, max_buffer: 1 << 30, ..Caps::webgpu() };
+                let division = crate::planner::divide(&chain, input, layout, &caps, &Choice::Auto).unwrap();
+                let what = format!("{chain:?} on {input:?} in {layout}");
+                assert!(division.is_divided(), "{what}");
+                let dtype = chain.dtype();
+                for access in division.parts.iter().flat_map(Part::accesses) {
+                    let bytes = access.shape.bytes(dtype);
+                    assert!(bytes <= limit, "{what}: {access:?}");
+                    let whole = match access.source {
+                        Source::Tensor(tensor) => division.shapes[tensor].bytes(dtype),
+                        Source::Residual => u64::MAX,
+                    };
+                    match &access.way {
+                        Way::Direct(offset) => assert!(offset.is_multiple_of(256) && offset + bytes <= whole, "{what}"),
+                        Way::Copied(copies) => {
+                            let span = division.places[&access.spot];
+                            assert!(
+                                span.bytes >= bytes && span.offset + bytes <= division.buffers[span.buffer],
+                                "{what}"
+                            );
+                            for Copy { window, .. } in copies {
+                                let fits = window.end - window.start <= limit && window.end <= whole;
+                                assert!(window.start.is_multiple_of(256) && fits, "{what}: {window:?}");
+                            }
+                        }
+                    }
+                }
+                // Each stretch writes every element of its output once: regions do not overlap, for `Links::bands` makes
+                // them of ranges.
+                let mut at = 0;
+                for stretch in &division.stretches {
+                    let bands = &division.parts[at..at + stretch.bands];
+                    at += stretch.bands;
+                    let written: u64 = bands.iter().map(|part| part.output.shape.len()).sum();
+                    assert_eq!(written, division.shapes[stretch.first + stretch.links].len(), "{what}");
+                }
+                assert_eq!(at, division.parts.len(), "{what}");
+                assert!(division.workspace().iter().all(|&bytes| bytes <= caps.max_buffer), "{what}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_single_part_needs_nothing_beside_its_plan() {
+        let (chain, input) = (Chain::from(Separable::new(8, 8, 3).padding(1)), [4, 8, 32, 32]);
+        let division = crate::planner::divide(&chain, input, Layout::Nchw, &Caps::webgpu(), &Choice::Auto).unwrap();
+        let schedule = crate::planner::schedule(&chain, input, Layout::Nchw, &Caps::webgpu(), &Choice::Auto).unwrap();
+        assert_eq!((division.parts.len(), division.buffers.len()), (1, 0));
+        assert_eq!(division.schedule().name(), schedule.name());
+        assert_eq!(division.workspace(), schedule.workspace.buffers());
+        assert_eq!(division.parts[0].input.way, Way::Direct(0));
+    }
 }

@@ -166,8 +166,8 @@ impl GpuConv {
 }
 
 impl Layer {
-    /// How an input of a size is computed: which kernels, and why. If a batch is computed in bands, it is the schedule of
-    /// the first.
+    /// How an input of a size is computed: which kernels, and why. If it is computed in bands, as [`GpuConv::divide`] says,
+    /// the steps are those of the first band of each stretch.
     ///
     /// # Errors
     /// As [`Layer::forward`].

@@ -211,9 +211,10 @@ impl Device {
         // it ends and does not wrap. Every index is below the bound of its buffer: positions are clamped to, or guarded
         // by, the extents in the parameter block, and a tensor is bound only if it has those extents. A row or column in
         // the padding is an i32 that was subtracted from; as a u32 it is at or past the extent, also where it wrapped,
-        // and then `select` puts 0, an index that is there, instead of what was computed from it. Weights and workspace
-        // are as long as their packing and their recipe say, panels and steps of k filled up. Where two or four elements
-        // are one load, the host has seen that rows or planes are multiples of them, so none is cut by a buffer's end. No
+        // and then `select` puts 0, an index that is there, instead of what was computed from it. A copy's box
+        // lies in what is bound, but for what is not read. Weights and workspace are as long as their packing and their
+        // recipe say, panels and steps of k filled up. Where two or four elements are one load, the host has seen that
+        // rows or planes are multiples of them, so none is cut by a buffer's end. No
         // divisor is zero: they are constants, or extents, channels, panels or tile counts of at least one, and no grid
         // is run for an empty batch.
         unsafe { self.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }

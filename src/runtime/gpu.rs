@@ -24,8 +24,8 @@ use crate::runtime::tensor::Tensor;
 ///
 /// A program may run for as long as it likes on as many shapes as it likes. What is kept for the next time is bounded:
 ///
-/// - One workspace, for the tensors between the steps of all layers and sizes: as large as the largest that a kept plan
-///   needs. Layers run one after the other, in the order in which they are submitted, so they can share it.
+/// - One workspace, for the tensors between the steps of all layers and sizes, and for copies of bands: as large as the
+///   largest that a kept plan needs. Layers run one after the other, in the order in which they are submitted, so they can share it.
 /// - A layer's plans of the 64 input sizes that it met last, and of those that something is bound to. A plan takes up to
 ///   1 MB on the host for a network, and some 10 KB on the device.
 /// - A layer's weights, once for each way to lay them out that a kept plan reads. Beside those of the plan that was made

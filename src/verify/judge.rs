@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use crate::kernels::Recipe;
 use crate::oracle::Answer;
+use crate::planner::Step;
 
 use super::Report;
 
@@ -14,14 +14,14 @@ const EPILOGUE_TOLERANCE: f64 = 4.0;
 /// at least this share of the magnitudes of its terms.
 const LEAST_OF_TERMS: f64 = 1.0 / 64.0;
 
-/// Compares a step's outputs with the oracle's answer on the same inputs. For each output, its error as a share of its
-/// bound; for all together, the relative error.
+/// Compares the outputs of a step, or of several in a row, with the oracle's answer on the same inputs. For each output, its
+/// error as a share of its bound; for all together, the relative error.
 ///
 /// The bound is the worst that rounding can do. It finds one wrong output among many, but grows with the number of terms.
 /// The relative error is small if all outputs are right. It finds outputs that are all a little wrong.
-pub fn judge(values: &[f32], answer: &Answer, recipe: &Recipe, report: &mut Report) {
+pub fn judge(values: &[f32], answer: &Answer, steps: &[Step], report: &mut Report) {
     let mut error_norm = 0.0;
-    for ((&value, expected), bound) in values.iter().zip(&answer.values).zip(bounds(answer, recipe)) {
+    for ((&value, expected), bound) in values.iter().zip(&answer.values).zip(bounds(answer, steps)) {
         let error = (f64::from(value) - expected).abs();
         report.share_of_bound = worse(report.share_of_bound, error / bound);
         error_norm += error * error;
@@ -30,9 +30,11 @@ pub fn judge(values: &[f32], answer: &Answer, recipe: &Recipe, report: &mut Repo
 }
 
 /// The largest error that rounding can make of each output: `tolerance * epsilon * magnitude`.
-pub fn bounds(answer: &Answer, recipe: &Recipe) -> Vec<f64> {
-    let unit = (recipe.tolerance + EPILOGUE_TOLERANCE) * f64::from(f32::EPSILON);
-    let magnitudes = if recipe.spreads_errors { largest_of_planes(answer) } else { Cow::from(&answer.magnitudes) };
+pub fn bounds(answer: &Answer, steps: &[Step]) -> Vec<f64> {
+    let tolerance: f64 = steps.iter().map(|step| step.recipe.tolerance + EPILOGUE_TOLERANCE).sum();
+    let unit = tolerance * f64::from(f32::EPSILON);
+    let spreads = steps.iter().any(|step| step.recipe.spreads_errors);
+    let magnitudes = if spreads { largest_of_planes(answer) } else { Cow::from(&answer.magnitudes) };
     magnitudes.iter().map(|magnitude| unit * magnitude.max(f64::from(f32::MIN_POSITIVE))).collect()
 }
 

@@ -6,7 +6,7 @@ use crate::model::error::Result;
 use crate::model::shape::{Layout, Shape, from_nchw, to_nchw};
 use crate::planner::Schedule;
 use crate::runtime::gpu::GpuConv;
-use crate::runtime::layer::Inputs;
+use crate::runtime::layer::{Inputs, Layer};
 use crate::runtime::tensor::Tensor;
 
 use super::{Data, Report};
@@ -23,14 +23,19 @@ pub struct Trial<'a> {
 }
 
 impl Trial<'_> {
-    /// Runs a schedule and gives its outputs, NCHW. Input and output lie inside of larger buffers that are filled with NaNs,
-    /// the output's own place too. Counts outputs that were not written and elements written outside.
+    /// Runs a schedule and gives its outputs, NCHW.
     pub async fn run(&self, gpu: &GpuConv, schedule: &Schedule, report: &mut Report) -> Result<Vec<f32>> {
+        let layer = gpu.chain(self.chain, &self.data.weights())?;
+        layer.fix(self.input, self.layout, schedule.clone()).await?;
+        self.run_layer(gpu, &layer, report).await
+    }
+
+    /// Runs a layer and gives its outputs, NCHW. Input and output lie inside of larger buffers that are filled with NaNs,
+    /// the output's own place too. Counts outputs that were not written and elements written outside.
+    pub async fn run_layer(&self, gpu: &GpuConv, layer: &Layer, report: &mut Report) -> Result<Vec<f32>> {
         let Self { chain, layout, data, .. } = *self;
         let shapes = chain.shapes(self.input)?;
         let output_shape = shapes[shapes.len() - 1];
-        let layer = gpu.chain(chain, &data.weights())?;
-        layer.fix(self.input, layout, schedule.clone()).await?;
         let input = guarded(gpu, &data.input, self.input, layout).await?;
         let residual = match data.residual.as_ref().zip(chain.outside_residual()) {
             Some((values, link)) => Some(guarded(gpu, values, shapes[link + 1], layout).await?),

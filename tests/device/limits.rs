@@ -93,14 +93,18 @@ fn a_batch_larger_than_a_binding_is_computed_in_bands() {
     // Images of 240 bytes: only every 16th starts at an offset where a binding can start.
     let case = Case::new(Conv2d::depthwise(4, 3).padding(1), [50, 4, 5, 3]);
     assert_eq!(case.check(&narrow(&gpu, 240 * 47), Layout::Nchw, Choice::Auto), Ok(32));
-    // A chain in which a single image of the second link's input is too large.
+    // A chain in which a single image of the second link's input is too large; images of 240 bytes, too few of which fit for
+    // bands to start where a binding can; and images that are too large.
     let wide = Chain::from(Conv2d::pointwise(1, 64)).then(Conv2d::pointwise(64, 1));
-    let refused = Case::new(wide, [2, 1, 8, 8]).check(&narrow(&gpu, 16383), Layout::Nchw, direct());
-    assert!(matches!(refused, Err(Error::TooLarge { needed: 16384, limit: 16383, .. })), "{refused:?}");
-    let refused = case.check(&narrow(&gpu, 240 * 16 - 1), Layout::Nchw, Choice::Auto);
-    assert!(matches!(refused, Err(Error::TooLarge { needed: 3840, limit: 3839, .. })), "{refused:?}");
-    let refused = Case::new(chain(), [1, 4, 8, 8]).check(&narrow(&gpu, 1023), Layout::Nchw, Choice::Auto);
-    assert!(matches!(refused, Err(Error::TooLarge { needed: 1024, limit: 1023, .. })), "{refused:?}");
+    assert_eq!(Case::new(wide, [2, 1, 8, 8]).check(&narrow(&gpu, 16383), Layout::Nchw, direct()), Ok(1));
+    let images = case.check(&narrow(&gpu, 240 * 16 - 1), Layout::Nchw, Choice::Auto).unwrap();
+    assert!((1..16).contains(&images), "{images} images");
+    assert_eq!(Case::new(chain(), [1, 4, 8, 8]).check(&narrow(&gpu, 1023), Layout::Nchw, Choice::Auto), Ok(1));
+    // An output depends on 64 bytes.
+    let case = || Case::new(Conv2d::pointwise(16, 1), [1, 16, 8, 8]);
+    assert_eq!(case().check(&narrow(&gpu, 80), Layout::Nchw, direct()), Ok(1));
+    let refused = case().check(&narrow(&gpu, 63), Layout::Nchw, direct());
+    assert!(matches!(refused, Err(Error::TooLarge { needed: 64, limit: 63, .. })), "{refused:?}");
 }
 
 #[test]
@@ -110,8 +114,9 @@ fn bands_of_a_residual_start_at_aligned_offsets() {
     let inner = Conv2d::pointwise(64, 3).residual(Residual::BeforeActivation);
     let case = |batch| Case::new(Chain::from(inner.clone()).then(Conv2d::pointwise(3, 64)), [batch, 64, 2, 2]);
     assert_eq!(case(18).check(&narrow(&gpu, 17 * 1024), Layout::Nchw, direct()), Ok(16));
-    let refused = case(6).check(&narrow(&gpu, 5 * 1024), Layout::Nchw, direct());
-    assert!(matches!(refused, Err(Error::TooLarge { .. })), "{refused:?}");
+    // Too few images fit.
+    let images = case(6).check(&narrow(&gpu, 5 * 1024), Layout::Nchw, direct()).unwrap();
+    assert!((1..=5).contains(&images), "{images} images");
 }
 
 /// A recipe for several images is chosen by name, and the last band has a single image.
@@ -145,9 +150,14 @@ fn the_largest_binding_of_the_device_can_be_used() {
     };
     check(2, 2);
     check(3, 2);
-    let refused = layer.forward(&gpu.empty([1, 1, 4096, 8193], Layout::Nchw).unwrap());
-    let (needed, limit) = (4096 * 8193 * 4, 128 << 20);
-    assert!(matches!(refused, Err(Error::TooLarge { needed: n, limit: l, .. }) if (n, l) == (needed, limit)));
+    // A single image that does not fit.
+    let (height, width) = (4096, 8193);
+    let values: Vec<f32> = (0..height * width).map(|at| (at % 8191) as f32).collect();
+    let y = layer.forward(&gpu.upload(&values, [1, 1, height, width]).unwrap()).unwrap();
+    let half = width.div_ceil(2) as usize;
+    let right = |at: usize| values[at / half * 2 * width as usize + at % half * 2] * 3.0;
+    let y = gpu.download(&y).unwrap();
+    assert_eq!((y.len(), y.iter().enumerate().find(|&(at, &value)| value != right(at))), (2048 * half, None));
     // This tensor would be larger than a buffer can be.
     let refused = gpu.empty([1, 1, 8192, 8193], Layout::Nchw).err();
     let too_large = Error::TooLarge { what: "the tensor buffer".into(), needed: 8192 * 8193 * 4, limit: 256 << 20 };

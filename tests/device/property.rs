@@ -4,6 +4,7 @@
 //! each test; `PROPTEST_RNG_SEED` makes them repeatable. A failing case is shrunk, and printed as a problem line if one
 //! can express it.
 
+mod bands;
 mod draw;
 mod values;
 mod workgroup_memory;

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 
-use gpuconv::internals::{Operand, Params};
+use gpuconv::internals::{Operand, Params, copy};
 use gpuconv::planner::Pass;
 use gpuconv::{Caps, Chain, Choice, Conv2d, Layout, Shape, planner, probe, verify};
 use naga::valid::{Capabilities, GlobalUse, ModuleInfo, SubgroupOperationSet, ValidationFlags, Validator};
@@ -104,7 +104,9 @@ fn distinct(devices: &[Caps]) -> Vec<Shader> {
     }
     let probes =
         probe::passes(1).map(|pass| Shader { pass, origin: "a probe".into(), capabilities: Capabilities::empty() });
-    shaders.into_values().chain(probes).collect()
+    let copies =
+        copy::passes().map(|pass| Shader { pass, origin: "a copy".into(), capabilities: Capabilities::empty() });
+    shaders.into_values().chain(probes).chain(copies).collect()
 }
 
 /// The shaders of all candidates for all problems on some devices, with duplicates.

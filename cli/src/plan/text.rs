@@ -37,11 +37,12 @@ fn bands(bands: &Bands) -> String {
         |count: u32, what: &str| format!("{} {what}{}", table::count(count.into()), if count == 1 { "" } else { "s" });
     let counts = [(images, "image"), (channels, "channel"), (rows, "row"), (columns, "column")];
     let counts: Vec<_> = counts.into_iter().filter_map(|(part, what)| Some(count(part?, what))).collect();
-    let links = span(bands.first, bands.links);
+    let links = if bands.links == 1 { "link" } else { "links" };
+    let links = format!("{links} {}", span(bands.first, bands.links));
     if counts.is_empty() {
-        return format!("links {links}: all at once");
+        return format!("{links}: all at once");
     }
-    let mut text = format!("links {links}: {} of {}", count(bands.bands as u32, "band"), counts.join(", "));
+    let mut text = format!("{links}: {} of {}", count(bands.bands as u32, "band"), counts.join(", "));
     if bands.copied_in + bands.copied_out > 0 {
         let [into, out] = [bands.copied_in, bands.copied_out].map(table::count);
         text += &format!("; {into} bytes are copied into them, {out} out of them");

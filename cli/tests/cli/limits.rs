@@ -61,15 +61,33 @@ fn a_device_can_be_made_without_robustness() {
 }
 
 #[test]
-fn plan_of_a_batch_that_is_too_large_for_a_binding() {
-    let plan = |problem: &str| json(&["plan", "--json", "--device", "webgpu", problem])["images_at_once"].clone();
+fn plan_of_what_is_too_large_for_a_binding() {
+    let plan = |problem: &str| json(&["plan", "--json", "--device", "webgpu", problem]);
+    let images = |problem: &str| plan(problem)["images_at_once"].clone();
     // 64 MiB for each image.
-    assert_eq!(plan("depthwise 2x1x4096x4096 k1"), Value::Null);
-    assert_eq!(plan("depthwise 3x1x4096x4096 k1"), 2);
+    assert_eq!(images("depthwise 2x1x4096x4096 k1"), Value::Null);
+    assert_eq!(images("depthwise 3x1x4096x4096 k1"), 2);
     let text = stdout(&["plan", "--device", "webgpu", "depthwise 3x1x4096x4096 k1"]);
-    assert!(text.contains("2 of its images at a time"), "{text}");
-    let refused = one_line(&["plan", "--device", "webgpu", "depthwise 1x1x4096x8193 k1"], 2);
-    assert!(refused.contains("takes 134234112, but the limit is 134217728"), "{refused}");
+    assert!(text.contains("link 0: 2 bands of 2 images\n"), "{text}");
+    // Rows through copies; channels that are bound as they lie; what follows fits.
+    let rows = plan("pointwise 1x40x1024x1024 -> 8");
+    let bands = &rows["bands"][0];
+    assert_eq!((&bands["channels"], &bands["images"]), (&Value::Null, &Value::Null));
+    assert_eq!(bands["copied_in"], 40 << 22);
+    assert!(bands["rows"].as_u64().unwrap() * bands["bands"].as_u64().unwrap() >= 1024, "{rows}");
+    assert!((1 << 20..256 << 20).contains(&rows["workspace"]["bytes"].as_u64().unwrap()), "{rows}");
+    let channels = plan("depthwise 1x40x1000x1000 k3 p1");
+    assert_eq!((&channels["bands"][0]["channels"], &channels["bands"][0]["copied_in"]), (&20.into(), &0.into()));
+    assert_eq!(channels["workspace"]["bytes"], 0);
+    let network = plan("mobilenet_v1 1x3x2560x2560");
+    let bands = network["bands"].as_array().unwrap();
+    let links = bands.iter().map(|bands| bands["links"].as_u64().unwrap()).sum::<u64>();
+    assert_eq!((bands[0]["first"].as_u64(), links, &bands[bands.len() - 1]["bands"]), (Some(0), 29, &1.into()));
+    let text = stdout(&["plan", "--device", "webgpu", "mobilenet_v1 1x3x2560x2560"]);
+    assert!(text.contains("rows; ") && text.contains("all at once"), "{text}");
+    // A tensor that is larger than a buffer, and one that shaders cannot count.
+    let refused = one_line(&["plan", "--device", "webgpu", "depthwise 1x1x8192x8193 k1"], 2);
+    assert!(refused.contains("takes 268468224, but the limit is 268435456"), "{refused}");
     let refused = failure(&["plan", "--device", "webgpu", "depthwise 1x1x65536x65536 k1"], 2);
     assert!(refused.contains("takes 4294967296, but the limit is 2147483648"), "{refused}");
 }

@@ -333,9 +333,8 @@ fn plan_for_a_device_that_is_not_here() {
     failure(&["plan", "--device", "abacus", "pointwise 1x1x1x1 -> 1"], 2);
     // 256 MiB of input: twice the binding that WebGPU promises, and little for a desktop GPU.
     let large = "conv 1x256x512x512 -> 256 k3 p1";
-    assert_eq!(json(&["plan", "--json", "--device", "gpu", large])["images_at_once"], Value::Null);
-    let refused = one_line(&["plan", "--device", "webgpu", large], 2);
-    assert!(refused.ends_with("takes 268435456, but the limit is 134217728"), "{refused}");
+    assert_eq!(json(&["plan", "--json", "--device", "gpu", large])["bands"], Value::Array(Vec::new()));
+    assert_ne!(json(&["plan", "--json", "--device", "webgpu", large])["bands"], Value::Array(Vec::new()));
     // A larger batch that fits into a binding is computed at once; one that does not is computed in several parts.
     let batch =
         |images: u32| json(&["plan", "--json", "--device", "gpu", &format!("conv {images}x256x512x512 -> 8 k3 p1")]);

@@ -221,3 +221,127 @@ fn merged(axes: [Axis; 4]) -> [Axis; 4] {
     }
     [found[0], found[1], found[2], found[3]]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Does to memory what `copy.wgsl` does, in elements of a word; `source` and `destination` are what is bound.
+    fn run(copy: &Copy, source: &[u32], destination: &mut [u32]) {
+        let unit = if copy.quads { 4 } else { 1 };
+        assert!(source.len().is_multiple_of(unit) && destination.len().is_multiple_of(unit), "{copy:?}");
+        let Params { extents, reads, writes, least, count } = copy.params;
+        let at = |start: [u32; 4], place: [u32; 3]| {
+            let outer = (0..3).map(|axis| place[axis].wrapping_mul(start[axis + 1]));
+            outer.fold(start[0], u32::wrapping_add)
+        };
+        let is_there = |axis: usize, place: u32| place.wrapping_sub(least[axis]) < count[axis];
+        for run in 0..extents[0] * extents[1] * extents[2] {
+            let plane = run / extents[2];
+            let place = [plane / extents[1], plane % extents[1], run % extents[2]];
+            let [from, to] = [at(reads, place), at(writes, place)];
+            for element in 0..extents[3] {
+                let inside = (0..3).all(|axis| is_there(axis, place[axis])) && is_there(3, element);
+                for word in 0..unit {
+                    let index = |start: u32| start.wrapping_add(element) as usize * unit + word;
+                    destination[index(to)] = if inside { source[index(from)] } else { 0 };
+                }
+            }
+        }
+    }
+
+    /// Numbers that are the same in every run.
+    fn draw(seed: &mut u64, below: u64) -> u64 {
+        *seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (*seed >> 33) % below
+    }
+
+    /// A tensor's elements by their place, in PyTorch's order of extents; none outside.
+    fn index(whole: &Whole, place: [i64; 4]) -> Option<usize> {
+        let extents: [u32; 4] = whole.shape.into();
+        let inside = (0..4).all(|axis| (0..i64::from(extents[axis])).contains(&place[axis]));
+        let (order, strides) = (order(whole.layout), whole.strides());
+        inside.then(|| (0..4).map(|axis| place[order[axis]] as usize * strides[axis] as usize).sum())
+    }
+
+    /// All places of a region, in the order of its elements in memory.
+    fn places(region: &Region, layout: Layout) -> Vec<[i64; 4]> {
+        let order = order(layout);
+        let extents = order.map(|axis| i64::from(region.extents[axis]));
+        let count: i64 = extents.iter().product();
+        let place = |mut at: i64| {
+            let mut place = region.start;
+            for axis in (0..4).rev() {
+                place[order[axis]] += at % extents[axis];
+                at /= extents[axis];
+            }
+            place
+        };
+        (0..count).map(place).collect()
+    }
+
+    #[test]
+    fn any_region_is_copied_through_any_window() {
+        let (mut seed, mut quads, mut several, mut direct) = (1, 0, 0, 0);
+        for _ in 0..4000 {
+            let extents = [3, 5, 9, 9].map(|most| 1 + draw(&mut seed, most) as u32);
+            // Often multiples of four.
+            let extents = if draw(&mut seed, 2) == 0 { extents } else { [extents[0], 4, extents[2], 8] };
+            let layout = [Layout::Nchw, Layout::Nhwc][draw(&mut seed, 2) as usize];
+            let whole = Whole { shape: extents.into(), layout, dtype: DType::F32 };
+            let writes = draw(&mut seed, 2) == 0;
+            let mut region = Region { start: [0; 4], extents };
+            for axis in 0..4 {
+                if draw(&mut seed, 2) == 0 {
+                    let first = draw(&mut seed, extents[axis].into()) as u32;
+                    let count = 1 + draw(&mut seed, u64::from(extents[axis] - first)) as u32;
+                    (region.start[axis], region.extents[axis]) = (first.into(), count);
+                }
+                // Padding of rows and columns, also nothing but padding.
+                if axis >= 2 && !writes && draw(&mut seed, 3) == 0 {
+                    let before = draw(&mut seed, 4) as u32;
+                    region.start[axis] -= i64::from(before);
+                    region.extents[axis] = 1 + draw(&mut seed, u64::from(region.extents[axis] + before + 3)) as u32;
+                }
+            }
+            let alignment = [4, 32, 256][draw(&mut seed, 3) as usize];
+            let largest = 4 * (64 + draw(&mut seed, 400));
+            let caps = Caps { max_storage_binding: largest, storage_offset_alignment: alignment, ..Caps::webgpu() };
+            let what = format!("{region:?} of {whole:?}, {largest} bytes from multiples of {alignment}");
+            let memory: Vec<u32> = (1..=whole.shape.len() as u32).collect();
+            let places = places(&region, layout);
+            let expected: Vec<u32> =
+                places.iter().map(|&place| index(&whole, place).map_or(0, |at| memory[at])).collect();
+            let copies = match whole.way(&region, writes, &caps) {
+                Way::Direct(offset) => {
+                    direct += 1;
+                    let first = (offset / 4) as usize;
+                    assert!(offset.is_multiple_of(alignment.into()), "{what}");
+                    assert_eq!(memory[first..first + places.len()], expected, "{what}");
+                    continue;
+                }
+                Way::Copied(copies) => copies,
+            };
+            several += usize::from(copies.len() > 1);
+            quads += copies.iter().filter(|copy| copy.quads).count();
+            let (mut band, mut written) = (vec![u32::MAX; places.len()], vec![u32::MAX; memory.len()]);
+            for copy in &copies {
+                let window = copy.window.start as usize / 4..copy.window.end as usize / 4;
+                assert!(copy.window.start.is_multiple_of(alignment.into()), "{what}");
+                assert!(copy.window.end - copy.window.start <= largest, "{what}");
+                match writes {
+                    true => run(copy, &expected, &mut written[window]),
+                    false => run(copy, &memory[window], &mut band),
+                }
+            }
+            if writes {
+                let mut right = vec![u32::MAX; memory.len()];
+                places.iter().filter_map(|&place| index(&whole, place)).for_each(|at| right[at] = memory[at]);
+                assert_eq!(written, right, "{what}");
+            } else {
+                assert_eq!(band, expected, "{what}");
+            }
+        }
+        assert!(quads > 300 && several > 300 && direct > 300, "{quads} by four, {several} in several, {direct} direct");
+    }
+}
