@@ -13,7 +13,7 @@ use crate::model::chain::Chain;
 use crate::model::error::{Error, Result};
 use crate::model::shape::{Layout, Shape};
 use crate::planner::profile::{Profile, run_name};
-use crate::planner::{self, Candidate, Choice, Schedule};
+use crate::planner::{self, Candidate, Choice, Schedule, Stretch};
 #[cfg(not(target_arch = "wasm32"))]
 use crate::runtime::block::block_on;
 use crate::runtime::clock::Instant;
@@ -256,11 +256,19 @@ pub async fn tune_async(
 /// The runs that a chain can be cut into, each once, with their candidates; single links first.
 fn pieces(gpu: &GpuConv, chain: &Chain, input: Shape, layout: Layout) -> Result<Vec<Piece>> {
     // As layers plan it.
-    let input = Shape { batch: planner::images_at_once(chain, input, gpu.caps())?, ..input };
-    let shapes = chain.shapes(input)?;
-    let schedule = gpu.schedule(chain, input, layout, &Choice::Auto)?;
+    let division = gpu.divide(chain, input, layout, &Choice::Auto)?;
     let mut pieces: Vec<Piece> = Vec::new();
-    for answers in schedule.runs() {
+    for stretch in &division.stretches {
+        add_pieces(&mut pieces, stretch, layout)?;
+    }
+    pieces.sort_by_key(|piece| piece.singles.len());
+    Ok(pieces)
+}
+
+/// Adds the runs that the first band of a stretch can be cut into.
+fn add_pieces(pieces: &mut Vec<Piece>, stretch: &Stretch, layout: Layout) -> Result<()> {
+    let (chain, shapes) = (&stretch.chain, stretch.chain.shapes(stretch.input)?);
+    for answers in stretch.schedule.runs() {
         let (first, end) = (answers[0].first, answers[0].first + answers[0].links);
         let candidates: Vec<_> = answers.iter().flat_map(|answer| answer.answer.iter().flatten().cloned()).collect();
         let name = |first: usize, end: usize| {
@@ -275,8 +283,7 @@ fn pieces(gpu: &GpuConv, chain: &Chain, input: Shape, layout: Layout) -> Result<
             pieces.push(Piece { name, singles, chain, input, candidates });
         }
     }
-    pieces.sort_by_key(|piece| piece.singles.len());
-    Ok(pieces)
+    Ok(())
 }
 
 /// Measures candidates for a chain that is a single run: those of the planner, or a test's.

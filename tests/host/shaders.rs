@@ -104,9 +104,7 @@ fn distinct(devices: &[Caps]) -> Vec<Shader> {
     }
     let probes =
         probe::passes(1).map(|pass| Shader { pass, origin: "a probe".into(), capabilities: Capabilities::empty() });
-    let copies =
-        copy::passes().map(|pass| Shader { pass, origin: "a copy".into(), capabilities: Capabilities::empty() });
-    shaders.into_values().chain(probes).chain(copies).collect()
+    shaders.into_values().chain(probes).collect()
 }
 
 /// The shaders of all candidates for all problems on some devices, with duplicates.
@@ -177,6 +175,22 @@ fn what_drivers_get_reads_well() {
         reads_well(&wgsl).unwrap_or_else(|error| panic!("{}: {error}\n{wgsl}", shader.origin));
     }
     assert!(SHADERS.len() > 1000, "only {} shaders", SHADERS.len());
+}
+
+/// The shaders that copy bands have parameters of their own.
+#[test]
+fn copies_of_bands_are_valid_and_translate() {
+    for pass in copy::passes() {
+        let wgsl = pass.wgsl.text().unwrap();
+        assert!(["//%", "//#", "${"].iter().all(|template| !wgsl.contains(template)), "{wgsl}");
+        let shader = Shader { pass, origin: "a copy".into(), capabilities: Capabilities::empty() };
+        let (module, info) = parse(&shader).unwrap();
+        let params = module.types.iter().find(|(_, ty)| ty.name.as_deref() == Some("Params")).unwrap().1;
+        let TypeInner::Struct { span, .. } = params.inner else { panic!("{params:?}") };
+        assert_eq!(span as usize, size_of::<copy::Params>());
+        uniformity::check(&module).and_then(|()| races::check(&module, &info)).unwrap();
+        translates(&module, &info).unwrap();
+    }
 }
 
 /// Checks that a shader has a header, short lines, marked parts, no unused function, and no remains of its template.

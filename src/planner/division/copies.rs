@@ -229,7 +229,6 @@ mod tests {
     /// Does to memory what `copy.wgsl` does, in elements of a word; `source` and `destination` are what is bound.
     fn run(copy: &Copy, source: &[u32], destination: &mut [u32]) {
         let unit = if copy.quads { 4 } else { 1 };
-        assert!(source.len().is_multiple_of(unit) && destination.len().is_multiple_of(unit), "{copy:?}");
         let Params { extents, reads, writes, least, count } = copy.params;
         let at = |start: [u32; 4], place: [u32; 3]| {
             let outer = (0..3).map(|axis| place[axis].wrapping_mul(start[axis + 1]));
@@ -291,10 +290,10 @@ mod tests {
             let whole = Whole { shape: extents.into(), layout, dtype: DType::F32 };
             let writes = draw(&mut seed, 2) == 0;
             let mut region = Region { start: [0; 4], extents };
-            for axis in 0..4 {
+            for (axis, &extent) in extents.iter().enumerate() {
                 if draw(&mut seed, 2) == 0 {
-                    let first = draw(&mut seed, extents[axis].into()) as u32;
-                    let count = 1 + draw(&mut seed, u64::from(extents[axis] - first)) as u32;
+                    let first = draw(&mut seed, extent.into()) as u32;
+                    let count = 1 + draw(&mut seed, u64::from(extent - first)) as u32;
                     (region.start[axis], region.extents[axis]) = (first.into(), count);
                 }
                 // Padding of rows and columns, also nothing but padding.

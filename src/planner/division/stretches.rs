@@ -65,9 +65,8 @@ impl<'a> Subject<'a> {
         best[0] = Some((0.0, Vec::new()));
         for first in 0..count {
             let Some((before, path)) = best[first].clone() else { continue };
-            for end in first + 1..=count {
+            for (end, so_far) in best.iter_mut().enumerate().skip(first + 1) {
                 let Some((cost, stretch)) = self.stretch(first..end) else { continue };
-                let so_far = &mut best[end];
                 if so_far.as_ref().is_none_or(|(known, _)| before + cost < *known) {
                     *so_far = Some((before + cost, [&path[..], &[stretch]].concat()));
                 }
