@@ -6,7 +6,7 @@ use gpuconv::planner::model::Rates;
 use gpuconv::planner::profile::Profile;
 use gpuconv::planner::{Candidate, Planner};
 use gpuconv::tuner::{self, Options, Outcome};
-use gpuconv::{Chain, Choice, Error, GpuConv, Layout, Problem, Residual, Tuning, probe};
+use gpuconv::{Caps, Chain, Choice, Error, GpuConv, Layout, Problem, Residual, Tuning, probe};
 
 use crate::common::gpu;
 
@@ -57,6 +57,20 @@ fn a_wrong_candidate_never_wins() {
     let Outcome::Wrong(report) = &wrong[0].outcome else { unreachable!() };
     assert!(report.unwritten > 0 && !report.passes(), "{report:?}");
     assert!(tried.iter().any(|tried| matches!(tried.outcome, Outcome::Right(_))), "{tried:?}");
+}
+
+/// What is larger than a binding is planned band by band, so these are what is measured.
+#[test]
+fn the_first_band_is_tuned() {
+    let gpu = gpu().with_caps(|caps| Caps { max_storage_binding: 4096, ..caps });
+    let (chain, input) = (parse("pointwise 1x4x32x32 -> 4").chain(), [1, 4, 32, 32]);
+    let report = gpu.tune(&chain, input, Layout::Nchw, &quickly()).unwrap();
+    assert_eq!(report.runs.len(), 1, "{report:?}");
+    gpu.set_profile(report.profile);
+    let division = gpu.divide(&chain, input, Layout::Nchw, &Choice::Auto).unwrap();
+    let considered = &division.stretches[0].schedule.considered;
+    let mut candidates = considered.iter().flat_map(|answer| answer.answer.iter().flatten());
+    assert!(division.is_divided() && candidates.any(|candidate| candidate.measured.is_some()), "{division:?}");
 }
 
 #[test]

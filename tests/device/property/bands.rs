@@ -42,7 +42,10 @@ fn check(gpu: &GpuConv, subject: &Subject, share: u64, alignment: u32) -> Result
     // Weights must fit as well; some are padded to panels of four.
     let weights = chain.convolutions().map(|(_, conv)| 16 * (conv.weight_shape().len() + u64::from(conv.out_channels)));
     let limit = (largest * share / 1000).max(weights.max().unwrap_or(0)) / 4 * 4;
-    let narrow = gpu.with_caps(|caps| Caps { max_storage_binding: limit, storage_offset_alignment: alignment, ..caps });
+    let narrow = gpu.with_caps(|caps| {
+        let storage_offset_alignment = alignment.max(caps.storage_offset_alignment);
+        Caps { max_storage_binding: limit, storage_offset_alignment, ..caps }
+    });
     // It adds up in one order, whatever the size.
     let choice = Choice::Named("direct".into());
     match narrow.divide(chain, *input, *layout, &choice) {
