@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::oracle::Answer;
-use crate::planner::Step;
+use crate::planner::{Recipe, Step};
 
 use super::Report;
 
@@ -20,8 +20,9 @@ const LEAST_OF_TERMS: f64 = 1.0 / 64.0;
 /// The bound is the worst that rounding can do. It finds one wrong output among many, but grows with the number of terms.
 /// The relative error is small if all outputs are right. It finds outputs that are all a little wrong.
 pub fn judge(values: &[f32], answer: &Answer, steps: &[Step], report: &mut Report) {
+    let recipes: Vec<&Recipe> = steps.iter().map(|step| &step.recipe).collect();
     let mut error_norm = 0.0;
-    for ((&value, expected), bound) in values.iter().zip(&answer.values).zip(bounds(answer, steps)) {
+    for ((&value, expected), bound) in values.iter().zip(&answer.values).zip(bounds(answer, &recipes)) {
         let error = (f64::from(value) - expected).abs();
         report.share_of_bound = worse(report.share_of_bound, error / bound);
         error_norm += error * error;
@@ -29,11 +30,11 @@ pub fn judge(values: &[f32], answer: &Answer, steps: &[Step], report: &mut Repor
     report.relative_error = worse(report.relative_error, error_norm.sqrt() / norm(answer));
 }
 
-/// The largest error that rounding can make of each output: `tolerance * epsilon * magnitude`.
-pub fn bounds(answer: &Answer, steps: &[Step]) -> Vec<f64> {
-    let tolerance: f64 = steps.iter().map(|step| step.recipe.tolerance + EPILOGUE_TOLERANCE).sum();
+/// The largest error that rounding in some steps in a row can make of each output: `tolerance * epsilon * magnitude`.
+pub fn bounds(answer: &Answer, steps: &[&Recipe]) -> Vec<f64> {
+    let tolerance: f64 = steps.iter().map(|recipe| recipe.tolerance + EPILOGUE_TOLERANCE).sum();
     let unit = tolerance * f64::from(f32::EPSILON);
-    let spreads = steps.iter().any(|step| step.recipe.spreads_errors);
+    let spreads = steps.iter().any(|recipe| recipe.spreads_errors);
     let magnitudes = if spreads { largest_of_planes(answer) } else { Cow::from(&answer.magnitudes) };
     magnitudes.iter().map(|magnitude| unit * magnitude.max(f64::from(f32::MIN_POSITIVE))).collect()
 }

@@ -190,7 +190,7 @@ impl<'a> Case<'a> {
             "output": 3,
             "passes": passes,
             "expected": export.put(&in_layout(&self.answer.values, output, self.layout)),
-            "bounds": export.put(&in_layout(&bounds(&self.answer, recipe), output, self.layout)),
+            "bounds": export.put(&in_layout(&bounds(&self.answer, &[recipe]), output, self.layout)),
             "norm": norm(&self.answer),
         })
     }
