@@ -307,8 +307,6 @@ pub struct Work {
     pub shared: f64,
     /// Bytes that must move from or to memory: inputs, weights, outputs, workspace.
     pub bytes: f64,
-    /// Effective parallelism: the invocations that have work at the same time, counted as in [`Pass::independent`].
-    pub invocations: f64,
 }
 
 /// The operands of a kernel that computes its run in one dispatch.

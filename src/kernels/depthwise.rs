@@ -232,7 +232,6 @@ fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, strip: Strip, lanes: u32) -
             accesses: values * (loads + stores + link.fan_in() as f64 + 1.0),
             shared: 0.0,
             bytes: compulsory_bytes(run),
-            invocations: pass.invocations(),
         },
         passes: vec![pass],
         // A few dozen terms in order.

@@ -84,7 +84,6 @@ fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, block: u32) -> Recipe {
             accesses: items_f * (depth_f * (f64::from(PIXELS) + weight_loads) + f64::from(PIXELS) * block_f),
             shared: 0.0,
             bytes: compulsory_bytes(run),
-            invocations: pass.invocations(),
         },
         passes: vec![pass],
         // One sum in order: an epsilon for each term at the worst, far fewer for terms of either sign.

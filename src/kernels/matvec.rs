@@ -124,11 +124,7 @@ impl Vectors {
             name,
             weights: product.weights,
             workspace: Vec::new(),
-            work: Work {
-                bytes: compulsory_bytes(run),
-                invocations: pass.invocations(),
-                ..tile.work(rows, workgroups, product.padded_depth)
-            },
+            work: Work { bytes: compulsory_bytes(run), ..tile.work(rows, workgroups, product.padded_depth) },
             passes: vec![pass],
             // Sums of four terms; these in order, or by a tree.
             tolerance: 4.0,

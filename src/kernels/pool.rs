@@ -52,7 +52,7 @@ fn by_tree(run: &Run<'_>, [planes, lanes]: [u32; 2]) -> Recipe {
     let workgroups = run.output().len().div_ceil(planes.into());
     let pass = Pass { workgroups, workgroup, workgroup_memory: workgroup * 4, ..pass(run, wgsl) };
     let invocations = pass.invocations();
-    let work = Work { shared: invocations * f64::from(lanes.ilog2()), invocations, ..work(run) };
+    let work = Work { shared: invocations * f64::from(lanes.ilog2()), ..work(run) };
     recipe(name, run, vec![pass], Vec::new(), work)
 }
 
@@ -65,7 +65,7 @@ fn serial(run: &Run<'_>) -> Recipe {
     let pass = Pass { workgroups, workgroup: SERIAL, ..pass(run, wgsl) };
     // Idle invocations included.
     let values = workgroups as f64 * f64::from(SERIAL) * run.input().pixels() as f64;
-    let work = Work { mult_adds: values, accesses: values, invocations: pass.invocations(), ..work(run) };
+    let work = Work { mult_adds: values, accesses: values, ..work(run) };
     recipe(name.into(), run, vec![pass], Vec::new(), work)
 }
 
@@ -107,7 +107,6 @@ fn in_shares(run: &Run<'_>, caps: &Caps) -> Recipe {
     let work = Work {
         accesses: work.accesses + 2.0 * sums,
         bytes: work.bytes + 2.0 * sums * run.dtype.bytes() as f64,
-        invocations: first.invocations(),
         ..work
     };
     let workspace = vec![items * run.dtype.bytes()];

@@ -147,15 +147,15 @@ impl GpuKind {
     /// A GPU of the kind of middle size, for one whose name is unknown.
     pub const fn typical(self) -> Gpu {
         let size = match self {
-            // An RTX 3060, an RX 6600, a Radeon 680M, an Arc A750, an Iris Xe, an M1, an Adreno 660 and a Mali-G710.
-            Self::Nvidia => [28.0, 128.0, 1.777, 360.0],
-            Self::AmdDiscrete => [28.0, 64.0, 2.491, 224.0],
-            Self::AmdIntegrated => [12.0, 64.0, 2.4, 102.0],
-            Self::IntelDiscrete => [28.0, 128.0, 2.4, 512.0],
-            Self::IntelIntegrated => [6.0, 128.0, 1.35, 68.0],
-            Self::Apple => [8.0, 128.0, 1.278, 68.0],
-            Self::Adreno => [3.0, 256.0, 0.84, 51.0],
-            Self::Mali => [10.0, 64.0, 0.85, 60.0],
+            // About an RTX 3060, an RX 6600, a Radeon 680M, an Arc A750, an Iris Xe, an M1, an Adreno 660 and a Mali-G710.
+            Self::Nvidia => [28.0, 128.0, 1.75, 350.0],
+            Self::AmdDiscrete => [28.0, 64.0, 2.4, 240.0],
+            Self::AmdIntegrated => [12.0, 64.0, 2.3, 90.0],
+            Self::IntelDiscrete => [28.0, 128.0, 2.3, 500.0],
+            Self::IntelIntegrated => [6.0, 128.0, 1.3, 60.0],
+            Self::Apple => [8.0, 128.0, 1.3, 70.0],
+            Self::Adreno => [3.0, 256.0, 0.8, 50.0],
+            Self::Mali => [10.0, 64.0, 0.8, 50.0],
             Self::OtherDiscrete => [24.0, 128.0, 1.6, 250.0],
             Self::OtherIntegrated => [8.0, 128.0, 1.0, 50.0],
         };

@@ -1,7 +1,7 @@
 //! What a wgpu device can do, as kernels ask.
 
 use crate::model::caps::Caps;
-use crate::model::gpu::Gpu;
+use crate::model::gpu::{Gpu, GpuKind};
 
 impl Caps {
     /// The caps of a device.
@@ -29,8 +29,12 @@ impl Caps {
     }
 }
 
-/// The GPU of an adapter. Browsers do not tell what type it is; most of their users' share the host's memory.
+/// The GPU of an adapter. Browsers do not tell what type it is; most of their users' share the host's memory. A software
+/// device counts as a card, in case it has to pass for a GPU: cards get every recipe.
 fn gpu(info: &wgpu::AdapterInfo) -> Gpu {
+    if info.device_type == wgpu::DeviceType::Cpu {
+        return GpuKind::OtherDiscrete.typical();
+    }
     let on_card = matches!(info.device_type, wgpu::DeviceType::DiscreteGpu | wgpu::DeviceType::VirtualGpu);
     Gpu::of(info.vendor, !on_card, &info.name, &format!("{} {}", info.driver, info.driver_info))
 }

@@ -225,9 +225,9 @@ fn devices_mark_the_one_that_is_used() {
     let devices = devices.as_array().unwrap();
     let taken: Vec<_> = devices.iter().filter(|device| device["taken"] == true).collect();
     assert_eq!(taken.len(), 1);
-    assert_keys(taken[0], "backend driver driver_info features limits name taken type");
+    assert_keys(taken[0], "backend driver driver_info features limits name planned_as taken type");
     assert!(taken[0]["limits"]["max_storage_binding"].as_u64().unwrap() > 0);
-    assert_keys(&taken[0]["features"], "f16 int64 subgroup timestamps");
+    assert_keys(&taken[0]["features"], "f16 int64 robustness subgroup timestamps");
 
     let name = devices.last().unwrap()["name"].as_str().unwrap();
     let by_name = json(&["devices", "--json", "--adapter", &name.to_uppercase()]);
@@ -446,7 +446,7 @@ fn bench_writes_one_object_per_line() {
     assert_eq!(lines.len(), 2);
     assert_eq!((&lines[0]["problem"], &lines[1]["problem"]), (&"pointwise 1x4x4x4 -> 4".into(), &problems[1].into()));
     for line in &lines {
-        assert_keys(line, "adapter e2e_ms gbps gflops gpu_ms kernel problem rel_err wall_ms");
+        assert_keys(line, "adapter e2e_ms gbps gflops gpu_ms kernel problem rel_err robust wall_ms");
         assert!(line["kernel"].as_str().unwrap().starts_with("direct"));
         for spread in [&line["e2e_ms"], &line["wall_ms"], &line["gpu_ms"]] {
             let times = ["min", "median", "max"].map(|key| spread[key].as_f64());

@@ -218,7 +218,6 @@ pub fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, view: &View, columns: C
             accesses: values * (loads + f64::from(stores) + 1.0),
             shared: 0.0,
             bytes: compulsory_bytes(run),
-            invocations: pass.invocations(),
         },
         passes: vec![pass],
         // A sum in order, as `direct` makes it.

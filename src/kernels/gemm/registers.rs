@@ -205,7 +205,6 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
             accesses: fetched * loads + invocations * weights_per_k * product.padded_depth as f64 + outputs,
             shared: 0.0,
             bytes: compulsory_bytes(run),
-            invocations: pass.invocations(),
         },
         passes: vec![pass],
         // One sum in order of k.

@@ -140,7 +140,6 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
             shared: mult_adds * (1.0 / f64::from(tile.micro_channels) + 1.0 / f64::from(tile.micro_pixels))
                 + values * source.shared,
             bytes: compulsory_bytes(run),
-            invocations: pass.invocations(),
         },
         passes: vec![pass],
         // One sum in order of k.

@@ -44,6 +44,9 @@ enum Command {
         /// The GPUs: names, or `all`
         #[arg(long, value_delimiter = ',', default_value = "all")]
         gpu: Vec<String>,
+        /// Compile every shader, also those that differ from another only in numbers of channels or sizes
+        #[arg(long)]
+        every: bool,
         /// Write the instructions of each recipe's loop into this file, as the planner keeps them
         #[arg(long, value_name = "FILE")]
         write: Option<PathBuf>,
@@ -73,7 +76,9 @@ fn main() -> Result<()> {
             }
             Ok(())
         }
-        Command::Recipes { gpu, write, problems } => recipes::report(&gpus(&gpu)?, &problems, write.as_deref()),
+        Command::Recipes { gpu, every, write, problems } => {
+            recipes::report(&gpus(&gpu)?, &problems, every, write.as_deref())
+        }
         Command::Child { gpu, asm, no_robustness } => {
             let gpu = gpus(&[gpu])?[0];
             compile::here(gpu, Options { asm, robust: !no_robustness })

@@ -16,7 +16,7 @@ use crate::driver::Gpu;
 
 /// Problems of all kinds. The layers of ResNet-18 are problems of their own.
 const PROBLEMS: &str = include_str!("problems.txt");
-/// The networks and layers whose picks have to have a share of multiply-adds.
+/// The makers whose compilers are here, as the planner's table has them.
 const MAKERS: [GpuKind; 4] = [GpuKind::AmdDiscrete, GpuKind::Nvidia, GpuKind::Adreno, GpuKind::Apple];
 
 /// A shader, and what it is for.
@@ -29,7 +29,7 @@ struct Shader {
 }
 
 /// Compiles the recipes and prints what came of it.
-pub fn report(gpus: &[&Gpu], problems: &[String], write: Option<&Path>) -> Result<()> {
+pub fn report(gpus: &[&Gpu], problems: &[String], every: bool, write: Option<&Path>) -> Result<()> {
     let problems: Vec<Problem> = match problems {
         [] => {
             PROBLEMS.lines().filter(|line| !line.is_empty()).map(str::parse).collect::<std::result::Result<_, _>>()?
@@ -42,7 +42,7 @@ pub fn report(gpus: &[&Gpu], problems: &[String], write: Option<&Path>) -> Resul
     for gpu in gpus {
         let own = folder.path().join(gpu.name);
         fs::create_dir(&own)?;
-        let shaders = shaders(gpu, &problems, &own)?;
+        let shaders = shaders(gpu, &problems, every, &own)?;
         let files: Vec<PathBuf> = shaders.values().map(|shader| shader.file.clone()).collect();
         eprintln!("{}: {} shaders", gpu.name, files.len());
         // Two processes, for compilers have one thread.
@@ -78,8 +78,9 @@ fn list(keys: &BTreeSet<String>) -> String {
     keys.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
-/// The shaders of all recipes for some problems, by their texts, written into a folder.
-fn shaders(gpu: &Gpu, problems: &[Problem], folder: &Path) -> Result<BTreeMap<String, Shader>> {
+/// The shaders of all recipes for some problems, by their texts, written into a folder: `every` one, or those that are picked
+/// and of the others the first of each name, layout, kernel and stride.
+fn shaders(gpu: &Gpu, problems: &[Problem], every: bool, folder: &Path) -> Result<BTreeMap<String, Shader>> {
     let caps: Caps = gpu.kind.caps();
     let mut shaders: BTreeMap<String, Shader> = BTreeMap::new();
     for problem in problems {
@@ -109,6 +110,12 @@ fn shaders(gpu: &Gpu, problems: &[Problem], folder: &Path) -> Result<BTreeMap<St
                 }
             }
         }
+    }
+    if !every {
+        let mut seen = BTreeSet::new();
+        shaders.retain(|_, shader| {
+            shader.keys.iter().filter(|key| seen.insert((*key).clone())).count() > 0 || shader.taken
+        });
     }
     for (text, shader) in &shaders {
         fs::write(&shader.file, text)?;
