@@ -149,7 +149,7 @@ fn each_kind_of_link_gets_a_kernel_of_its_kind() {
             ("depthwise 1x512x14x14 k3 p1 relu6", &["depthwise"]),
             ("depthwise 1x32x112x112 k3 s2 p1 nhwc", &["depthwise"]),
             // Three channels per group are too few for tiles, and not for blocks in registers.
-            ("conv 1x6x99x99 -> 6 k3 p1 g2", &["implicit_gemm_uniform", "implicit_gemm_subgroup"]),
+            ("conv 32x6x99x99 -> 6 k3 p1 g2", &["implicit_gemm_uniform", "implicit_gemm_subgroup"]),
             ("separable 1x512x28x28 -> 512 k3 p1", &["separable", "depthwise"]),
         ] {
             let schedule = plan(line, &caps, Choice::Auto).unwrap();

@@ -53,8 +53,10 @@ pub fn report(gpus: &[&Gpu], problems: &[String], every: bool, write: Option<&Pa
                     compile::on(gpu, files, Options { asm: false, robust }).map_err(|error| error.to_string())
                 })
             };
-            [start(true), start(false)]
-                .map(|thread| thread.join().map_err(|_| "a thread panicked".to_string()).flatten())
+            let ended = |thread: std::thread::ScopedJoinHandle<'_, std::result::Result<Vec<Compiled>, String>>| {
+                thread.join().unwrap_or_else(|_| Err("a thread panicked".into()))
+            };
+            [start(true), start(false)].map(ended)
         });
         let (robust, plain) = (robust?, plain?);
         for (shader, [robust, plain]) in shaders.values().zip(robust.iter().zip(&plain).map(|(a, b)| [a, b])) {
