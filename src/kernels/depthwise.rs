@@ -46,9 +46,14 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let view = View::new(run, link, is_tall);
     let lanes = if quads { &[4, 1][..] } else { &[1] };
     let mut recipes = Vec::new();
+    let mut known = BTreeSet::new();
     for &strip in STRIPS {
         for lanes in lanes {
             let Some(written) = Strip::new(run, &view, caps, strip) else { continue };
+            // Strips that are higher than the image are the same.
+            if !known.insert((written.used_rows(), strip[1], *lanes)) {
+                continue;
+            }
             let registers = written.registers() * u64::from(*lanes);
             let accesses = written.accesses() * u64::from(*lanes);
             let terms = u64::from(strip[1]) * link.fan_in();
@@ -128,6 +133,11 @@ impl Strip {
         (whole * u64::from(step) + rest.min(step.into())) as u32
     }
 
+    /// Rows of the strip that the output has.
+    fn used_rows(&self) -> u32 {
+        self.rows.min(self.view.output[0].div_ceil(self.row_step()))
+    }
+
     /// Values held at once.
     fn registers(&self) -> u64 {
         let state = u64::from(self.window()) * self.inputs.len() as u64 + self.view.link.fan_in();
@@ -184,14 +194,14 @@ fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, strip: Strip, lanes: u32) -
     };
     let (weights, offsets) = sections([taps, Packing::Bias { block: 1 }].map(|packing| run.section(0, link, packing)));
 
-    let [out_height, out_width] = strip.view.output;
+    let [_, out_width] = strip.view.output;
     let tiles = [strip.strips_y(), strip.columns.strips(out_width)];
     let channels = link.out_channels / lanes;
     let items = u64::from(tiles[0]) * u64::from(tiles[1]) * u64::from(channels) * u64::from(run.output().batch);
 
     let values = items as f64 * f64::from(lanes);
     let (rows, width) = (strip.rows, strip.columns.width);
-    let rows_each = f64::from(rows.min(out_height.div_ceil(strip.row_step())));
+    let rows_each = f64::from(strip.used_rows());
     let steps = rows_each + f64::from(strip.lead());
     let loads = steps * (strip.loaded().len() * strip.loads().len()) as f64;
     let outputs = rows_each * f64::from(width);

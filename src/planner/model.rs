@@ -135,10 +135,10 @@ struct Rounds {
 /// for few invocations ("Better Performance at Lower Occupancy", GTC 2010).
 const OVERLAPPED: f64 = 4.0;
 
-/// Elements that an invocation loads at a time, two quads. A rule.
-const IN_FLIGHT: f64 = 8.0;
-/// Seconds from a load to its value, from caches that all cores share, or from memory. 0.1 to 0.5 us on most GPUs.
-const LATENCY: f64 = 2.5e-7;
+/// Elements that an invocation loads at a time, five quads. A rule.
+const IN_FLIGHT: f64 = 20.0;
+/// Seconds from a load to its value: mostly from a cache. A rule; memory is 0.2 to 0.5 us away on most GPUs.
+const LATENCY: f64 = 1.0e-7;
 
 /// What each part of a recipe's work takes, seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -217,7 +217,7 @@ impl Parts {
 
 /// How much of what a GPU overlaps still shows. A rule, not a measurement: overlap is not perfect, so of two recipes with the
 /// same slowest part the one that does less else is the better.
-const NOT_HIDDEN: f64 = 0.1;
+const NOT_HIDDEN: f64 = 0.25;
 
 /// The share of a software device's cores that have work: each takes a workgroup at a time, so in the last round some
 /// may have none.

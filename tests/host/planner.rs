@@ -492,6 +492,48 @@ fn the_last_round_counts() {
     }
 }
 
+/// The planner knows enough of each make to tell recipes apart: where two take the same time, the order of a list decides.
+#[test]
+fn few_runs_of_networks_end_in_a_tie() {
+    let mut lines = vec!["mobilenet_v1 1", "mobilenet_v2 1"];
+    lines.extend(RESNET_18);
+    for (make, caps) in makes() {
+        let (mut runs, mut ties) = (0, Vec::new());
+        for line in &lines {
+            let schedule = plan(line, &caps, Choice::Auto).unwrap();
+            for run in schedule.runs() {
+                let candidates = run.iter().flat_map(|considered| considered.answer.iter().flatten());
+                let mut times: Vec<_> = candidates.map(|one| (one.seconds(), one.recipe.name.clone())).collect();
+                times.sort_by(|a, b| a.0.total_cmp(&b.0));
+                runs += usize::from(!times.is_empty());
+                if let [first, second, ..] = &times[..]
+                    && second.0 < first.0 * 1.005
+                {
+                    ties.push(format!("{line} from link {}: {} and {}", run[0].first, first.1, second.1));
+                }
+            }
+        }
+        assert!(runs > 80, "{make}: only {runs} runs");
+        assert!(ties.len() * 5 <= runs, "{make}: {} of {runs} runs\n{}", ties.len(), ties.join("\n"));
+    }
+}
+
+/// The layers of ResNet-18.
+const RESNET_18: [&str; 12] = [
+    "conv 1x3x224x224 -> 64 k7 s2 p3 relu",
+    "conv 1x64x56x56 -> 64 k3 p1 relu",
+    "conv 1x64x56x56 -> 128 k3 s2 p1 relu",
+    "conv 1x64x56x56 -> 128 k1 s2",
+    "conv 1x128x28x28 -> 128 k3 p1 relu",
+    "conv 1x128x28x28 -> 256 k3 s2 p1 relu",
+    "conv 1x128x28x28 -> 256 k1 s2",
+    "conv 1x256x14x14 -> 256 k3 p1 relu",
+    "conv 1x256x14x14 -> 512 k3 s2 p1 relu",
+    "conv 1x256x14x14 -> 512 k1 s2",
+    "conv 1x512x7x7 -> 512 k3 p1 relu",
+    "pointwise 1x512x1x1 -> 1000",
+];
+
 /// This holds what docs/cost-model.md says.
 #[test]
 fn no_variant_leaves_a_quarter_of_a_core_idle() {
