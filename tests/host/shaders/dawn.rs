@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use gpuconv::gpu::GpuKind;
 use gpuconv::internals::{KERNELS, Operand, bounds, fold, kernel_of, norm, pack};
 use gpuconv::planner::{Pass, Recipe};
 use gpuconv::shape::from_nchw;
@@ -20,7 +21,9 @@ const FOLDER: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/dawn");
 /// GPUs with and without subgroups, and software devices. WGSL has no integers of 64 bits, so none of the devices has
 /// them. The last has subgroups as both software devices of the tests have.
 fn devices() -> [Caps; 4] {
-    let caps = |is_cpu, subgroup| Caps { is_cpu, subgroup, ..Caps::webgpu() };
+    // With enough registers for every recipe.
+    let gpu = GpuKind::OtherDiscrete.typical();
+    let caps = |is_cpu, subgroup| Caps { is_cpu, subgroup, gpu, ..Caps::webgpu() };
     [caps(false, None), caps(false, Some([32, 32])), caps(true, None), caps(true, Some([4, 8]))]
 }
 
