@@ -147,6 +147,7 @@ fn bands_that_lie_side_by_side_are_bound_as_they_are() {
 }
 
 #[test]
+#[ignore = "takes ten seconds where shaders are new"]
 fn chains_are_computed_in_bands_of_several_links() {
     let gpu = gpu();
     let each = |kernel: [u32; 2]| Conv2d::depthwise(3, kernel).padding([kernel[0] / 2, kernel[1] / 2]);
