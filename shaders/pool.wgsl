@@ -9,7 +9,8 @@
 // output   a value a plane, one image after the other: in both layouts, for there is one pixel
 //#
 //# include  tensors.wgsl
-//# host     PLANES, LANES (a power of two); params.work (planes), COUNT (what to divide the sums by)
+//# host     PLANES, LANES (a power of two); params.work (planes), COUNT (pixels of a plane whose shares
+//#          are the input; none if its pixels are)
 
 const PLANES: u32 = ${PLANES}u;
 const LANES: u32 = ${LANES}u;
@@ -54,7 +55,7 @@ fn main(
     }
     // The first lane wrote its own.
     if lane == 0u && plane < params.work {
-        store_plain(plane, sums[local] / f32(${COUNT}));
+        store_plain(plane, sums[local] / f32(${COUNT ~ "u" if COUNT else "in_pixels()"}));
     }
 }
 

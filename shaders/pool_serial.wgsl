@@ -7,7 +7,8 @@
 // output   a value a plane, one image after the other: in both layouts, for there is one pixel
 //#
 //# include  tensors.wgsl
-//# host     WORKGROUP (invocations); params.work (planes), COUNT (what to divide the sums by)
+//# host     WORKGROUP (invocations); params.work (planes), COUNT (pixels of a plane whose shares are the
+//#          input; none if its pixels are)
 
 const WORKGROUP: u32 = ${WORKGROUP}u;
 
@@ -31,7 +32,7 @@ fn main(
         }
         sum += row_sum;
     }
-    store_plain(plane, sum / f32(${COUNT}));
+    store_plain(plane, sum / f32(${COUNT ~ "u" if COUNT else "in_pixels()"}));
 }
 
 //% include "tensors.wgsl"

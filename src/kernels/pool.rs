@@ -46,7 +46,7 @@ fn by_tree(run: &Run<'_>, [planes, lanes]: [u32; 2]) -> Recipe {
     let name = format!("pool/{planes}x{lanes}");
     let (layout, dtype, recipe_name) = (run.layout, run.dtype, name.clone());
     let values = move || {
-        context! { PLANES => planes, LANES => lanes, COUNT => "in_pixels()", ..values(layout, dtype, &recipe_name) }
+        context! { PLANES => planes, LANES => lanes, COUNT => (), ..values(layout, dtype, &recipe_name) }
     };
     let wgsl = Wgsl::template("pool.wgsl", values);
     let workgroups = run.output().len().div_ceil(planes.into());
@@ -59,7 +59,7 @@ fn by_tree(run: &Run<'_>, [planes, lanes]: [u32; 2]) -> Recipe {
 fn serial(run: &Run<'_>) -> Recipe {
     let name = "pool/serial";
     let (layout, dtype) = (run.layout, run.dtype);
-    let values = move || context! { WORKGROUP => SERIAL, COUNT => "in_pixels()", ..values(layout, dtype, name) };
+    let values = move || context! { WORKGROUP => SERIAL, COUNT => (), ..values(layout, dtype, name) };
     let wgsl = Wgsl::template("pool_serial.wgsl", values);
     let workgroups = run.output().len().div_ceil(SERIAL.into());
     let pass = Pass { workgroups, workgroup: SERIAL, ..pass(run, wgsl) };
@@ -86,7 +86,7 @@ fn in_shares(run: &Run<'_>, caps: &Caps) -> Recipe {
         workgroups: items.div_ceil(SHARE_WORKGROUP.into()),
         ..pass(run, Wgsl::template("pool_strided.wgsl", of_shares))
     };
-    let (recipe_name, count) = (name.clone(), format!("{}u", run.input().pixels()));
+    let (recipe_name, count) = (name.clone(), run.input().pixels());
     let [workgroup, planes_each] = if caps.is_cpu { [SERIAL; 2] } else { [64, 1] };
     let of_sums = move || {
         let own = context! { WORKGROUP => workgroup, PLANES => planes_each, LANES => workgroup, COUNT => count };

@@ -117,7 +117,7 @@ impl GpuKind {
             0x106b => Self::Apple,
             0x5143 => Self::Adreno,
             0x13b5 => Self::Mali,
-            // Metal gives no number, nor do browsers; Mesa's own stands for several makers.
+            // Metal and browsers give no number. Mesa has one of its own, for GPUs of several makers.
             _ if says(&["nvidia", "geforce"]) => Self::Nvidia,
             _ if says(&["radeon", "amd "]) => amd,
             _ if says(&["intel"]) => intel,
@@ -200,13 +200,13 @@ impl GpuKind {
         }
     }
 
-    /// What drivers give devices of the kind, through Vulkan, or through Metal for Apple's.
+    /// What wgpu gives devices of the kind, through Vulkan, or through Metal for Apple's. It binds at most 2 GiB in Vulkan.
     pub fn caps(self) -> Caps {
         let (binding, memory, invocations, subgroup) = match self {
-            Self::Nvidia => ((4 << 30) - 4, 48 << 10, 1024, Some([32, 32])),
-            Self::AmdDiscrete | Self::AmdIntegrated => ((4 << 30) - 4, 64 << 10, 1024, Some([32, 64])),
+            Self::Nvidia => ((2 << 30) - 4, 48 << 10, 1024, Some([32, 32])),
+            Self::AmdDiscrete | Self::AmdIntegrated => ((2 << 30) - 4, 64 << 10, 1024, Some([32, 64])),
             Self::IntelDiscrete | Self::IntelIntegrated => ((1 << 30) - 4, 64 << 10, 1024, Some([8, 32])),
-            Self::Apple => ((4 << 30) - 4, 32 << 10, 1024, Some([4, 64])),
+            Self::Apple => ((2 << 30) - 4, 32 << 10, 1024, Some([4, 64])),
             Self::Adreno => (128 << 20, 32 << 10, 1024, Some([64, 128])),
             Self::Mali => (128 << 20, 32 << 10, 512, Some([16, 16])),
             Self::OtherDiscrete | Self::OtherIntegrated => ((2 << 30) - 4, 32 << 10, 1024, Some([32, 64])),

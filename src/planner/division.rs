@@ -113,7 +113,8 @@ pub(crate) enum Spot {
 }
 
 impl Division {
-    /// A batch that is computed by one schedule; or by two, so many images at a time, and then those that remain.
+    /// A batch, as many images at a time as fit. The first schedule computes these. If fewer remain at the end, the second
+    /// computes them.
     pub(crate) fn of_images(chain: &Chain, shapes: &[Shape], schedules: Vec<Schedule>) -> Self {
         let (links, chain) = (chain.links().len(), Arc::new(chain.clone()));
         let kind =

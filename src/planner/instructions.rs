@@ -54,7 +54,7 @@ fn of(hundredths: [u16; 4], kind: GpuKind) -> Option<f64> {
         GpuKind::Nvidia => nvidia,
         GpuKind::Adreno => adreno,
         GpuKind::Apple => apple,
-        // Nobody's compiler was asked.
+        // Their compilers are not here. The mean of the others.
         _ => {
             let known: Vec<f64> = [amd, nvidia, adreno, apple].into_iter().filter(|number| *number > 0.0).collect();
             known.iter().sum::<f64>() / known.len().max(1) as f64

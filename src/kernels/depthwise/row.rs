@@ -24,6 +24,7 @@ pub fn widths(caps: &Caps) -> impl Iterator<Item = u32> {
     let is_cpu = caps.is_cpu;
     WIDTHS.iter().copied().filter(move |&width| is_cpu || width <= 8)
 }
+
 /// Columns of the kernel whose multiply-adds are written out, of which a compiler may load the input all at once. A software
 /// device has its registers in memory, and a loop costs it more. All are even, or pairs of the second block were not
 /// aligned.
@@ -45,7 +46,7 @@ enum Weights {
     Own,
     /// A workgroup has one channel, and loads the same weights.
     Shared,
-    /// A workgroup has one channel; each of so many lanes loads others, and broadcasts hand them round.
+    /// A workgroup has one channel. This many lanes each load another weight, and broadcasts hand them round.
     Broadcast(u32),
 }
 

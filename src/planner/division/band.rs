@@ -190,7 +190,7 @@ impl<'a> Links<'a> {
             range = start..start + (range.end - range.start - 1) * stride + kernel;
             found.padding[tensor] = [0, 0];
             if tensor > 0 {
-                // Outside of the image a tensor between links is zero, whatever the links before would give.
+                // Outside of the image a tensor between links is zero. The links before might give other values there.
                 let inside = range.start.max(0)..range.end.min(extent(&self.shapes[tensor]));
                 if inside.is_empty() {
                     return None;
