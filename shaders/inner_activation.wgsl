@@ -2,7 +2,8 @@
 //#
 //# host     inner_activations, a list of
 //#              name        the functions are activate_NAME4 and activate_NAME_pixel
-//#              activation  "clamp"; or "hard_swish" or "silu", which output.wgsl has
+//#              activation  "clamp", or one of those that output.wgsl has
+//#              slope       of a "leaky_relu", as a literal
 //#              low, high   what a clamp clamps to, as literals of f32; none where there is no bound
 //#              quads       of channels that activate_NAME_pixel takes
 //#              high_bits   the bits of `high`, if the channels of a pixel share their NaNs; or none
@@ -24,6 +25,8 @@ fn ${name}4(x: vec4<f32>) -> vec4<f32> {
         //% else
     return raised;
         //% endif
+    //% elif inner.activation == "leaky_relu"
+    return leaky_relu4(x, ${inner.slope});
     //% else
     return ${inner.activation}4(x);
     //% endif

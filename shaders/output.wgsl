@@ -1,7 +1,8 @@
 // From a sum to the output: bias, residual, activation, and where the sums of a product go.
 //#
 //# host     residual    "none", "before" or "after" (the activation); it is added there
-//#          activation  "clamp" (between params.low_bits and params.high_bits), "hard_swish" or "silu"
+//#          activation  "clamp" (between params.low_bits and params.high_bits); "leaky_relu" (the slope is
+//#                      params.low_bits); "hard_swish", "silu", "sigmoid", "hard_sigmoid", "hyperbolic_tangent" or "gelu"
 //#          pixels      how a product counts its pixels: "batch", through the whole batch; "rows", by rows filled
 //#                      up to whole blocks of PIXELS, params.tiles_x of them; "blocks", by blocks of BLOCK_HEIGHT rows
 //#                      and BLOCK_WIDTH columns, which are a workgroup's TILE_PIXELS; or "none", if it is no product.
@@ -18,6 +19,49 @@ fn silu${suffix}(x: ${value}) -> ${value} {
     return x / (${value}(1.0) + exp(-x));
 }
 
+// The comparison keeps a NaN, of which SwiftShader's `exp` makes a number.
+fn sigmoid${suffix}(x: ${value}) -> ${value} {
+    return select(x, ${value}(1.0) / (${value}(1.0) + exp(-x)), abs(x) >= ${value}(0.0));
+}
+
+// Comparisons, for a NaN: see `activate`.
+fn hard_sigmoid${suffix}(x: ${value}) -> ${value} {
+    let raised = select(x + ${value}(3.0), ${value}(0.0), x < ${value}(-3.0));
+    return select(raised, ${value}(6.0), raised > ${value}(6.0)) / ${value}(6.0);
+}
+
+fn leaky_relu${suffix}(x: ${value}, slope: f32) -> ${value} {
+    return select(x * slope, x, x > ${value}(0.0));
+}
+
+// WGSL's own `tanh` may be wrong by 1e-5. Near zero, where the quotient of exponentials cancels, this is the polynomial
+// of Cephes (Moshier, `tanhf`).
+fn hyperbolic_tangent${suffix}(x: ${value}) -> ${value} {
+    let size = abs(x);
+    let far = ${value}(1.0) - ${value}(2.0) / (exp(size * 2.0) + ${value}(1.0));
+    let square = x * x;
+    var near = square * -5.70498872745e-3 + ${value}(2.06390887954e-2);
+    near = near * square + ${value}(-5.37397155531e-2);
+    near = near * square + ${value}(1.33314422036e-1);
+    near = near * square + ${value}(-3.33332819422e-1);
+    near = near * square * x + x;
+    // A NaN is near.
+    return select(near, select(far, -far, x < ${value}(0.0)), size >= ${value}(0.625));
+}
+
+// By the error function, to 1.5e-7 (Abramowitz and Stegun, 7.1.26).
+fn gelu${suffix}(x: ${value}) -> ${value} {
+    let size = abs(x) * 0.70710678;
+    let t = ${value}(1.0) / (size * 0.3275911 + ${value}(1.0));
+    var sum = t * 1.061405429 + ${value}(-1.453152027);
+    sum = sum * t + ${value}(1.421413741);
+    sum = sum * t + ${value}(-0.284496736);
+    sum = sum * t + ${value}(0.254829592);
+    // One minus the error function of `size`.
+    let rest = sum * t * exp(-size * size);
+    return x * 0.5 * select(${value}(2.0) - rest, rest, x < ${value}(0.0));
+}
+
 fn activate${suffix}(x: ${value}) -> ${value} {
     //% if activation == "clamp"
     // Comparisons, since WGSL leaves open what `min` and `max` make of a NaN.
@@ -27,6 +71,8 @@ fn activate${suffix}(x: ${value}) -> ${value} {
         ${value}(bitcast<f32>(params.high_bits)),
         raised > ${value}(bitcast<f32>(params.high_bits)),
     );
+    //% elif activation == "leaky_relu"
+    return leaky_relu${suffix}(x, bitcast<f32>(params.low_bits));
     //% else
     return ${activation}${suffix}(x);
     //% endif

@@ -39,7 +39,7 @@ struct Params {
     strip_rows: u32,
     // How many workgroups (or invocations, where they do not cooperate) have work.
     work: u32,
-    // What the activation clamps to, as bits of f32.
+    // What the activation clamps to, as bits of f32; the first is its slope, if it has one.
     low_bits: u32,
     high_bits: u32,
 }

@@ -261,7 +261,8 @@ pub struct Params {
     pub strip_rows: u32,
     /// Workgroups, or invocations where workgroups do not cooperate; those beyond have no work.
     pub work: u32,
-    /// The bits of the least and the greatest output that the last link's activation lets pass, if it is a clamp.
+    /// The bits of the least and the greatest output that the last link's activation lets pass, if it is a clamp; here those
+    /// of its slope, if it has one.
     pub low_bits: u32,
     /// See `low_bits`.
     pub high_bits: u32,
@@ -271,8 +272,8 @@ impl Params {
     /// The sizes of a run. The kernel fills in tiles and work.
     pub fn of(run: &Run<'_>) -> Self {
         let (input, output) = (run.input(), run.output());
-        let bounds = run.links.last().and_then(|link| link.activation().bounds());
-        let [low_bits, high_bits] = bounds.unwrap_or_default().map(f32::to_bits);
+        let parameters = run.links.last().map(|link| link.activation().parameters());
+        let [low_bits, high_bits] = parameters.unwrap_or_default().map(f32::to_bits);
         Self {
             batch: input.batch,
             in_height: input.height,

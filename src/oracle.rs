@@ -54,9 +54,9 @@ pub fn convolve(
                     let after = conv.residual == Some(Residual::AfterActivation);
                     let activated = activate(conv.activation, if after { sum } else { sum + added });
                     values.push(if after { activated + added } else { activated });
-                    // A clamp may give more than it takes. Then its output counts as a term.
-                    let term = if after { magnitude.max(activated.abs()) } else { magnitude };
-                    magnitudes.push(term + added.abs());
+                    // An activation may give more than it takes. Then its output counts as a term.
+                    let taken = (magnitude + if after { 0.0 } else { added.abs() }) * gain(conv.activation);
+                    magnitudes.push(taken.max(activated.abs()) + if after { added.abs() } else { 0.0 });
                 }
             }
         }
@@ -185,6 +185,19 @@ pub fn activate(activation: Activation, x: f64) -> f64 {
         Activation::Silu => x / (1.0 + (-x).exp()),
         Activation::HardSwish => x * clamp(x + 3.0, 0.0, 6.0) / 6.0,
         Activation::Clamp(low, high) => clamp(x, low.into(), high.into()),
+        Activation::LeakyRelu(slope) => x * if x > 0.0 { 1.0 } else { f64::from(slope) },
+        Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+        Activation::HardSigmoid => clamp(x + 3.0, 0.0, 6.0) / 6.0,
+        Activation::Tanh => x.tanh(),
+        Activation::Gelu => x * (1.0 + libm::erf(x * std::f64::consts::FRAC_1_SQRT_2)) / 2.0,
+    }
+}
+
+/// How many times an error of its input an activation can give, where that may be more than the judge forgives.
+fn gain(activation: Activation) -> f64 {
+    match activation {
+        Activation::LeakyRelu(slope) => f64::from(slope).abs().max(1.0),
+        _ => 1.0,
     }
 }
 
@@ -238,6 +251,12 @@ mod tests {
         assert_eq!(activate(Activation::HardSwish, 1.0), 4.0 / 6.0);
         assert!((activate(Activation::Silu, 1.0) - 0.731_058_578_630_004_9).abs() < 1e-15);
         assert_eq!(activate(Activation::Clamp(2.0, 1.0), 5.0), 1.0);
+        assert_eq!([-2.0, 0.0, 2.0].map(|x| activate(Activation::LeakyRelu(0.25), x)), [-0.5, 0.0, 2.0]);
+        assert_eq!([-3.5, 0.0, 1.5, 4.0].map(|x| activate(Activation::HardSigmoid, x)), [0.0, 0.5, 0.75, 1.0]);
+        assert!((activate(Activation::Sigmoid, 1.0) - 0.731_058_578_630_004_9).abs() < 1e-15);
+        assert!((activate(Activation::Tanh, 1.0) - 0.761_594_155_955_764_9).abs() < 1e-15);
+        assert!((activate(Activation::Gelu, 1.0) - 0.841_344_746_068_542_9).abs() < 1e-15);
+        assert!((activate(Activation::Gelu, -1.0) + 0.158_655_253_931_457_1).abs() < 1e-15);
         assert!(activate(Activation::Relu, f64::NAN).is_nan());
     }
 

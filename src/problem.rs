@@ -24,8 +24,8 @@ use parser::Parser;
 /// mobilenet_v1|mobilenet_v2 N|Nx3xHxW [-> CLASSES] [wWIDTH] [f32] [nhwc]
 /// ```
 ///
-/// `ACTIVATION` is `relu`, `relu6`, `silu`, `hardswish` or `clamp:LOW,HIGH`; `RESIDUAL` is `residual`
-/// (added before the activation) or `residual:after`. Defaults: stride 1, padding 0,
+/// `ACTIVATION` is `relu`, `relu6`, `silu`, `hardswish`, `sigmoid`, `hardsigmoid`, `tanh`, `gelu`, `leakyrelu:SLOPE` or
+/// `clamp:LOW,HIGH`; `RESIDUAL` is `residual` (added before the activation) or `residual:after`. Defaults: stride 1, padding 0,
 /// dilation 1, one group, a bias, no activation, elements in f32, NCHW; for networks images of 224x224, 1000 classes,
 /// width 1.
 ///
@@ -210,6 +210,11 @@ mod tests {
             "depthwise 1x32x5x5 k3",
             "depthwise 1x32x5x5 -> 64 k3x1 silu",
             "pointwise 0x8x1x1 -> 8 g4 hardswish",
+            "conv 1x3x8x8 -> 4 k3 leakyrelu:0.1",
+            "pointwise 1x8x1x1 -> 8 sigmoid",
+            "pointwise 1x8x1x1 -> 8 hardsigmoid",
+            "depthwise 1x8x4x4 k3 tanh",
+            "depthwise 1x8x4x4 k3 gelu nhwc",
             "separable 1x8x9x9 -> 16 k5 s2 p2 d1x2 relu residual nhwc",
             "pool 3x20x7x5",
             "pool 0x8x1x1 nhwc",
@@ -249,6 +254,8 @@ mod tests {
             ("conv 1x3x8x8 -> 4 k3 p-1", "p-1"),
             ("conv 1x3x8x8 -> 4 k3 g2", "g2"),
             ("conv 1x3x8x8 -> 4 k3 relu silu", "silu"),
+            ("conv 1x3x8x8 -> 4 k3 leakyrelu:inf", "leakyrelu:inf"),
+            ("conv 1x3x8x8 -> 4 k3 leakyrelu", "leakyrelu"),
             ("conv 1x3x8x8 -> 4 k3 clamp:1", "clamp:1"),
             ("conv 1x3x8x8 -> 4 k3 fast", "fast"),
             ("conv 1x3x8x8 -> 4 k3 f8", "f8"),

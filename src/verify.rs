@@ -387,7 +387,13 @@ impl Part<'_> {
 fn rounds(activation: Activation) -> bool {
     match activation {
         Activation::None | Activation::Relu | Activation::Relu6 => false,
-        Activation::Silu | Activation::HardSwish => true,
+        Activation::Silu
+        | Activation::HardSwish
+        | Activation::Sigmoid
+        | Activation::HardSigmoid
+        | Activation::Tanh
+        | Activation::Gelu => true,
+        Activation::LeakyRelu(slope) => (slope * 8.0).fract() != 0.0,
         Activation::Clamp(low, high) => {
             [low, high].iter().any(|bound| bound.is_finite() && (bound * 8.0).fract() != 0.0)
         }

@@ -5,8 +5,23 @@ use gpuconv::{Error, ParseError};
 /// The words that problems begin with.
 pub const OPERATIONS: &[&str] =
     &["conv", "depthwise", "pointwise", "separable", "pool", "mobilenet_v1", "mobilenet_v2"];
-const OPTIONS: &[&str] =
-    &["relu", "relu6", "silu", "hardswish", "clamp:LOW,HIGH", "residual", "residual:after", "nobias", "f32", "nhwc"];
+const OPTIONS: &[&str] = &[
+    "relu",
+    "relu6",
+    "silu",
+    "hardswish",
+    "sigmoid",
+    "hardsigmoid",
+    "tanh",
+    "gelu",
+    "leakyrelu:SLOPE",
+    "clamp:LOW,HIGH",
+    "residual",
+    "residual:after",
+    "nobias",
+    "f32",
+    "nhwc",
+];
 
 /// The known word that is closest to the wrong one, if any is close enough.
 pub fn suggestion(error: &Error) -> Option<&str> {

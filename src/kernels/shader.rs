@@ -86,7 +86,11 @@ pub fn inner_activation_values(name: &str, activation: Activation, quads: u32, s
         Some([0.0, high]) if share_nans && high > 0.0 => Some(high.to_bits()),
         _ => None,
     };
-    context! { name, activation => activation_name(activation), low, high, quads, high_bits }
+    let slope = match activation {
+        Activation::LeakyRelu(slope) => Some(format!("{slope:?}f")),
+        _ => None,
+    };
+    context! { name, activation => activation_name(activation), low, high, slope, quads, high_bits }
 }
 
 fn activation_name(activation: Activation) -> &'static str {
@@ -94,6 +98,11 @@ fn activation_name(activation: Activation) -> &'static str {
         Activation::None | Activation::Relu | Activation::Relu6 | Activation::Clamp(..) => "clamp",
         Activation::HardSwish => "hard_swish",
         Activation::Silu => "silu",
+        Activation::LeakyRelu(_) => "leaky_relu",
+        Activation::Sigmoid => "sigmoid",
+        Activation::HardSigmoid => "hard_sigmoid",
+        Activation::Tanh => "hyperbolic_tangent",
+        Activation::Gelu => "gelu",
     }
 }
 

@@ -22,6 +22,16 @@ pub enum Activation {
     HardSwish,
     /// min(max(x, low), high).
     Clamp(f32, f32),
+    /// x where it is positive, elsewhere the slope times x. The slope is finite.
+    LeakyRelu(f32),
+    /// 1 / (1 + exp(-x)).
+    Sigmoid,
+    /// min(max(x + 3, 0), 6) / 6, of MobileNetV3's gates.
+    HardSigmoid,
+    /// (exp(x) - exp(-x)) / (exp(x) + exp(-x)).
+    Tanh,
+    /// x times the normal distribution's share below x: `torch.nn.GELU()`, without its approximation by tanh.
+    Gelu,
 }
 
 impl Activation {
@@ -32,7 +42,21 @@ impl Activation {
             Self::Relu => Some([0.0, f32::INFINITY]),
             Self::Relu6 => Some([0.0, 6.0]),
             Self::Clamp(low, high) => Some([low, high]),
-            Self::Silu | Self::HardSwish => None,
+            Self::Silu
+            | Self::HardSwish
+            | Self::LeakyRelu(_)
+            | Self::Sigmoid
+            | Self::HardSigmoid
+            | Self::Tanh
+            | Self::Gelu => None,
+        }
+    }
+
+    /// The numbers that shaders get as parameters: a clamp's bounds, or a slope.
+    pub(crate) fn parameters(self) -> [f32; 2] {
+        match self {
+            Self::LeakyRelu(slope) => [slope, 0.0],
+            other => other.bounds().unwrap_or_default(),
         }
     }
 }
@@ -272,6 +296,11 @@ impl Conv2d {
         {
             return Err(Error::Clamp { low, high });
         }
+        if let Activation::LeakyRelu(slope) = self.activation
+            && !slope.is_finite()
+        {
+            return Err(Error::Slope { slope });
+        }
         self.weight_shape().check_indexable("weight")
     }
 
@@ -313,6 +342,11 @@ impl fmt::Display for Activation {
             Self::Silu => f.write_str("silu"),
             Self::HardSwish => f.write_str("hardswish"),
             Self::Clamp(low, high) => write!(f, "clamp:{low},{high}"),
+            Self::LeakyRelu(slope) => write!(f, "leakyrelu:{slope}"),
+            Self::Sigmoid => f.write_str("sigmoid"),
+            Self::HardSigmoid => f.write_str("hardsigmoid"),
+            Self::Tanh => f.write_str("tanh"),
+            Self::Gelu => f.write_str("gelu"),
         }
     }
 }

@@ -25,6 +25,10 @@ pub enum Error {
     #[error("clamp:{low},{high} leaves no number; its bounds are a low and a high one, not NaN")]
     Clamp { low: f32, high: f32 },
 
+    /// A slope of a leaky ReLU that is no finite number.
+    #[error("leakyrelu:{slope} has no finite slope")]
+    Slope { slope: f32 },
+
     /// The groups do not divide the channels.
     #[error("{groups} groups do not divide {in_channels} input and {out_channels} output channels")]
     Groups { groups: u32, in_channels: u32, out_channels: u32 },

@@ -86,6 +86,13 @@ impl<'a> Parser<'a> {
         }
     }
 
+    fn leaky_relu(&self, span: &Range<usize>, text: &str) -> Parsed<Activation> {
+        match text.parse() {
+            Ok(slope) if f32::is_finite(slope) => Ok(Activation::LeakyRelu(slope)),
+            _ => self.error(span.clone(), "a leaky ReLU is leakyrelu:SLOPE with a finite number"),
+        }
+    }
+
     /// Notes that an option was given; an error if it was before.
     fn once(&mut self, span: &Range<usize>, option: &'static str) -> Parsed<()> {
         if self.seen.iter().any(|(seen, _)| *seen == option) {
@@ -269,7 +276,15 @@ impl<'a> Parser<'a> {
             "relu6" => Some(Activation::Relu6),
             "silu" => Some(Activation::Silu),
             "hardswish" => Some(Activation::HardSwish),
-            _ => word.strip_prefix("clamp:").map(|bounds| self.clamp(span, bounds)).transpose()?,
+            "sigmoid" => Some(Activation::Sigmoid),
+            "hardsigmoid" => Some(Activation::HardSigmoid),
+            "tanh" => Some(Activation::Tanh),
+            "gelu" => Some(Activation::Gelu),
+            _ => match (word.strip_prefix("clamp:"), word.strip_prefix("leakyrelu:")) {
+                (Some(bounds), _) => Some(self.clamp(span, bounds)?),
+                (_, Some(slope)) => Some(self.leaky_relu(span, slope)?),
+                _ => None,
+            },
         };
         if let Some(activation) = activation {
             conv.activation = activation;
@@ -322,10 +337,15 @@ fn starts_with_digit(text: &str) -> bool {
     text.starts_with(|character: char| character.is_ascii_digit())
 }
 
-fn known_options(operation: &str) -> &'static str {
-    match operation {
-        "conv" => "kK, sS, pP, dD, gG, relu, relu6, silu, hardswish, clamp:A,B, residual[:after], nobias, f32, nhwc",
-        "pointwise" => "sS, pP, dD, gG, relu, relu6, silu, hardswish, clamp:A,B, residual[:after], nobias, f32, nhwc",
-        _ => "kK, sS, pP, dD, relu, relu6, silu, hardswish, clamp:A,B, residual[:after], nobias, f32, nhwc",
-    }
+/// The options of an operation, for messages.
+fn known_options(operation: &str) -> String {
+    let own = match operation {
+        "conv" => "kK, sS, pP, dD, gG",
+        "pointwise" => "sS, pP, dD, gG",
+        _ => "kK, sS, pP, dD",
+    };
+    format!(
+        "{own}, relu, relu6, silu, hardswish, sigmoid, hardsigmoid, tanh, gelu, leakyrelu:S, clamp:A,B, residual[:after], \
+         nobias, f32, nhwc"
+    )
 }

@@ -289,11 +289,24 @@ fn infinities_and_nans_pass_through_the_activations() {
         let y = layer.forward(&gpu.upload(&values, [1, 1, 1, 5]).unwrap()).unwrap();
         gpu.download(&y).unwrap()
     };
-    for activation in [Activation::None, Activation::Relu, Activation::Relu6, Activation::Clamp(f32::NEG_INFINITY, 2.0)]
-    {
+    for activation in [
+        Activation::None,
+        Activation::Relu,
+        Activation::Relu6,
+        Activation::Clamp(f32::NEG_INFINITY, 2.0),
+        Activation::LeakyRelu(0.25),
+        Activation::HardSwish,
+        Activation::Silu,
+        Activation::HardSigmoid,
+        Activation::Sigmoid,
+        Activation::Tanh,
+        Activation::Gelu,
+    ] {
         for (found, value) in run(activation).into_iter().zip(values) {
             let expected = oracle::activate(activation, value.into()) as f32;
-            assert!(found == expected || (found.is_nan() && expected.is_nan()), "{activation} of {value}: {found}");
+            let is_right =
+                found == expected || (found - expected).abs() < 1e-6 || (found.is_nan() && expected.is_nan());
+            assert!(is_right, "{activation} of {value}: {found}, not {expected}");
         }
     }
 }

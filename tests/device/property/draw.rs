@@ -153,6 +153,11 @@ fn activations() -> impl Strategy<Value = Activation> {
         1 => Just(Activation::Relu6),
         1 => Just(Activation::Silu),
         1 => Just(Activation::HardSwish),
+        1 => Just(Activation::Sigmoid),
+        1 => Just(Activation::HardSigmoid),
+        1 => Just(Activation::Tanh),
+        1 => Just(Activation::Gelu),
+        1 => prop_oneof![Just(-0.5f32), Just(0.1), Just(2.0)].prop_map(Activation::LeakyRelu),
         1 => clamp,
     ]
 }
