@@ -97,6 +97,11 @@ impl<'a> Run<'a> {
         convs.try_into().map_err(|_| Unsupported::Links(self.links.len()))
     }
 
+    /// Refuses elements that the kernel's shaders do not load.
+    pub(crate) fn only_f32(&self) -> Result<(), Unsupported> {
+        if self.dtype == DType::F32 { Ok(()) } else { Err(Unsupported::DType(self.dtype)) }
+    }
+
     /// The shape of the run's input.
     pub fn input(&self) -> Shape {
         self.shapes[0]

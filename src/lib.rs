@@ -155,6 +155,9 @@ pub mod internals {
 /// The wgpu whose devices, buffers and encoders the library takes.
 pub use wgpu;
 
+/// Half-precision numbers, as tensors of [`DType::F16`] take and give them.
+pub use half::f16;
+
 /// The README's example is compiled and run as a documentation test.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -113,7 +113,7 @@ impl Device {
             features: Features {
                 subgroup: caps.subgroup.map(|[min, max]| Subgroup { min, max }),
                 timestamps: caps.timestamps,
-                f16: adapter.features().contains(wgpu::Features::SHADER_F16),
+                f16: caps.f16,
                 int64: caps.int64,
                 robustness: (info.backend == wgpu::Backend::Vulkan).then_some(target.limits.is_robust()),
             },

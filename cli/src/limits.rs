@@ -28,6 +28,7 @@ enum Feature {
     Subgroups,
     Timestamps,
     Int64,
+    F16,
     PipelineCache,
     /// Robust buffer access: a Vulkan device without it checks no access to a buffer
     Robustness,
@@ -40,6 +41,7 @@ impl Feature {
             Self::Subgroups => wgpu::Features::SUBGROUP,
             Self::Timestamps => wgpu::Features::TIMESTAMP_QUERY,
             Self::Int64 => wgpu::Features::SHADER_INT64,
+            Self::F16 => wgpu::Features::SHADER_F16,
             Self::PipelineCache => wgpu::Features::PIPELINE_CACHE,
             Self::Robustness => wgpu::Features::empty(),
         }

@@ -36,6 +36,7 @@ const MOST_ACCESSES: u64 = 256;
 const TALL: u32 = 8;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
+    run.only_f32()?;
     let link = run.only_conv()?;
     if !link.is_depthwise() {
         return Err(Unsupported::Groups(link.groups));

@@ -17,6 +17,7 @@ const PIXELS: u32 = 4;
 const WORKGROUP: u32 = 64;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
+    run.only_f32()?;
     let link = run.only_conv()?;
     // Four channels share a pixel's load where a group has them.
     let blocks: &[u32] = if link.group_out_channels() == 1 { &[1] } else { &[4, 1] };

@@ -81,6 +81,7 @@ fn by_broadcasts(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported>
 
 /// The run's convolution, if it is one of those that these kernels take.
 fn conv<'a>(run: &Run<'a>) -> Result<&'a Conv2d, Unsupported> {
+    run.only_f32()?;
     let link = run.only_conv()?;
     match () {
         () if link.is_pointwise() => Err(Unsupported::Pointwise),

@@ -45,6 +45,7 @@ const SERIAL: Tile = Tile { channels: 64, lanes: 8, slices: 1, pairs: false };
 const MOST_IN_PAIRS: u64 = 8 << 20;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
+    run.only_f32()?;
     let (link, image) = (run.only_conv()?, run.input());
     match () {
         () if link.groups != 1 => return Err(Unsupported::Groups(link.groups)),

@@ -23,6 +23,7 @@ const SHARES: [u32; 2] = [32, 32];
 const SHARE_WORKGROUP: u32 = 64;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
+    run.only_f32()?;
     match run.links {
         [Link::GlobalAveragePool] => {}
         [link] => return Err(Unsupported::link(link)),

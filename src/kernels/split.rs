@@ -28,6 +28,7 @@ const MOST_OUTPUTS: u64 = 1 << 18;
 const WORKGROUP: u32 = 64;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
+    run.only_f32()?;
     let link = run.only_conv()?;
     // Each core of a software device computes a whole product as fast as a slice.
     if caps.is_cpu {

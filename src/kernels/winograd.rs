@@ -26,6 +26,7 @@ const WORKGROUP: u32 = 64;
 const WORKGROUP_CPU: u32 = 16;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
+    run.only_f32()?;
     let link = run.only_conv()?;
     match () {
         () if link.kernel_size != [3, 3] => return Err(Unsupported::KernelSize(link.kernel_size)),

@@ -23,6 +23,8 @@ pub struct Caps {
     pub subgroup: Option<[u32; 2]>,
     /// Whether shaders may load 64-bit integers.
     pub int64: bool,
+    /// Whether shaders may have half-precision numbers. Without, they load and store halves of 32-bit words.
+    pub f16: bool,
     /// Whether it is a software device, such as lavapipe or SwiftShader.
     pub is_cpu: bool,
     /// Whether passes can be timed on the device.
@@ -50,6 +52,7 @@ impl Caps {
             storage_offset_alignment: 256,
             subgroup: None,
             int64: false,
+            f16: false,
             is_cpu: false,
             timestamps: false,
             gpu: GpuKind::OtherIntegrated.typical(),

@@ -4,6 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use half::f16;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+
 use crate::model::error::{Error, Result};
 
 /// The type of a tensor's or a weight's elements in memory. Arithmetic is in f32 for all of them.
@@ -13,16 +16,20 @@ pub enum DType {
     /// Single precision: `torch.float32`.
     #[default]
     F32,
+    /// Half precision: `torch.float16`. Values are rounded to the nearest, ties to even, when they are stored. Those of
+    /// 65520 and more become infinite.
+    F16,
 }
 
 impl DType {
     /// All of them.
-    pub const ALL: &[Self] = &[Self::F32];
+    pub const ALL: &[Self] = &[Self::F32, Self::F16];
 
     /// Bytes of an element.
     pub const fn bytes(self) -> u64 {
         match self {
             Self::F32 => 4,
+            Self::F16 => 2,
         }
     }
 
@@ -30,6 +37,7 @@ impl DType {
     pub const fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
+            Self::F16 => "f16",
         }
     }
 
@@ -37,6 +45,10 @@ impl DType {
     pub(crate) fn encode(self, values: &[f32]) -> Cow<'_, [u8]> {
         match self {
             Self::F32 => Cow::Borrowed(bytemuck::cast_slice(values)),
+            Self::F16 => {
+                let halves: Vec<_> = values.iter().map(|&value| f16::from_f32(value).to_bits()).collect();
+                Cow::Owned(bytemuck::pod_collect_to_vec(&halves))
+            }
         }
     }
 
@@ -44,8 +56,19 @@ impl DType {
     pub(crate) fn decode(self, bytes: &[u8]) -> Vec<f32> {
         match self {
             Self::F32 => bytemuck::pod_collect_to_vec(bytes),
+            Self::F16 => halves(bytes).iter().map(|half| half.to_f32()).collect(),
         }
     }
+}
+
+/// The bytes of halves.
+pub(crate) fn bytes_of_halves(halves: &[f16]) -> &[u8] {
+    bytemuck::cast_slice(halves.reinterpret_cast())
+}
+
+/// Halves of bytes, whole elements of them.
+pub(crate) fn halves(bytes: &[u8]) -> Vec<f16> {
+    bytemuck::pod_collect_to_vec::<u8, u16>(bytes).reinterpret_cast::<f16>().to_vec()
 }
 
 impl fmt::Display for DType {
@@ -77,7 +100,13 @@ mod tests {
             assert_eq!(dtype.decode(&bytes).len(), values.len());
         }
         assert_eq!(DType::F32.decode(&DType::F32.encode(&values)), values);
+        // The largest, a tie to even below it and one above, the least normal, the least, and what is nothing.
+        let halves = [65504.0, 65519.0, 65520.0, 2049.0, 2051.0, 6.1035156e-5, 5.9604645e-8, 2.9802322e-8, f32::NAN];
+        let read = DType::F16.decode(&DType::F16.encode(&halves));
+        let infinity = f32::INFINITY;
+        assert_eq!(read[..8], [65504.0, 65504.0, infinity, 2048.0, 2052.0, 6.1035156e-5, 5.9604645e-8, 0.0]);
+        assert!(read[8].is_nan());
         assert_eq!("f8".parse::<DType>(), Err(Error::DType { word: "f8".into() }));
-        assert_eq!(Error::DType { word: "f8".into() }.to_string(), "an element type is f32, not `f8`");
+        assert_eq!(Error::DType { word: "f8".into() }.to_string(), "an element type is f32, f16, not `f8`");
     }
 }

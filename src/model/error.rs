@@ -54,8 +54,8 @@ pub enum Error {
     #[error("the {tensor} must be {expected}, as the input is, but is {actual}")]
     LayoutMismatch { tensor: &'static str, expected: Layout, actual: Layout },
 
-    /// A tensor's elements are of another type than the layer's.
-    #[error("the {tensor} must be of {expected}, as the layer is, but is of {actual}")]
+    /// A tensor's elements are of another type than the layer's, or than the slice's.
+    #[error("the {tensor} must be of {expected}, but is of {actual}")]
     DTypeMismatch { tensor: &'static str, expected: DType, actual: DType },
 
     /// A word that is no element type.

@@ -1,7 +1,10 @@
 //! The calls that block until their async versions are done. In a browser threads cannot block, so this is not compiled
 //! there.
 
+use half::f16;
+
 use crate::model::chain::Chain;
+use crate::model::dtype::DType;
 #[cfg(doc)]
 use crate::model::error::Error;
 use crate::model::error::Result;
@@ -99,6 +102,14 @@ impl GpuConv {
         block_on(self.empty_async(shape, layout))
     }
 
+    /// A new tensor of elements of a type, all zero.
+    ///
+    /// # Errors
+    /// As [`GpuConv::empty`].
+    pub fn empty_of(&self, shape: impl Into<Shape>, layout: Layout, dtype: DType) -> Result<Tensor> {
+        block_on(self.empty_of_async(shape, layout, dtype))
+    }
+
     /// A new NCHW tensor of f32, of values in that order.
     ///
     /// # Errors
@@ -116,13 +127,47 @@ impl GpuConv {
         block_on(self.upload_as_async(values, shape, layout))
     }
 
-    /// Writes values, in the tensor's layout, into a tensor. What is submitted later reads them.
+    /// A new tensor of elements of a type, of values in the order of `layout`. In f16 they are rounded to the nearest, ties
+    /// to even.
+    ///
+    /// ```
+    /// use gpuconv::{DType, GpuConv, Layout};
+    /// let gpu = GpuConv::new()?;
+    /// let x = gpu.upload_of(&[3.0, 0.1], [1, 1, 1, 2], Layout::Nchw, DType::F16)?;
+    /// assert_eq!(gpu.download(&x)?, [3.0, 0.099975586]);
+    /// # Ok::<(), gpuconv::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`GpuConv::upload`].
+    pub fn upload_of(&self, values: &[f32], shape: impl Into<Shape>, layout: Layout, dtype: DType) -> Result<Tensor> {
+        block_on(self.upload_of_async(values, shape, layout, dtype))
+    }
+
+    /// A new tensor of f16, of values in the order of `layout`, which go as they are.
+    ///
+    /// # Errors
+    /// As [`GpuConv::upload`].
+    pub fn upload_f16(&self, values: &[f16], shape: impl Into<Shape>, layout: Layout) -> Result<Tensor> {
+        block_on(self.upload_f16_async(values, shape, layout))
+    }
+
+    /// Writes values, in the tensor's layout, into a tensor, rounded if it is of f16. What is submitted later reads them.
+    /// Whole words of four bytes are written: behind an odd number of f16, two bytes become zero.
     ///
     /// # Errors
     /// [`Error::Length`]; [`Error::Usage`] if the tensor's buffer lacks `COPY_DST`; [`Error::Destroyed`],
     /// [`Error::ForeignTensor`].
     pub fn write(&self, tensor: &Tensor, values: &[f32]) -> Result<()> {
         block_on(self.write_async(tensor, values))
+    }
+
+    /// As [`GpuConv::write`], into a tensor of f16, of values that go as they are.
+    ///
+    /// # Errors
+    /// As [`GpuConv::write`]; [`Error::DTypeMismatch`] if the tensor is not of f16.
+    pub fn write_f16(&self, tensor: &Tensor, values: &[f16]) -> Result<()> {
+        block_on(self.write_f16_async(tensor, values))
     }
 
     /// The values of a tensor, in its layout. Blocks until they are computed and copied.
@@ -132,6 +177,14 @@ impl GpuConv {
     /// [`Error::TooLarge`] if the device has no buffer of eight bytes more than the tensor; what the device says.
     pub fn download(&self, tensor: &Tensor) -> Result<Vec<f32>> {
         block_on(self.start_download(tensor))?.read()
+    }
+
+    /// As [`GpuConv::download`], of a tensor of f16, as they are.
+    ///
+    /// # Errors
+    /// As [`GpuConv::download`]; [`Error::DTypeMismatch`] if the tensor is not of f16.
+    pub fn download_f16(&self, tensor: &Tensor) -> Result<Vec<f16>> {
+        block_on(self.start_download(tensor))?.read_f16()
     }
 
     /// Records the copy of a tensor to the host into the caller's encoder, behind what computes it: one submission

@@ -22,6 +22,7 @@ impl Caps {
             storage_offset_alignment: limits.min_storage_buffer_offset_alignment,
             subgroup: sizes.filter(|_| features.contains(wgpu::Features::SUBGROUP)),
             int64: features.contains(wgpu::Features::SHADER_INT64),
+            f16: features.contains(wgpu::Features::SHADER_F16),
             is_cpu: info.is_some_and(|info| info.device_type == wgpu::DeviceType::Cpu),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             gpu: info.map_or(Self::webgpu().gpu, gpu),

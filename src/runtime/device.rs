@@ -1,5 +1,6 @@
 //! The device and what is shared by everything on it: buffers, compiled pipelines, what was measured.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures_intrusive::channel::shared::{OneshotReceiver, oneshot_channel};
@@ -100,7 +101,8 @@ impl Device {
     /// A buffer that holds some bytes from the start.
     pub async fn buffer_with(&self, label: &str, bytes: &[u8], usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
         self.check_size(label, bytes.len() as u64)?;
-        let size = (bytes.len() as u64).max(4).next_multiple_of(4);
+        let bytes = &*in_whole_words(bytes.into());
+        let size = (bytes.len() as u64).max(4);
         let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: true };
         let make = || {
             let buffer = self.device.create_buffer(&descriptor);
@@ -280,6 +282,15 @@ impl Device {
     pub fn drop_readback(&self) {
         lock(&self.readback).take();
     }
+}
+
+/// Bytes, with zeros up to the end of the last word of four: wgpu writes whole words.
+pub fn in_whole_words(mut bytes: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
+    let whole = bytes.len().next_multiple_of(4);
+    if whole > bytes.len() {
+        bytes.to_mut().resize(whole, 0);
+    }
+    bytes
 }
 
 /// Locks a mutex; what a panicking thread left behind is whole, for nothing in here panics half-way.

@@ -151,7 +151,8 @@ impl Layer {
     pub async fn forward_async<'a>(&self, inputs: impl Into<Inputs<'a>>) -> Result<Tensor> {
         let inputs = inputs.into();
         let plan = self.plan_for(inputs).await?;
-        let output = self.gpu.empty_async(plan.shape(self.chain.links().len()), inputs.input.layout()).await?;
+        let shape = plan.shape(self.chain.links().len());
+        let output = self.gpu.empty_of_async(shape, inputs.input.layout(), self.chain.dtype()).await?;
         let bound = self.bind_to(plan, inputs, &output).await?;
         let Device { device, queue, .. } = self.gpu.shared();
         let submitted = self.gpu.shared().scoped(|| {

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use futures_intrusive::channel::shared::{OneshotReceiver, oneshot_channel};
+use half::f16;
 
-use crate::model::dtype::DType;
+use crate::model::dtype::{DType, halves};
 use crate::model::error::{Error, Result};
 #[cfg(not(target_arch = "wasm32"))]
 use crate::runtime::block::block_on;
 use crate::runtime::device::Device;
-use crate::runtime::tensor::Tensor;
+use crate::runtime::tensor::{Tensor, whole_words};
 
 /// Bytes before the values: the mark, and what aligns the values for a mapping.
 const HEADER: u64 = wgpu::MAP_ALIGNMENT;
@@ -48,6 +49,9 @@ struct Copy {
 /// Says that the buffer is mapped, or that it cannot be; says nothing more once the commands were dropped.
 type Mapped = OneshotReceiver<Outcome>;
 
+/// Makes values of bytes.
+type Decode<T> = fn(DType, &[u8]) -> Vec<T>;
+
 type Outcome = Result<(), wgpu::BufferAsyncError>;
 
 impl Readback {
@@ -66,13 +70,14 @@ impl Readback {
         if bytes == 0 {
             return Ok(Self { device, copy: None });
         }
+        let copied = whole_words(bytes);
         let marks = &device.own().await?.marks;
-        let Target { buffer, mark } = device.take_target(HEADER + bytes).await?;
+        let Target { buffer, mark } = device.take_target(HEADER + copied).await?;
         let mark = if mark == 1 { 2 } else { 1 };
         encoder.copy_buffer_to_buffer(marks, 4 * u64::from(mark - 1), &buffer, 0, 4);
-        encoder.copy_buffer_to_buffer(tensor.buffer(), tensor.offset(), &buffer, HEADER, bytes);
+        encoder.copy_buffer_to_buffer(tensor.buffer(), tensor.offset(), &buffer, HEADER, copied);
         let (sender, mapped) = oneshot_channel();
-        encoder.map_buffer_on_submit(&buffer, wgpu::MapMode::Read, ..HEADER + bytes, move |outcome| {
+        encoder.map_buffer_on_submit(&buffer, wgpu::MapMode::Read, ..HEADER + copied, move |outcome| {
             let _ = sender.send(outcome);
         });
         let copy = Copy { target: Target { buffer, mark }, bytes, dtype: tensor.dtype() };
@@ -85,13 +90,27 @@ impl Readback {
     /// [`Error::NotSubmitted`] if the encoder was not submitted before, or the device refused it; what the device says.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn read(self) -> Result<Vec<f32>> {
+        self.read_as(DType::decode)
+    }
+
+    /// As [`Readback::read`], of a tensor of f16, as they are.
+    ///
+    /// # Errors
+    /// As [`Readback::read`]; [`Error::DTypeMismatch`] if the tensor is not of f16.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read_f16(self) -> Result<Vec<f16>> {
+        self.check_f16()?.read_as(|_, bytes| halves(bytes))
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    fn read_as<T>(self, decode: Decode<T>) -> Result<Vec<T>> {
         block_on(self.device.wait())?;
         let Some((copy, mapped)) = self.copy else { return Ok(Vec::new()) };
         // Awaited, it would block for ever if the copy was never submitted.
         let outcome = pin!(mapped.receive()).poll(&mut Context::from_waker(Waker::noop()));
         // What was submitted is mapped by now. That may not have been said yet, if another thread polled as well.
         let outcome = if let Poll::Ready(outcome) = outcome { outcome } else { Some(Ok(())) };
-        block_on(copy.values(&self.device, outcome))
+        block_on(copy.values(&self.device, outcome, decode))
     }
 
     /// As [`Readback::read`], without blocking, and before the encoder is submitted as well as behind: the future is
@@ -100,23 +119,44 @@ impl Readback {
     /// # Errors
     /// As [`Readback::read`]; [`Error::NotSubmitted`] once the encoder, or what it was finished to, was dropped.
     pub async fn read_async(self) -> Result<Vec<f32>> {
+        self.read_as_async(DType::decode).await
+    }
+
+    /// As [`Readback::read_async`], of a tensor of f16, as they are.
+    ///
+    /// # Errors
+    /// As [`Readback::read_async`]; [`Error::DTypeMismatch`] if the tensor is not of f16.
+    pub async fn read_f16_async(self) -> Result<Vec<f16>> {
+        self.check_f16()?.read_as_async(|_, bytes| halves(bytes)).await
+    }
+
+    async fn read_as_async<T>(self, decode: Decode<T>) -> Result<Vec<T>> {
         let Some((copy, mapped)) = self.copy else {
             return self.device.check_lost().map(|()| Vec::new());
         };
         let outcome = self.device.told(mapped).await?;
-        copy.values(&self.device, outcome).await
+        copy.values(&self.device, outcome, decode).await
+    }
+
+    fn check_f16(self) -> Result<Self> {
+        match self.copy.as_ref().map(|(copy, _)| copy.dtype) {
+            Some(actual) if actual != DType::F16 => {
+                Err(Error::DTypeMismatch { tensor: "tensor", expected: DType::F16, actual })
+            }
+            _ => Ok(self),
+        }
     }
 }
 
 impl Copy {
     /// The values, if the buffer is mapped and the copy was executed.
-    async fn values(self, device: &Device, outcome: Option<Outcome>) -> Result<Vec<f32>> {
+    async fn values<T>(self, device: &Device, outcome: Option<Outcome>, decode: Decode<T>) -> Result<Vec<T>> {
         let Self { target, bytes, dtype } = self;
         let failure = match outcome {
             Some(Ok(())) => {
-                let view = target.buffer.get_mapped_range(..HEADER + bytes).ok();
+                let view = target.buffer.get_mapped_range(..HEADER + whole_words(bytes)).ok();
                 if let Some(view) = view.filter(|view| view[..4] == target.mark.to_ne_bytes()) {
-                    let values = dtype.decode(&view[HEADER as usize..]);
+                    let values = decode(dtype, &view[HEADER as usize..(HEADER + bytes) as usize]);
                     drop(view);
                     device.keep_target(target).await;
                     return Ok(values);

@@ -55,12 +55,27 @@ impl Tensor {
     /// # Errors
     /// [`Error::Length`] if the buffer ends before the tensor does, [`Error::Usage`].
     pub fn from_buffer(buffer: wgpu::Buffer, offset: u64, shape: impl Into<Shape>, layout: Layout) -> Result<Self> {
-        let (shape, dtype) = (shape.into(), DType::F32);
+        Self::from_buffer_of(buffer, offset, shape, layout, DType::F32)
+    }
+
+    /// As [`Tensor::from_buffer`], of elements of a type. A device binds words of four bytes, so the buffer must hold the
+    /// whole last word; the two bytes behind an odd number of f16 are not written by layers.
+    ///
+    /// # Errors
+    /// As [`Tensor::from_buffer`].
+    pub fn from_buffer_of(
+        buffer: wgpu::Buffer,
+        offset: u64,
+        shape: impl Into<Shape>,
+        layout: Layout,
+        dtype: DType,
+    ) -> Result<Self> {
+        let shape = shape.into();
         if !buffer.usage().contains(wgpu::BufferUsages::STORAGE) {
             return Err(Error::Usage { tensor: "tensor", missing: "STORAGE" });
         }
         let room = buffer.size().saturating_sub(offset);
-        if room < shape.bytes(dtype) {
+        if room < whole_words(shape.bytes(dtype)) {
             let what = format!("buffer of a tensor of {shape} from byte {offset} on");
             return Err(Error::Length { what, expected: shape.len(), actual: room / dtype.bytes() });
         }
@@ -137,7 +152,7 @@ impl Tensor {
 
     /// The slice as a shader binds it.
     pub(crate) fn binding(&self) -> wgpu::BindingResource<'_> {
-        self.window(0..self.bytes())
+        self.window(0..whole_words(self.bytes()))
     }
 
     /// Some bytes of it, as a shader binds them.
@@ -149,6 +164,14 @@ impl Tensor {
         })
     }
 
+    /// Refuses elements of another type.
+    pub(crate) fn check_dtype(&self, dtype: DType) -> Result<()> {
+        if self.dtype == dtype {
+            return Ok(());
+        }
+        Err(Error::DTypeMismatch { tensor: "tensor", expected: dtype, actual: self.dtype })
+    }
+
     /// Refuses an offset at which the device cannot bind a buffer.
     pub(crate) fn check_alignment(&self, alignment: u32) -> Result<()> {
         let alignment = u64::from(alignment);
@@ -158,4 +181,9 @@ impl Tensor {
             Err(Error::Misaligned { offset: self.offset, alignment })
         }
     }
+}
+
+/// Bytes, up to the end of the last word of four.
+pub(crate) fn whole_words(bytes: u64) -> u64 {
+    bytes.next_multiple_of(4)
 }
