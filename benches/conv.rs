@@ -237,8 +237,8 @@ impl Bench {
             let chain = problem.chain();
             let data = Data::random(&problem.to_string(), &chain, problem.input)?;
             let layer = self.gpu.chain_with(&chain, &data.weights(), choice.clone())?;
-            let input = self.gpu.upload_as(&data.input, problem.input, problem.layout)?;
-            let output = self.gpu.empty(problem.output()?, problem.layout)?;
+            let input = self.gpu.upload_of(&data.input, problem.input, problem.layout, problem.dtype)?;
+            let output = self.gpu.empty_of(problem.output()?, problem.layout, problem.dtype)?;
             let made = layer.bind(&input, &output)?;
             // Some drivers compile at the first dispatch.
             self.time(&made, 1)?;

@@ -143,6 +143,7 @@ pub mod internals {
     pub use crate::kernels::copy;
     pub use crate::kernels::pack;
     pub use crate::kernels::{KERNELS, Kernel, Operand, Params, Run, fold, kernel_of};
+    pub use crate::model::rounding::half_unit;
     pub use crate::planner::cut::is_called;
     pub use crate::planner::profile::run_name;
     #[cfg(not(target_arch = "wasm32"))]

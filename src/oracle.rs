@@ -19,6 +19,9 @@ pub struct Answer {
     pub magnitudes: Vec<f64>,
     /// The outputs' shape.
     pub shape: Shape,
+    /// Whether it makes no difference that the tensors between links are stored in the chain's element type: it has all
+    /// their values.
+    pub is_stored_exactly: bool,
 }
 
 /// One link on NCHW data.
@@ -61,7 +64,7 @@ pub fn convolve(
             }
         }
     }
-    Ok(Answer { values, terms: magnitudes.clone(), magnitudes, shape })
+    Ok(Answer { values, terms: magnitudes.clone(), magnitudes, shape, is_stored_exactly: true })
 }
 
 /// The weighted sum under one output, and the sum of its terms' magnitudes.
@@ -95,6 +98,9 @@ fn dot(conv: &Conv2d, input: &[f64], shape: Shape, weight: &[f32], [batch, chann
 /// A whole chain on NCHW data; gives the answer of its last link. `weights` has an entry for each convolution, `residual`
 /// is the tensor from outside.
 ///
+/// What is given counts as it is stored in the chain's element type: for f16 it is rounded first. Nothing else is rounded,
+/// neither sums nor the tensors between links nor the answer.
+///
 /// ```
 /// use gpuconv::{Chain, Conv2d, Weights, oracle};
 /// let chain = Chain::from(Conv2d::new(1, 1, [1, 2]).bias(false));
@@ -116,10 +122,15 @@ pub fn run(
     let input_shape = input_shape.into();
     let shapes = chain.shapes(input_shape)?;
     check_weights(chain, weights)?;
-    let widen = |values: &[f32]| values.iter().copied().map(f64::from).collect::<Vec<_>>();
+    let dtype = chain.dtype();
+    let stored: Vec<_> =
+        weights.iter().map(|own| (dtype.stored(own.weight), own.bias.map(|b| dtype.stored(b)))).collect();
+    let weights: Vec<_> = stored.iter().map(|(weight, bias)| Weights { weight, bias: bias.as_deref() }).collect();
+    let widen = |values: &[f32]| dtype.stored(values).iter().copied().map(f64::from).collect::<Vec<_>>();
     let outside = residual.map(widen);
     let mut tensors = vec![widen(input)];
-    let mut answer = Answer { values: Vec::new(), terms: Vec::new(), magnitudes: Vec::new(), shape: input_shape };
+    let (values, terms, magnitudes) = (Vec::new(), Vec::new(), Vec::new());
+    let mut answer = Answer { values, terms, magnitudes, shape: input_shape, is_stored_exactly: true };
     let mut convolutions = 0;
     for (index, link) in chain.links().iter().enumerate() {
         let (input, shape) = (&tensors[index], shapes[index]);
@@ -143,6 +154,8 @@ pub fn run(
                 Link::GlobalAveragePool => global_average_pool(&answer.magnitudes, shape)?.values,
             };
             next.magnitudes.iter_mut().zip(&spread).for_each(|(magnitude, &spread)| *magnitude += spread);
+            let is_kept = |&value: &f64| dtype.nearest(value) == value;
+            next.is_stored_exactly = answer.is_stored_exactly && answer.values.iter().all(is_kept);
         }
         tensors.push(next.values.clone());
         answer = next;
@@ -173,6 +186,7 @@ pub fn global_average_pool(input: &[f64], input_shape: impl Into<Shape>) -> Resu
         magnitudes: terms.clone(),
         terms,
         shape,
+        is_stored_exactly: true,
     })
 }
 
@@ -210,6 +224,7 @@ fn clamp(x: f64, low: f64, high: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::dtype::DType;
     use crate::model::error::Error;
 
     #[test]
@@ -240,6 +255,26 @@ mod tests {
         assert_eq!(answer.magnitudes, [3.0, 0.5]);
         let empty = global_average_pool(&[], [1, 1, 0, 2]);
         assert!(matches!(empty, Err(Error::EmptyInput { .. })));
+    }
+
+    #[test]
+    fn what_is_given_in_f16_is_rounded_and_nothing_else() {
+        // 2049 lies half way between 2048 and 2050.
+        let weights = [Weights::new(&[2049.0], &[0.1]), Weights::without_bias(&[1.0])];
+        let chain = |dtype| {
+            Chain::new([
+                Conv2d::pointwise(1, 1),
+                Conv2d::pointwise(1, 1).bias(false).residual(Residual::AfterActivation),
+            ])
+            .with_dtype(dtype)
+        };
+        let run = |dtype, x| run(&chain(dtype), &[x], [1, 1, 1, 1], &weights, Some(&[2051.0])).unwrap();
+        let half = run(DType::F16, 1.0 / 3.0);
+        let third = f64::from(half::f16::from_f32(1.0 / 3.0).to_f32());
+        assert_eq!(half.values, [2048.0 * third + DType::F16.nearest(0.1) + 2052.0]);
+        assert_eq!(run(DType::F32, 1.0).values, [2049.0 + f64::from(0.1f32) + 2051.0]);
+        // The value between the links is no f16; 0.0999755859375 is.
+        assert!(!half.is_stored_exactly && run(DType::F16, 0.0).is_stored_exactly);
     }
 
     #[test]

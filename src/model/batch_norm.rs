@@ -1,5 +1,7 @@
 //! Batch normalisation, folded into the convolution before it.
 
+use half::f16;
+
 use crate::model::error::{Error, Result};
 use crate::model::weights::{Weights, length};
 
@@ -32,6 +34,18 @@ impl OwnedWeights {
     /// As layers and the oracle take them.
     pub fn borrow(&self) -> Weights<'_> {
         Weights { weight: &self.weight, bias: self.bias.as_deref() }
+    }
+
+    /// The same numbers in f32. A layer of [`DType::F16`](crate::DType::F16) stores just these halves again.
+    ///
+    /// ```
+    /// use gpuconv::{OwnedWeights, f16};
+    /// let weights = OwnedWeights::from_f16(&[f16::from_f32(0.1)], None);
+    /// assert_eq!((weights.weight, weights.bias), (vec![0.099975586], None));
+    /// ```
+    pub fn from_f16(weight: &[f16], bias: Option<&[f16]>) -> Self {
+        let widen = |halves: &[f16]| halves.iter().map(|half| half.to_f32()).collect();
+        Self { weight: widen(weight), bias: bias.map(widen) }
     }
 }
 

@@ -56,3 +56,20 @@ pub fn run_name(run: &Run<'_>) -> String {
     });
     problems.collect::<Vec<_>>().join(" + ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::dtype::DType;
+
+    #[test]
+    fn a_run_has_a_name_for_each_layout_and_element_type() {
+        let problem: Problem = "separable 1x4x6x6 -> 8 k3 p1 relu f16 nhwc".parse().unwrap();
+        let (chain, layout) = (problem.chain(), problem.layout);
+        let shapes = chain.shapes(problem.input).unwrap();
+        let name = |dtype| run_name(&Run { links: chain.links(), shapes: &shapes, layout, dtype });
+        let (half, single) = (name(DType::F16), name(DType::F32));
+        assert_eq!(half, "depthwise 1x4x6x6 k3 p1 relu f16 nhwc + pointwise 1x4x6x6 -> 8 relu f16 nhwc");
+        assert_eq!(single, half.replace(" f16", ""));
+    }
+}

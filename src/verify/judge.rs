@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::model::dtype::DType;
+use crate::model::rounding::half_unit;
 use crate::oracle::Answer;
 use crate::planner::{Recipe, Step};
 
@@ -19,15 +21,38 @@ const LEAST_OF_TERMS: f64 = 1.0 / 64.0;
 ///
 /// The bound is the worst that rounding can do. It finds one wrong output among many, but grows with the number of terms.
 /// The relative error is small if all outputs are right. It finds outputs that are all a little wrong.
-pub fn judge(values: &[f32], answer: &Answer, steps: &[Step], report: &mut Report) {
+///
+/// Storing in f16 rounds by itself. Only an error beyond that counts.
+pub fn judge(values: &[f32], answer: &Answer, steps: &[Step], dtype: DType, report: &mut Report) {
     let recipes: Vec<&Recipe> = steps.iter().map(|step| &step.recipe).collect();
     let mut error_norm = 0.0;
-    for ((&value, expected), bound) in values.iter().zip(&answer.values).zip(bounds(answer, &recipes)) {
-        let error = (f64::from(value) - expected).abs();
+    let expected = answer.values.iter().zip(&answer.magnitudes).zip(bounds(answer, &recipes));
+    for (&value, ((&expected, &magnitude), bound)) in values.iter().zip(expected) {
+        let value = f64::from(value);
+        let error = match dtype {
+            DType::F32 => (value - expected).abs(),
+            // Half a unit in the last place is at most 2^-11 of a number. The tensors between steps are numbers of at most
+            // these magnitudes, carried through the weights.
+            DType::F16 => {
+                beyond_stores(value, expected, bound, steps.len().saturating_sub(1) as f64 * magnitude / 2048.0)
+            }
+        };
         report.share_of_bound = worse(report.share_of_bound, error / bound);
         error_norm += error * error;
     }
     report.relative_error = worse(report.relative_error, error_norm.sqrt() / norm(answer));
+}
+
+/// The error of an f16 beyond what storing may change: itself, and tensors between the steps before it. `bound` is the most
+/// by which the sum may be off.
+fn beyond_stores(value: f64, expected: f64, bound: f64, between: f64) -> f64 {
+    let largest = expected.abs() + bound + between;
+    if value.is_infinite() && DType::F16.nearest(largest.copysign(expected)) == value {
+        return 0.0;
+    }
+    let error = (value - expected).abs() - half_unit(largest) - between;
+    // NaN is no small error, which `max` would make of it.
+    if error < 0.0 { 0.0 } else { error }
 }
 
 /// The largest error that rounding in some steps in a row can make of each output: `tolerance * epsilon * magnitude`.
@@ -56,4 +81,30 @@ fn largest_of_planes(answer: &Answer) -> Cow<'_, [f64]> {
     let pixels = (answer.shape.pixels() as usize).max(1);
     let largest = |plane: &[f64]| plane.iter().copied().fold(0.0, f64::max);
     answer.magnitudes.chunks(pixels).flat_map(|plane| std::iter::repeat_n(largest(plane), plane.len())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stores_in_f16_round_by_half_a_unit_and_no_more() {
+        let beyond = |value: f64, expected: f64| beyond_stores(value, expected, 1e-6, 0.0);
+        // Units between 1 and 2 are 2^-10, and subnormal ones 2^-24.
+        let (unit, least) = (2f64.powi(-10), 2f64.powi(-24));
+        assert_eq!([beyond(1.0, 1.0 + unit / 2.0), beyond(1.0 + unit, 1.0 + unit / 2.0)], [0.0; 2]);
+        assert!((beyond(1.0, 1.0 + 0.6 * unit) - 0.1 * unit).abs() < 1e-12);
+        assert_eq!(beyond_stores(0.0, least / 2.0, 1e-12, 0.0), 0.0);
+        assert!(beyond_stores(0.0, 0.6 * least, 1e-12, 0.0) > 0.0);
+        // Just below a power of two units are half as long, but the sum may have been just above.
+        assert_eq!(beyond(1.0, 1.0 - unit / 4.0), 0.0);
+        assert!(beyond(1.0, 1.0 - unit / 3.0) > 0.0);
+        // 65520 is the first number that becomes infinite.
+        let infinity = f64::INFINITY;
+        assert_eq!([beyond(infinity, 65520.0), beyond(-infinity, -70000.0), beyond(65504.0, 65519.0)], [0.0; 3]);
+        assert_eq!([beyond(infinity, 65519.0), beyond(-infinity, 65520.0)], [infinity; 2]);
+        assert!(beyond(65504.0, 65521.0) > 0.0 && beyond(f64::NAN, 1.0).is_nan());
+        // A store before this one.
+        assert_eq!(beyond_stores(1.0, 1.0 + 0.6 * unit, 1e-6, 0.2 * unit), 0.0);
+    }
 }

@@ -51,7 +51,7 @@ impl Sample {
         // The only edge is one from the input to the last link.
         let added = chain.source(last).map(|_| &data.input).or(data.residual.as_ref());
         let added = added.filter(|_| chain.links()[last].residual().is_some()).map(|values| self.select(values));
-        oracle::run(&Chain::new(links), &data.input, input, &weights, added.as_deref())
+        oracle::run(&Chain::new(links).with_dtype(chain.dtype()), &data.input, input, &weights, added.as_deref())
     }
 
     /// These channels of a tensor of the output's shape, NCHW.

@@ -11,8 +11,8 @@ use crate::runtime::tensor::Tensor;
 
 use super::{Data, Report};
 
-/// A NaN that no arithmetic makes.
-const POISON: u32 = 0x7FC5_A5A5;
+/// A NaN that no arithmetic makes, and that f16 has as well.
+const POISON: u32 = 0x7FC5_A000;
 
 /// A chain and its data, to be run on a device.
 pub struct Trial<'a> {
@@ -34,23 +34,24 @@ impl Trial<'_> {
     /// the output's own place too. Counts outputs that were not written and elements written outside.
     pub async fn run_layer(&self, gpu: &GpuConv, layer: &Layer, report: &mut Report) -> Result<Vec<f32>> {
         let Self { chain, layout, data, .. } = *self;
+        let dtype = chain.dtype();
         let shapes = chain.shapes(self.input)?;
         let output_shape = shapes[shapes.len() - 1];
-        let input = guarded(gpu, &data.input, self.input, layout).await?;
+        let input = guarded(gpu, &data.input, self.input, layout, dtype).await?;
         let residual = match data.residual.as_ref().zip(chain.outside_residual()) {
-            Some((values, link)) => Some(guarded(gpu, values, shapes[link + 1], layout).await?),
+            Some((values, link)) => Some(guarded(gpu, values, shapes[link + 1], layout, dtype).await?),
             None => None,
         };
         let poison = vec![f32::from_bits(POISON); output_shape.len() as usize];
-        let output = guarded(gpu, &poison, output_shape, layout).await?;
+        let output = guarded(gpu, &poison, output_shape, layout, dtype).await?;
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         let inputs = Inputs { input: &input, residual: residual.as_ref() };
         layer.encode_async(&mut encoder, inputs, &output).await?;
         gpu.queue().submit([encoder.finish()]);
-        let element = output.dtype().bytes();
-        let whole: Shape = [1, 1, 1, (output.buffer().size() / element) as u32].into();
-        let all = gpu.download_async(&Tensor::from_buffer(output.buffer().clone(), 0, whole, Layout::Nchw)?).await?;
+        let (element, buffer) = (dtype.bytes(), output.buffer().clone());
         let (start, len) = ((output.offset() / element) as usize, output_shape.len() as usize);
+        let whole: Shape = [1, 1, 1, (2 * start + len) as u32].into();
+        let all = gpu.download_async(&Tensor::from_buffer_of(buffer, 0, whole, Layout::Nchw, dtype)?).await?;
         let is_poison = |value: &&f32| value.to_bits() == POISON;
         let guards = all[..start].iter().chain(&all[start + len..]);
         report.stray += guards.filter(|value| !is_poison(value)).count();
@@ -61,12 +62,12 @@ impl Trial<'_> {
 }
 
 /// A tensor of NCHW values between two guard regions of poison.
-async fn guarded(gpu: &GpuConv, values: &[f32], shape: Shape, layout: Layout) -> Result<Tensor> {
+async fn guarded(gpu: &GpuConv, values: &[f32], shape: Shape, layout: Layout, dtype: DType) -> Result<Tensor> {
     // Bytes, a multiple of every element's.
     let guard = u64::from(gpu.caps().storage_offset_alignment.max(256));
-    let poison = vec![f32::from_bits(POISON); (guard / DType::F32.bytes()) as usize];
+    let poison = vec![f32::from_bits(POISON); (guard / dtype.bytes()) as usize];
     let values = from_nchw(values, shape, layout);
     let all = [&poison[..], &values, &poison].concat();
-    let whole = gpu.upload_async(&all, [1, 1, 1, all.len() as u32]).await?;
-    Tensor::from_buffer(whole.buffer().clone(), guard, shape, layout)
+    let whole = gpu.upload_of_async(&all, [1, 1, 1, all.len() as u32], Layout::Nchw, dtype).await?;
+    Tensor::from_buffer_of(whole.buffer().clone(), guard, shape, layout, dtype)
 }

@@ -31,18 +31,18 @@ impl Subject {
     pub async fn new(gpu: &GpuConv, name: &str, chain: &Chain, input: Shape, layout: Layout) -> Result<Self> {
         let shapes = chain.shapes(input)?;
         let data = Data::random(name, chain, input)?;
-        let output = shapes[shapes.len() - 1];
+        let (output, dtype) = (shapes[shapes.len() - 1], chain.dtype());
         let residual = match &data.residual {
-            Some(values) => Some(gpu.upload_as_async(values, output, layout).await?),
+            Some(values) => Some(gpu.upload_of_async(values, output, layout, dtype).await?),
             None => None,
         };
         Ok(Self {
             name: name.into(),
             layer: gpu.chain(chain, &data.weights())?,
             // In any order: values do not change times.
-            input: gpu.upload_as_async(&data.input, input, layout).await?,
+            input: gpu.upload_of_async(&data.input, input, layout, dtype).await?,
             residual,
-            output: gpu.empty_async(output, layout).await?,
+            output: gpu.empty_of_async(output, layout, dtype).await?,
             chain: chain.clone(),
             gpu: gpu.clone(),
             oracle: None,
