@@ -16,12 +16,12 @@ use parser::Parser;
 /// A chain with the shape and layout of its input.
 ///
 /// ```text
-/// conv       NxCxHxW -> OC kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [dD|dHxW] [gG] [ACTIVATION] [RESIDUAL] [nobias] [f32] [nhwc]
+/// conv       NxCxHxW -> OC kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [dD|dHxW] [gG] [ACTIVATION] [RESIDUAL] [nobias] [f16] [nhwc]
 /// depthwise  NxCxHxW [-> OC] kK ...
 /// pointwise  NxCxHxW -> OC ...
 /// separable  NxCxHxW -> OC kK ...        the activation follows both halves
-/// pool       NxCxHxW [f32] [nhwc]        the mean of each channel
-/// mobilenet_v1|mobilenet_v2 N|Nx3xHxW [-> CLASSES] [wWIDTH] [f32] [nhwc]
+/// pool       NxCxHxW [f16] [nhwc]        the mean of each channel
+/// mobilenet_v1|mobilenet_v2 N|Nx3xHxW [-> CLASSES] [wWIDTH] [f16] [nhwc]
 /// ```
 ///
 /// `ACTIVATION` is `relu`, `relu6`, `silu`, `hardswish`, `sigmoid`, `hardsigmoid`, `tanh`, `gelu`, `leakyrelu:SLOPE` or
@@ -220,9 +220,14 @@ mod tests {
             "pool 0x8x1x1 nhwc",
             "mobilenet_v1 8",
             "mobilenet_v2 2x3x96x65 -> 10 w0.35 nhwc",
+            "conv 1x3x8x8 -> 4 k3 relu f16",
+            "separable 1x8x9x9 -> 16 k5 nobias f16 nhwc",
+            "pool 3x20x7x5 f16 nhwc",
+            "mobilenet_v2 1 w0.5 f16",
         ] {
             let problem: Problem = line.parse().unwrap();
             assert_eq!(problem.to_string().parse::<Problem>().unwrap(), problem);
+            assert_eq!((problem.dtype == DType::F16, problem.dtype), (line.contains("f16"), problem.chain().dtype()));
         }
         let spelled_out: Problem = "conv 1x3x8x8 -> 4 k3x3 s1 p1,1,1,1 d1 g1".parse().unwrap();
         assert_eq!(spelled_out.to_string(), "conv 1x3x8x8 -> 4 k3 p1");
@@ -260,6 +265,7 @@ mod tests {
             ("conv 1x3x8x8 -> 4 k3 fast", "fast"),
             ("conv 1x3x8x8 -> 4 k3 f8", "f8"),
             ("conv 1x3x8x8 -> 4 k3 f32 relu f32", "f32"),
+            ("pool 1x3x8x8 f16 f32", "f32"),
             ("conv 1x3x8x8 -> 4 k3 k9x9", "k9x9"),
             ("conv 1x3x2x2 -> 4 k3", "k3"),
             ("conv 60000x60000x9x9 -> 4 k3", "60000x60000x9x9"),

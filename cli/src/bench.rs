@@ -9,7 +9,9 @@ use gpuconv::internals::timer::Timer;
 use gpuconv::planner::Schedule;
 use gpuconv::shape::{from_nchw, to_nchw};
 use gpuconv::verify::Data;
-use gpuconv::{BoundLayer, Choice, GpuConv, Inputs, Layout, Operation, Problem, Shape, Tensor, cost, planner, wgpu};
+use gpuconv::{
+    BoundLayer, Choice, DType, GpuConv, Inputs, Layout, Operation, Problem, Shape, Tensor, cost, planner, wgpu,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -62,7 +64,7 @@ struct Measured {
     gpu_ms: Option<Spread>,
     gflops: f64,
     gbps: f64,
-    /// Norm of the error over the norm of the oracle's answer.
+    /// Norm of the error over the norm of the oracle's answer, which is that of the data in f32 for f16 too.
     rel_err: Option<f64>,
 }
 
@@ -141,7 +143,9 @@ impl<'a> Host<'a> {
         let (chain, input) = (case.problem.chain(), case.problem.input);
         let data = Data::random(&case.text, &chain, input)?;
         let checked = 2 * cost::chain(&chain, input)?.mult_adds < MOST_CHECKED;
-        let oracle = if checked { Some(data.answer(&chain, input)?.values) } else { None };
+        // In f16 the error includes the rounding of what is uploaded.
+        let exact = chain.with_dtype(DType::F32);
+        let oracle = if checked { Some(data.answer(&exact, input)?.values) } else { None };
         Ok(Self { case, data, output: case.problem.output()?, oracle })
     }
 
@@ -174,9 +178,9 @@ impl<'a> Subject<'a> {
     fn new(gpu: &'a GpuConv, host: &'a Host<'a>, choice: Choice) -> Outcome<Self> {
         let problem = &host.case.problem;
         let layer = gpu.chain_with(&problem.chain(), &host.data.weights(), choice)?;
-        let input = gpu.empty(problem.input, problem.layout)?;
-        let output = gpu.empty(host.output, problem.layout)?;
-        let residual = host.data.residual.as_ref().map(|_| gpu.empty(host.output, problem.layout)).transpose()?;
+        let empty = |shape| gpu.empty_of(shape, problem.layout, problem.dtype);
+        let (input, output) = (empty(problem.input)?, empty(host.output)?);
+        let residual = host.data.residual.as_ref().map(|_| empty(host.output)).transpose()?;
         let schedule = layer.schedule(problem.input, problem.layout)?;
         let layer = layer.bind(Inputs { input: &input, residual: residual.as_ref() }, &output)?;
         Ok(Self { gpu, host, schedule, layer, input, residual, output })

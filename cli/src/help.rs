@@ -65,12 +65,12 @@ pub const MAN: Examples = &[
 /// The grammar of problems.
 const PROBLEMS: &str = "\
 A problem is one argument (quote it):
-  conv       NxCxHxW -> OC kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [dD|dHxW] [gG] [ACTIVATION] [RESIDUAL] [nobias] [f32] [nhwc]
+  conv       NxCxHxW -> OC kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [dD|dHxW] [gG] [ACTIVATION] [RESIDUAL] [nobias] [f16] [nhwc]
   depthwise  NxCxHxW [-> OC] kK ...
   pointwise  NxCxHxW -> OC ...
   separable  NxCxHxW -> OC kK ...        the activation follows both halves
-  pool       NxCxHxW [f32] [nhwc]        the mean of each channel
-  mobilenet_v1|mobilenet_v2 N|Nx3xHxW [-> CLASSES] [wWIDTH] [f32] [nhwc]
+  pool       NxCxHxW [f16] [nhwc]        the mean of each channel
+  mobilenet_v1|mobilenet_v2 N|Nx3xHxW [-> CLASSES] [wWIDTH] [f16] [nhwc]
 ACTIVATION is relu, relu6, silu, hardswish, sigmoid, hardsigmoid, tanh, gelu, leakyrelu:SLOPE or clamp:LOW,HIGH;
 RESIDUAL is residual (added before the activation) or residual:after. Defaults: stride 1, padding 0, dilation 1, one
 group, a bias, no activation, elements in f32, NCHW; for networks images of 224x224, 1000 classes, width 1.";

@@ -20,6 +20,7 @@ const OPTIONS: &[&str] = &[
     "residual:after",
     "nobias",
     "f32",
+    "f16",
     "nhwc",
 ];
 

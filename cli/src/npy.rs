@@ -1,11 +1,11 @@
-//! float32 npy files.
+//! npy files of float32 and float16.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
-use gpuconv::Shape;
-use npyz::{NpyFile, Order, WriterBuilder};
+use gpuconv::{DType, Shape, f16};
+use npyz::{NpyFile, Order};
 
 use super::{Failure, Outcome};
 
@@ -32,21 +32,34 @@ pub fn values(mut reader: impl Read, name: &str, what: &str, shape: &[u64]) -> O
     let header = header(&mut reader).map_err(unreadable)?;
     let file = NpyFile::new(header.chain(reader)).map_err(unreadable)?;
     let (dtype, actual, order) = (file.dtype().descr(), file.shape().to_vec(), file.order());
-    let Ok(values) = file.data::<f32>() else {
-        return Err(Failure::Call(format!("{name}: the {what} must be float32 ('<f4'), but is {dtype}")));
+    // npyz would read float16, but only with more of `half`'s features.
+    let (bytes, decode): (_, fn([u8; 4]) -> f32) = match dtype.as_str() {
+        "'<f4'" => (4, f32::from_le_bytes),
+        "'>f4'" => (4, f32::from_be_bytes),
+        "'<f2'" => (2, |[a, b, ..]| f16::from_le_bytes([a, b]).to_f32()),
+        "'>f2'" => (2, |[a, b, ..]| f16::from_be_bytes([a, b]).to_f32()),
+        _ => {
+            let expected = "float32 ('<f4') or float16 ('<f2')";
+            return Err(Failure::Call(format!("{name}: the {what} must be {expected}, but is {dtype}")));
+        }
     };
     // Check this before reading values: a damaged header may announce any number of them.
     if actual != shape {
         let (expected, actual) = (extents(shape), extents(&actual));
         return Err(Failure::Call(format!("{name}: the {what} must be {expected}, but is {actual}")));
     }
-    let values = values.collect::<io::Result<Vec<f32>>>().map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => Failure::Call(format!(
-            "{name}: the file ends before the last of the {} values of the {what}",
-            extents(shape)
-        )),
-        _ => unreadable(error),
-    })?;
+    let (len, mut data) = (shape.iter().product::<u64>() * bytes, Vec::new());
+    file.into_inner().take(len).read_to_end(&mut data).map_err(unreadable)?;
+    if (data.len() as u64) < len {
+        let what = format!("the {} values of the {what}", extents(shape));
+        return Err(Failure::Call(format!("{name}: the file ends before the last of {what}")));
+    }
+    let value = |chunk: &[u8]| {
+        let mut element = [0; 4];
+        element[..chunk.len()].copy_from_slice(chunk);
+        decode(element)
+    };
+    let values: Vec<_> = data.chunks_exact(bytes as usize).map(value).collect();
     Ok(match order {
         Order::C => values,
         Order::Fortran => from_fortran(&values, shape),
@@ -105,15 +118,20 @@ fn from_fortran(values: &[f32], shape: &[u64]) -> Vec<f32> {
     (0..values.len()).map(value).collect()
 }
 
-/// The bytes of a file.
-pub fn encode(shape: Shape, values: &[f32]) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(values.len() * 4 + 128);
-    let shape = <[u32; 4]>::from(shape).map(u64::from);
-    let options = npyz::WriteOptions::new().default_dtype().shape(&shape).writer(&mut bytes);
-    let mut writer = options.begin_nd()?;
-    writer.extend(values.iter().copied())?;
-    writer.finish()?;
-    Ok(bytes)
+/// The bytes of a file of elements of a type.
+pub fn encode(shape: Shape, dtype: DType, values: &[f32]) -> Vec<u8> {
+    let descr = if dtype == DType::F16 { "<f2" } else { "<f4" };
+    let extents = <[u32; 4]>::from(shape).map(|extent| extent.to_string()).join(", ");
+    let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({extents}), }}");
+    // Ten bytes come before it, and a line break ends it. Values begin at a multiple of 64.
+    let length = (header.len() + 11).next_multiple_of(64) - 10;
+    let mut bytes = [b"\x93NUMPY\x01\x00", &(length as u16).to_le_bytes()[..]].concat();
+    bytes.extend(format!("{header:<width$}\n", width = length - 1).into_bytes());
+    match dtype {
+        DType::F16 => bytes.extend(values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes())),
+        _ => bytes.extend(values.iter().flat_map(|value| value.to_le_bytes())),
+    }
+    bytes
 }
 
 #[cfg(test)]
@@ -140,6 +158,25 @@ mod tests {
         let plain = header("{'descr': '<f4', 'fortran_order': False, 'shape': (1,), }\n".into());
         let file = [plain, 2.5f32.to_le_bytes().to_vec()].concat();
         assert!(values(&file[..], "x.npy", "input", &[1]).is_ok_and(|values| values == [2.5]));
+    }
+
+    #[test]
+    fn what_is_written_reads_back() {
+        let given = [0.1, -2049.0, 65520.0, 6e-8, f32::NEG_INFINITY, 0.0];
+        let halves = given.map(|value| f16::from_f32(value).to_f32());
+        for (dtype, name, expected) in [(DType::F32, "<f4", given), (DType::F16, "<f2", halves)] {
+            let bytes = encode([1, 2, 3, 1].into(), dtype, &given);
+            let start = bytes.len() - given.len() * dtype.bytes() as usize;
+            assert!(start.is_multiple_of(64) && bytes[start - 1] == b'\n', "{start}");
+            let read = |bytes: &[u8]| values(bytes, "y.npy", "output", &[1, 2, 3, 1]);
+            assert!(read(&bytes).is_ok_and(|values| values == expected), "{dtype}");
+            // As a machine of the other byte order writes it.
+            let (header, values) = bytes.split_at(start);
+            let header = String::from_utf8_lossy(&header[10..]).replace(name, &name.replace('<', ">"));
+            let swapped = values.chunks_exact(dtype.bytes() as usize).flat_map(|value| value.iter().rev());
+            let swapped = bytes[..10].iter().chain(header.as_bytes()).chain(swapped).copied().collect::<Vec<_>>();
+            assert!(read(&swapped).is_ok_and(|values| values == expected), "{dtype}");
+        }
     }
 
     #[test]

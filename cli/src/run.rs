@@ -1,5 +1,5 @@
 //! `run`: a convolution from npy files to an npy file. The files are in PyTorch's order; a problem's `nhwc` is only the
-//! layout on the device.
+//! layout on the device. They hold float32 or float16, the output what the problem says.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -36,7 +36,7 @@ pub struct Run {
     /// A tensor of the output's shape, added before the activation unless the problem says `residual:after`
     #[arg(long, value_name = "R.NPY")]
     residual: Option<PathBuf>,
-    /// Where the output goes, N x OC x OH x OW
+    /// Where the output goes, N x OC x OH x OW, in the problem's element type
     #[arg(long, value_name = "Y.NPY")]
     output: PathBuf,
     /// Use this kernel or recipe; two, joined by `+`, for the two halves of a separable convolution
@@ -81,7 +81,7 @@ impl Run {
         // Read the files first, to find mistakes in them without a device.
         let arrays = self.read(&problem)?;
         let (output, done) = self.compute(target, &problem, &arrays)?;
-        let written = npy::encode(problem.output()?, &output).and_then(|bytes| files::write(&self.output, &bytes));
+        let written = files::write(&self.output, &npy::encode(problem.output()?, problem.dtype, &output));
         written.map_err(|error| Failure::Call(format!("cannot write {}: {error}", self.output.display())))?;
         if self.json { print_json(&done) } else { Ok(()) }
     }
@@ -120,8 +120,8 @@ impl Run {
             files.weights.iter().map(|(weight, bias)| Weights { weight, bias: bias.as_deref() }).collect();
         let layer: Layer = gpu.chain_with(&problem.chain(), &weights, self.options.choice(self.kernel.as_deref()))?;
         layer.warm_up(problem.input, problem.layout)?;
-        let upload =
-            |values: &[f32], shape| gpu.upload_as(&from_nchw(values, shape, problem.layout), shape, problem.layout);
+        let (layout, dtype) = (problem.layout, problem.dtype);
+        let upload = |values: &[f32], shape| gpu.upload_of(&from_nchw(values, shape, layout), shape, layout, dtype);
         let input = upload(&files.input, problem.input)?;
         let output = match &files.residual {
             Some(residual) => layer.forward((&input, &upload(residual, problem.output()?)?))?,

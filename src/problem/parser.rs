@@ -159,7 +159,7 @@ impl<'a> Parser<'a> {
         while self.next < self.words.len() {
             let (span, word) = self.word("an option")?;
             if !self.common_option(&span, word)? {
-                return self.error(span, format!("`{word}` is no option of pool; there are f32, nhwc"));
+                return self.error(span, format!("`{word}` is no option of pool; there are f32, f16, nhwc"));
             }
         }
         Ok((input, Operation::Pool))
@@ -196,7 +196,8 @@ impl<'a> Parser<'a> {
                 self.once(&span, "the width")?;
                 width = multiplier;
             } else {
-                return self.error(span, format!("`{word}` is no option of a network; there are wWIDTH, f32, nhwc"));
+                return self
+                    .error(span, format!("`{word}` is no option of a network; there are wWIDTH, f32, f16, nhwc"));
             }
         }
         match network(width, classes) {
@@ -346,6 +347,6 @@ fn known_options(operation: &str) -> String {
     };
     format!(
         "{own}, relu, relu6, silu, hardswish, sigmoid, hardsigmoid, tanh, gelu, leakyrelu:S, clamp:A,B, residual[:after], \
-         nobias, f32, nhwc"
+         nobias, f32, f16, nhwc"
     )
 }
