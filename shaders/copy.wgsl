@@ -6,12 +6,13 @@
 // from     the tensor or the band
 // to       the other
 //#
-//# host     WORKGROUP (invocations), STEPS (elements of each), ELEMENT (a word, or four of them: "u32", "vec4<u32>")
+//# host     WORKGROUP (invocations), STEPS (units of each), VALUE (the type of a unit: "u32", or "vec4<u32>" for four
+//#          words), HALVES (whether it is half a word)
 
 const WORKGROUP: u32 = ${WORKGROUP}u;
 const STEPS: u32 = ${STEPS}u;
 
-// As the host has it: `Params` of src/kernels/copy.rs. Sizes are in elements.
+// As the host has it: `Params` of src/kernels/copy.rs. Sizes are in units.
 struct Params {
     // Extents of the box, the outermost first; elements of the last, the runs, lie side by side.
     extents: vec4<u32>,
@@ -24,8 +25,32 @@ struct Params {
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> source: array<${ELEMENT}>;
-@group(0) @binding(2) var<storage, read_write> destination: array<${ELEMENT}>;
+@group(0) @binding(1) var<storage, read> source: array<${VALUE}>;
+//% if HALVES
+// The other half of a word may be written by another invocation, or be none of the band's.
+@group(0) @binding(2) var<storage, read_write> destination: array<atomic<u32>>;
+
+fn load(at: u32) -> u32 {
+    return (source[at / 2u] >> (at % 2u * 16u)) & 0xffffu;
+}
+
+fn store(at: u32, half: u32) {
+    // No other invocation changes this half, so it is still the old one when it is changed.
+    let place = at % 2u * 16u;
+    let old = (atomicLoad(&destination[at / 2u]) >> place) & 0xffffu;
+    atomicXor(&destination[at / 2u], (old ^ half) << place);
+}
+//% else
+@group(0) @binding(2) var<storage, read_write> destination: array<${VALUE}>;
+
+fn load(at: u32) -> ${VALUE} {
+    return source[at];
+}
+
+fn store(at: u32, value: ${VALUE}) {
+    destination[at] = value;
+}
+//% endif
 
 @compute @workgroup_size(WORKGROUP)
 fn main(
@@ -49,11 +74,11 @@ fn main(
     let is_there = all(at - params.least.xyz < params.count.xyz);
     let first = index % chunks * (WORKGROUP * STEPS) + local;
     for (var step = 0u; step < STEPS; step++) {
-        let element = first + step * WORKGROUP;
-        if element < params.extents.w {
-            let inside = is_there && element - params.least.w < params.count.w;
-            let value = source[select(0u, from_at + element, inside)];
-            destination[to_at + element] = select(${ELEMENT}(), value, inside);
+        let unit = first + step * WORKGROUP;
+        if unit < params.extents.w {
+            let inside = is_there && unit - params.least.w < params.count.w;
+            let value = load(select(0u, from_at + unit, inside));
+            store(to_at + unit, select(${VALUE}(), value, inside));
         }
     }
 }

@@ -3,6 +3,7 @@
 pub mod copy;
 mod depthwise;
 mod direct;
+pub mod elements;
 mod flat;
 mod gemm;
 mod implicit_gemm;
@@ -17,6 +18,7 @@ mod split;
 mod template;
 mod winograd;
 
+use crate::kernels::elements::Elements;
 use crate::kernels::pack::{Packing, Section};
 use crate::model::caps::Caps;
 use crate::model::chain::Link;
@@ -76,8 +78,8 @@ pub struct Run<'a> {
     pub shapes: &'a [Shape],
     /// The layout of input and output.
     pub layout: Layout,
-    /// The element type of tensors and weights.
-    pub dtype: DType,
+    /// The types of the elements of tensors and weights.
+    pub elements: Elements,
 }
 
 impl<'a> Run<'a> {
@@ -97,9 +99,14 @@ impl<'a> Run<'a> {
         convs.try_into().map_err(|_| Unsupported::Links(self.links.len()))
     }
 
-    /// Refuses elements that the kernel's shaders do not load.
-    pub(crate) fn only_f32(&self) -> Result<(), Unsupported> {
-        if self.dtype == DType::F32 { Ok(()) } else { Err(Unsupported::DType(self.dtype)) }
+    /// Bytes of the input.
+    pub(crate) fn input_bytes(&self) -> u64 {
+        self.input().bytes(self.elements.input.dtype())
+    }
+
+    /// Bytes of the output.
+    pub(crate) fn output_bytes(&self) -> u64 {
+        self.output().bytes(self.elements.output.dtype())
     }
 
     /// The shape of the run's input.
@@ -114,7 +121,7 @@ impl<'a> Run<'a> {
 
     /// A section of packed weights for the run's link `link`: this convolution, or one that replaces it.
     pub(crate) fn section(&self, link: usize, conv: &Conv2d, packing: Packing) -> Section {
-        Section::new(link, conv, packing, self.dtype)
+        Section::new(link, conv, packing, self.elements.weights.dtype())
     }
 
     /// Whether the run reads a residual.
@@ -326,9 +333,9 @@ fn single_pass_operands(run: &Run<'_>) -> Vec<Operand> {
 
 /// Bytes that any kernel must move for a run: input, weights, output, residual.
 fn compulsory_bytes(run: &Run<'_>) -> f64 {
-    let weights: u64 = run.links.iter().map(|link| params_of(link) * run.dtype.bytes()).sum();
-    let residual = if run.has_residual() { run.output().bytes(run.dtype) } else { 0 };
-    (run.input().bytes(run.dtype) + run.output().bytes(run.dtype) + weights + residual) as f64
+    let weights: u64 = run.links.iter().map(|link| params_of(link) * run.elements.weights.dtype().bytes()).sum();
+    let residual = if run.has_residual() { run.output_bytes() } else { 0 };
+    (run.input_bytes() + run.output_bytes() + weights + residual) as f64
 }
 
 /// Workgroups folded into a grid of two dimensions, each within the limit. None if they do not fit.
@@ -360,8 +367,8 @@ fn fitting(run: &Run<'_>, caps: &Caps, recipes: Vec<Recipe>) -> Result<Vec<Recip
 fn unfit(run: &Run<'_>, caps: &Caps, recipe: &Recipe) -> Option<Unsupported> {
     let weights = recipe.weights.iter().map(Section::bytes).sum();
     // Indices do not reach past 2^31 elements, even if a device can bind more.
-    let limit = caps.max_storage_binding.min(caps.max_buffer).min(MOST_ELEMENTS * run.dtype.bytes());
-    let buffers = [run.input().bytes(run.dtype), run.output().bytes(run.dtype), weights];
+    let limit = caps.max_storage_binding.min(caps.max_buffer).min(MOST_ELEMENTS * run.elements.input.dtype().bytes());
+    let buffers = [run.input_bytes(), run.output_bytes(), weights];
     if let Some(&bytes) = buffers.iter().chain(&recipe.workspace).find(|&&bytes| bytes > limit) {
         return Some(Unsupported::Binding { bytes, limit });
     }

@@ -141,6 +141,7 @@ pub use tuning::{probe, tuner};
 #[doc(hidden)]
 pub mod internals {
     pub use crate::kernels::copy;
+    pub use crate::kernels::elements::{Element, Elements};
     pub use crate::kernels::pack;
     pub use crate::kernels::{KERNELS, Kernel, Operand, Params, Run, fold, kernel_of};
     pub use crate::model::rounding::half_unit;

@@ -12,6 +12,7 @@ pub(crate) mod workspace;
 
 use std::sync::Arc;
 
+use crate::kernels::elements::Elements;
 use crate::kernels::{Flat, KERNELS, Run, TAKE_ALL, kernel_of};
 pub use crate::kernels::{Pass, Recipe, Unsupported, Wgsl, Work};
 use crate::model::caps::Caps;
@@ -292,7 +293,7 @@ impl Planner<'_> {
                     links: &chain.links()[first..end],
                     shapes: &shapes[first..=end],
                     layout,
-                    dtype: chain.dtype(),
+                    elements: Elements::new(chain.dtype(), self.caps),
                 };
                 let times = self.profile.times(&run);
                 let candidate = |recipe: Recipe| Candidate {

@@ -4,15 +4,46 @@
 use minijinja::context;
 
 use super::{Operand, Pass, REGISTERS_FOR_ADDRESSES, Wgsl};
+use crate::model::dtype::DType;
 
 /// Its name, for pipelines.
 pub const NAME: &str = "copy";
 
 const WORKGROUP: u32 = 64;
-/// Elements that an invocation copies.
+/// Units that an invocation copies.
 const STEPS: u32 = 8;
 
-/// The parameter block: `Params` of `copy.wgsl`, number for number. Sizes are in elements, of a word or of four.
+/// What is copied at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Four words.
+    Quad,
+    /// A word of 32 bits.
+    Word,
+    /// Half a word.
+    Half,
+}
+
+impl Unit {
+    /// All of them, the largest first.
+    pub const ALL: [Self; 3] = [Self::Quad, Self::Word, Self::Half];
+
+    /// Its bytes.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::Quad => 16,
+            Self::Word => 4,
+            Self::Half => 2,
+        }
+    }
+
+    /// How many elements of a type it has; none if it is only a part of one.
+    pub fn elements(self, dtype: DType) -> u32 {
+        (self.bytes() / dtype.bytes()) as u32
+    }
+}
+
+/// The parameter block: `Params` of `copy.wgsl`, number for number. Sizes are in units.
 ///
 /// It is no longer than [`super::Params`], so that pipelines are compiled ahead in the same way.
 #[repr(C)]
@@ -41,11 +72,11 @@ impl Params {
     }
 }
 
-/// The dispatch, but for its parameters and its grid. With `quads` an element is four words.
-pub fn pass(quads: bool) -> Pass {
+/// The dispatch, but for its parameters and its grid.
+pub fn pass(unit: Unit) -> Pass {
     let values = move || {
-        let element = if quads { "vec4<u32>" } else { "u32" };
-        context! { recipe => NAME, WORKGROUP, STEPS, ELEMENT => element }
+        let value = if unit == Unit::Quad { "vec4<u32>" } else { "u32" };
+        context! { recipe => NAME, WORKGROUP, STEPS, VALUE => value, HALVES => unit == Unit::Half }
     };
     Pass {
         wgsl: Wgsl::template("copy.wgsl", values),
@@ -59,7 +90,7 @@ pub fn pass(quads: bool) -> Pass {
     }
 }
 
-/// Both, for tests of shaders as text.
+/// All of them, for tests of shaders as text.
 pub fn passes() -> impl Iterator<Item = Pass> {
-    [false, true].into_iter().map(pass)
+    Unit::ALL.into_iter().map(pass)
 }

@@ -36,7 +36,6 @@ const MOST_ACCESSES: u64 = 256;
 const TALL: u32 = 8;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
-    run.only_f32()?;
     let link = run.only_conv()?;
     if !link.is_depthwise() {
         return Err(Unsupported::Groups(link.groups));
@@ -200,7 +199,9 @@ fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, strip: Strip, lanes: u32) -
     let channels = link.out_channels / lanes;
     let items = u64::from(tiles[0]) * u64::from(tiles[1]) * u64::from(channels) * u64::from(run.output().batch);
 
+    // Loads of four channels at a time count by what they move.
     let values = items as f64 * f64::from(lanes);
+    let counted = if lanes == 4 { values * run.elements.input.of_wide_load() } else { values };
     let (rows, width) = (strip.rows, strip.columns.width);
     let rows_each = f64::from(strip.used_rows());
     let steps = rows_each + f64::from(strip.lead());
@@ -222,8 +223,8 @@ fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, strip: Strip, lanes: u32) -
         bias_at: (offsets[1] / u64::from(lanes)) as u32,
         ..strip.view.params(run)
     };
-    let (seen, layout, element) = (link.clone(), run.layout, run.dtype.name());
-    let values_of = move || context! { element, ..strip.values(&seen, layout, workgroup, lanes) };
+    let (seen, layout, elements) = (link.clone(), run.layout, run.elements);
+    let values_of = move || context! { elements => elements.values(), ..strip.values(&seen, layout, workgroup, lanes) };
     let pass = Pass {
         wgsl: Wgsl::template("depthwise.wgsl", values_of),
         operands: single_pass_operands(run),
@@ -240,7 +241,7 @@ fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, strip: Strip, lanes: u32) -
         workspace: Vec::new(),
         work: Work {
             mult_adds: values * outputs * link.fan_in() as f64,
-            accesses: values * (loads + stores + link.fan_in() as f64 + 1.0),
+            accesses: counted * (loads + stores + link.fan_in() as f64 + 1.0),
             shared: 0.0,
             bytes: compulsory_bytes(run),
         },

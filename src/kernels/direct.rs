@@ -17,7 +17,6 @@ const PIXELS: u32 = 4;
 const WORKGROUP: u32 = 64;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
-    run.only_f32()?;
     let link = run.only_conv()?;
     // Four channels share a pixel's load where a group has them.
     let blocks: &[u32] = if link.group_out_channels() == 1 { &[1] } else { &[4, 1] };
@@ -39,7 +38,7 @@ fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, block: u32) -> Recipe {
 
     let name = format!("direct/{PIXELS}x{block}");
     let (recipe_name, only, layout) = (name.clone(), link.clone(), run.layout);
-    let element = run.dtype.name();
+    let elements = run.elements;
     let values = move || {
         context! {
             recipe => recipe_name,
@@ -48,7 +47,7 @@ fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, block: u32) -> Recipe {
             PIXELS,
             WORKGROUP,
             geometry => shader::geometry_values(&only),
-            element,
+            elements => elements.values(),
             layout => shader::layout_name(layout),
             input => "scalar",
             weights => if block == 1 { "scalar" } else { "quads" },

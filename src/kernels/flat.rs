@@ -30,7 +30,7 @@ impl Flat {
 
     /// The run that kernels see.
     pub fn run<'a>(&'a self, run: &Run<'_>) -> Run<'a> {
-        Run { links: &self.links, shapes: &self.shapes, layout: run.layout, dtype: run.dtype }
+        Run { links: &self.links, shapes: &self.shapes, layout: run.layout, elements: run.elements }
     }
 }
 
@@ -58,14 +58,14 @@ fn flat_shape(shape: Shape) -> Option<Shape> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::dtype::DType;
+    use crate::kernels::elements::Elements;
     use crate::model::shape::Layout;
 
     /// What a link on an image becomes.
     fn flat(conv: Conv2d, input: [u32; 4]) -> Option<(Conv2d, Vec<Shape>)> {
         let shapes = [input.into(), conv.output_shape(input).unwrap()];
         let links = [conv.into()];
-        let run = Run { links: &links, shapes: &shapes, layout: Layout::Nchw, dtype: DType::F32 };
+        let run = Run { links: &links, shapes: &shapes, layout: Layout::Nchw, elements: Elements::F32 };
         let flat = Flat::of(&run)?;
         Some((flat.links[0].conv().unwrap().clone(), flat.shapes))
     }

@@ -130,6 +130,30 @@ pub fn product<'a>(run: &Run<'_>, source: &'a Source, block: u32, k_align: u32) 
     Product { link, weights, params, padded_depth, block, before }
 }
 
+/// Whether outputs are stored in whole quads.
+fn stores_quads(run: &Run<'_>, source: &Source) -> bool {
+    let outputs = match (run.layout, source.fetch) {
+        (Layout::Nhwc, _) => source.conv.group_out_channels().into(),
+        (Layout::Nchw, Fetch::Quads { .. }) => run.output().pixels(),
+        (Layout::Nchw, Fetch::Rows { .. } | Fetch::Lines | Fetch::Blocks { .. }) => run.output().width.into(),
+    };
+    outputs.is_multiple_of(4)
+}
+
+/// What a store counts for each output.
+pub fn of_outputs(run: &Run<'_>, source: &Source) -> f64 {
+    if stores_quads(run, source) { run.elements.output.of_wide_load() } else { 1.0 }
+}
+
+/// What a load counts for each input: those of whole quads by what they move.
+pub fn of_inputs(run: &Run<'_>, source: &Source) -> f64 {
+    match source.fetch {
+        Fetch::Quads { aligned: true } => run.elements.input.of_wide_load(),
+        Fetch::Blocks { .. } if run.layout == Layout::Nhwc => run.elements.input.of_wide_load(),
+        _ => 1.0,
+    }
+}
+
 /// The values for the templates of products and their includes, besides the source's own.
 pub fn values(
     run: &Run<'_>,
@@ -138,7 +162,7 @@ pub fn values(
     recipe: &str,
     pairs: bool,
 ) -> impl Fn() -> Value + Send + Sync + use<> {
-    let (link, layout, element) = (product.link.clone(), run.layout, run.dtype.name());
+    let (link, layout, elements) = (product.link.clone(), run.layout, run.elements);
     let links: Vec<_> = run.links.iter().filter_map(|link| link.conv().cloned()).collect();
     let (recipe, block, before) = (recipe.to_string(), product.block, product.before.clone());
     let depth_is_padded = product.padded_depth != link.fan_in();
@@ -148,22 +172,21 @@ pub fn values(
         Fetch::Blocks { .. } if run.layout == Layout::Nhwc => "quads",
         _ => "scalar",
     };
-    // What must be whole quads for the output to be.
-    let (pixels, outputs) = match source.fetch {
-        Fetch::Quads { .. } => ("batch", run.output().pixels()),
-        Fetch::Rows { .. } | Fetch::Lines => ("rows", run.output().width.into()),
-        Fetch::Blocks { .. } => ("blocks", run.output().width.into()),
+    let pixels = match source.fetch {
+        Fetch::Quads { .. } => "batch",
+        Fetch::Rows { .. } | Fetch::Lines => "rows",
+        Fetch::Blocks { .. } => "blocks",
     };
-    let outputs = if layout == Layout::Nhwc { link.group_out_channels().into() } else { outputs };
+    let stores_quads = stores_quads(run, source);
     move || {
         context! {
             recipe,
             problem => shader::problem_of_run(&links, layout),
-            element,
+            elements => elements.values(),
             layout => shader::layout_name(layout),
             input,
             weights => if pairs { "pairs" } else { "quads" },
-            output => if outputs.is_multiple_of(4) { "quads" } else { "scalar" },
+            output => if stores_quads { "quads" } else { "scalar" },
             pixels,
             bias => link.bias,
             TILE_CHANNELS => block,

@@ -73,7 +73,7 @@ fn by_broadcasts(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported>
         };
         registers::recipe(run, &source, block)
     };
-    let is_strided = link.stride[1] > 1 && link.weight_shape().bytes(run.dtype) <= MOST_CACHED;
+    let is_strided = link.stride[1] > 1 && link.weight_shape().bytes(run.elements.weights.dtype()) <= MOST_CACHED;
     let blocks = if is_strided { STRIDED_SUBGROUP_BLOCKS } else { SUBGROUP_BLOCKS };
     let blocks = registers::subgroup_blocks(run, caps, link, blocks)?;
     fitting(run, caps, blocks.into_iter().map(recipe).collect())
@@ -81,7 +81,6 @@ fn by_broadcasts(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported>
 
 /// The run's convolution, if it is one of those that these kernels take.
 fn conv<'a>(run: &Run<'a>) -> Result<&'a Conv2d, Unsupported> {
-    run.only_f32()?;
     let link = run.only_conv()?;
     match () {
         () if link.is_pointwise() => Err(Unsupported::Pointwise),
@@ -152,7 +151,7 @@ fn rows(run: &Run<'_>, link: &Conv2d, kernel: &'static str, block: Block) -> Sou
         Layout::Nchw => run.input().width,
         Layout::Nhwc => link.group_in_channels(),
     };
-    let pairs = block.weights.pairs() && neighbours.is_multiple_of(2);
+    let pairs = block.pairs && neighbours.is_multiple_of(2);
     let filled = run.output().width.next_multiple_of(block.pixels) - run.output().width;
     let columns = Lines::columns(link, block.pixels, filled);
     let row = Row { link: link.clone(), layout: run.layout, pixels: block.pixels, pairs, columns };

@@ -35,7 +35,6 @@ const TILES: &[Tile] = &[
 const MOST_MEMORY: u32 = 16384;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
-    run.only_f32()?;
     let [expand, depthwise, project] = run.convs()?;
     if caps.is_cpu {
         return Err(Unsupported::SoftwareDevice);

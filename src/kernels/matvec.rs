@@ -28,7 +28,7 @@ struct Tile {
     lanes: u32,
     /// Invocations behind each other that take turns at k; a single one has all.
     slices: u32,
-    /// Whether two neighbouring floats are loaded as one 64-bit integer.
+    /// Whether 64-bit integers are loaded.
     pairs: bool,
 }
 
@@ -45,7 +45,6 @@ const SERIAL: Tile = Tile { channels: 64, lanes: 8, slices: 1, pairs: false };
 const MOST_IN_PAIRS: u64 = 8 << 20;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
-    run.only_f32()?;
     let (link, image) = (run.only_conv()?, run.input());
     match () {
         () if link.groups != 1 => return Err(Unsupported::Groups(link.groups)),
@@ -56,7 +55,7 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
         () => {}
     }
     let rows = if image.batch > 1 { 4 } else { 1 };
-    let in_pairs = caps.int64 && link.weight_shape().bytes(run.dtype) <= MOST_IN_PAIRS;
+    let in_pairs = caps.int64 && link.weight_shape().bytes(run.elements.weights.dtype()) <= MOST_IN_PAIRS;
     let tiles = match rows {
         _ if caps.is_cpu && in_pairs => &[Tile { pairs: true, ..SERIAL }, SERIAL],
         _ if caps.is_cpu => &[SERIAL][..],
@@ -125,7 +124,7 @@ impl Vectors {
             name,
             weights: product.weights,
             workspace: Vec::new(),
-            work: Work { bytes: compulsory_bytes(run), ..tile.work(rows, workgroups, product.padded_depth) },
+            work: Work { bytes: compulsory_bytes(run), ..tile.work(run, rows, workgroups, product.padded_depth) },
             passes: vec![pass],
             // Sums of four terms; these in order, or by a tree.
             tolerance: 4.0,
@@ -142,14 +141,14 @@ impl Vectors {
 }
 
 impl Tile {
-    fn work(self, rows: u32, workgroups: u64, depth: u64) -> Work {
+    fn work(self, run: &Run<'_>, rows: u32, workgroups: u64, depth: u64) -> Work {
         let [channels, lanes, slices, rows] = [self.channels, self.lanes, self.slices, rows].map(f64::from);
         let (groups, depth) = (workgroups as f64, depth as f64);
         let outputs = groups * channels * rows;
-        let per_load = if self.pairs { 2.0 } else { 1.0 };
+        let of_each = run.elements.weights.of_wide_load() / if self.pairs { 2.0 } else { 1.0 };
         Work {
             mult_adds: outputs * depth,
-            accesses: groups * depth * (channels + lanes * rows) / per_load + outputs,
+            accesses: groups * depth * (channels + lanes * rows) * of_each + outputs,
             // Each slice writes its sums, and is read once.
             shared: if slices > 1.0 { 2.0 * outputs * slices } else { 0.0 },
             ..Work::default()

@@ -153,17 +153,26 @@ pub fn replacement_sections(
     (sections, bias_at)
 }
 
-/// The bytes of the weight buffer of a recipe, from the run's links and the weights of each.
+/// The bytes of the weight buffer of a recipe, from the run's links and the weights of each, for a layer of a type: its
+/// weights are rounded to that first, then laid out.
 ///
 /// # Errors
 /// [`Error::Internal`] for a section of a link that the run does not have, or that has no weights.
-pub fn buffer(links: &[Link], weights: &[Option<Weights<'_>>], sections: &[Section]) -> Result<Vec<u8>> {
+pub fn buffer(links: &[Link], weights: &[Option<Weights<'_>>], sections: &[Section], dtype: DType) -> Result<Vec<u8>> {
     let mut buffer = Vec::new();
     for section in sections {
         let end = buffer.len() + section.bytes() as usize;
         match (links.get(section.link), weights.get(section.link)) {
             (Some(Link::Conv(conv)), Some(Some(weights))) => {
-                buffer.extend_from_slice(&section.dtype.encode(&section.packing.pack(conv, *weights)));
+                let packed = match section.dtype == dtype {
+                    true => section.packing.pack(conv, *weights),
+                    false => {
+                        let rounded = |values: &[f32]| dtype.decode(&dtype.encode(values));
+                        let (weight, bias) = (rounded(weights.weight), weights.bias.map(rounded));
+                        section.packing.pack(conv, Weights { weight: &weight, bias: bias.as_deref() })
+                    }
+                };
+                buffer.extend_from_slice(&section.dtype.encode(&packed));
             }
             (Some(Link::Conv(_) | Link::GlobalAveragePool) | None, _) => {
                 return Err(Error::Internal(format!(

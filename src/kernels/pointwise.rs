@@ -44,7 +44,6 @@ pub const SUBGROUP_BLOCKS: &[[u32; 2]] = &[[32, 4], [8, 4], [4, 8], [2, 8]];
 
 /// The source of a product whose pixels are the input itself.
 pub fn source(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported> {
-    run.only_f32()?;
     let link = run.only_conv()?;
     match () {
         () if link.kernel_size != [1, 1] => return Err(Unsupported::KernelSize(link.kernel_size)),

@@ -3,6 +3,7 @@
 use minijinja::{Value, context};
 
 use super::{Kernel, Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, fitting};
+use crate::kernels::elements::{Element, Elements};
 use crate::kernels::shader;
 use crate::model::caps::Caps;
 use crate::model::chain::Link;
@@ -23,7 +24,6 @@ const SHARES: [u32; 2] = [32, 32];
 const SHARE_WORKGROUP: u32 = 64;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
-    run.only_f32()?;
     match run.links {
         [Link::GlobalAveragePool] => {}
         [link] => return Err(Unsupported::link(link)),
@@ -45,9 +45,9 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 fn by_tree(run: &Run<'_>, [planes, lanes]: [u32; 2]) -> Recipe {
     let workgroup = planes * lanes;
     let name = format!("pool/{planes}x{lanes}");
-    let (layout, dtype, recipe_name) = (run.layout, run.dtype, name.clone());
+    let (layout, elements, recipe_name) = (run.layout, run.elements, name.clone());
     let values = move || {
-        context! { PLANES => planes, LANES => lanes, COUNT => (), ..values(layout, dtype, &recipe_name) }
+        context! { PLANES => planes, LANES => lanes, COUNT => (), ..values(layout, elements, &recipe_name) }
     };
     let wgsl = Wgsl::template("pool.wgsl", values);
     let workgroups = run.output().len().div_ceil(planes.into());
@@ -59,8 +59,8 @@ fn by_tree(run: &Run<'_>, [planes, lanes]: [u32; 2]) -> Recipe {
 
 fn serial(run: &Run<'_>) -> Recipe {
     let name = "pool/serial";
-    let (layout, dtype) = (run.layout, run.dtype);
-    let values = move || context! { WORKGROUP => SERIAL, COUNT => (), ..values(layout, dtype, name) };
+    let (layout, elements) = (run.layout, run.elements);
+    let values = move || context! { WORKGROUP => SERIAL, COUNT => (), ..values(layout, elements, name) };
     let wgsl = Wgsl::template("pool_serial.wgsl", values);
     let workgroups = run.output().len().div_ceil(SERIAL.into());
     let pass = Pass { workgroups, workgroup: SERIAL, ..pass(run, wgsl) };
@@ -76,9 +76,11 @@ fn in_shares(run: &Run<'_>, caps: &Caps) -> Recipe {
     let shares = rows * columns;
     let name = format!("pool/{shares}-shares");
     let planes = run.output().len();
-    let (layout, dtype, recipe_name) = (run.layout, run.dtype, name.clone());
+    // The shares' sums are not rounded before they are added.
+    let first = Elements { output: Element::F32, ..run.elements };
+    let (layout, recipe_name) = (run.layout, name.clone());
     let of_shares =
-        move || context! { WORKGROUP => SHARE_WORKGROUP, SHARES => shares, ..values(layout, dtype, &recipe_name) };
+        move || context! { WORKGROUP => SHARE_WORKGROUP, SHARES => shares, ..values(layout, first, &recipe_name) };
     let items = planes * u64::from(shares);
     let first = Pass {
         operands: vec![Operand::Input, Operand::WriteWorkspace(0)],
@@ -89,9 +91,10 @@ fn in_shares(run: &Run<'_>, caps: &Caps) -> Recipe {
     };
     let (recipe_name, count) = (name.clone(), run.input().pixels());
     let [workgroup, planes_each] = if caps.is_cpu { [SERIAL; 2] } else { [64, 1] };
+    let second = Elements { input: Element::F32, ..run.elements };
     let of_sums = move || {
         let own = context! { WORKGROUP => workgroup, PLANES => planes_each, LANES => workgroup, COUNT => count };
-        context! { ..own, ..values(Layout::Nchw, dtype, &recipe_name) }
+        context! { ..own, ..values(Layout::Nchw, second, &recipe_name) }
     };
     let template = if caps.is_cpu { "pool_serial.wgsl" } else { "pool.wgsl" };
     let params = Params { in_height: rows, in_width: columns, ..Params::of(run) };
@@ -107,24 +110,23 @@ fn in_shares(run: &Run<'_>, caps: &Caps) -> Recipe {
     let sums = items as f64;
     let work = Work {
         accesses: work.accesses + 2.0 * sums,
-        bytes: work.bytes + 2.0 * sums * run.dtype.bytes() as f64,
+        bytes: work.bytes + 2.0 * (items * DType::F32.bytes()) as f64,
         ..work
     };
-    let workspace = vec![items * run.dtype.bytes()];
+    let workspace = vec![items * DType::F32.bytes()];
     recipe(name, run, vec![first, second], workspace, work)
 }
 
 /// What both shaders ask for.
-fn values(layout: Layout, dtype: DType, recipe: &str) -> Value {
-    let elements = "scalar";
+fn values(layout: Layout, elements: Elements, recipe: &str) -> Value {
     context! {
         recipe,
         geometry => (),
-        element => dtype.name(),
+        elements => elements.values(),
         layout => shader::layout_name(layout),
-        input => elements,
+        input => "scalar",
         weights => "none",
-        output => elements,
+        output => "scalar",
         residual => "none",
     }
 }
@@ -144,7 +146,7 @@ fn pass(run: &Run<'_>, wgsl: Wgsl) -> Pass {
 
 fn work(run: &Run<'_>) -> Work {
     let (values, planes) = (run.input().len() as f64, run.output().len() as f64);
-    let bytes = (run.input().bytes(run.dtype) + run.output().bytes(run.dtype)) as f64;
+    let bytes = (run.input_bytes() + run.output_bytes()) as f64;
     Work { mult_adds: values, accesses: values + planes, bytes, ..Work::default() }
 }
 

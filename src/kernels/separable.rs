@@ -21,7 +21,6 @@ use crate::model::shape::Layout;
 pub const SEPARABLE: Kernel = Kernel { name: "separable", links: 2, candidates };
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
-    run.only_f32()?;
     let [depthwise, pointwise] = run.convs()?;
     if !depthwise.is_depthwise() || depthwise.out_channels != depthwise.in_channels || !pointwise.is_pointwise() {
         return Err(Unsupported::NotSeparable);

@@ -11,10 +11,12 @@ use super::{
     Kernel, Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, fitting,
     implicit_gemm, pointwise,
 };
+use crate::kernels::elements::{Element, Elements};
 use crate::kernels::pack::{self, Packing, slices};
 use crate::kernels::shader;
 use crate::model::caps::Caps;
 use crate::model::conv::Conv2d;
+use crate::model::dtype::DType;
 use crate::model::shape::Shape;
 
 pub const SPLIT: Kernel = Kernel { name: "split", links: 1, candidates };
@@ -28,7 +30,6 @@ const MOST_OUTPUTS: u64 = 1 << 18;
 const WORKGROUP: u32 = 64;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
-    run.only_f32()?;
     let link = run.only_conv()?;
     // Each core of a software device computes a whole product as fast as a slice.
     if caps.is_cpu {
@@ -48,7 +49,9 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
         let partial = Shape { channels: product.out_channels, ..run.output() };
         let shapes = [run.input(), partial];
         let product = [product.into()];
-        let sliced = Run { links: &product, shapes: &shapes, ..*run };
+        // The slices' sums are not rounded before they are added.
+        let elements = Elements { output: Element::F32, ..run.elements };
+        let sliced = Run { links: &product, shapes: &shapes, elements, ..*run };
         let products = match link.is_pointwise() {
             true => (pointwise::POINTWISE.candidates)(&sliced, caps)?,
             false => (implicit_gemm::IMPLICIT_GEMM.candidates)(&sliced, caps)?,
@@ -66,7 +69,7 @@ fn recipe(run: &Run<'_>, link: &Conv2d, slices: u32, partial: Shape, product: Re
     let (weights, bias_at) = pack::replacement_sections(&product.weights, biases, |block, k_align, order| {
         Packing::Slices { slices, block, k_align, order }
     });
-    let outputs = run.output().len();
+    let (outputs, partial_bytes) = (run.output().len(), partial.bytes(DType::F32));
     let work = product.work;
     let mut passes: Vec<_> = product.passes;
     for pass in &mut passes {
@@ -78,11 +81,11 @@ fn recipe(run: &Run<'_>, link: &Conv2d, slices: u32, partial: Shape, product: Re
         name: format!("{}/{slices}-{variant}", SPLIT.name),
         passes,
         weights,
-        workspace: vec![partial.bytes(run.dtype)],
+        workspace: vec![partial_bytes],
         work: Work {
             accesses: work.accesses + (outputs * (u64::from(slices) + 1)) as f64,
             // The product has counted the sums once, and they are read once more.
-            bytes: work.bytes + (partial.bytes(run.dtype) + run.output().bytes(run.dtype)) as f64,
+            bytes: work.bytes + (partial_bytes + run.output_bytes()) as f64,
             ..work
         },
         tolerance: product.tolerance,
@@ -93,7 +96,7 @@ fn recipe(run: &Run<'_>, link: &Conv2d, slices: u32, partial: Shape, product: Re
 
 fn sum_pass(run: &Run<'_>, link: &Conv2d, slices: u32, bias_at: u64) -> Pass {
     let outputs = run.output().len();
-    let (last, layout, element) = (link.clone(), run.layout, run.dtype.name());
+    let (last, layout, elements) = (link.clone(), run.layout, Elements { input: Element::F32, ..run.elements });
     let values = move || {
         context! {
             recipe => format!("{}/{slices}", SPLIT.name),
@@ -101,7 +104,7 @@ fn sum_pass(run: &Run<'_>, link: &Conv2d, slices: u32, bias_at: u64) -> Pass {
             WORKGROUP,
             bias => last.bias,
             geometry => (),
-            element,
+            elements => elements.values(),
             layout => shader::layout_name(layout),
             input => "scalar",
             weights => "scalar",

@@ -100,7 +100,17 @@ pub fn render(name: &str, values: &Value) -> Result<String> {
     let internal = |error: &minijinja::Error| Error::Internal(format!("a shader cannot be rendered: {}", chain(error)));
     let environment = ENVIRONMENT.as_ref().map_err(internal)?;
     let text = environment.get_template(name).and_then(|template| template.render(values));
-    Ok(without_unused(&text.map_err(|error| internal(&error))?))
+    Ok(without_unused(&directives_first(&text.map_err(|error| internal(&error))?)))
+}
+
+/// A shader with its directives, which files that it includes may have, behind its first comment: WGSL wants them before all
+/// else.
+fn directives_first(text: &str) -> String {
+    let is_directive = |line: &&str| line.starts_with("enable ");
+    let comment = text.lines().take_while(|line| line.starts_with("//")).count();
+    let (first, rest) = (text.lines().take(comment), text.lines().skip(comment));
+    let lines = first.chain(text.lines().filter(is_directive)).chain(rest.filter(|line| !is_directive(line)));
+    lines.flat_map(|line| [line, "\n"]).collect()
 }
 
 /// An error with those that it comes from: the last names the file that is included and the line in it.
@@ -220,16 +230,23 @@ mod tests {
     }
 
     #[test]
-    fn an_element_type_without_a_file_is_an_error() {
+    fn an_element_type_that_no_array_has_is_an_error() {
         let values = |element| {
             context! {
-                recipe => "pool/serial", WORKGROUP => 1, COUNT => 1, geometry => (), element, layout => "nchw", input => "scalar",
+                recipe => "pool/serial", WORKGROUP => 1, COUNT => 1, geometry => (), layout => "nchw", input => "scalar",
                 weights => "none", output => "scalar", residual => "none",
+                elements => context! { input => element, weights => "f32", output => "f32" },
             }
         };
         assert!(render("pool_serial.wgsl", &values("f32")).is_ok());
         let Err(Error::Internal(message)) = render("pool_serial.wgsl", &values("f64")) else { panic!("rendered") };
-        assert!(message.contains("tensors_f64.wgsl"), "{message}");
+        assert!(message.contains("undefined value"), "{message}");
+    }
+
+    #[test]
+    fn directives_stand_before_all_else() {
+        let text = "// A.\n// B.\nconst C: u32 = 1u;\nenable f16;\n\nfn d() {}\n";
+        assert_eq!(directives_first(text), "// A.\n// B.\nenable f16;\nconst C: u32 = 1u;\n\nfn d() {}\n");
     }
 
     #[test]

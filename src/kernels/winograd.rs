@@ -11,7 +11,8 @@ use super::gemm::{self, registers, tiled};
 use super::{
     Kernel, Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, fitting, pointwise,
 };
-use crate::kernels::pack::{self, Packing, winograd};
+use crate::kernels::elements::Elements;
+use crate::kernels::pack::{self, Packing, Section, winograd};
 use crate::kernels::shader;
 use crate::model::caps::Caps;
 use crate::model::conv::Conv2d;
@@ -26,7 +27,6 @@ const WORKGROUP: u32 = 64;
 const WORKGROUP_CPU: u32 = 16;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
-    run.only_f32()?;
     let link = run.only_conv()?;
     match () {
         () if link.kernel_size != [3, 3] => return Err(Unsupported::KernelSize(link.kernel_size)),
@@ -39,7 +39,8 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     for &outputs in OUTPUTS {
         let tiles = Tiles::new(run, link, caps, outputs);
         let product = [tiles.product.clone().into()];
-        let run = Run { links: &product, shapes: &tiles.shapes, ..*run };
+        // What is transformed is not rounded, nor what is made of it.
+        let run = Run { links: &product, shapes: &tiles.shapes, elements: Elements::F32, ..*run };
         recipes.extend(products(&run, caps)?.into_iter().map(|product| tiles.recipe(product)));
     }
     fitting(run, caps, recipes)
@@ -73,12 +74,12 @@ struct Tiles<'a> {
 struct Transform {
     link: Conv2d,
     layout: Layout,
-    dtype: DType,
+    elements: Elements,
     /// Outputs a side of a tile.
     outputs: u32,
     workgroup: u32,
     is_cpu: bool,
-    /// Whether two neighbouring inputs are one load, for software devices: they pay by the load.
+    /// Whether two neighbouring inputs are one load.
     pairs: bool,
     /// Whether rows of the output are whole quads.
     quads: bool,
@@ -103,11 +104,13 @@ impl<'a> Tiles<'a> {
             transform: Transform {
                 link: link.clone(),
                 layout: run.layout,
-                dtype: run.dtype,
+                elements: run.elements,
                 outputs,
                 workgroup: if caps.is_cpu { WORKGROUP_CPU } else { WORKGROUP },
                 is_cpu: caps.is_cpu,
-                pairs: caps.is_cpu && caps.int64 && run.layout == Layout::Nchw && run.input().width.is_multiple_of(2),
+                pairs: run.elements.input.prefers_pairs(caps)
+                    && run.layout == Layout::Nchw
+                    && run.input().width.is_multiple_of(2),
                 quads: output.width.is_multiple_of(4),
             },
             count,
@@ -118,7 +121,7 @@ impl<'a> Tiles<'a> {
 
     fn recipe(&self, product: Recipe) -> Recipe {
         let Transform { ref link, outputs, .. } = self.transform;
-        let biases = link.bias.then(|| self.run.section(0, link, Packing::Bias { block: 1 }));
+        let biases = link.bias.then(|| Section::new(0, link, Packing::Bias { block: 1 }, DType::F32));
         let (weights, bias_at) = pack::replacement_sections(&product.weights, biases, |block, k_align, _| {
             Packing::Winograd { outputs, block, k_align }
         });
@@ -130,11 +133,11 @@ impl<'a> Tiles<'a> {
         }));
         passes.push(self.output_pass(bias_at));
 
-        let workspace: Vec<_> = self.shapes.iter().map(|shape| shape.bytes(self.run.dtype)).collect();
+        let workspace: Vec<_> = self.shapes.iter().map(|shape| shape.bytes(DType::F32)).collect();
         let points = f64::from(winograd::points(outputs));
         let [items_in, items_out] = self.items().map(|items| items as f64);
         let loads = f64::from(self.transform.loads());
-        let tensors = self.run.input().bytes(self.run.dtype) + self.run.output().bytes(self.run.dtype);
+        let tensors = self.run.input_bytes() + self.run.output_bytes();
         let variant = product.name.split_once('/').map_or("", |(_, variant)| variant);
         Recipe {
             name: format!("{}/{outputs}x{outputs}-{variant}", WINOGRAD.name),
@@ -212,6 +215,7 @@ impl Transform {
             weights => "none",
             output => "scalar",
             residual => "none",
+            elements => Elements { input: self.elements.input, ..Elements::F32 }.values(),
             ..self.values()
         }
     }
@@ -222,6 +226,7 @@ impl Transform {
         context! {
             bias => self.link.bias,
             geometry => (),
+            elements => Elements { output: self.elements.output, ..Elements::F32 }.values(),
             input => "scalar",
             weights => "scalar",
             output => if in_quads { "quads" } else { "scalar" },
@@ -233,7 +238,6 @@ impl Transform {
     fn values(&self) -> Value {
         context! {
             recipe => format!("{}/{outputs}x{outputs}", WINOGRAD.name, outputs = self.outputs),
-            element => self.dtype.name(),
             layout => shader::layout_name(self.layout),
             OUTPUTS => self.outputs,
             WORKGROUP => self.workgroup,

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::kernels::copy;
+use crate::kernels::copy::{self, Unit};
 use crate::model::caps::Caps;
 use crate::model::chain::Chain;
 use crate::model::error::{Error, Result};
@@ -198,11 +198,8 @@ impl Division {
     pub(crate) fn copy_passes(&self) -> Vec<Pass> {
         let ways = self.parts.iter().flat_map(Part::accesses).map(|access| &access.way);
         let copies: Vec<_> = ways.flat_map(Way::copies).collect();
-        [false, true]
-            .into_iter()
-            .filter(|&quads| copies.iter().any(|copy| copy.quads == quads))
-            .map(copy::pass)
-            .collect()
+        let units = Unit::ALL.into_iter().filter(|&unit| copies.iter().any(|copy| copy.unit == unit));
+        units.map(copy::pass).collect()
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::kernels::Run;
+use crate::kernels::elements::Element;
 use crate::model::caps::Caps;
 use crate::model::chain::Link;
 use crate::planner::model::{DeviceModel, Rates};
@@ -43,7 +44,8 @@ impl Profile {
     }
 }
 
-/// A run in words: each link as a problem of its own, joined by ` + `.
+/// A run in words: each link as a problem of its own, joined by ` + `. A device whose shaders lack half-precision numbers has
+/// others for f16, and other times.
 pub fn run_name(run: &Run<'_>) -> String {
     let problems = run.links.iter().zip(run.shapes).map(|(link, &input)| {
         let operation = match link {
@@ -52,9 +54,10 @@ pub fn run_name(run: &Run<'_>) -> String {
             Link::Conv(conv) => Operation::Conv(conv.clone()),
             Link::GlobalAveragePool => Operation::Pool,
         };
-        Problem { input, layout: run.layout, dtype: run.dtype, operation }.to_string()
+        Problem { input, layout: run.layout, dtype: run.elements.input.dtype(), operation }.to_string()
     });
-    problems.collect::<Vec<_>>().join(" + ")
+    let name = problems.collect::<Vec<_>>().join(" + ");
+    if run.elements.input == Element::Words { name + " in words" } else { name }
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::kernels::{copy, fold};
+use crate::kernels::copy::{self, Unit};
+use crate::kernels::fold;
 use crate::model::error::{Error, Result};
 use crate::planner::division::{Copy, Division, Part, Way};
 use crate::runtime::device::{Device, Pipeline};
@@ -10,8 +11,8 @@ use crate::runtime::tensor::Tensor;
 
 /// What all copies of a plan need.
 pub struct Copies {
-    /// For single words, and for four at a time; each if it is used.
-    pipelines: [Option<Arc<Pipeline>>; 2],
+    /// For each unit that is copied at a time, if it is used.
+    pipelines: [Option<Arc<Pipeline>>; Unit::ALL.len()],
     /// The parameters of all, in their order.
     params: wgpu::Buffer,
     stride: u64,
@@ -32,10 +33,10 @@ impl Copies {
         if copies.is_empty() {
             return Ok(None);
         }
-        let mut pipelines = [None, None];
-        for quads in [false, true] {
-            if copies.iter().any(|copy| copy.quads == quads) {
-                pipelines[usize::from(quads)] = Some(device.pipeline(copy::NAME, &copy::pass(quads)).await?);
+        let mut pipelines = [None, None, None];
+        for (pipeline, unit) in pipelines.iter_mut().zip(Unit::ALL) {
+            if copies.iter().any(|copy| copy.unit == unit) {
+                *pipeline = Some(device.pipeline(copy::NAME, &copy::pass(unit)).await?);
             }
         }
         let alignment = device.device.limits().min_uniform_buffer_offset_alignment;
@@ -65,7 +66,7 @@ impl Copies {
         writes: bool,
     ) -> Result<BoundCopy> {
         let missing = || Error::Internal(format!("a copy of a band of {} has no pipeline", whole.shape()));
-        let pipeline = self.pipelines[usize::from(copy.quads)].clone().ok_or_else(missing)?;
+        let pipeline = self.pipelines[copy.unit as usize].clone().ok_or_else(missing)?;
         let grid = fold(copy.params.workgroups(), device.caps.max_workgroups).ok_or_else(|| Error::TooLarge {
             what: format!("the grid of a copy of {}", band.shape()),
             needed: copy.params.workgroups(),

@@ -144,7 +144,8 @@ async fn packed_weights(
     }
     let place = lock(packed).place(((first + links.start, channels.clone()), sections.to_vec()));
     let make = async {
-        let bytes = pack::buffer(&chain.links()[links.clone()], &chain.by_link(weights)[links.clone()], sections)?;
+        let weights = chain.by_link(weights);
+        let bytes = pack::buffer(&chain.links()[links.clone()], &weights[links.clone()], sections, chain.dtype())?;
         device.buffer_with("weights", &bytes, wgpu::BufferUsages::STORAGE).await
     };
     Ok(Some(get_or_make(&place, make).await?))

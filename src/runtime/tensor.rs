@@ -152,15 +152,15 @@ impl Tensor {
 
     /// The slice as a shader binds it.
     pub(crate) fn binding(&self) -> wgpu::BindingResource<'_> {
-        self.window(0..whole_words(self.bytes()))
+        self.window(0..self.bytes())
     }
 
-    /// Some bytes of it, as a shader binds them.
+    /// Some bytes of it, as a shader binds them: to the end of the last word.
     pub(crate) fn window(&self, bytes: Range<u64>) -> wgpu::BindingResource<'_> {
         wgpu::BindingResource::Buffer(wgpu::BufferBinding {
             buffer: &self.buffer,
             offset: self.offset + bytes.start,
-            size: std::num::NonZeroU64::new(bytes.end - bytes.start),
+            size: std::num::NonZeroU64::new(whole_words(bytes.end - bytes.start)),
         })
     }
 

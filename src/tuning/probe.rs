@@ -2,8 +2,8 @@
 
 use minijinja::{Value, context};
 
+use crate::kernels::elements::Elements;
 use crate::kernels::{Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Wgsl, fold};
-use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
 use crate::planner::model::Rates;
 #[cfg(not(target_arch = "wasm32"))]
@@ -80,7 +80,7 @@ pub fn passes(workgroups: u64) -> [Pass; 3] {
             context! {
                 WORKGROUP,
                 geometry => (),
-                element => DType::F32.name(),
+                elements => Elements::F32.values(),
                 layout => "nchw",
                 input => "scalar",
                 weights => "none",

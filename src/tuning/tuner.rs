@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::kernels::Run;
+use crate::kernels::elements::Elements;
+use crate::model::caps::Caps;
 use crate::model::chain::Chain;
 use crate::model::error::{Error, Result};
 use crate::model::shape::{Layout, Shape};
@@ -259,21 +261,22 @@ fn pieces(gpu: &GpuConv, chain: &Chain, input: Shape, layout: Layout) -> Result<
     let division = gpu.divide(chain, input, layout, &Choice::Auto)?;
     let mut pieces: Vec<Piece> = Vec::new();
     for stretch in &division.stretches {
-        add_pieces(&mut pieces, stretch, layout)?;
+        add_pieces(&mut pieces, stretch, layout, gpu.caps())?;
     }
     pieces.sort_by_key(|piece| piece.singles.len());
     Ok(pieces)
 }
 
 /// Adds the runs that the first band of a stretch can be cut into.
-fn add_pieces(pieces: &mut Vec<Piece>, stretch: &Stretch, layout: Layout) -> Result<()> {
+fn add_pieces(pieces: &mut Vec<Piece>, stretch: &Stretch, layout: Layout, caps: &Caps) -> Result<()> {
     let (chain, shapes) = (&stretch.chain, stretch.chain.shapes(stretch.input)?);
+    let elements = Elements::new(chain.dtype(), caps);
     for answers in stretch.schedule.runs() {
         let (first, end) = (answers[0].first, answers[0].first + answers[0].links);
         let candidates: Vec<_> = answers.iter().flat_map(|answer| answer.answer.iter().flatten().cloned()).collect();
         let name = |first: usize, end: usize| {
             let (links, shapes) = (&chain.links()[first..end], &shapes[first..=end]);
-            run_name(&Run { links, shapes, layout, dtype: chain.dtype() })
+            run_name(&Run { links, shapes, layout, elements })
         };
         let singles = (first..end).map(|link| name(link, link + 1)).collect();
         let name = name(first, end);

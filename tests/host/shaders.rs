@@ -28,6 +28,7 @@ fn devices() -> Vec<Caps> {
                 subgroup,
                 is_cpu,
                 int64: subgroup.is_some_and(|[least, _]| least <= 8),
+                f16: subgroup.is_some(),
                 // With enough registers for every recipe.
                 gpu: GpuKind::OtherDiscrete.typical(),
                 ..Caps::webgpu()
@@ -76,11 +77,11 @@ fn problems() -> Vec<(String, Chain, Shape, Layout)> {
     table.chain(blocks).collect()
 }
 
-/// The shaders of the devices that differ most: a GPU (none of whose shaders uses subgroups), and software devices with
-/// subgroups and without. For every second case: all take a minute.
+/// The shaders of the devices that differ most: GPUs with half-precision numbers and without (none of whose shaders uses
+/// subgroups), and software devices with subgroups and without. For every second case: all take a minute.
 static SHADERS: LazyLock<Vec<Shader>> = LazyLock::new(|| {
     let mut devices = devices();
-    devices.retain(|caps| caps.subgroup.is_none_or(|sizes| caps.is_cpu && sizes == [8, 8]));
+    devices.retain(|caps| caps.subgroup.is_none_or(|sizes| sizes == if caps.is_cpu { [8, 8] } else { [32, 32] }));
     distinct(&devices, 2)
 });
 
@@ -119,6 +120,7 @@ fn candidates(devices: &[Caps], step: usize) -> Vec<Shader> {
         capabilities.set(Capabilities::SUBGROUP, caps.subgroup.is_some());
         // Shaders for GPUs do not use it.
         capabilities.set(Capabilities::SHADER_INT64, caps.int64 && caps.is_cpu);
+        capabilities.set(Capabilities::SHADER_FLOAT16, caps.f16);
         for (problem, chain, input, layout) in problems().into_iter().step_by(step) {
             let schedule = planner::schedule(&chain, input, layout, caps, &Choice::Auto);
             let considered = schedule.unwrap_or_else(|error| panic!("{problem}: {error}")).considered;
@@ -273,12 +275,13 @@ fn matches_recipe(pass: &Pass, module: &Module, info: &ModuleInfo) -> Result<(),
 }
 
 fn translates(module: &Module, info: &ModuleInfo) -> Result<(), String> {
-    // The first versions with subgroup operations: SPIR-V 1.3 for Vulkan, shader model 6.0 for Direct3D, Metal 2.4.
+    // The first versions with subgroup operations, and for Direct3D with half-precision numbers: SPIR-V 1.3 for Vulkan,
+    // shader model 6.2, Metal 2.4.
     let options = back::spv::Options { lang_version: (1, 3), ..Default::default() };
     let words = back::spv::write_vec(module, info, &options, None);
     is_valid_spirv(&words.map_err(|error| format!("SPIR-V: {error}"))?)?;
 
-    let options = back::hlsl::Options { shader_model: back::hlsl::ShaderModel::V6_0, ..Default::default() };
+    let options = back::hlsl::Options { shader_model: back::hlsl::ShaderModel::V6_2, ..Default::default() };
     let (mut text, everything) = (String::new(), Default::default());
     let reflection = back::hlsl::Writer::new(&mut text, &options, &everything).write(module, info, None);
     let entry_points = reflection.map_err(|error| format!("HLSL: {error}"))?.entry_point_names;

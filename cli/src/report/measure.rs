@@ -2,8 +2,7 @@
 
 use std::time::SystemTime;
 
-use gpuconv::internals::Run;
-use gpuconv::internals::run_name;
+use gpuconv::internals::{Elements, Run, run_name};
 use gpuconv::planner::Schedule;
 use gpuconv::{Choice, Error, Fusion, GpuConv, Operation, Problem, cost, planner, probe, tuner};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -155,7 +154,8 @@ fn of_choice(gpu: &GpuConv, problem: &Problem, choice: &Choice, ceilings: &Ceili
     let steps = schedule.steps.iter().zip(seconds).map(|(step, seconds)| {
         let links = step.first..step.first + step.links;
         let (of_chain, shapes) = (&chain.links()[links.clone()], &shapes[links.start..=links.end]);
-        let run = Run { links: of_chain, shapes, layout, dtype: chain.dtype() };
+        let elements = Elements::new(chain.dtype(), gpu.caps());
+        let run = Run { links: of_chain, shapes, layout, elements };
         let flops: u64 = links.map(|link| 2 * cost.links[link].mult_adds).sum();
         let work = step.recipe.work;
         // A clock that is too coarse for the step may give 0, but a rate must be finite.

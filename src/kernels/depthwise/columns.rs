@@ -8,6 +8,7 @@ use minijinja::{Value, context};
 use crate::kernels::{Params, Run};
 use crate::model::caps::Caps;
 use crate::model::conv::Conv2d;
+use crate::model::dtype::DType;
 use crate::model::shape::Layout;
 
 /// A depthwise link and the sizes of its images as a strip sees them: as they are, or with rows for columns and columns for
@@ -68,7 +69,7 @@ pub struct Columns {
     dilation: u32,
     /// Columns by which the strip starts before its first output's first tap, so that pairs are aligned.
     pub early: u32,
-    /// Whether two neighbouring columns are one load, for software devices: they pay by the load.
+    /// Whether two neighbouring columns are one load.
     pub pairs: bool,
     /// Whether two neighbouring outputs are one store.
     pub output_pairs: bool,
@@ -81,9 +82,11 @@ impl Columns {
         // The first output's column is even, and so is the first input's if the padding is; otherwise the strip starts
         // one column earlier.
         let even = |length: u32| width.is_multiple_of(2) && length.is_multiple_of(2);
-        let takes_pairs = caps.is_cpu && caps.int64 && run.layout == Layout::Nchw && !view.transposed;
-        let pairs = takes_pairs && even(view.input[1]);
-        let output_pairs = takes_pairs && even(view.output[1]) && !run.has_residual();
+        let is_row = run.layout == Layout::Nchw && !view.transposed;
+        let pairs = is_row && run.elements.input.prefers_pairs(caps) && even(view.input[1]);
+        // A residual is not loaded by two floats.
+        let takes_residual = run.elements.output.dtype() != DType::F32 || !run.has_residual();
+        let output_pairs = is_row && run.elements.output.prefers_pairs(caps) && even(view.output[1]) && takes_residual;
         let step = view.step(1);
         let [group, step] = match pairs || output_pairs {
             _ if step == 1 => [1, 1],
@@ -158,8 +161,8 @@ impl Columns {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::elements::Elements;
     use crate::model::chain::Link;
-    use crate::model::dtype::DType;
     use crate::model::shape::Shape;
 
     /// As `first_column` of `strip_columns.wgsl`.
@@ -179,7 +182,7 @@ mod tests {
                 let link = Conv2d::depthwise(1, 3).stride(stride).dilation(dilation);
                 let shapes = [Shape::from([1, 1, width, width]), Shape::from([1, 1, out_width, out_width])];
                 let links = [Link::from(link.clone())];
-                let run = Run { links: &links, shapes: &shapes, layout: Layout::Nchw, dtype: DType::F32 };
+                let run = Run { links: &links, shapes: &shapes, layout: Layout::Nchw, elements: Elements::F32 };
                 for strip_width in [1, 2, 4, 7, 8] {
                     let columns = Columns::new(&run, &View::new(&run, &link, false), &caps, strip_width).unwrap();
                     let mut times = vec![0; out_width as usize];

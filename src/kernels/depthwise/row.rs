@@ -184,7 +184,9 @@ pub fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, view: &View, columns: C
     };
     // Values and accesses of all invocations, idle ones included.
     let invocations = workgroups as f64 * f64::from(row.workgroup);
+    // Loads of four channels at a time count by what they move.
     let values = invocations * f64::from(lanes);
+    let counted = if lanes == 4 { values * run.elements.input.of_wide_load() } else { values };
     let [kernel_rows, _] = row.view.link.kernel_size;
     let loads = f64::from(kernel_rows) * row.loads();
     let params = Params {
@@ -199,9 +201,10 @@ pub fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, view: &View, columns: C
     };
     let (name, sums, stores) = (row.name(), row.columns.width, row.columns.stores());
     let (registers, workgroup) = (row.registers() + REGISTERS_FOR_ADDRESSES, row.workgroup);
-    let (seen, layout, element) = (link.clone(), run.layout, run.dtype.name());
+    let (seen, layout, elements) = (link.clone(), run.layout, run.elements);
+    let values_of = move || context! { elements => elements.values(), ..row.values(&seen, layout) };
     let pass = Pass {
-        wgsl: Wgsl::template("depthwise_row.wgsl", move || context! { element, ..row.values(&seen, layout) }),
+        wgsl: Wgsl::template("depthwise_row.wgsl", values_of),
         operands: single_pass_operands(run),
         params,
         workgroup,
@@ -216,7 +219,7 @@ pub fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, view: &View, columns: C
         workspace: Vec::new(),
         work: Work {
             mult_adds: values * f64::from(sums) * link.fan_in() as f64,
-            accesses: values * (loads + f64::from(stores) + 1.0),
+            accesses: counted * (loads + f64::from(stores) + 1.0),
             shared: 0.0,
             bytes: compulsory_bytes(run),
         },

@@ -3,7 +3,7 @@
 use minijinja::context;
 use minijinja::value::merge_maps;
 
-use super::{Fetch, Source, product, values};
+use super::{Fetch, Source, of_outputs, product, values};
 use crate::kernels::{
     Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, compulsory_bytes, single_pass_operands,
 };
@@ -25,6 +25,10 @@ pub struct Block {
     pub steps: u32,
     /// How weights are loaded.
     pub weights: WeightLoads,
+    /// Whether two elements of the source that are neighbours are one load.
+    pub pairs: bool,
+    /// Whether four are loaded as 64-bit integers, for software devices.
+    pub longs: bool,
     /// Whether sums are an array, stored by a loop. A GPU would move an array that is indexed at run time out of
     /// its registers. A software device has its registers in memory anyway, and compiles the loop many times faster
     /// than the stores written out.
@@ -38,7 +42,7 @@ pub enum WeightLoads {
     Uniform,
     /// Each loads others, and `subgroupBroadcast` hands them round, from one of the first `lanes`: the device's
     /// smallest subgroup has as many. For software devices, which load for each lane by itself. With `pairs` two
-    /// neighbouring floats are loaded as one 64-bit integer, since a load of any width costs the same.
+    /// neighbours are one load, since a load of any width costs the same.
     Broadcast { lanes: u32, pairs: bool },
 }
 
@@ -67,11 +71,6 @@ impl WeightLoads {
             Self::Uniform => 1,
             Self::Broadcast { lanes, .. } => lanes.min(channels / self.width()),
         }
-    }
-
-    /// Whether values are loaded in pairs.
-    pub fn pairs(self) -> bool {
-        matches!(self, Self::Broadcast { pairs: true, .. })
     }
 }
 
@@ -108,6 +107,8 @@ pub fn uniform_blocks(
         threads: THREADS,
         steps: 4,
         weights: WeightLoads::Uniform,
+        pairs: run.elements.input.prefers_pairs(caps),
+        longs: false,
         sums_in_array: false,
     };
     Ok(worthwhile(run, link, blocks).map(block).collect())
@@ -132,7 +133,9 @@ pub fn subgroup_blocks(
         threads,
         // Four take longer to compile, and run no faster.
         steps: 2,
-        weights: WeightLoads::Broadcast { lanes, pairs: caps.int64 },
+        weights: WeightLoads::Broadcast { lanes, pairs: run.elements.weights.has_pairs(caps) },
+        pairs: run.elements.input.prefers_pairs(caps),
+        longs: caps.int64,
         sums_in_array: channels * pixels > MOST_WRITTEN_OUT,
     };
     Ok(worthwhile(run, link, blocks).map(block).collect())
@@ -152,7 +155,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
     let workgroups =
         pixels.div_ceil(tile_pixels.into()) * u64::from(product.params.panels) * u64::from(product.link.groups);
     let name = format!("{}/{}x{}", source.kernel, block.channels, block.pixels);
-    let of_product = values(run, source, &product, &name, block.weights.pairs());
+    let of_product = values(run, source, &product, &name, block.longs);
     let (file, of_source) = source.template.clone();
     let row_depth = match source.fetch {
         Fetch::Rows { values } => Some(values),
@@ -176,12 +179,16 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
 
     let invocations = workgroups as f64 * f64::from(block.threads);
     let outputs = invocations * f64::from(block.channels * block.pixels);
-    let per_load = f64::from(block.weights.width());
     let weights_per_k =
         f64::from(block.channels.div_ceil(block.weights.width() * block.weights.spread(block.channels)));
+    let of_quads = run.elements.input.of_wide_load() / if block.longs { 2.0 } else { 1.0 };
     let loads = match source.fetch {
-        Fetch::Quads { aligned: true } if block.weights.pairs() => source.loads / per_load,
+        Fetch::Quads { aligned: true } => source.loads * of_quads,
         _ => source.loads,
+    };
+    let of_weights = match block.weights {
+        WeightLoads::Uniform => run.elements.weights.of_wide_load(),
+        WeightLoads::Broadcast { .. } => 1.0,
     };
     let fetched = invocations * f64::from(block.pixels) * product.padded_depth as f64;
     let sums = block.channels * block.pixels;
@@ -202,7 +209,9 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
         workspace: Vec::new(),
         work: Work {
             mult_adds: outputs * product.padded_depth as f64 + fetched * source.mult_adds,
-            accesses: fetched * loads + invocations * weights_per_k * product.padded_depth as f64 + outputs,
+            accesses: fetched * loads
+                + invocations * weights_per_k * product.padded_depth as f64 * of_weights
+                + outputs * of_outputs(run, source),
             shared: 0.0,
             bytes: compulsory_bytes(run),
         },

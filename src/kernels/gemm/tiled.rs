@@ -3,7 +3,7 @@
 use minijinja::context;
 use minijinja::value::merge_maps;
 
-use super::{Fetch, Product, Source, product, values};
+use super::{Fetch, Product, Source, of_inputs, of_outputs, product, values};
 use crate::kernels::pack::Order;
 use crate::kernels::{
     Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Wgsl, Work, compulsory_bytes, single_pass_operands,
@@ -120,6 +120,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
     let values = tiles * f64::from(tile.pixels) * padded_depth as f64;
     let outputs = tiles * f64::from(tile.channels * tile.pixels);
     let mult_adds = outputs * padded_depth as f64;
+    let of_weights = run.elements.weights.of_wide_load();
     let pass = Pass {
         wgsl: Wgsl::template("gemm_tile.wgsl", shader_values),
         operands: single_pass_operands(run),
@@ -136,7 +137,9 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
         workspace: Vec::new(),
         work: Work {
             mult_adds: mult_adds + values * source.mult_adds,
-            accesses: values * source.loads + tiles * f64::from(tile.channels) * padded_depth as f64 + outputs,
+            accesses: values * source.loads * of_inputs(run, source)
+                + tiles * f64::from(tile.channels) * padded_depth as f64 * of_weights
+                + outputs * of_outputs(run, source),
             shared: mult_adds * (1.0 / f64::from(tile.micro_channels) + 1.0 / f64::from(tile.micro_pixels))
                 + values * source.shared,
             bytes: compulsory_bytes(run),

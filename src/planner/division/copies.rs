@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::band::Region;
-use crate::kernels::copy::Params;
+use crate::kernels::copy::{Params, Unit};
 use crate::model::caps::Caps;
 use crate::model::dtype::DType;
 use crate::model::shape::{Layout, Shape};
@@ -46,8 +46,8 @@ pub struct Copy {
     /// The bytes of the tensor that it binds.
     pub window: Range<u64>,
     pub params: Params,
-    /// Whether an element is four words.
-    pub quads: bool,
+    /// What is copied at a time.
+    pub unit: Unit,
 }
 
 /// A box of a tensor, its extents in their order in memory.
@@ -122,12 +122,19 @@ impl Whole {
             - (window.start / self.dtype.bytes()) as i64;
         let band_at: u64 = (0..4).map(|axis| (piece.start[axis] - band.start[axis]) as u64 * band_strides[axis]).sum();
         let run = axes[3];
-        let by_four = [run.extent, run.least, run.count].iter().all(|extent| extent.is_multiple_of(4))
-            && whole_at % 4 == 0
-            && band_at.is_multiple_of(4)
-            && axes[..3].iter().all(|axis| axis.whole_stride.is_multiple_of(4) && axis.band_stride.is_multiple_of(4))
-            && (window.end - window.start).is_multiple_of(16);
-        let unit = if by_four { 4 } else { 1 };
+        let is_whole = |unit: &Unit| {
+            let elements = unit.elements(self.dtype);
+            let distances = axes[..3].iter().flat_map(|axis| [axis.whole_stride, axis.band_stride]);
+            elements > 0
+                && [run.extent, run.least, run.count].iter().all(|extent| extent.is_multiple_of(elements))
+                && whole_at % i64::from(elements) == 0
+                && distances.chain([band_at]).all(|distance| distance.is_multiple_of(elements.into()))
+                && (window.end - window.start).is_multiple_of(unit.bytes())
+        };
+        // The smallest is an element.
+        let smallest = if self.dtype.bytes() == 2 { Unit::Half } else { Unit::Word };
+        let copied = Unit::ALL.into_iter().find(is_whole).unwrap_or(smallest);
+        let unit = copied.elements(self.dtype);
         let extents = [axes[0].extent, axes[1].extent, axes[2].extent, run.extent / unit];
         // What is outside of the tensor is not read; where it would be wraps around.
         let [a, b, c, _] = axes.map(|axis| axis.whole_stride as u32 / unit);
@@ -138,7 +145,7 @@ impl Whole {
         let least = [axes[0].least, axes[1].least, axes[2].least, run.least / unit];
         let count = [axes[0].count, axes[1].count, axes[2].count, run.count / unit];
         let params = Params { extents, reads, writes, least, count };
-        Copy { window, params, quads: by_four }
+        Copy { window, params, unit: copied }
     }
 
     /// The bytes between which a piece lies, the part of it that is in the tensor.
@@ -226,9 +233,9 @@ fn merged(axes: [Axis; 4]) -> [Axis; 4] {
 mod tests {
     use super::*;
 
-    /// Does to memory what `copy.wgsl` does, in elements of a word; `source` and `destination` are what is bound.
-    fn run(copy: &Copy, source: &[u32], destination: &mut [u32]) {
-        let unit = if copy.quads { 4 } else { 1 };
+    /// Does to memory what `copy.wgsl` does, in elements; `source` and `destination` are what is bound.
+    fn run(copy: &Copy, dtype: DType, source: &[u32], destination: &mut [u32]) {
+        let unit = copy.unit.elements(dtype) as usize;
         let Params { extents, reads, writes, least, count } = copy.params;
         let at = |start: [u32; 4], place: [u32; 3]| {
             let outer = (0..3).map(|axis| place[axis].wrapping_mul(start[axis + 1]));
@@ -241,8 +248,8 @@ mod tests {
             let [from, to] = [at(reads, place), at(writes, place)];
             for element in 0..extents[3] {
                 let inside = (0..3).all(|axis| is_there(axis, place[axis])) && is_there(3, element);
-                for word in 0..unit {
-                    let index = |start: u32| start.wrapping_add(element) as usize * unit + word;
+                for part in 0..unit {
+                    let index = |start: u32| start.wrapping_add(element) as usize * unit + part;
                     destination[index(to)] = if inside { source[index(from)] } else { 0 };
                 }
             }
@@ -281,13 +288,14 @@ mod tests {
 
     #[test]
     fn any_region_is_copied_through_any_window() {
-        let (mut seed, mut quads, mut several, mut direct) = (1, 0, 0, 0);
-        for _ in 0..4000 {
+        let (mut seed, mut several, mut direct, mut units) = (1, 0, 0, [[0; 3]; 2]);
+        for number in 0..8000 {
+            let dtype = DType::ALL[number % 2];
             let extents = [3, 5, 9, 9].map(|most| 1 + draw(&mut seed, most) as u32);
             // Often multiples of four.
             let extents = if draw(&mut seed, 2) == 0 { extents } else { [extents[0], 4, extents[2], 8] };
             let layout = [Layout::Nchw, Layout::Nhwc][draw(&mut seed, 2) as usize];
-            let whole = Whole { shape: extents.into(), layout, dtype: DType::F32 };
+            let whole = Whole { shape: extents.into(), layout, dtype };
             let writes = draw(&mut seed, 2) == 0;
             let mut region = Region { start: [0; 4], extents };
             for (axis, &extent) in extents.iter().enumerate() {
@@ -314,7 +322,7 @@ mod tests {
             let copies = match whole.way(&region, writes, &caps) {
                 Way::Direct(offset) => {
                     direct += 1;
-                    let first = (offset / 4) as usize;
+                    let first = (offset / dtype.bytes()) as usize;
                     assert!(offset.is_multiple_of(alignment.into()), "{what}");
                     assert_eq!(memory[first..first + places.len()], expected, "{what}");
                     continue;
@@ -322,15 +330,16 @@ mod tests {
                 Way::Copied(copies) => copies,
             };
             several += usize::from(copies.len() > 1);
-            quads += copies.iter().filter(|copy| copy.quads).count();
+            copies.iter().for_each(|copy| units[number % 2][copy.unit as usize] += 1);
             let (mut band, mut written) = (vec![u32::MAX; places.len()], vec![u32::MAX; memory.len()]);
             for copy in &copies {
-                let window = copy.window.start as usize / 4..copy.window.end as usize / 4;
+                let window = [copy.window.start, copy.window.end].map(|byte| (byte / dtype.bytes()) as usize);
+                let window = window[0]..window[1];
                 assert!(copy.window.start.is_multiple_of(alignment.into()), "{what}");
                 assert!(copy.window.end - copy.window.start <= largest, "{what}");
                 match writes {
-                    true => run(copy, &expected, &mut written[window]),
-                    false => run(copy, &memory[window], &mut band),
+                    true => run(copy, dtype, &expected, &mut written[window]),
+                    false => run(copy, dtype, &memory[window], &mut band),
                 }
             }
             if writes {
@@ -341,6 +350,10 @@ mod tests {
                 assert_eq!(band, expected, "{what}");
             }
         }
-        assert!(quads > 300 && several > 300 && direct > 300, "{quads} by four, {several} in several, {direct} direct");
+        assert!(several > 300 && direct > 300, "{several} in several, {direct} direct");
+        // An f32 is no half.
+        let [[quads, words, halves], of_halves] = units;
+        assert!(quads > 300 && words > 300 && halves == 0, "{units:?}");
+        assert!(of_halves.iter().all(|&count| count > 100), "{units:?}");
     }
 }

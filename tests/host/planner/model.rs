@@ -1,9 +1,9 @@
 //! The cost model: how GPUs are told apart, and what their cores can hold.
 
-use gpuconv::internals::Run;
+use gpuconv::internals::{Elements, Run};
 use gpuconv::planner::model::{Core, DeviceModel, Parts};
 use gpuconv::planner::{self, Unsupported};
-use gpuconv::{Caps, Choice, DType, Error, Layout, Shape};
+use gpuconv::{Caps, Choice, Error, Layout, Shape};
 
 use super::{cpu, gpu, makes, named, parse, plan, representatives};
 
@@ -12,7 +12,7 @@ use super::{cpu, gpu, makes, named, parse, plan, representatives};
 fn occupancy(device: DeviceModel, workgroups: u64, registers: u32, workgroup_memory: u32) -> (u64, f64, f64) {
     let problem = parse("pointwise 32x512x56x56 -> 512");
     let (chain, shapes) = (problem.chain(), problem.chain().shapes(problem.input).unwrap());
-    let run = Run { links: chain.links(), shapes: &shapes, layout: problem.layout, dtype: DType::F32 };
+    let run = Run { links: chain.links(), shapes: &shapes, layout: problem.layout, elements: Elements::F32 };
     let schedule = planner::schedule(&chain, problem.input, Layout::Nchw, &gpu(), &named("pointwise/64x64x16"));
     let mut recipe = schedule.unwrap().steps[0].recipe.clone();
     let pass = &mut recipe.passes[0];

@@ -163,7 +163,7 @@ impl<'a> Case<'a> {
         let weights = self.data.weights();
         let mut weights = weights.iter().copied();
         let weights: Vec<_> = self.chain.links().iter().map(|link| link.conv().and_then(|_| weights.next())).collect();
-        let weights = pack::buffer(self.chain.links(), &weights, &recipe.weights).unwrap();
+        let weights = pack::buffer(self.chain.links(), &weights, &recipe.weights, self.chain.dtype()).unwrap();
         let residual = match (&self.data.residual, self.chain.source(last)) {
             (Some(residual), _) => from_nchw(residual, output, self.layout),
             (None, Some(0)) => input.clone(),

@@ -101,6 +101,8 @@ impl<'a> Analysis<'a> {
                 self.result &= flow.is_uniform() && value.is_none_or(|value| self.is_uniform(value));
                 flow.left_function |= !flow.is_uniform();
             }
+            // Not the same for all: `is_uniform` knows no such expression.
+            Statement::Atomic { .. } => {}
             Statement::Store { pointer, value } => self.store(*pointer, flow.is_uniform() && self.is_uniform(*value)),
             Statement::Call { function, arguments, result } => {
                 self.call(&self.module.functions[*function], arguments, *result, *flow, found);

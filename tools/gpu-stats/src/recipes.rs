@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use gpuconv::gpu::GpuKind;
-use gpuconv::internals::{Run, kernel_of};
+use gpuconv::internals::{Elements, Run, kernel_of};
 use gpuconv::planner::{self, instructions};
 use gpuconv::{Caps, Choice, Problem};
 
@@ -95,7 +95,7 @@ fn shaders(gpu: &Gpu, problems: &[Problem], every: bool, folder: &Path) -> Resul
                 links: &chain.links()[considered.first..end],
                 shapes: &shapes[considered.first..=end],
                 layout,
-                dtype: chain.dtype(),
+                elements: Elements::new(chain.dtype(), &caps),
             };
             for candidate in considered.answer.iter().flatten() {
                 let recipe = &candidate.recipe;
