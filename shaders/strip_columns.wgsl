@@ -28,6 +28,18 @@ fn store_strip(out: u32, columns: u32, sums: Sums) {
         //% for x in range(2, STRIP_WIDTH, 2)
     if ${outputs[x]}u < columns { store_pair(out + ${outputs[x]}u, sums.of${x}, sums.of${x + 1}); }
         //% endfor
+    //% elif elements.output == "words" and output == "scalar" and layout == "nchw" and not transposed and BASES == 1
+    // Four at a time, for two neighbours may be one word.
+    let there = min(columns, ${STRIP_WIDTH}u);
+        //% for first in range(0, STRIP_WIDTH, 4)
+    if ${first}u < there {
+        store_neighbours(out, ${first}u, there, vec4<f32>(
+            //% for x in range(first, first + 4)
+            sums.of${[x, STRIP_WIDTH - 1] | min},
+            //% endfor
+        ));
+    }
+        //% endfor
     //% else
     store_value(out, sums.of0);
         //% for x in range(1, STRIP_WIDTH)
@@ -36,6 +48,14 @@ fn store_strip(out: u32, columns: u32, sums: Sums) {
     //% endif
 }
 
+//% if elements.output == "words" and LANES == 1
+// Stores four sums of a strip, those of them that are among its first `columns`.
+fn store_neighbours(out: u32, first: u32, columns: u32, sums: vec4<f32>) {
+    let x = first + vec4<u32>(0u, 1u, 2u, 3u);
+    store4(out + min(x, vec4<u32>(columns - 1u)), x < vec4<u32>(columns), sums);
+}
+
+//% endif
 fn store_value(at: u32, sum: Value) {
     //% if LANES == 1
     store(at, sum);

@@ -24,7 +24,6 @@ use crate::model::caps::Caps;
 use crate::model::chain::Link;
 use crate::model::conv::Conv2d;
 use crate::model::cost::params_of;
-use crate::model::dtype::DType;
 use crate::model::error::Result;
 use crate::model::shape::{Layout, MOST_ELEMENTS, Shape};
 pub use crate::model::unsupported::Unsupported;

@@ -217,6 +217,8 @@ impl GpuKind {
             max_workgroup_memory: memory,
             max_invocations: invocations,
             subgroup,
+            // wgpu asks Vulkan for 16-bit numbers in uniform buffers as well, which Adreno has not.
+            f16: !matches!(self, Self::Adreno | Self::OtherDiscrete | Self::OtherIntegrated),
             gpu: self.typical(),
             ..Caps::webgpu()
         }

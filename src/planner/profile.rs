@@ -63,6 +63,7 @@ pub fn run_name(run: &Run<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::elements::Elements;
     use crate::model::dtype::DType;
 
     #[test]
@@ -70,9 +71,14 @@ mod tests {
         let problem: Problem = "separable 1x4x6x6 -> 8 k3 p1 relu f16 nhwc".parse().unwrap();
         let (chain, layout) = (problem.chain(), problem.layout);
         let shapes = chain.shapes(problem.input).unwrap();
-        let name = |dtype| run_name(&Run { links: chain.links(), shapes: &shapes, layout, dtype });
-        let (half, single) = (name(DType::F16), name(DType::F32));
+        let caps = |f16| Caps { f16, ..Caps::webgpu() };
+        let name = |dtype, f16| {
+            let elements = Elements::new(dtype, &caps(f16));
+            run_name(&Run { links: chain.links(), shapes: &shapes, layout, elements })
+        };
+        let (half, single) = (name(DType::F16, true), name(DType::F32, true));
         assert_eq!(half, "depthwise 1x4x6x6 k3 p1 relu f16 nhwc + pointwise 1x4x6x6 -> 8 relu f16 nhwc");
         assert_eq!(single, half.replace(" f16", ""));
+        assert_eq!([name(DType::F32, false), name(DType::F16, false)], [single, half + " in words"]);
     }
 }

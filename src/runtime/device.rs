@@ -216,7 +216,7 @@ impl Device {
         // and then `select` puts 0, an index that is there, instead of what was computed from it. A copy's box
         // lies in what is bound, but for what is not read. Weights and workspace are as long as their packing and their
         // recipe say, panels and steps of k filled up. Where two or four elements are one load, the host has seen that
-        // rows or planes are multiples of them, so none is cut by a buffer's end. No
+        // rows or planes are multiples of them, so none is cut by a buffer's end; the word of a single half is bound whole. No
         // divisor is zero: they are constants, or extents, channels, panels or tile counts of at least one, and no grid
         // is run for an empty batch.
         unsafe { self.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }

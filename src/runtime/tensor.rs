@@ -77,7 +77,7 @@ impl Tensor {
         let room = buffer.size().saturating_sub(offset);
         if room < whole_words(shape.bytes(dtype)) {
             let what = format!("buffer of a tensor of {shape} from byte {offset} on");
-            return Err(Error::Length { what, expected: shape.len(), actual: room / dtype.bytes() });
+            return Err(Error::Length { what, expected: shape.len(), actual: room / 4 * 4 / dtype.bytes() });
         }
         Ok(Self { buffer, offset, shape, layout, dtype, device: None })
     }
