@@ -3,7 +3,6 @@
 use std::fmt;
 
 use crate::model::chain::Link;
-use crate::model::dtype::DType;
 use crate::model::shape::Layout;
 
 /// A kernel's reason not to take a run.
@@ -29,8 +28,6 @@ pub enum Unsupported {
     Dilation([u32; 2]),
     /// It is made for a tensor of the other layout.
     Layout(Layout),
-    /// It takes no tensors of this type.
-    DType(DType),
     /// Only the last link of a run may add a residual.
     InnerResidual,
     /// The first link is not depthwise or the second not pointwise.
@@ -88,7 +85,6 @@ impl fmt::Display for Unsupported {
             Self::Padding([top, left, bottom, right]) => write!(f, "not for padding {top},{left},{bottom},{right}"),
             Self::Dilation([down, right]) => write!(f, "not for dilation {down}x{right}"),
             Self::Layout(layout) => write!(f, "not for {layout}"),
-            Self::DType(dtype) => write!(f, "not for {dtype}"),
             Self::InnerResidual => f.write_str("a residual inside the run"),
             Self::NotSeparable => f.write_str("not a depthwise and a pointwise link"),
             Self::NotInverted => f.write_str("not a pointwise, a depthwise and a pointwise link"),
