@@ -8,6 +8,7 @@ use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 use crate::model::error::{Error, Result};
+use crate::model::rounding::{rounded, widened};
 
 /// The type of a tensor's or a weight's elements in memory. Arithmetic is in f32 for all of them.
 #[non_exhaustive]
@@ -46,8 +47,10 @@ impl DType {
         match self {
             Self::F32 => Cow::Borrowed(bytemuck::cast_slice(values)),
             Self::F16 => {
-                let halves: Vec<_> = values.iter().map(|&value| f16::from_f32(value).to_bits()).collect();
-                Cow::Owned(bytemuck::pod_collect_to_vec(&halves))
+                let mut bytes = vec![0; 2 * values.len()];
+                let halves = bytes.chunks_exact_mut(2).zip(values);
+                halves.for_each(|(half, &value)| half.copy_from_slice(&rounded(value).to_ne_bytes()));
+                Cow::Owned(bytes)
             }
         }
     }
@@ -56,7 +59,7 @@ impl DType {
     pub(crate) fn decode(self, bytes: &[u8]) -> Vec<f32> {
         match self {
             Self::F32 => bytemuck::pod_collect_to_vec(bytes),
-            Self::F16 => halves(bytes).iter().map(|half| half.to_f32()).collect(),
+            Self::F16 => bytes.as_chunks().0.iter().map(|&half| widened(u16::from_ne_bytes(half))).collect(),
         }
     }
 }
