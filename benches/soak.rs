@@ -9,10 +9,12 @@
 use std::time::{Duration, Instant};
 
 use gpuconv::internals::random;
-use gpuconv::{Activation, Chain, Conv2d, GpuConv, Layer, OwnedWeights, Result, Separable, Shape, Weights, oracle};
+use gpuconv::{
+    Activation, Chain, Conv2d, DType, GpuConv, Layer, Layout, OwnedWeights, Result, Separable, Shape, Weights, oracle,
+};
 
-/// The number of kinds of layers, and of sizes that each runs on in a round.
-const KINDS: u64 = 4;
+/// The number of kinds of layers, half of them in f16, and of sizes that each runs on in a round.
+const KINDS: u64 = 8;
 const SIZES: u64 = 4;
 const CHANNELS: u32 = 6;
 /// The number of samples, which are printed one per line.
@@ -90,12 +92,13 @@ struct Subject {
 impl Subject {
     /// Weights are whole numbers, so that answers are exact.
     fn new(gpu: &GpuConv, kind: u64) -> Result<Self> {
-        let chain: Chain = match kind {
+        let chain: Chain = match kind % 4 {
             0 => Conv2d::new(CHANNELS, 10, 3).padding(1).activation(Activation::Relu).into(),
             1 => Conv2d::pointwise(CHANNELS, 20).activation(Activation::Relu6).into(),
             2 => Separable::new(CHANNELS, 12, 3).stride(2).padding(1).into(),
             _ => Chain::inverted_residual(CHANNELS, CHANNELS, 3, 1),
         };
+        let chain = chain.with_dtype(if kind < 4 { DType::F32 } else { DType::F16 });
         let draw = |(index, conv): (usize, &Conv2d)| OwnedWeights {
             weight: random::integers(&format!("w{index}"), conv.weight_shape().len(), 2),
             bias: Some(random::integers(&format!("b{index}"), conv.out_channels.into(), 2)),
@@ -110,7 +113,8 @@ impl Subject {
         let [height, width] = [1 + number * 13 % 41, 1 + number * 29 % 53].map(|extent| extent as u32);
         let shape = Shape { batch: 1 + (number % 3) as u32, channels: CHANNELS, height, width };
         let values = random::integers(&format!("x{number}"), shape.len(), 2);
-        let output = gpu.download(&self.layer.forward(&gpu.upload(&values, shape)?)?)?;
+        let input = gpu.upload_of(&values, shape, Layout::Nchw, self.layer.chain().dtype())?;
+        let output = gpu.download(&self.layer.forward(&input)?)?;
         if number.is_multiple_of(50) {
             let weights: Vec<_> = self.weights.iter().map(OwnedWeights::borrow).collect();
             let expected = oracle::run(self.layer.chain(), &values, shape, &weights, None)?;

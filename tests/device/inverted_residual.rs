@@ -1,7 +1,7 @@
 //! The kernel `inverted_residual`, which is for GPUs, on this machine's device against the oracle.
 
 use gpuconv::verify::Oracle;
-use gpuconv::{Activation, Chain, Conv2d, Layout, Residual, Shape, planner};
+use gpuconv::{Activation, Chain, Conv2d, DType, Layout, Residual, Shape, planner};
 
 use crate::common::as_gpu;
 
@@ -50,24 +50,32 @@ fn nhwc_cases() -> Vec<Case> {
 #[test]
 fn a_block_agrees_with_the_oracle() {
     for (layout, cases) in [(Layout::Nchw, nchw_cases()), (Layout::Nhwc, nhwc_cases())] {
-        assert_eq!(check(layout, &cases[..1], false), 1);
+        assert_eq!(check(layout, &cases[..1], false, DType::F32), 1);
     }
 }
 
 #[test]
 #[ignore = "takes minutes"]
 fn every_recipe_of_every_block_agrees_with_the_oracle_in_full() {
-    assert_eq!(check(Layout::Nchw, &nchw_cases(), true), 27);
-    assert_eq!(check(Layout::Nhwc, &nhwc_cases(), true), 21);
+    assert_eq!(check(Layout::Nchw, &nchw_cases(), true, DType::F32), 27);
+    assert_eq!(check(Layout::Nhwc, &nhwc_cases(), true, DType::F32), 21);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn every_recipe_of_every_block_in_f16_agrees_with_the_oracle_in_full() {
+    assert_eq!(check(Layout::Nchw, &nchw_cases(), true, DType::F16), 27);
+    assert_eq!(check(Layout::Nhwc, &nhwc_cases(), true, DType::F16), 21);
 }
 
 /// Checks all recipes of each case, or only the one with the shortest shader. Returns the number of checks.
-fn check(layout: Layout, cases: &[Case], all: bool) -> usize {
+fn check(layout: Layout, cases: &[Case], all: bool, dtype: DType) -> usize {
     let gpu = as_gpu();
     let mut checks = 0;
     for (index, (chain, input, expected)) in cases.iter().enumerate() {
+        let chain = chain.clone().with_dtype(dtype);
         let oracle = Oracle::of_chain(&format!("block {index}"), chain.clone(), *input, layout, u64::MAX).unwrap();
-        let mut fused = planner::alternatives(chain, *input, layout, gpu.caps()).unwrap();
+        let mut fused = planner::alternatives(&chain, *input, layout, gpu.caps()).unwrap();
         fused.retain(|schedule| schedule.steps.len() == 1);
         assert_eq!(fused.len(), *expected, "case {index}");
         fused.sort_by_cached_key(|schedule| schedule.steps[0].recipe.passes[0].wgsl.text().unwrap().len());

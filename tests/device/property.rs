@@ -130,6 +130,7 @@ fn how_to_repeat(device: Device, subject: &Subject, schedule: &Schedule) -> Stri
         Device::Gpu => " --as-gpu",
         Device::WithoutSubgroups => " --without subgroups",
         Device::WithoutInt64 => " --without int64",
+        Device::WithoutF16 => " --without f16",
     };
     let call = match name.parse::<Problem>() {
         Ok(_) => format!("gpuconv verify --all-variants{flag} --kernel {kernel} '{name}'"),

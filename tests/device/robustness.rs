@@ -25,8 +25,9 @@ fn values(gpu: &GpuConv, problem: &Problem, schedule: &Schedule) -> Vec<u32> {
     let layer = gpu.chain_with(&chain, &data.weights(), Choice::Named(schedule.name())).unwrap();
     // A software device runs each shader without work.
     layer.warm_up(problem.input, problem.layout).unwrap();
-    let x = gpu.upload_as(&data.input, problem.input, problem.layout).unwrap();
-    let residual = data.residual.map(|values| gpu.upload_as(&values, problem.output().unwrap(), problem.layout));
+    let upload = |values: &[f32], shape| gpu.upload_of(values, shape, problem.layout, problem.dtype);
+    let x = upload(&data.input, problem.input).unwrap();
+    let residual = data.residual.map(|values| upload(&values, problem.output().unwrap()));
     let y = match residual {
         Some(residual) => layer.forward((&x, &residual.unwrap())),
         None => layer.forward(&x),

@@ -6,7 +6,7 @@ use super::{command, failure, json, one_line, run, stderr, stdout};
 
 #[test]
 fn devices_can_be_limited() {
-    const NONE: &str = "subgroups,timestamps,int64,pipeline-cache";
+    const NONE: &str = "subgroups,timestamps,int64,f16,pipeline-cache";
     let taken = |args: &[&str]| {
         let devices = json(&[&["devices", "--json"], args].concat());
         let taken = devices.as_array().unwrap().iter().find(|device| device["taken"] == true);
@@ -16,7 +16,7 @@ fn devices_can_be_limited() {
     let (limits, features) = (&less["limits"], &less["features"]);
     assert_eq!((&limits["storage_buffers_per_stage"], &limits["workgroup_memory"]), (&4.into(), &16352.into()));
     assert_eq!((&features["subgroup"], &features["timestamps"]), (&Value::Null, &false.into()));
-    assert_eq!(features["int64"], false);
+    assert_eq!((&features["int64"], &features["f16"]), (&false.into(), &false.into()));
     assert_eq!(taken(&["--limits", "default"])["limits"]["storage_buffers_per_stage"], 8);
 
     // The same limits apply to the device that the commands run on.
@@ -26,6 +26,7 @@ fn devices_can_be_limited() {
     assert!(
         stdout(&["verify", "--limits", "downlevel", "--without", NONE, "pointwise 1x64x4x5 -> 64"]).contains("passed")
     );
+    assert!(stdout(&["verify", "--without", "f16", "pointwise 1x5x3x3 -> 3 f16"]).contains("passed"));
     failure(&["plan", "--device", "gpu", "--limits", "default", "pointwise 1x1x1x1 -> 1"], 2);
     failure(&["devices", "--without", "warts"], 2);
 }

@@ -134,6 +134,12 @@ fn cost_counts_as_torchinfo_does() {
     assert_keys(link, "bytes mult_adds op output params");
     assert_eq!((&link["op"], &separable["links"][0]["op"]), (&"pointwise".into(), &"depthwise".into()));
     assert_eq!(link["output"], serde_json::json!([1, 1024, 64, 64]));
+    // Half precision halves the bytes and nothing else.
+    let half = json(&["cost", "--json", "separable 1x512x128x128 -> 1024 k3 s2 p1 f16"]);
+    for key in ["bytes_fused", "bytes_unfused"] {
+        assert_eq!(2 * half[key].as_u64().unwrap(), separable[key].as_u64().unwrap(), "{key}");
+    }
+    assert_eq!(half["mult_adds"], separable["mult_adds"]);
 
     let conv = json(&["cost", "--json", "conv  1x512x128x128 ->  1024 k3 s2 p1 "]);
     assert_eq!(conv["problem"], "conv 1x512x128x128 -> 1024 k3 s2 p1");
@@ -322,6 +328,20 @@ fn plan_with_options_and_measured() {
 }
 
 #[test]
+fn plan_counts_the_bytes_of_half_precision() {
+    // A step's scratch memory has f32 sums in both. It is written and read.
+    let moved = |problem: &str| {
+        let plan = json(&["plan", "--json", "--device", "gpu", "--fusion", "always", problem]);
+        let steps = plan["steps"].as_array().unwrap().iter();
+        let tensors = |step: &Value| step["bytes"].as_u64().unwrap() - 2 * step["workspace"].as_u64().unwrap();
+        (steps.map(tensors).sum::<u64>(), plan["traffic"]["fused"].as_u64().unwrap())
+    };
+    let [single, half] = ["mobilenet_v2 1", "mobilenet_v2 1 f16"].map(moved);
+    assert!(2 * half.0 <= single.0 && 3 * half.0 > single.0, "{half:?} and {single:?} bytes");
+    assert_eq!(2 * half.1, single.1);
+}
+
+#[test]
 fn plan_for_a_device_that_is_not_here() {
     for device in ["gpu", "webgpu"] {
         let plan = json(&["plan", "--json", "--device", device, "conv 1x64x56x56 -> 64 k3 p1"]);
@@ -352,6 +372,38 @@ fn run_gives_the_values_worked_out_by_hand() {
     let expected = (vec![1, 1, 3, 2], vec![11.5, 18.5, 37.5, 47.5, 67.5, 77.5]);
     assert_eq!(load(folder.path("y.npy").as_ref()), expected);
     assert_eq!(fs::read_dir(folder.0.path()).unwrap().count(), 4);
+}
+
+/// Files of both types are read for problems of both, and the output is of the problem's.
+#[test]
+fn run_in_half_precision() {
+    let folder = Folder::new();
+    // 1 to 9 in float16 as NumPy writes them, big-endian.
+    let mut file = fs::read(folder.path("x.npy")).unwrap();
+    let start = file.len() - 36;
+    let header = String::from_utf8_lossy(&file[10..start]).replace("<f4", ">f2");
+    file.splice(10.., header.into_bytes());
+    file.extend(
+        [0x3C00u16, 0x4000, 0x4200, 0x4400, 0x4500, 0x4600, 0x4700, 0x4800, 0x4880]
+            .map(u16::to_be_bytes)
+            .as_flattened(),
+    );
+    fs::write(folder.path("half.npy"), file).unwrap();
+    let options = "--weight w.npy --bias b.npy --output y.npy --kernel direct --input";
+    for input in ["x.npy", "half.npy"] {
+        let output = folder.run(&format!("{PROBLEM} f16"), &format!("{options} {input}"));
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let file = fs::read(folder.path("y.npy")).unwrap();
+        let (header, values) = file.split_at(file.len() - 12);
+        assert!(
+            String::from_utf8_lossy(header).contains("'descr': '<f2', 'fortran_order': False, 'shape': (1, 1, 3, 2)")
+        );
+        // 11.5, 18.5, 37.5, 47.5, 67.5, 77.5.
+        assert_eq!(values, [0x49C0u16, 0x4CA0, 0x50B0, 0x51F0, 0x5438, 0x54D8].map(u16::to_le_bytes).as_flattened());
+    }
+    let output = folder.run(PROBLEM, &format!("{options} half.npy"));
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(load(folder.path("y.npy").as_ref()).1, [11.5, 18.5, 37.5, 47.5, 67.5, 77.5]);
 }
 
 #[test]
@@ -402,7 +454,7 @@ fn run_names_the_wrong_file() {
         ("--input none.npy --weight w.npy --bias b.npy", ["none.npy", "No such file"]),
         ("--input text.npy --weight w.npy --bias b.npy", ["text.npy", "NPY"]),
         ("--input short.npy --weight w.npy --bias b.npy", ["short.npy", "ends before"]),
-        ("--input double.npy --weight w.npy --bias b.npy", ["double.npy", "float32 ('<f4'), but is '<f8'"]),
+        ("--input double.npy --weight w.npy --bias b.npy", ["double.npy", "float16 ('<f2'), but is '<f8'"]),
         ("--input flat.npy --weight w.npy --bias b.npy", ["flat.npy", "input must be 1x1x3x3, but is 9"]),
         ("--input x.npy --weight x.npy --bias b.npy", ["x.npy", "weight must be 1x1x2x2, but is 1x1x3x3"]),
         ("--input x.npy --weight w.npy --bias w.npy", ["w.npy", "bias must be 1, but is 1x1x2x2"]),
@@ -455,6 +507,10 @@ fn bench_writes_one_object_per_line() {
         assert!(line["gflops"].as_f64().unwrap() > 0.0 && line["gbps"].as_f64().unwrap() > 0.0);
         assert!(line["rel_err"].as_f64().unwrap() < 1e-6, "{line}");
     }
+    // The reference is that of the data in f32. In f16 the input, the weights and the output are rounded.
+    let half = json(&["bench", "--json", "--time=0", "--kernel=direct", "pointwise 1x16x8x8 -> 16 f16"]);
+    let error = half["rel_err"].as_f64().unwrap();
+    assert!((1e-4..5e-4).contains(&error), "{half}");
     let table = stdout(&["bench", "--time=0", "--kernel=direct", problems[0]]);
     assert!(table.contains("GFLOP/s") && table.contains("direct"), "{table}");
 }

@@ -2,14 +2,16 @@
 
 use gpuconv::shape::from_nchw;
 use gpuconv::verify::Data;
-use gpuconv::{Caps, Choice, Error, GpuConv, Inputs, Layer, Result, Tensor};
+use gpuconv::{Caps, Choice, DType, Error, GpuConv, Inputs, Layer, Result, Tensor};
 use proptest::prelude::*;
 
 use super::draw::{self, Subject};
 use super::{Tally, draw_and_check};
 
-/// The largest difference of two orders of adding up, as a share of the largest output.
-const MOST: f32 = 1e-5;
+/// The largest difference of two orders of adding up, as a share of the largest output; in f16 a unit in the last place.
+fn most(dtype: DType) -> f32 {
+    if dtype == DType::F16 { 2e-3 } else { 1e-5 }
+}
 
 /// Draws problems, and for each a limit for bindings, from what a band of some outputs needs to what does not fit at once.
 #[test]
@@ -54,8 +56,9 @@ fn check(gpu: &GpuConv, subject: &Subject, share: u64, alignment: u32) -> Result
         Err(error) => return Err(error),
     }
     let data = Data::random(name, chain, *input)?;
+    let (layout, dtype) = (*layout, chain.dtype());
     let upload =
-        |gpu: &GpuConv, values: &[f32], shape| gpu.upload_as(&from_nchw(values, shape, *layout), shape, *layout);
+        |gpu: &GpuConv, values: &[f32], shape| gpu.upload_of(&from_nchw(values, shape, layout), shape, layout, dtype);
     let run = |gpu: &GpuConv| -> Result<Vec<f32>> {
         let layer: Layer = gpu.chain_with(chain, &data.weights(), choice.clone())?;
         let x = upload(gpu, &data.input, *input)?;
@@ -72,7 +75,7 @@ fn check(gpu: &GpuConv, subject: &Subject, share: u64, alignment: u32) -> Result
     };
     let (whole, divided) = (run(gpu)?, run(&narrow)?);
     let scale = whole.iter().fold(1.0f32, |scale, value| scale.max(value.abs()));
-    let differ = |(a, b): (&f32, &f32)| (a - b).abs() > MOST * scale || b.is_nan();
+    let differ = |(a, b): (&f32, &f32)| (a - b).abs() > most(dtype) * scale || b.is_nan();
     let wrong = whole.iter().zip(&divided).position(differ);
     let complain = |at: usize| Error::Internal(format!("output {at} is {} and not {}", divided[at], whole[at]));
     wrong.map_or(Ok(Some(())), |at| Err(complain(at)))

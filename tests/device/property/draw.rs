@@ -35,6 +35,7 @@ pub enum Device {
     Gpu,
     WithoutSubgroups,
     WithoutInt64,
+    WithoutF16,
     /// A limit of workgroups per dimension so low that most grids are folded.
     NarrowGrid,
 }
@@ -46,6 +47,7 @@ impl Device {
             Self::Gpu => Caps { is_cpu: false, ..caps },
             Self::WithoutSubgroups => Caps { subgroup: None, ..caps },
             Self::WithoutInt64 => Caps { int64: false, ..caps },
+            Self::WithoutF16 => Caps { f16: false, ..caps },
             Self::NarrowGrid => Caps { max_workgroups: 100, ..caps },
         }
     }
@@ -84,6 +86,7 @@ fn devices() -> impl Strategy<Value = Device> {
         3 => Just(Device::Gpu),
         1 => Just(Device::WithoutSubgroups),
         1 => Just(Device::WithoutInt64),
+        1 => Just(Device::WithoutF16),
         1 => Just(Device::NarrowGrid),
     ]
 }
@@ -215,8 +218,12 @@ fn sizes() -> impl Strategy<Value = Vec<Sizes>> {
     prop::collection::vec(sizes, 1..=MAX_SIZES)
 }
 
-fn layouts() -> impl Strategy<Value = Layout> {
-    prop_oneof![3 => Just(Layout::Nchw), 2 => Just(Layout::Nhwc)]
+/// How tensors are stored.
+type Form = (Layout, DType);
+
+fn forms() -> impl Strategy<Value = Form> {
+    let layouts = prop_oneof![3 => Just(Layout::Nchw), 2 => Just(Layout::Nhwc)];
+    (layouts, prop_oneof![2 => Just(DType::F32), 1 => Just(DType::F16)])
 }
 
 /// An input for a convolution. It is at least as large as the kernel needs, and small enough for the oracle.
@@ -248,19 +255,19 @@ fn work(conv: &Conv2d, input: Shape) -> u64 {
 }
 
 /// A subject named by its problem line.
-fn subject(operation: Operation, input: Shape, layout: Layout) -> Subject {
-    let problem = Problem { input, layout, dtype: DType::F32, operation };
+fn subject(operation: Operation, input: Shape, (layout, dtype): Form) -> Subject {
+    let problem = Problem { input, layout, dtype, operation };
     Subject { name: problem.to_string(), chain: problem.chain(), input, layout }
 }
 
 pub fn convolutions() -> impl Strategy<Value = Vec<Subject>> {
     let groups = prop_oneof![4 => Just(1u32), 1 => 2u32..=4];
-    (windows(), epilogues(), groups, sizes(), layouts()).prop_map(|(window, epilogue, groups, sizes, layout)| {
+    (windows(), epilogues(), groups, sizes(), forms()).prop_map(|(window, epilogue, groups, sizes, form)| {
         let make = |sizes: &Sizes| {
             let [inputs, outputs] = [sizes.inputs, sizes.outputs].map(|count| count.next_multiple_of(groups));
             let conv = epilogue.of(window.of(Conv2d::new(inputs, outputs, window.kernel_size).groups(groups)));
             let input = input(&conv, sizes, |input| work(&conv, input));
-            subject(Operation::Conv(conv), input, layout)
+            subject(Operation::Conv(conv), input, form)
         };
         sizes.iter().map(make).collect()
     })
@@ -268,39 +275,37 @@ pub fn convolutions() -> impl Strategy<Value = Vec<Subject>> {
 
 pub fn depthwise() -> impl Strategy<Value = Vec<Subject>> {
     let multiplier = prop_oneof![4 => Just(1u32), 1 => 2u32..=3];
-    (windows(), epilogues(), multiplier, sizes(), layouts()).prop_map(
-        |(window, epilogue, multiplier, sizes, layout)| {
-            let make = |sizes: &Sizes| {
-                let channels = sizes.inputs;
-                let conv = Conv2d::depthwise(channels, window.kernel_size).channel_multiplier(multiplier);
-                let conv = epilogue.of(window.of(conv));
-                let input = input(&conv, sizes, |input| work(&conv, input));
-                subject(Operation::Depthwise(conv), input, layout)
-            };
-            sizes.iter().map(make).collect()
-        },
-    )
+    (windows(), epilogues(), multiplier, sizes(), forms()).prop_map(|(window, epilogue, multiplier, sizes, form)| {
+        let make = |sizes: &Sizes| {
+            let channels = sizes.inputs;
+            let conv = Conv2d::depthwise(channels, window.kernel_size).channel_multiplier(multiplier);
+            let conv = epilogue.of(window.of(conv));
+            let input = input(&conv, sizes, |input| work(&conv, input));
+            subject(Operation::Depthwise(conv), input, form)
+        };
+        sizes.iter().map(make).collect()
+    })
 }
 
 /// Pointwise convolutions, some of them with strides, paddings and groups.
 pub fn pointwise() -> impl Strategy<Value = Vec<Subject>> {
     let window = prop_oneof![3 => Just(None), 1 => windows().prop_map(Some)];
     let groups = prop_oneof![4 => Just(1u32), 1 => 2u32..=4];
-    (window, epilogues(), groups, sizes(), layouts()).prop_map(|(window, epilogue, groups, sizes, layout)| {
+    (window, epilogues(), groups, sizes(), forms()).prop_map(|(window, epilogue, groups, sizes, form)| {
         let make = |sizes: &Sizes| {
             let [inputs, outputs] = [sizes.inputs, sizes.outputs].map(|count| count.next_multiple_of(groups));
             let conv = Conv2d::pointwise(inputs, outputs).groups(groups);
             let conv = window.map_or(conv.clone(), |window| window.of(conv));
             let conv = epilogue.of(conv);
             let input = input(&conv, sizes, |input| work(&conv, input));
-            subject(Operation::Pointwise(conv), input, layout)
+            subject(Operation::Pointwise(conv), input, form)
         };
         sizes.iter().map(make).collect()
     })
 }
 
 pub fn separable() -> impl Strategy<Value = Vec<Subject>> {
-    (windows(), epilogues(), sizes(), layouts()).prop_map(|(window, epilogue, sizes, layout)| {
+    (windows(), epilogues(), sizes(), forms()).prop_map(|(window, epilogue, sizes, form)| {
         let make = |sizes: &Sizes| {
             let inner = Epilogue { residual: None, ..epilogue };
             let depthwise = window.of(inner.of(Conv2d::depthwise(sizes.inputs, window.kernel_size)));
@@ -310,16 +315,16 @@ pub fn separable() -> impl Strategy<Value = Vec<Subject>> {
                 work(&depthwise, input) + inner.map_or(0, |inner| work(&pointwise, inner))
             };
             let input = input(&depthwise, sizes, both);
-            subject(Operation::Separable(Separable { depthwise, pointwise }), input, layout)
+            subject(Operation::Separable(Separable { depthwise, pointwise }), input, form)
         };
         sizes.iter().map(make).collect()
     })
 }
 
 pub fn pools() -> impl Strategy<Value = Vec<Subject>> {
-    (sizes(), layouts()).prop_map(|(sizes, layout)| {
+    (sizes(), forms()).prop_map(|(sizes, form)| {
         let make = |&Sizes { inputs, batch, extents: [height, width], .. }: &Sizes| {
-            subject(Operation::Pool, Shape { batch, channels: inputs, height, width }, layout)
+            subject(Operation::Pool, Shape { batch, channels: inputs, height, width }, form)
         };
         sizes.iter().map(make).collect()
     })
@@ -346,22 +351,27 @@ fn kinds() -> impl Strategy<Value = Kind> {
 /// MobileNetV2's blocks, and chains of any links, with edges if the shapes allow.
 pub fn chains() -> impl Strategy<Value = Vec<Subject>> {
     let links = prop::collection::vec((kinds(), epilogues(), any::<Index>()), 1..=4);
-    let anything = (links, sizes(), layouts()).prop_map(|(links, sizes, layout)| {
+    let anything = (links, sizes(), forms()).prop_map(|(links, sizes, form)| {
         let make = |sizes: &Sizes| {
-            let input = small_input(sizes);
-            let chain = linked(input, &links);
+            let (input, (layout, dtype)) = (small_input(sizes), form);
+            let chain = linked(input, &links).with_dtype(dtype);
             Subject { name: format!("{chain:?} on {input} {layout:?}"), chain, input, layout }
         };
         sizes.iter().map(make).collect()
     });
-    let blocks = (1u32..=6, 1u32..=2, any::<bool>(), sizes(), layouts());
-    let blocks = blocks.prop_map(|(expansion, stride, same, sizes, layout)| {
+    let blocks = (1u32..=6, 1u32..=2, any::<bool>(), sizes(), forms());
+    let blocks = blocks.prop_map(|(expansion, stride, same, sizes, form)| {
         let make = |sizes: &Sizes| {
             let input = small_input(sizes);
             let (inputs, outputs) = (input.channels, if same { input.channels } else { sizes.outputs.min(40) });
             let block = format!("Chain::inverted_residual({inputs}, {outputs}, {expansion}, {stride})");
-            let chain = Chain::inverted_residual(inputs, outputs, expansion, stride);
-            Subject { name: format!("{block} on {input} {layout:?}"), chain, input, layout }
+            let (chain, (layout, dtype)) = (Chain::inverted_residual(inputs, outputs, expansion, stride), form);
+            Subject {
+                name: format!("{block} on {input} {layout:?} {dtype}"),
+                chain: chain.with_dtype(dtype),
+                input,
+                layout,
+            }
         };
         sizes.iter().map(make).collect()
     });

@@ -1,9 +1,10 @@
 //! Special values of f32: NaN, infinities, negative zero, denormals, and very large sums.
 
+use gpuconv::internals::half_unit;
 use gpuconv::planner::Schedule;
 use gpuconv::shape::{from_nchw, to_nchw};
 use gpuconv::verify::Data;
-use gpuconv::{Caps, Chain, Choice, Error, GpuConv, Layout, Problem, Result, Shape, planner};
+use gpuconv::{Caps, Chain, Choice, DType, Error, GpuConv, Layout, Problem, Result, Shape, f16, planner};
 use proptest::prelude::*;
 
 use super::draw::{self, Planted, Subject};
@@ -70,10 +71,10 @@ fn nan_and_infinity_go_where_they_should_inside_a_fused_block() {
     }
 }
 
-/// If the magnitudes of all terms add up to less than f32's largest number, no order of addition overflows.
+/// If the magnitudes of all terms add up to less than the largest number, no order of addition overflows.
 #[test]
 #[ignore = "takes minutes"]
-fn the_largest_sums_of_f32_are_finite() {
+fn the_largest_sums_are_finite() {
     // Only single convolutions without Winograd's method: that adds larger terms, and so do several links. A pool adds
     // up all pixels before it divides, as PyTorch's does.
     let subjects = prop_oneof![draw::convolutions(), draw::depthwise(), draw::pointwise()];
@@ -86,7 +87,8 @@ fn the_largest_sums_of_f32_are_finite() {
                 let mut data = data(subject)?;
                 let answer = data.answer(&subject.chain, subject.input)?;
                 let largest = answer.magnitudes.iter().copied().fold(1.0, f64::max);
-                let scale = (f64::from(f32::MAX) / 2.0 / largest) as f32;
+                let most = if subject.chain.dtype() == DType::F16 { f64::from(f16::MAX) } else { f64::from(f32::MAX) };
+                let scale = (most / 2.0 / largest) as f32;
                 data.input.iter_mut().chain(data.residual.iter_mut().flatten()).for_each(|value| *value *= scale);
                 compare(gpu, subject, schedule, &data)
             },
@@ -115,6 +117,11 @@ fn compare(gpu: &GpuConv, subject: &Subject, schedule: &Schedule, data: &Data) -
         let magnitude = if mixes_inputs { largest } else { answer.magnitudes[index] };
         // A denormal may become zero.
         let bound = (tolerance * f64::from(f32::EPSILON) * magnitude).max(f32::MIN_POSITIVE.into());
+        let bound = match subject.chain.dtype() {
+            // Each step stores, and the errors of the earlier ones are carried on.
+            DType::F16 => bound + (schedule.steps.len() - 1) as f64 * magnitude / 2048.0 + half_unit(magnitude + bound),
+            _ => bound,
+        };
         let value = f64::from(value);
         let agrees = match expected {
             _ if mixes_inputs && !value.is_finite() => is_near_planted(subject, data, answer.shape, index),
@@ -178,7 +185,8 @@ fn winograd_spreads_nan_only_within_a_tile() {
 fn run(gpu: &GpuConv, subject: &Subject, schedule: &Schedule, data: &Data) -> Result<Vec<f32>, Error> {
     let Subject { chain, input, layout, .. } = subject;
     let shapes = chain.shapes(*input)?;
-    let upload = |values: &[f32], shape| gpu.upload_as(&from_nchw(values, shape, *layout), shape, *layout);
+    let (layout, dtype) = (*layout, chain.dtype());
+    let upload = |values: &[f32], shape| gpu.upload_of(&from_nchw(values, shape, layout), shape, layout, dtype);
     let layer = gpu.chain_with(chain, &data.weights(), Choice::Named(schedule.name()))?;
     let x = upload(&data.input, *input)?;
     let residual = chain.outside_residual().zip(data.residual.as_ref());
@@ -186,5 +194,5 @@ fn run(gpu: &GpuConv, subject: &Subject, schedule: &Schedule, data: &Data) -> Re
         Some((link, values)) => layer.forward((&x, &upload(values, shapes[link + 1])?))?,
         None => layer.forward(&x)?,
     };
-    Ok(to_nchw(&gpu.download(&output)?, output.shape(), *layout))
+    Ok(to_nchw(&gpu.download(&output)?, output.shape(), layout))
 }
