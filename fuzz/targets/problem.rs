@@ -21,7 +21,7 @@ fuzz_target!(|line: &str| {
     if matches!(problem.operation, Operation::Network(_)) {
         return;
     }
-    for caps in [Caps::webgpu(), Caps { is_cpu: true, subgroup: Some([8, 8]), int64: true, ..Caps::webgpu() }] {
+    for caps in [Caps::webgpu(), Caps { is_cpu: true, subgroup: Some([8, 8]), int64: true, f16: true, ..Caps::webgpu() }] {
         let _ = planner::schedule(&problem.chain(), problem.input, problem.layout, &caps, &Choice::Auto);
     }
 });
