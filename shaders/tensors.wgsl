@@ -291,8 +291,8 @@ fn bias4_of(index: u32) -> vec4<f32> {
 //% endif
 //# Each for one number, and for four.
 //% for suffix, value, word in [["", "f32", "u32"], ["4", "vec4<f32>", "vec4<u32>"]]
-// The half that is nearest to a number, of two the even one. It is made of the number's bits, since WGSL leaves open how
-// its own conversions round, and what they make of numbers beyond the largest half.
+// The half that is nearest to a number, of two the even one. It is made of the number's bits, since WGSL leaves open
+// how its own conversions round, and what they make of numbers beyond the largest half.
 fn half_bits${suffix}(x: ${value}) -> ${word} {
     let bits = bitcast<${word}>(x);
     let magnitude = bits & ${word}(0x7fffffffu);

@@ -116,7 +116,8 @@ fn distinct(devices: &[Caps], step: usize) -> Vec<Shader> {
 fn candidates(devices: &[Caps], step: usize) -> Vec<Shader> {
     let mut all = Vec::new();
     for caps in devices {
-        let mut capabilities = Capabilities::empty();
+        // Only an old llvmpipe without half precision lacks it.
+        let mut capabilities = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
         capabilities.set(Capabilities::SUBGROUP, caps.subgroup.is_some());
         // Shaders for GPUs do not use it.
         capabilities.set(Capabilities::SHADER_INT64, caps.int64 && caps.is_cpu);
