@@ -30,3 +30,4 @@ mod state;
 pub(crate) mod tensor;
 pub(crate) mod threads;
 pub mod timer;
+mod transfers;
