@@ -9,8 +9,8 @@
 // output   a value a plane, one image after the other: in both layouts, for there is one pixel
 //#
 //# include  tensors.wgsl
-//# host     PLANES, LANES (a power of two); params.work (planes), COUNT (pixels of a plane whose shares
-//#          are the input; none if its pixels are)
+//# host     PLANES, LANES (a power of two); params.work (planes), COUNT (what sums are divided by; none if by
+//#          the number of their pixels)
 
 const PLANES: u32 = ${PLANES}u;
 const LANES: u32 = ${LANES}u;

@@ -7,8 +7,8 @@
 // output   a value a plane, one image after the other: in both layouts, for there is one pixel
 //#
 //# include  tensors.wgsl
-//# host     WORKGROUP (invocations); params.work (planes), COUNT (pixels of a plane whose shares are the
-//#          input; none if its pixels are)
+//# host     WORKGROUP (invocations); params.work (planes), COUNT (what sums are divided by; none if by
+//#          the number of their pixels)
 
 const WORKGROUP: u32 = ${WORKGROUP}u;
 

@@ -146,12 +146,14 @@ pub fn run(
                 convolve(conv, input, shape, weights[convolutions - 1], added)?
             }
             Link::GlobalAveragePool => global_average_pool(input, shape)?,
+            Link::PlaneSum { divisor } => plane_sum(input, shape, (*divisor).into())?,
         };
         if index > 0 {
             // An error of the input grows with the weights; the scale of the sum follows it.
             let spread = match link {
                 Link::Conv(conv) => spread(conv, &answer.magnitudes, shape, weights[convolutions - 1])?,
                 Link::GlobalAveragePool => global_average_pool(&answer.magnitudes, shape)?.values,
+                Link::PlaneSum { divisor } => plane_sum(&answer.magnitudes, shape, (*divisor).into())?.values,
             };
             next.magnitudes.iter_mut().zip(&spread).for_each(|(magnitude, &spread)| *magnitude += spread);
             let is_kept = |&value: &f64| dtype.nearest(value) == value;
@@ -176,13 +178,18 @@ fn spread(conv: &Conv2d, magnitudes: &[f64], shape: Shape, weights: Weights<'_>)
 /// What [`Link::output_shape`] says; [`Error::Length`](crate::Error::Length).
 pub fn global_average_pool(input: &[f64], input_shape: impl Into<Shape>) -> Result<Answer> {
     let input_shape = input_shape.into();
+    plane_sum(input, input_shape, input_shape.pixels())
+}
+
+/// The sum over the pixels of each channel of each image, divided by a number.
+fn plane_sum(input: &[f64], input_shape: Shape, divisor: u64) -> Result<Answer> {
     let shape = Link::GlobalAveragePool.output_shape(input_shape)?;
     length("input".into(), input_shape.len(), input.len())?;
     let planes = || input.chunks_exact(input_shape.pixels() as usize);
-    let mean = |sum: f64| sum / input_shape.pixels() as f64;
-    let terms: Vec<_> = planes().map(|plane| mean(plane.iter().map(|value| value.abs()).sum())).collect();
+    let divided = |sum: f64| sum / divisor as f64;
+    let terms: Vec<_> = planes().map(|plane| divided(plane.iter().map(|value| value.abs()).sum())).collect();
     Ok(Answer {
-        values: planes().map(|plane| mean(plane.iter().sum())).collect(),
+        values: planes().map(|plane| divided(plane.iter().sum())).collect(),
         magnitudes: terms.clone(),
         terms,
         shape,

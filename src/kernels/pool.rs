@@ -1,4 +1,4 @@
-//! `pool`: the mean of each plane, summed by invocations in common or by one alone.
+//! `pool`: the mean of each plane, or a part of it, summed by invocations in common or by one alone.
 
 use minijinja::{Value, context};
 
@@ -25,7 +25,7 @@ const SHARE_WORKGROUP: u32 = 64;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     match run.links {
-        [Link::GlobalAveragePool] => {}
+        [Link::GlobalAveragePool | Link::PlaneSum { .. }] => {}
         [link] => return Err(Unsupported::link(link)),
         links => return Err(Unsupported::Links(links.len())),
     }
@@ -46,8 +46,9 @@ fn by_tree(run: &Run<'_>, [planes, lanes]: [u32; 2]) -> Recipe {
     let workgroup = planes * lanes;
     let name = format!("pool/{planes}x{lanes}");
     let (layout, elements, recipe_name) = (run.layout, run.elements, name.clone());
+    let count = count(run);
     let values = move || {
-        context! { PLANES => planes, LANES => lanes, COUNT => (), ..values(layout, elements, &recipe_name) }
+        context! { PLANES => planes, LANES => lanes, COUNT => count, ..values(layout, elements, &recipe_name) }
     };
     let wgsl = Wgsl::template("pool.wgsl", values);
     let workgroups = run.output().len().div_ceil(planes.into());
@@ -59,8 +60,8 @@ fn by_tree(run: &Run<'_>, [planes, lanes]: [u32; 2]) -> Recipe {
 
 fn serial(run: &Run<'_>) -> Recipe {
     let name = "pool/serial";
-    let (layout, elements) = (run.layout, run.elements);
-    let values = move || context! { WORKGROUP => SERIAL, COUNT => (), ..values(layout, elements, name) };
+    let (layout, elements, count) = (run.layout, run.elements, count(run));
+    let values = move || context! { WORKGROUP => SERIAL, COUNT => count, ..values(layout, elements, name) };
     let wgsl = Wgsl::template("pool_serial.wgsl", values);
     let workgroups = run.output().len().div_ceil(SERIAL.into());
     let pass = Pass { workgroups, workgroup: SERIAL, ..pass(run, wgsl) };
@@ -89,7 +90,7 @@ fn in_shares(run: &Run<'_>, caps: &Caps) -> Recipe {
         workgroups: items.div_ceil(SHARE_WORKGROUP.into()),
         ..pass(run, Wgsl::template("pool_strided.wgsl", of_shares))
     };
-    let (recipe_name, count) = (name.clone(), run.input().pixels());
+    let (recipe_name, count) = (name.clone(), count(run).unwrap_or(run.input().pixels()));
     let [workgroup, planes_each] = if caps.is_cpu { [SERIAL; 2] } else { [64, 1] };
     let second = Elements { input: Element::F32, ..run.elements };
     let of_sums = move || {
@@ -115,6 +116,14 @@ fn in_shares(run: &Run<'_>, caps: &Caps) -> Recipe {
     };
     let workspace = vec![items * DType::F32.bytes()];
     recipe(name, run, vec![first, second], workspace, work)
+}
+
+/// What sums are divided by, if not by the number of their pixels.
+fn count(run: &Run<'_>) -> Option<u64> {
+    match run.links {
+        [Link::PlaneSum { divisor }] => Some(u64::from(*divisor)),
+        _ => None,
+    }
 }
 
 /// What both shaders ask for.
@@ -160,7 +169,7 @@ fn recipe(name: String, run: &Run<'_>, passes: Vec<Pass>, workspace: Vec<u64>, w
         // Sums of a few dozen terms in order, and WGSL lets a division be off by two and a half units.
         tolerance: 8.0,
         // A mean of whole numbers is exact if it is a sum of them over a power of two.
-        exact: run.input().pixels().is_power_of_two(),
+        exact: count(run).unwrap_or(run.input().pixels()).is_power_of_two(),
         spreads_errors: false,
     }
 }

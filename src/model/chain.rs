@@ -15,6 +15,13 @@ pub enum Link {
     Conv(Conv2d),
     /// The mean over the pixels of each channel of each image: `torch.nn.AdaptiveAvgPool2d(1)`.
     GlobalAveragePool,
+    /// The sum over the pixels of each channel of each image, divided by a number: a part of a global average pool whose
+    /// planes are larger than a binding.
+    #[doc(hidden)]
+    PlaneSum {
+        /// What the sum is divided by.
+        divisor: u32,
+    },
 }
 
 impl Link {
@@ -22,7 +29,7 @@ impl Link {
     pub fn conv(&self) -> Option<&Conv2d> {
         match self {
             Self::Conv(conv) => Some(conv),
-            Self::GlobalAveragePool => None,
+            Self::GlobalAveragePool | Self::PlaneSum { .. } => None,
         }
     }
 
@@ -31,6 +38,7 @@ impl Link {
         match self {
             Self::Conv(_) => "a convolution",
             Self::GlobalAveragePool => "a global average pool",
+            Self::PlaneSum { .. } => "a sum of each plane",
         }
     }
 
@@ -38,7 +46,7 @@ impl Link {
     pub fn residual(&self) -> Option<Residual> {
         match self {
             Self::Conv(conv) => conv.residual,
-            Self::GlobalAveragePool => None,
+            Self::GlobalAveragePool | Self::PlaneSum { .. } => None,
         }
     }
 
@@ -46,7 +54,7 @@ impl Link {
     pub(crate) fn activation(&self) -> Activation {
         match self {
             Self::Conv(conv) => conv.activation,
-            Self::GlobalAveragePool => Activation::None,
+            Self::GlobalAveragePool | Self::PlaneSum { .. } => Activation::None,
         }
     }
 
@@ -58,10 +66,10 @@ impl Link {
         let input = input.into();
         match self {
             Self::Conv(conv) => conv.output_shape(input),
-            Self::GlobalAveragePool if input.channels == 0 || input.pixels() == 0 => {
+            Self::GlobalAveragePool | Self::PlaneSum { .. } if input.channels == 0 || input.pixels() == 0 => {
                 Err(Error::EmptyInput { shape: input })
             }
-            Self::GlobalAveragePool => {
+            Self::GlobalAveragePool | Self::PlaneSum { .. } => {
                 input.check_indexable("input")?;
                 Ok(Shape { height: 1, width: 1, ..input })
             }

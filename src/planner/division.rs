@@ -2,11 +2,14 @@
 //!
 //! A chain is cut into stretches of links. What fits is computed at once; else the output of a stretch is cut into bands of
 //! images, channels, rows or columns, and each is computed from the part of the input that it depends on, a smaller
-//! problem that is planned like any other. A part of a tensor is bound where it lies, if its elements lie side by side
-//! and start at an offset that a binding may have. Otherwise it is copied into the workspace, or out of it.
+//! problem that is planned like any other. A pool whose planes are too large is a sum of the sums of their parts. A part
+//! of a tensor is bound where it lies, if its elements lie side by side and start at an offset that a binding may have.
+//! Otherwise it is copied into the workspace, or out of it.
 
 mod band;
 mod copies;
+mod parts;
+mod planes;
 mod stretches;
 
 use std::collections::HashMap;
@@ -14,19 +17,17 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::kernels::copy::{self, Unit};
-use crate::model::caps::Caps;
 use crate::model::chain::Chain;
 use crate::model::error::{Error, Result};
 use crate::model::shape::{Layout, Shape};
 use crate::planner::bands::{band_inputs, largest_binding};
 use crate::planner::workspace::Span;
-use crate::planner::workspace::arrange::{self, Limits, Uses};
 use crate::planner::{Choice, Considered, Pass, Planner, Refused, Schedule, Step, Workspace};
 
 pub use band::Extents;
 pub(crate) use copies::{Copy, Way};
 pub(crate) use stretches::Source;
-use stretches::{Stretch as Cut, Subject};
+use stretches::Subject;
 
 /// How a chain is computed on a device, where need be band by band.
 #[non_exhaustive]
@@ -106,6 +107,8 @@ pub(crate) struct Access {
 pub(crate) enum Spot {
     /// A tensor between stretches.
     Tensor(usize),
+    /// The sums of parts of planes, of a pool: the link.
+    Sums(usize),
     /// Copies of a stretch's bands.
     Input(usize),
     Residual(usize),
@@ -253,7 +256,7 @@ impl Planner<'_> {
             return Err(undivided);
         }
         let subject = Subject { chain, shapes: &shapes, layout, caps: self.caps };
-        let divided = |cuts: &[Cut], choices: &[Choice]| self.divided(refused, &subject, cuts, choices);
+        let divided = |cuts: &[stretches::Stretch], choices: &[Choice]| self.divided(refused, &subject, cuts, choices);
         let names = choice.names();
         if !names.is_empty() {
             // A name may be a kernel's that takes all links together; several are one for each step.
@@ -262,7 +265,7 @@ impl Planner<'_> {
             }
             if names.len() > 1 {
                 let choices: Vec<_> = names.iter().map(|name| choice.renamed(name)).collect();
-                let cuts = subject.one_by_one().filter(|cuts| cuts.len() == choices.len());
+                let cuts = subject.one_by_one().filter(|_| choices.len() == chain.links().len());
                 return cuts.map_or(Err(undivided), |cuts| divided(&cuts, &choices));
             }
         }
@@ -304,118 +307,12 @@ impl Planner<'_> {
             schedule => schedule,
         }
     }
-
-    /// Plans the bands of stretches. There is a choice for each of them, or one for all.
-    fn divided(&self, refused: &Refused, subject: &Subject<'_>, cuts: &[Cut], choices: &[Choice]) -> Result<Division> {
-        let (mut stretches, mut parts, mut kinds) = (Vec::new(), Vec::new(), Vec::<Kind>::new());
-        for (number, cut) in cuts.iter().enumerate() {
-            let choice = &choices[number.min(choices.len() - 1)];
-            let links = subject.links(cut.links.clone());
-            let (first_kind, first_part) = (kinds.len(), parts.len());
-            for band in &cut.bands {
-                let chain = links.chain(band, &cut.inside)?;
-                let input = band.regions[0].shape();
-                let same = |kind: &Kind| (&*kind.chain, kind.schedule.shapes[0]) == (&chain, input);
-                // Each slab of channels has weights of its own.
-                let channels = band.channels.clone().filter(|_| chain.convolutions().next().is_some());
-                let own = &kinds[first_kind..];
-                let known = own.iter().position(|kind| same(kind) && kind.channels == channels);
-                let kind = known.map_or(kinds.len(), |place| first_kind + place);
-                if known.is_none() {
-                    let schedule = match own.iter().find(|kind| same(kind)) {
-                        Some(kind) => kind.schedule.clone(),
-                        None => {
-                            let (layout, is_other) = (subject.layout, !own.is_empty());
-                            self.schedule_band(refused, &chain, input, layout, choice, is_other)?.into()
-                        }
-                    };
-                    let expected = band.regions.iter().map(|region| region.shape());
-                    if !schedule.shapes.iter().copied().eq(expected) {
-                        let message =
-                            format!("a band of links {:?} on {input} has other shapes than its tensors", cut.links);
-                        return Err(Error::Internal(message));
-                    }
-                    kinds.push(Kind { links: cut.links.clone(), chain: Arc::new(chain), channels, schedule });
-                }
-                let access = |source: Source, tensor: usize, writes: bool, spot: Spot| {
-                    let region = &band.regions[tensor];
-                    let way = subject.way(source, links.shapes[tensor], region, writes);
-                    Access { source, shape: region.shape(), way, spot }
-                };
-                let residual =
-                    cut.residual.map(|(link, source)| access(source, link + 1, false, Spot::Residual(number)));
-                parts.push(Part {
-                    kind,
-                    input: access(Source::Tensor(cut.links.start), 0, false, Spot::Input(number)),
-                    residual,
-                    output: access(Source::Tensor(cut.links.end), links.links.len(), true, Spot::Output(number)),
-                });
-            }
-            let own: &[Part] = &parts[first_part..];
-            let dtype = subject.chain.dtype();
-            let copied = |access: &Access| if access.way.is_copied() { access.shape.bytes(dtype) } else { 0 };
-            let into = |part: &Part| copied(&part.input) + part.residual.as_ref().map_or(0, copied);
-            stretches.push(Stretch {
-                first: cut.links.start,
-                links: cut.links.len(),
-                bands: cut.bands.len(),
-                extents: cut.extents,
-                whole: links.whole(),
-                copied: [own.iter().map(into).sum(), own.iter().map(|part| copied(&part.output)).sum()],
-                chain: kinds[first_kind].chain.clone(),
-                input: kinds[first_kind].schedule.shapes[0],
-                schedule: kinds[first_kind].schedule.clone(),
-            });
-        }
-        let (places, buffers) = places(subject, &parts, self.caps);
-        Ok(Division { stretches, parts, kinds, shapes: subject.shapes.to_vec(), places, buffers })
-    }
-}
-
-/// Arranges copies and tensors between stretches.
-fn places(subject: &Subject<'_>, parts: &[Part], caps: &Caps) -> (HashMap<Spot, Span>, Vec<u64>) {
-    let (mut values, mut sizes, mut dispatches) = (HashMap::<Spot, usize>::new(), Vec::<u64>::new(), Vec::new());
-    let (count, dtype) = (subject.chain.links().len(), subject.chain.dtype());
-    let mut value = |spot: Spot, bytes: u64| {
-        let value = *values.entry(spot).or_insert(sizes.len());
-        sizes.resize(sizes.len().max(value + 1), 0);
-        sizes[value] = sizes[value].max(bytes.max(4).next_multiple_of(4));
-        value
-    };
-    // Twice for each stretch, so that all that its bands use lives from the first of them to the last.
-    let stretches = parts.chunk_by(|a, b| a.output.source == b.output.source);
-    for part in stretches.flat_map(|bands| bands.iter().chain(bands)) {
-        let mut uses = Uses::default();
-        for access in part.accesses() {
-            let writes = matches!(access.spot, Spot::Output(_));
-            let between = match access.source {
-                Source::Tensor(tensor) if (1..count).contains(&tensor) => {
-                    Some(value(Spot::Tensor(tensor), subject.shapes[tensor].bytes(dtype)))
-                }
-                _ => None,
-            };
-            let copy = access.way.is_copied().then(|| value(access.spot, access.shape.bytes(dtype)));
-            let (first, then) = if writes { (copy, between) } else { (between, copy) };
-            if let (Some(first), Some(then)) = (first, then) {
-                dispatches.push(Uses { reads: vec![first], writes: vec![then] });
-            }
-            let bound = copy.or(between);
-            if writes { &mut uses.writes } else { &mut uses.reads }.extend(bound);
-        }
-        dispatches.push(uses);
-    }
-    let limits = Limits { alignment: caps.storage_offset_alignment.into(), buffer: caps.max_buffer };
-    let arrangement = arrange::arrange(&sizes, &dispatches, limits);
-    let span = |value: usize| {
-        let place = arrangement.places[value];
-        Span { buffer: place.buffer, offset: place.offset, bytes: sizes[value] }
-    };
-    (values.iter().map(|(&spot, &value)| (spot, span(value))).collect(), arrangement.buffers)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::caps::Caps;
     use crate::model::chain::{Link, Separable};
     use crate::model::conv::{Conv2d, Residual};
 
@@ -432,6 +329,9 @@ mod tests {
             (Separable::new(16, 16, 5).padding(4).dilation(2).residual(add).into(), [2, 16, 999, 777], 16 << 20),
             (Conv2d::new(8, 8, 3).padding(1).into(), [1, 8, 1, 1 << 20], 16 << 20),
             (Link::GlobalAveragePool.into(), [3, 40, 500, 500], 16 << 20),
+            (Link::GlobalAveragePool.into(), [1, 2, 2501, 2999], 16 << 20),
+            (Link::GlobalAveragePool.into(), [2, 3, 1, 7 << 20], 16 << 20),
+            (Chain::from(Conv2d::pointwise(3, 2)).then(Link::GlobalAveragePool), [1, 3, 2501, 2999], 16 << 20),
         ];
         subjects.extend(net(3072));
         subjects
@@ -451,6 +351,7 @@ mod tests {
                     assert!(bytes <= limit, "{what}: {access:?}");
                     let whole = match access.source {
                         Source::Tensor(tensor) => division.shapes[tensor].bytes(dtype),
+                        Source::Sums { shape, .. } => shape.bytes(dtype),
                         Source::Residual => u64::MAX,
                     };
                     match &access.way {
@@ -475,7 +376,11 @@ mod tests {
                     let bands = &division.parts[at..at + stretch.bands];
                     at += stretch.bands;
                     let written: u64 = bands.iter().map(|part| part.output.shape.len()).sum();
-                    assert_eq!(written, division.shapes[stretch.first + stretch.links].len(), "{what}");
+                    let whole = match bands[0].output.source {
+                        Source::Sums { shape, .. } => shape.len(),
+                        _ => division.shapes[stretch.first + stretch.links].len(),
+                    };
+                    assert_eq!(written, whole, "{what}");
                 }
                 assert_eq!(at, division.parts.len(), "{what}");
                 assert!(division.workspace().iter().all(|&bytes| bytes <= caps.max_buffer), "{what}");

@@ -52,7 +52,8 @@ pub fn run_name(run: &Run<'_>) -> String {
             Link::Conv(conv) if conv.is_depthwise() => Operation::Depthwise(conv.clone()),
             Link::Conv(conv) if conv.kernel_size == [1, 1] => Operation::Pointwise(conv.clone()),
             Link::Conv(conv) => Operation::Conv(conv.clone()),
-            Link::GlobalAveragePool => Operation::Pool,
+            // The same passes, so the same times.
+            Link::GlobalAveragePool | Link::PlaneSum { .. } => Operation::Pool,
         };
         Problem { input, layout: run.layout, dtype: run.elements.input.dtype(), operation }.to_string()
     });

@@ -104,6 +104,7 @@ impl Planned {
             Source::Tensor(0) => callers.input.clone(),
             Source::Tensor(last) if last + 1 == self.division.shapes.len() => callers.output.clone(),
             Source::Tensor(tensor) => self.placed(workspace, callers, Spot::Tensor(tensor), self.shape(tensor))?,
+            Source::Sums { link, shape } => self.placed(workspace, callers, Spot::Sums(link), shape)?,
             Source::Residual => callers.residual.cloned().ok_or_else(|| no_tensor(access.spot))?,
         };
         let copies = match &access.way {

@@ -110,16 +110,25 @@ fn rows_of_any_window_are_computed_in_bands() {
 
 #[test]
 fn a_row_that_is_larger_than_a_binding_is_computed_in_columns() {
-    let gpu = gpu();
-    for (conv, input) in [
+    check_columns(&[(Conv2d::new(2, 2, 3).padding(1).stride([1, 2]), [1, 2, 5, 150])]);
+}
+
+#[test]
+#[ignore = "takes ten seconds where shaders are new"]
+fn more_rows_that_are_larger_than_a_binding_are_computed_in_bands() {
+    check_columns(&[
         (Conv2d::pointwise(4, 3), [1, 4, 1, 200]),
         (Conv2d::pointwise(3, 8), [2, 3, 3, 100]),
-        (Conv2d::new(2, 2, 3).padding(1).stride([1, 2]), [1, 2, 5, 150]),
         (Conv2d::new(2, 3, [1, 5]).padding([0, 6]).dilation([1, 2]), [1, 2, 2, 150]),
-    ] {
+    ]);
+}
+
+fn check_columns(cases: &[(Conv2d, [u32; 4])]) {
+    let gpu = gpu();
+    for (conv, input) in cases {
         for layout in LAYOUTS {
             let conv = conv.clone().residual(Residual::BeforeActivation);
-            let division = check(&narrow(&gpu, 1024, 32), &conv.into(), input, layout, direct()).unwrap();
+            let division = check(&narrow(&gpu, 1024, 32), &conv.into(), *input, layout, direct()).unwrap();
             let stretch = only(&division);
             assert!(stretch.extents.rows == 1 && stretch.extents.columns < stretch.whole.columns, "{stretch:?}");
         }
@@ -145,6 +154,21 @@ fn bands_that_lie_side_by_side_are_bound_as_they_are() {
     let division = check(&narrow(&gpu, 1100, 256), &conv, [12, 1, 5, 5], Layout::Nchw, direct()).unwrap();
     let stretch = only(&division);
     assert_eq!((stretch.extents.images, stretch.bands, stretch.copied), (11, 2, [100, 100]));
+}
+
+#[test]
+fn the_planes_of_a_pool_are_summed_in_parts() {
+    let gpu = gpu();
+    // Planes of two to the power of ten and eleven pixels, so that means are exact. Parts of them that fill a binding, that
+    // leave a rest, and of single rows.
+    for (input, limit) in [([2, 3, 32, 32], 1024), ([1, 2, 32, 32], 900), ([1, 5, 4, 512], 1024)] {
+        for layout in LAYOUTS {
+            let pool = Link::GlobalAveragePool.into();
+            let division = check(&narrow(&gpu, limit, 32), &pool, input, layout, Choice::Auto).unwrap();
+            let [parts, sums] = &division.stretches[..] else { panic!("{division:?}") };
+            assert!(parts.bands > 3 && sums.bands == 1, "{division:?}");
+        }
+    }
 }
 
 #[test]
@@ -180,10 +204,14 @@ fn chains_are_computed_in_bands_of_several_links() {
             ]),
             [1, 3, 32, 32],
         ),
-        // A pool of what does not fit.
+        // Pools of what does not fit: of many planes, and of a plane.
         (
             Chain::new([Conv2d::pointwise(2, 5).into(), Link::GlobalAveragePool, Conv2d::pointwise(5, 2).into()]),
             [2, 2, 16, 16],
+        ),
+        (
+            Chain::new([Conv2d::pointwise(2, 5).into(), Link::GlobalAveragePool, Conv2d::pointwise(5, 2).into()]),
+            [2, 2, 32, 32],
         ),
     ] {
         for layout in LAYOUTS {

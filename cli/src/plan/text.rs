@@ -11,7 +11,12 @@ pub fn text(planned: &Planned) -> String {
     let mut text = format!("{problem}\non {adapter}: {schedule}\n{why}\n");
     if !planned.bands.is_empty() {
         text += "tensors are too large for one binding; the plan is for the first band of\n";
-        planned.bands.iter().for_each(|bands| text += &format!("  {}\n", self::bands(bands)));
+        for (index, bands) in planned.bands.iter().enumerate() {
+            // The planes of a pool were cut.
+            let is_sum = index > 0 && planned.bands[index - 1].first == bands.first;
+            let bands = if is_sum { format!("link {}: the sums of these", bands.first) } else { self::bands(bands) };
+            text += &format!("  {bands}\n");
+        }
     }
     text += &format!("\n{}\n\n", steps(&planned.steps));
     text += &format!(

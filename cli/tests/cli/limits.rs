@@ -80,6 +80,12 @@ fn plan_of_what_is_too_large_for_a_binding() {
     let channels = plan("depthwise 1x40x1000x1000 k3 p1");
     assert_eq!((&channels["bands"][0]["channels"], &channels["bands"][0]["copied_in"]), (&20.into(), &0.into()));
     assert_eq!(channels["workspace"]["bytes"], 0);
+    // Sums of parts of a plane, then the sums of these.
+    let pool = plan("pool 1x1x8192x8192");
+    let parts = |index: usize, key: &str| pool["bands"][index][key].as_u64();
+    assert!(parts(0, "bands") > Some(1) && parts(0, "rows") > Some(0) && parts(1, "bands") == Some(1), "{pool}");
+    let text = stdout(&["plan", "--device", "webgpu", "pool 1x1x8192x8192"]);
+    assert!(text.contains("link 0: the sums of these\n"), "{text}");
     let network = plan("mobilenet_v1 1x3x2560x2560");
     let bands = network["bands"].as_array().unwrap();
     let links = bands.iter().map(|bands| bands["links"].as_u64().unwrap()).sum::<u64>();

@@ -28,10 +28,21 @@ pub struct Extents {
     pub images: u32,
     /// Channels of the input. Where they are not all, so are those of the output.
     pub channels: u32,
-    /// Rows of the output.
+    /// Rows of the output, or of the input where planes of a pool are cut.
     pub rows: u32,
-    /// Columns of the output.
+    /// Columns, as rows.
     pub columns: u32,
+}
+
+impl Extents {
+    /// How many bands of these extents make up the whole.
+    pub(crate) fn bands(self, whole: Self) -> u64 {
+        let portions = |full: u32, part: u32| u64::from(full.div_ceil(part.max(1)));
+        portions(whole.images, self.images)
+            .saturating_mul(portions(whole.channels, self.channels))
+            .saturating_mul(portions(whole.rows, self.rows))
+            .saturating_mul(portions(whole.columns, self.columns))
+    }
 }
 
 /// Consecutive links of a chain that are computed band by band together.
@@ -148,6 +159,32 @@ impl<'a> Links<'a> {
         Some(bands)
     }
 
+    /// The bands of a pool whose planes are cut. Its output has a pixel for each part of a plane.
+    pub fn bands_of_planes(&self, extents: Extents) -> Vec<Band> {
+        let (input, mut bands) = (self.input(), Vec::new());
+        for images in ranges(input.batch, extents.images) {
+            for channels in ranges(input.channels, extents.channels) {
+                let columns = ranges(input.width, extents.columns);
+                let rows = ranges(input.height, extents.rows);
+                let parts = rows.iter().flat_map(|rows| columns.iter().map(move |columns| (rows, columns)));
+                for (part, (rows, columns)) in (0..).zip(parts) {
+                    let region = |row: i64, column: i64, pixels: [u32; 2]| Region {
+                        start: [images.start.into(), channels.start.into(), row, column],
+                        extents: [count(&images), count(&channels), pixels[0], pixels[1]],
+                    };
+                    let pixels = region(rows.start.into(), columns.start.into(), [rows, columns].map(count));
+                    let cut = count(&channels) < input.channels;
+                    bands.push(Band {
+                        regions: vec![pixels, region(part, 0, [1, 1])],
+                        padding: vec![[0; 4]],
+                        channels: cut.then(|| channels.clone()),
+                    });
+                }
+            }
+        }
+        bands
+    }
+
     fn band(&self, images: &Range<u32>, channels: &Range<u32>, down: &Direction, right: &Direction) -> Band {
         let count = channels.end - channels.start;
         let cut = count < self.input().channels;
@@ -230,6 +267,10 @@ fn ranges(full: u32, count: u32) -> Vec<Range<u32>> {
     let count = count.clamp(1, full.max(1));
     let starts = (0..full.max(1)).step_by(count as usize);
     starts.map(|start| start..full.min(start.saturating_add(count))).collect()
+}
+
+fn count(range: &Range<u32>) -> u32 {
+    range.end - range.start
 }
 
 fn length(range: &Range<i64>) -> u32 {

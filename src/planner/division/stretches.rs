@@ -6,13 +6,13 @@ use std::ops::Range;
 use super::band::{Band, Extents, Links};
 use super::copies::{Way, Whole};
 use crate::model::caps::Caps;
-use crate::model::chain::Chain;
+use crate::model::chain::{Chain, Link};
 use crate::model::error::{Error, Result};
 use crate::model::shape::{Layout, Shape};
 use crate::planner::bands::{largest_binding, step};
 
 /// More bands than these are not tried.
-const MOST_BANDS: u64 = 1 << 16;
+pub(super) const MOST_BANDS: u64 = 1 << 16;
 /// More links than these are not computed band by band together: the window of the last grows with each.
 const MOST_LINKS: usize = 8;
 /// Multiply-adds that count as much as a byte.
@@ -22,7 +22,7 @@ const BYTES_PER_DISPATCH: f64 = 65536.0;
 /// Moves of a byte that count as much as a byte of memory that is taken.
 const MOVES_PER_BYTE_TAKEN: f64 = 0.25;
 /// Bands are at least this part of a binding, where that is cheaper.
-const SMALLEST_SHARE: u64 = 4;
+pub(super) const SMALLEST_SHARE: u64 = 4;
 
 /// Where a band is taken from or put to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,13 +31,26 @@ pub enum Source {
     Tensor(usize),
     /// The residual from outside.
     Residual,
+    /// The sums of parts of planes, of a pool.
+    Sums {
+        /// The pool.
+        link: usize,
+        /// A pixel for each part.
+        shape: Shape,
+    },
 }
 
 /// A stretch and its bands.
 #[derive(Clone, Debug)]
 pub struct Stretch {
     pub links: Range<usize>,
+    /// The links as they are computed, and the shapes of their tensors.
+    pub own: Vec<Link>,
+    pub shapes: Vec<Shape>,
+    pub from: Source,
+    pub to: Source,
     pub extents: Extents,
+    pub whole: Extents,
     pub bands: Vec<Band>,
     /// Edges inside of it, from a tensor of its own to a link of its own.
     pub inside: Vec<(usize, usize)>,
@@ -68,7 +81,7 @@ impl<'a> Subject<'a> {
             for (end, so_far) in best.iter_mut().enumerate().skip(first + 1) {
                 let Some((cost, stretch)) = self.stretch(first..end) else { continue };
                 if so_far.as_ref().is_none_or(|(known, _)| before + cost < *known) {
-                    *so_far = Some((before + cost, [&path[..], &[stretch]].concat()));
+                    *so_far = Some((before + cost, [&path[..], &stretch].concat()));
                 }
             }
         }
@@ -78,18 +91,24 @@ impl<'a> Subject<'a> {
     /// The whole chain as one stretch.
     pub fn as_one(&self) -> Option<Vec<Stretch>> {
         self.check_buffers().ok()?;
-        self.stretch(0..self.chain.links().len()).map(|(_, stretch)| vec![stretch])
+        self.stretch(0..self.chain.links().len()).map(|(_, stretch)| stretch)
     }
 
     /// Each link as a stretch.
     pub fn one_by_one(&self) -> Option<Vec<Stretch>> {
         self.check_buffers().ok()?;
-        (0..self.chain.links().len()).map(|link| self.stretch(link..link + 1).map(|(_, stretch)| stretch)).collect()
+        let stretches = (0..self.chain.links().len()).map(|link| Some(self.stretch(link..link + 1)?.1));
+        Some(stretches.collect::<Option<Vec<_>>>()?.concat())
     }
 
     pub fn links(&self, range: Range<usize>) -> Links<'a> {
         let shapes = &self.shapes[range.start..=range.end];
         Links { links: &self.chain.links()[range], shapes, layout: self.layout, dtype: self.chain.dtype() }
+    }
+
+    /// The links of a stretch.
+    pub fn links_of<'b>(&self, stretch: &'b Stretch) -> Links<'b> {
+        Links { links: &stretch.own, shapes: &stretch.shapes, layout: self.layout, dtype: self.chain.dtype() }
     }
 
     fn whole(&self, shape: Shape) -> Whole {
@@ -101,12 +120,14 @@ impl<'a> Subject<'a> {
         let shape = match source {
             Source::Tensor(tensor) => self.shapes[tensor],
             Source::Residual => shape,
+            Source::Sums { shape, .. } => shape,
         };
         self.whole(shape).way(region, writes, self.caps)
     }
 
-    /// The best way to compute a stretch, and its cost in bytes.
-    fn stretch(&self, range: Range<usize>) -> Option<(f64, Stretch)> {
+    /// The best way to compute some links as a stretch, or as two where the planes of a pool are cut, and its cost in
+    /// bytes.
+    fn stretch(&self, range: Range<usize>) -> Option<(f64, Vec<Stretch>)> {
         let (count, dtype) = (self.chain.links().len(), self.chain.dtype());
         let between = |tensor: usize| if (1..count).contains(&tensor) { self.shapes[tensor].bytes(dtype) } else { 0 };
         let leaves = self
@@ -119,7 +140,8 @@ impl<'a> Subject<'a> {
         }
         let links = self.links(range.clone());
         let limit = largest_binding(self.caps);
-        let mut best: Option<(f64, Stretch)> = None;
+        let mut best: Option<(f64, Vec<Stretch>)> = None;
+        let taken = MOVES_PER_BYTE_TAKEN * between(range.end) as f64;
         let all = [links.whole()];
         let is_whole = fits(&links, all[0], limit);
         let tried = match is_whole {
@@ -133,9 +155,17 @@ impl<'a> Subject<'a> {
             if !stretch.bands.iter().all(fits) {
                 continue;
             }
-            let cost = self.cost(&links, &stretch) + MOVES_PER_BYTE_TAKEN * between(range.end) as f64;
+            let cost = self.cost(&stretch) + taken;
             if best.as_ref().is_none_or(|(known, _)| cost < *known) {
-                best = Some((cost, stretch));
+                best = Some((cost, vec![stretch]));
+            }
+        }
+        let in_parts = !is_whole && range.len() == 1;
+        let parts = if in_parts { self.in_parts_of_planes(range.start) } else { Vec::new() };
+        for stretches in parts {
+            let cost = stretches.iter().map(|stretch| self.cost(stretch)).sum::<f64>() + taken;
+            if best.as_ref().is_none_or(|(known, _)| cost < *known) {
+                best = Some((cost, stretches));
             }
         }
         best
@@ -156,28 +186,25 @@ impl<'a> Subject<'a> {
                 source => residual = Some((link - range.start, source.map_or(Source::Residual, Source::Tensor))),
             }
         }
-        let portions = |full: u32, part: u32| u64::from(full.div_ceil(part.max(1)));
-        let count = portions(whole.images, extents.images)
-            * portions(whole.channels, extents.channels)
-            * portions(whole.rows, extents.rows)
-            * portions(whole.columns, extents.columns);
-        if count > MOST_BANDS {
+        if extents.bands(whole) > MOST_BANDS {
             return None;
         }
-        Some(Stretch { links: range, extents, bands: links.bands(extents)?, inside, residual })
+        let bands = links.bands(extents)?;
+        let (from, to) = (Source::Tensor(range.start), Source::Tensor(range.end));
+        let (own, shapes) = (links.links.to_vec(), links.shapes.to_vec());
+        Some(Stretch { links: range, own, shapes, from, to, extents, whole, bands, inside, residual })
     }
 
     /// What it takes, in bytes that are moved.
-    fn cost(&self, links: &Links<'_>, stretch: &Stretch) -> f64 {
-        let dtype = self.chain.dtype();
+    fn cost(&self, stretch: &Stretch) -> f64 {
+        let (links, dtype) = (self.links_of(stretch), self.chain.dtype());
         let bytes = |shape: Shape| shape.bytes(dtype) as f64;
         let last = links.links.len();
         let (mut cost, mut copied) = (0.0, [0.0f64; 3]);
         for band in &stretch.bands {
-            let output = Source::Tensor(stretch.links.end);
             let ends = [
-                Some((Source::Tensor(stretch.links.start), 0, false)),
-                Some((output, last, true)),
+                Some((stretch.from, 0, false)),
+                Some((stretch.to, last, true)),
                 stretch.residual.map(|(link, source)| (source, link + 1, false)),
             ];
             for (place, (source, tensor, writes)) in ends.into_iter().enumerate().filter_map(|(i, end)| Some((i, end?)))
@@ -243,7 +270,7 @@ impl<'a> Subject<'a> {
     }
 
     /// How many of what takes these bytes start at an offset where a binding may.
-    fn step(&self, bytes: [u64; 2]) -> u32 {
+    pub(super) fn step(&self, bytes: [u64; 2]) -> u32 {
         let steps = bytes.map(|bytes| step(bytes, u64::from(self.caps.storage_offset_alignment)));
         u32::try_from(steps[0].max(steps[1])).unwrap_or(u32::MAX)
     }
@@ -292,7 +319,7 @@ fn fits(links: &Links<'_>, extents: Extents, most: u64) -> bool {
 }
 
 /// The largest count up to `full` that fits, if one does.
-fn largest(full: u32, fits: impl Fn(u32) -> bool) -> Option<u32> {
+pub(super) fn largest(full: u32, fits: impl Fn(u32) -> bool) -> Option<u32> {
     let (mut low, mut high) = (0, full);
     while low < high {
         let middle = low + (high - low).div_ceil(2);
@@ -302,7 +329,7 @@ fn largest(full: u32, fits: impl Fn(u32) -> bool) -> Option<u32> {
 }
 
 /// Counts up to the largest: itself; what makes all bands as large; and the largest multiple of `step`.
-fn rounded(full: u32, largest: u32, step: u32) -> impl Iterator<Item = u32> {
+pub(super) fn rounded(full: u32, largest: u32, step: u32) -> impl Iterator<Item = u32> {
     let even = full.div_ceil(full.div_ceil(largest));
     let aligned = largest / step * step;
     [Some(even), Some(largest), (aligned > 0).then_some(aligned)].into_iter().flatten()

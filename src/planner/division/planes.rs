@@ -1,0 +1,71 @@
+//! Pools in parts of their planes: the sums of some pixels each, then the sums of these.
+
+use super::band::{Extents, Links};
+use super::stretches::{MOST_BANDS, SMALLEST_SHARE, Source, Stretch, Subject, largest, rounded};
+use crate::model::chain::Link;
+use crate::model::dtype::DType;
+use crate::model::shape::{Layout, Shape};
+use crate::planner::bands::largest_binding;
+
+impl Subject<'_> {
+    /// Ways to compute a pool as two stretches: bands of pixels, whose sums are divided by the pixels of a plane, and the
+    /// sums of these. None for another link, nor for f16, where the sums between would be rounded.
+    pub fn in_parts_of_planes(&self, link: usize) -> Vec<Vec<Stretch>> {
+        let is_pool = matches!(self.chain.links()[link], Link::GlobalAveragePool) && self.chain.dtype() == DType::F32;
+        let limit = largest_binding(self.caps);
+        let sizes = [limit, limit / SMALLEST_SHARE].into_iter().filter(|_| is_pool);
+        let extents = sizes.flat_map(|most| self.parts_of_planes(self.shapes[link], most));
+        extents.filter_map(|extents| self.sum_of_sums(link, extents, limit)).collect()
+    }
+
+    /// Extents of parts of so many bytes at most, whose elements lie side by side as far as possible.
+    fn parts_of_planes(&self, input: Shape, most: u64) -> Vec<Extents> {
+        let bytes = |extents: Extents| {
+            let shape = [extents.images, extents.channels, extents.rows, extents.columns];
+            Shape::from(shape).bytes(self.chain.dtype())
+        };
+        let pixel = Extents { images: 1, channels: 1, rows: 1, columns: 1 };
+        let channels = match self.layout {
+            Layout::Nchw => Some(1),
+            Layout::Nhwc => largest(input.channels, |channels| bytes(Extents { channels, ..pixel }) <= most),
+        };
+        let Some(channels) = channels else { return Vec::new() };
+        let pixel = Extents { channels, ..pixel };
+        let row = Extents { columns: input.width, ..pixel };
+        if let Some(rows) = largest(input.height, |rows| bytes(Extents { rows, ..row }) <= most) {
+            let aligned = self.step([bytes(row); 2]);
+            return rounded(input.height, rows, aligned).map(|rows| Extents { rows, ..row }).collect();
+        }
+        let columns = largest(input.width, |columns| bytes(Extents { columns, ..pixel }) <= most);
+        let aligned = self.step([bytes(pixel); 2]);
+        let columns = columns.into_iter().flat_map(|columns| rounded(input.width, columns, aligned));
+        columns.map(|columns| Extents { columns, ..pixel }).collect()
+    }
+
+    /// The two stretches.
+    fn sum_of_sums(&self, link: usize, extents: Extents, limit: u64) -> Option<Vec<Stretch>> {
+        let (input, output) = (self.shapes[link], self.shapes[link + 1]);
+        let (rows, columns) = (input.height, input.width);
+        let whole = Extents { images: input.batch, channels: input.channels, rows, columns };
+        let parts = u64::from(rows.div_ceil(extents.rows)) * u64::from(columns.div_ceil(extents.columns));
+        let sums = Shape { height: u32::try_from(parts).ok()?, width: 1, ..input };
+        if parts < 2 || extents.bands(whole) > MOST_BANDS || sums.bytes(self.chain.dtype()) > limit {
+            return None;
+        }
+        let between = Source::Sums { link, shape: sums };
+        let divisor = u32::try_from(input.pixels()).ok()?;
+        let stretch = |divisor: u32, shapes: [Shape; 2], [from, to]: [Source; 2], parts: Option<[Extents; 2]>| {
+            let own = vec![Link::PlaneSum { divisor }];
+            let links = Links { links: &own, shapes: &shapes, layout: self.layout, dtype: self.chain.dtype() };
+            let (bands, [extents, whole]) = match parts {
+                Some(parts) => (links.bands_of_planes(parts[0]), parts),
+                None => (links.bands(links.whole())?, [links.whole(); 2]),
+            };
+            let (shapes, inside, residual) = (shapes.to_vec(), Vec::new(), None);
+            Some(Stretch { links: link..link + 1, own, shapes, from, to, extents, whole, bands, inside, residual })
+        };
+        let first = stretch(divisor, [input, sums], [Source::Tensor(link), between], Some([extents, whole]))?;
+        let last = stretch(1, [sums, output], [between, Source::Tensor(link + 1)], None)?;
+        Some(vec![first, last])
+    }
+}
