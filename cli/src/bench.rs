@@ -117,9 +117,11 @@ impl Bench {
                 return Err(Failure::Call(message.into()));
             }
             Some("all") => {
-                let batch = planner::images_at_once(&chain, problem.input, gpu.caps())?;
-                let all = gpu.alternatives(&chain, Shape { batch, ..problem.input }, layout)?;
-                all.iter().map(|schedule| Choice::Named(schedule.name())).collect()
+                let names = match planner::images_at_once(&chain, problem.input, gpu.caps()) {
+                    Ok(batch) => names(&gpu.alternatives(&chain, Shape { batch, ..problem.input }, layout)?),
+                    Err(_) => names_of_bands(gpu, problem)?,
+                };
+                names.into_iter().map(Choice::Named).collect()
             }
             kernel => {
                 let choice = self.options.choice(kernel);
@@ -128,6 +130,26 @@ impl Bench {
             }
         })
     }
+}
+
+fn names(schedules: &[Schedule]) -> Vec<String> {
+    schedules.iter().map(Schedule::name).collect()
+}
+
+/// What could compute the first bands of a problem, each recipe of a stretch with each of the others.
+fn names_of_bands(gpu: &GpuConv, problem: &Problem) -> Outcome<Vec<String>> {
+    let division = gpu.divide(&problem.chain(), problem.input, problem.layout, &Choice::Auto)?;
+    let mut all = vec![String::new()];
+    for (index, stretch) in division.stretches.iter().enumerate() {
+        // The sums of a pool's parts go by the same name.
+        if index > 0 && division.stretches[index - 1].first == stretch.first {
+            continue;
+        }
+        let own = names(&gpu.alternatives(&stretch.chain, stretch.input, problem.layout)?);
+        let plus = if index > 0 { "+" } else { "" };
+        all = all.iter().flat_map(|before| own.iter().map(move |name| format!("{before}{plus}{name}"))).collect();
+    }
+    Ok(all)
 }
 
 /// A case, its data, and the oracle's answer.

@@ -2,9 +2,11 @@
 
 use std::time::SystemTime;
 
+use gpuconv::internals::timer::Timer;
 use gpuconv::internals::{Elements, Run, run_name};
-use gpuconv::planner::Schedule;
-use gpuconv::{Choice, Error, Fusion, GpuConv, Operation, Problem, cost, planner, probe, tuner};
+use gpuconv::planner::{Division, Extents, Schedule};
+use gpuconv::verify::Data;
+use gpuconv::{Choice, Error, Fusion, GpuConv, Inputs, Operation, Problem, cost, planner, probe, tuner};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::data::{Ceilings, Comparison, Device, Form, Memory, Network, Report, Step};
@@ -63,6 +65,9 @@ fn ceilings(gpu: &GpuConv) -> Outcome<Ceilings> {
     })
 }
 
+/// How often the whole of a layer that is computed band by band is measured.
+const ROUNDS: usize = 5;
+
 /// A measured schedule.
 struct Measured {
     schedule: Schedule,
@@ -102,7 +107,7 @@ fn add(report: &mut Report, gpu: &GpuConv, case: &Case) -> Outcome {
     }
     let (chain, input, layout) = (problem.chain(), problem.input, problem.layout);
     if chain.links().len() > 1 {
-        let planned = gpu.schedule(&chain, input, layout, &Choice::Auto)?;
+        let planned = gpu.divide(&chain, input, layout, &Choice::Auto)?;
         report.memory.push(memory(case, &planned, &report.ceilings)?);
     }
     // The plan of a separable problem is one of the forms measured above.
@@ -116,13 +121,14 @@ fn add(report: &mut Report, gpu: &GpuConv, case: &Case) -> Outcome {
     Ok(())
 }
 
-/// The problem with as many images as a layer computes at a time.
+/// The problem with as many images as a layer computes at a time; all of them if images are cut, too.
 fn one_band(gpu: &GpuConv, case: &Case) -> Outcome<Case> {
     let mut problem = case.problem.clone();
-    let batch = planner::images_at_once(&problem.chain(), problem.input, gpu.caps())?;
-    if batch == problem.input.batch {
-        return Ok(Case { text: case.text.clone(), problem });
-    }
+    let batch = match planner::images_at_once(&problem.chain(), problem.input, gpu.caps()) {
+        Ok(batch) if batch < problem.input.batch => batch,
+        Ok(_) | Err(Error::TooLarge { .. }) => return Ok(Case { text: case.text.clone(), problem }),
+        Err(error) => return Err(error.into()),
+    };
     problem.input.batch = batch;
     Ok(Case { text: problem.to_string(), problem })
 }
@@ -139,7 +145,7 @@ fn add_layer(layers: &mut Vec<Step>, step: &Step) {
 /// Like [`of_choice`], but `None` if the device cannot compute the problem.
 fn possible(gpu: &GpuConv, problem: &Problem, choice: &Choice, ceilings: &Ceilings) -> Outcome<Option<Measured>> {
     let (chain, input, layout) = (problem.chain(), problem.input, problem.layout);
-    match gpu.schedule(&chain, input, layout, choice) {
+    match gpu.divide(&chain, input, layout, choice) {
         Err(Error::NoKernel { .. } | Error::TooLarge { .. }) => Ok(None),
         Err(error) => Err(error.into()),
         Ok(_) => of_choice(gpu, problem, choice, ceilings).map(Some),
@@ -148,16 +154,22 @@ fn possible(gpu: &GpuConv, problem: &Problem, choice: &Choice, ceilings: &Ceilin
 
 fn of_choice(gpu: &GpuConv, problem: &Problem, choice: &Choice, ceilings: &Ceilings) -> Outcome<Measured> {
     let (chain, input, layout) = (problem.chain(), problem.input, problem.layout);
-    let schedule = gpu.schedule(&chain, input, layout, choice)?;
-    let seconds = tuner::measure(gpu, &chain, input, layout, &schedule)?;
+    let division = gpu.divide(&chain, input, layout, choice)?;
+    let (schedule, scales) = (division.schedule(), scales(&division));
+    let seconds = match division.is_divided() {
+        false => tuner::measure(gpu, &chain, input, layout, &schedule)?,
+        true => in_bands(gpu, problem, choice, &division, &scales)?,
+    };
     let (shapes, cost) = (chain.shapes(input)?, cost::chain(&chain, input)?);
-    let steps = schedule.steps.iter().zip(seconds).map(|(step, seconds)| {
+    let steps = schedule.steps.iter().zip(seconds).zip(scales).map(|((step, seconds), scale)| {
         let links = step.first..step.first + step.links;
         let (of_chain, shapes) = (&chain.links()[links.clone()], &shapes[links.start..=links.end]);
         let elements = Elements::new(chain.dtype(), gpu.caps());
         let run = Run { links: of_chain, shapes, layout, elements };
         let flops: u64 = links.map(|link| 2 * cost.links[link].mult_adds).sum();
-        let work = step.recipe.work;
+        let mut work = step.recipe.work;
+        work.mult_adds *= scale;
+        work.bytes *= scale;
         // A clock that is too coarse for the step may give 0, but a rate must be finite.
         let seconds = seconds.max(1e-9);
         let (intensity, gflops) = (flops as f64 / work.bytes.max(1.0), 1e-9 * flops as f64 / seconds);
@@ -182,6 +194,48 @@ fn of_choice(gpu: &GpuConv, problem: &Problem, choice: &Choice, ceilings: &Ceili
     Ok(Measured { schedule, steps })
 }
 
+/// How many times the work of a stretch's first band the whole is, for each step.
+fn scales(division: &Division) -> Vec<f64> {
+    let size = |extents: Extents| {
+        [extents.images, extents.channels, extents.rows, extents.columns].map(f64::from).iter().product::<f64>()
+    };
+    let stretches = division.stretches.iter();
+    let scale = |stretch: &planner::Stretch| size(stretch.whole) / size(stretch.extents).max(1.0);
+    stretches.flat_map(|stretch| vec![scale(stretch).max(1.0); stretch.schedule.steps.len()]).collect()
+}
+
+/// The seconds of a layer that is computed band by band, copies included. Its steps share them as their first bands do.
+fn in_bands(
+    gpu: &GpuConv,
+    problem: &Problem,
+    choice: &Choice,
+    division: &Division,
+    scales: &[f64],
+) -> Outcome<Vec<f64>> {
+    let (chain, input, layout) = (problem.chain(), problem.input, problem.layout);
+    let data = Data::random("measured", &chain, input)?;
+    let output = problem.output()?;
+    let [x, y] = [gpu.empty(input, layout)?, gpu.empty(output, layout)?];
+    let residual = data.residual.as_ref().map(|_| gpu.empty(output, layout)).transpose()?;
+    let layer = gpu.chain_with(&chain, &data.weights(), choice.clone())?;
+    let layer = layer.bind(Inputs { input: &x, residual: residual.as_ref() }, &y)?;
+    let timer = Timer::new(gpu)?;
+    // The first run compiles.
+    timer.layer(&layer, 1)?;
+    let times = (0..ROUNDS).map(|_| Ok(timer.layer(&layer, 1)?)).collect::<Outcome<Vec<_>>>()?;
+    let whole = times.into_iter().fold(f64::INFINITY, f64::min);
+    if scales.len() == 1 {
+        return Ok(vec![whole]);
+    }
+    let mut shares = Vec::new();
+    for stretch in &division.stretches {
+        shares.extend(tuner::measure(gpu, &stretch.chain, stretch.input, layout, &stretch.schedule)?);
+    }
+    shares.iter_mut().zip(scales).for_each(|(share, scale)| *share *= scale);
+    let sum = shares.iter().sum::<f64>().max(f64::MIN_POSITIVE);
+    Ok(shares.into_iter().map(|share| whole * share / sum).collect())
+}
+
 fn form(measured: &Measured) -> Form {
     let halves = |flops: fn(&Step) -> u64| measured.steps.iter().map(flops).sum::<u64>() / 2;
     Form {
@@ -193,7 +247,10 @@ fn form(measured: &Measured) -> Form {
     }
 }
 
-fn memory(case: &Case, planned: &Schedule, ceilings: &Ceilings) -> Outcome<Memory> {
+fn memory(case: &Case, planned: &Division, ceilings: &Ceilings) -> Outcome<Memory> {
+    let steps = planned.schedule().steps;
+    let bytes = steps.iter().zip(scales(planned)).map(|(step, scale)| step.recipe.work.bytes * scale);
+    let copied = planned.stretches.iter().flat_map(|stretch| stretch.copied).sum::<u64>();
     let cost = cost::chain(&case.problem.chain(), case.problem.input)?;
     let ms = |bytes: u64| bytes as f64 / (ceilings.gbps * 1e6);
     Ok(Memory {
@@ -203,7 +260,8 @@ fn memory(case: &Case, planned: &Schedule, ceilings: &Ceilings) -> Outcome<Memor
         between: (cost.bytes_unfused - cost.bytes_fused) / 2,
         unfused: cost.bytes_unfused,
         fused: cost.bytes_fused,
-        planned: planned.steps.iter().map(|step| step.recipe.work.bytes as u64).sum(),
+        // What is copied is read and written.
+        planned: bytes.map(|bytes| bytes as u64).sum::<u64>() + 2 * copied,
         intensity_unfused: cost.intensity_unfused(),
         intensity_fused: cost.intensity_fused(),
         unfused_ms: ms(cost.bytes_unfused),
