@@ -295,7 +295,7 @@ fn earlier_contents_of_the_workspace_do_not_matter() {
     let nans = gpu.upload(&vec![f32::NAN; image(64).len() as usize], image(64)).unwrap();
     let winograd = Conv2d::new(4, 4, 3).padding(1);
     let cases =
-        [("winograd/2x2-64x64x16", winograd, [1, 4, 5, 5]), ("split", Conv2d::pointwise(128, 8), [1, 128, 3, 3])];
+        [("winograd/2x2-32x32x16", winograd, [1, 4, 5, 5]), ("split", Conv2d::pointwise(128, 8), [1, 128, 3, 3])];
     for (kernel, conv, shape) in cases {
         let (subject, shape) = (Subject::of(conv.into()), Shape::from(shape));
         let layer = gpu.chain_with(&subject.chain, &subject.weights(), Choice::Named(kernel.into())).unwrap();
