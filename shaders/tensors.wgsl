@@ -297,7 +297,8 @@ fn half_bits${suffix}(x: ${value}) -> ${word} {
     let bits = bitcast<${word}>(x);
     let magnitude = bits & ${word}(0x7fffffffu);
     // The exponent's bias is less by 112, and 13 bits are rounded off. What is beyond the largest is infinite.
-    let rounded = magnitude - ${word}(0x38000000u) + ${word}(0xfffu) + ((magnitude >> ${word}(13u)) & ${word}(1u));
+    let odd = (magnitude >> ${word}(13u)) & ${word}(1u);
+    let rounded = magnitude - ${word}(0x38000000u) + ${word}(0xfffu) + odd;
     let large = min(rounded >> ${word}(13u), ${word}(0x7c00u));
     // Below the least number with a full fraction halves are multiples of 2^-24, as floats are from 1/2 to 1.
     let small = bitcast<${word}>(bitcast<${value}>(magnitude) + ${value}(0.5)) - ${word}(0x3f000000u);
