@@ -3,8 +3,8 @@
 // Depthwise convolution, with any channel multiplier.
 //
 // An invocation computes a strip of the output: STRIP_WIDTH columns and params.strip_rows rows of one channel (`Value`
-// is f32), or of four neighbouring channels (`Value` is vec4<f32>, NHWC). It goes down the strip row by row. The input
-// rows under the kernel stay in registers, so that each input under the strip is loaded once.
+// is f32), or of two or four neighbouring channels (`Value` is a vector of them, NHWC). It goes down the strip row by
+// row. The input rows under the kernel stay in registers, so that each input under the strip is loaded once.
 //
 //% if ROW_STEP > 1 or BASES > 1
 // The outputs of a strip are as far apart as the taps of the dilated kernel, and share inputs as those of an undilated
@@ -15,16 +15,17 @@
 // weights  [channel][tap] for NCHW, [tap][channel] for NHWC; then the biases
 //#
 //# include  strip_columns.wgsl, tensors.wgsl, output.wgsl
-//# host     WORKGROUP (invocations), LANES (channels of an invocation, one or four), LEAD (output rows), SHIFT (rows of
+//# host     WORKGROUP (invocations), LANES (channels of an invocation: one, two or four), LEAD (output rows), SHIFT (rows of
 //#          the window by which it goes down for each output row), WEIGHTS_IN_ARRAY (whether a loop loads the weights,
-//#          for devices that are slow to compile loads and keep values in memory in any case); those of
+//#          for devices that are slow to compile loads and keep values in memory in any case), SKIPS_ROWS (whether rows in
+//#          the padding are not loaded, instead of loaded and set to zero); those of
 //#          strip_columns.wgsl; params.strip_rows, params.tiles_x and params.tiles_y (strips), params.work
 //#          (invocations). Channels and params.bias_at count `Value`s.
 //#
 //#          Rows of a strip are ROW_STEP rows of the output apart. The window is the input under the kernel at the
 //#          strip's outputs in a row. It has WINDOW_ROWS, which are DILATION_Y apart; loaded_rows (a list) are loaded for
 //#          each row of the output, and the others were loaded before. It has `columns` (a list); loads start at
-//#          load_columns (a list). They are counted from the first output's first tap or, to align pairs, from EARLY (0
+//#          load_columns (a list). Columns that can only be padding may be missing. They are counted from the first output's first tap or, to align pairs, from EARLY (0
 //#          or 1) columns before it.
 
 const WORKGROUP: u32 = ${WORKGROUP}u;
@@ -34,8 +35,8 @@ const ROW_STEP: u32 = ${ROW_STEP}u;
 const LEAD: u32 = ${LEAD}u;
 const TAPS: u32 = KERNEL_HEIGHT * KERNEL_WIDTH;
 
-// One channel, or four neighbours. Channels and places in memory count these.
-alias Value = ${"f32" if LANES == 1 else "vec4<f32>"};
+// One channel, or a few neighbours. Channels and places in memory count these.
+alias Value = ${"f32" if LANES == 1 else "vec" ~ LANES ~ "<f32>"};
 
 // Where a strip is: its input's first row and column, which may lie in the padding, and its output.
 struct Strip {
@@ -144,10 +145,18 @@ fn compute_strip(strip: Strip) {
         let y${row} = top${plus_signed(row * geometry.dilation_y)};
         let at_row${row} = strip.input + u32(clamp(y${row}, 0, last_row)) * in_row_stride();
         let inside_row${row} = inside(y${row}, params.in_height);
+            //% if SKIPS_ROWS
+                //% for column in columns
+        in_row${row}_column${column} = Value(0.0);
+                //% endfor
+        if inside_row${row} {
+            //% endif
             //% for column in load_columns
                 //% set at = "at_row" ~ row ~ " + at_column" ~ column
                 //% set inside = "inside_row" ~ row ~ " & inside_column" ~ column
-                //% if input == "pair"
+                //% if LANES == 2
+        in_row${row}_column${column} = load_inside2((${at}) * 2u, ${inside});
+                //% elif input == "pair"
         let pair_row${row}_column${column} = load_inside2(${at}, ${inside});
                     //% for next, part in [[column, "x"], [column + 1, "y"]] if next in columns
         in_row${row}_column${next} = pair_row${row}_column${column}.${part};
@@ -156,6 +165,9 @@ fn compute_strip(strip: Strip) {
         in_row${row}_column${column} = select(Value(0.0), load_input(${at}), ${inside});
                 //% endif
             //% endfor
+            //% if SKIPS_ROWS
+        }
+            //% endif
         //% endfor
         //% if LEAD > 0
         if step < LEAD {
@@ -170,7 +182,9 @@ fn compute_strip(strip: Strip) {
             //% for kx in range(geometry.kernel_width)
                 //% for x in range(STRIP_WIDTH)
                     //% set column = outputs[x] * geometry.stride_x + kx * geometry.dilation_x + EARLY
+                    //% if column in columns
         sum${x} = fma(in_row${ky}_column${column}, weight_${ky}_${kx}, sum${x});
+                    //% endif
                 //% endfor
             //% endfor
         //% endfor

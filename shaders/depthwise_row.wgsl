@@ -2,10 +2,10 @@
 //
 // Depthwise convolution by kernels of any size, with any channel multiplier.
 //
-// An invocation computes STRIP_WIDTH outputs in a row of one channel (`Value` is f32), or of four neighbouring channels
-// (`Value` is vec4<f32>, NHWC). It goes through the kernel row by row, and loads what is under a row once for all its
-// outputs.
-//% if BASES > 1
+// An invocation computes a strip of the output: ROWS rows and STRIP_WIDTH columns of one channel (`Value` is f32), or of
+// two or four neighbouring channels (`Value` is a vector of them, NHWC). It goes through the input row by row, and loads what is under
+// a row of the kernel once for all its outputs.
+//% if ROW_STEP > 1 or BASES > 1
 // The outputs are as far apart as the taps of the dilated kernel, and share inputs as those of an undilated one.
 //% endif
 //
@@ -25,7 +25,9 @@
 //% endif
 //#
 //# include  strip_columns.wgsl, tensors.wgsl, output.wgsl
-//# host     WORKGROUP (invocations), LANES (channels of an invocation, one or four), BROADCAST (true or false),
+//# host     WORKGROUP (invocations), LANES (channels of an invocation: one, two or four), ROWS (of a strip), ROW_STEP (rows of
+//#          the output from one of a strip's to the next), SHIFT (input rows, as far apart as the taps are, from one of a
+//#          strip's rows to the next; either is 1 if ROWS is), BROADCAST (true or false),
 //#          SHARES_WEIGHTS (whether a workgroup has one channel), WEIGHTS_BY_CHANNEL (their order), LANES_OF_WEIGHTS (1
 //#          unless BROADCAST); those of strip_columns.wgsl; params.tiles_x and params.tiles_y (strips), params.work
 //#          (workgroups if SHARES_WEIGHTS, else invocations). Channels and params.bias_at count `Value`s.
@@ -36,6 +38,9 @@
 
 const WORKGROUP: u32 = ${WORKGROUP}u;
 const TAPS: u32 = KERNEL_HEIGHT * KERNEL_WIDTH;
+// Of a strip, and of the input under it, DILATION_Y apart.
+const ROWS: u32 = ${ROWS}u;
+const INPUT_ROWS: u32 = KERNEL_HEIGHT + ${(ROWS - 1) * SHIFT}u;
 // Weights from one of the kernel's columns to the next, and from row to row.
 //% if transposed
 const COLUMN_OF_TAPS: u32 = KERNEL_HEIGHT;
@@ -45,8 +50,8 @@ const COLUMN_OF_TAPS: u32 = 1u;
 const ROW_OF_TAPS: u32 = KERNEL_WIDTH;
 //% endif
 
-// One channel, or four neighbours. Channels and places in memory count these.
-alias Value = ${"f32" if LANES == 1 else "vec4<f32>"};
+// One channel, or a few neighbours. Channels and places in memory count these.
+alias Value = ${"f32" if LANES == 1 else "vec" ~ LANES ~ "<f32>"};
 
 //# Where weight `kx` of a block is, loaded or handed round.
 //% macro weight_of(kx)
@@ -100,7 +105,12 @@ fn main(
     let item = item(index, params.out_channels);
     //% endif
     let x = first_column(item.x);
-    let top = i32(item.y * STRIDE_Y) - i32(PAD_TOP);
+    //% if ROW_STEP > 1
+    let first_y = item.y / ${ROW_STEP}u * ${ROW_STEP * ROWS}u + item.y % ${ROW_STEP}u;
+    //% else
+    let first_y = item.y * ROWS;
+    //% endif
+    let top = i32(first_y * STRIDE_Y) - i32(PAD_TOP);
     let left = i32(x * STRIDE_X) - i32(PAD_LEFT${plus(EARLY)});
     let in_channel = item.channel / (params.out_channels / params.in_channels);
     let plane_at = item.batch * params.in_channels * in_pixels() + in_channel * in_channel_stride();
@@ -108,20 +118,22 @@ fn main(
     let last_column = params.in_width - 1u;
 
     let bias = load_weight(params.bias_at + item.channel);
-    //% for x in range(STRIP_WIDTH)
-    var sum${x} = bias;
+    //% for row in range(ROWS)
+        //% for x in range(STRIP_WIDTH)
+    var sum${row}_${x} = bias;
+        //% endfor
     //% endfor
-    //% if BROADCAST and not transposed
-    // The rows of the kernel that meet the image at any of the workgroup's strips.
-    let highest = i32(first / params.tiles_x * STRIDE_Y) - i32(PAD_TOP);
-    let lowest = i32((min(first + WORKGROUP, strips) - 1u) / params.tiles_x * STRIDE_Y) - i32(PAD_TOP);
+    //% if BROADCAST and not transposed and ROW_STEP == 1
+    // The rows under the workgroup's strips that are in the image at any of them.
+    let highest = i32(first / params.tiles_x * (ROWS * STRIDE_Y)) - i32(PAD_TOP);
+    let lowest = i32((min(first + WORKGROUP, strips) - 1u) / params.tiles_x * (ROWS * STRIDE_Y)) - i32(PAD_TOP);
     let first_row = (u32(max(-lowest, 0)) + DILATION_Y - 1u) / DILATION_Y;
-    let past_row = min((u32(max(i32(params.in_height) - highest, 0)) + DILATION_Y - 1u) / DILATION_Y, KERNEL_HEIGHT);
-    for (var ky = first_row; ky < past_row; ky++) {
+    let past_row = min((u32(max(i32(params.in_height) - highest, 0)) + DILATION_Y - 1u) / DILATION_Y, INPUT_ROWS);
+    for (var input_row = first_row; input_row < past_row; input_row++) {
     //% else
-    for (var ky = 0u; ky < opaque(KERNEL_HEIGHT); ky++) {
+    for (var input_row = 0u; input_row < opaque(INPUT_ROWS); input_row++) {
     //% endif
-        let y = top + i32(ky * DILATION_Y);
+        let y = top + i32(input_row * DILATION_Y);
         //% if BROADCAST
         let inside_row = inside(y, params.in_height);
         //% else
@@ -146,7 +158,9 @@ fn main(
             let x${column} = start${plus_signed(column)};
             let at${column} = row + min(u32(x${column}), last_column) * in_pixel_stride();
                 //% set inside = ("inside_row & " if BROADCAST else "") ~ "inside(x" ~ column ~ ", params.in_width)"
-                //% if input == "pair"
+                //% if LANES == 2
+            let in${column} = load_inside2(at${column} * 2u, ${inside});
+                //% elif input == "pair"
             let pair${column} = load_inside2(at${column}, ${inside});
                     //% for next, component in [[column, "x"], [column + 1, "y"]] if next in part.columns
             let in${next} = pair${column}.${component};
@@ -155,25 +169,32 @@ fn main(
             let in${column} = select(Value(0.0), load_input(at${column}), ${inside});
                 //% endif
             //% endfor
-            //% set tap = "ky * ROW_OF_TAPS" ~ ("" if first_tap == "0u" else " + " ~ first_tap ~ " * COLUMN_OF_TAPS")
-            //% if WEIGHTS_BY_CHANNEL
-            let weights_at = item.channel * TAPS + ${tap};
-            //% else
-            let weights_at = (${tap}) * params.out_channels + item.channel;
-            //% endif
-            //% if BROADCAST
-                //% for first in range(0, part.taps, LANES_OF_WEIGHTS)
-                    //% set number = first // LANES_OF_WEIGHTS
-            let column_of${number} = min(lane % ${LANES_OF_WEIGHTS}u${plus(first)}, ${part.taps - 1}u);
-            let weights${number} = load_weight(weights_at + column_of${number} * COLUMN_OF_TAPS);
+            //# The row of the kernel that is over these inputs at a row of the strip. One above the first wraps.
+            //% for row in range(ROWS)
+                //% set ky = "input_row" ~ (" - " ~ row * SHIFT ~ "u" if row else "")
+            let row${row} = ${ky};
+            ${("if row" ~ row ~ " < KERNEL_HEIGHT ") if ROWS > 1 else ""}{
+                //% set tap = ("row" ~ row ~ " * ROW_OF_TAPS") ~ ("" if first_tap == "0u" else " + " ~ first_tap ~ " * COLUMN_OF_TAPS")
+                //% if WEIGHTS_BY_CHANNEL
+                let weights_at = item.channel * TAPS + ${tap};
+                //% else
+                let weights_at = (${tap}) * params.out_channels + item.channel;
+                //% endif
+                //% if BROADCAST
+                    //% for first in range(0, part.taps, LANES_OF_WEIGHTS)
+                        //% set number = first // LANES_OF_WEIGHTS
+                let column_of${number} = min(lane % ${LANES_OF_WEIGHTS}u${plus(first)}, ${part.taps - 1}u);
+                let weights${number} = load_weight(weights_at + column_of${number} * COLUMN_OF_TAPS);
+                    //% endfor
+                //% endif
+                //% for kx in range(part.taps)
+                let weight${kx} = ${weight_of(kx) | trim};
+                    //% for x in range(STRIP_WIDTH)
+                        //% set column = outputs[x] * geometry.stride_x + kx * geometry.dilation_x + EARLY
+                sum${row}_${x} = fma(in${column}, weight${kx}, sum${row}_${x});
+                    //% endfor
                 //% endfor
-            //% endif
-            //% for kx in range(part.taps)
-            let weight${kx} = ${weight_of(kx) | trim};
-                //% for x in range(STRIP_WIDTH)
-                    //% set column = outputs[x] * geometry.stride_x + kx * geometry.dilation_x + EARLY
-            sum${x} = fma(in${column}, weight${kx}, sum${x});
-                //% endfor
+            }
             //% endfor
         }
         //% endfor
@@ -186,13 +207,19 @@ fn main(
     //% endif
     let out = item.batch * params.out_channels * out_pixels()
         + item.channel * out_channel_stride()
-        + item.y * out_row_stride()
+        + first_y * out_row_stride()
         + x * out_pixel_stride();
-    var sums: Sums;
-    //% for x in range(STRIP_WIDTH)
-    sums.of${x} = sum${x};
+    let columns = params.out_width - x;
+    //% for row in range(ROWS)
+        //% set at = "out" ~ plus(row * ROW_STEP, "out_row_stride()")
+    ${("if first_y + " ~ row * ROW_STEP ~ "u < params.out_height ") if row else ""}{
+        store_strip(${at}, columns, Sums(
+        //% for x in range(STRIP_WIDTH)
+            sum${row}_${x},
+        //% endfor
+        ));
+    }
     //% endfor
-    store_strip(out, params.out_width - x, sums);
 }
 
 //% include "strip_columns.wgsl"

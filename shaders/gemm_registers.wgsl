@@ -6,9 +6,9 @@
 // neighbouring pixels and the same channels, so that each pixel is loaded by one lane for all its channels.
 //
 //% if BROADCAST
-// Each lane loads a few of the weights of a k, and `subgroupBroadcast` hands them round, so that a weight is loaded
-// once a subgroup. This is right for subgroups of LANES and any multiple of them: a broadcast reads from one of the
-// first LANES lanes, and every further lane loads what one of those does. A workgroup is a whole subgroup, or several.
+// Each lane loads a few of the weights of a step of the loop, and `subgroupBroadcast` hands them round, so that a weight
+// is loaded once a subgroup. This is right for subgroups of LANES and more: a broadcast reads from one of the first LANES
+// lanes, and every further lane loads what one of those does. A workgroup is a whole subgroup, or several.
 //% else
 // All lanes load the same weights. Many GPUs have scalar loads for that, and multiply by a scalar as fast as by a
 // register; the others load once for all lanes.
@@ -23,7 +23,8 @@
 //#          `fetch_row`), TILE_CHANNELS, PIXELS, THREADS (invocations of a workgroup), STEP_DEPTH (k of a step of the loop: of whole
 //#          rows if there are any, else four in NHWC), WEIGHTS_PER_LOAD (1, 2 or 4), BROADCAST (true or false), LANES
 //#          (that load different weights; 1 unless BROADCAST), SUMS_IN_ARRAY (whether the sums are an array that a loop
-//#          stores); params.weights_at, params.padded_depth (elements), params.panels, params.work (workgroups)
+//#          stores), BIAS (whether sums start with biases; `bias` of output.wgsl is false, for that would add them again);
+//#          params.weights_at, params.bias_at, params.padded_depth (elements), params.panels, params.work (workgroups)
 
 const TILE_CHANNELS: u32 = ${TILE_CHANNELS}u;
 const PIXELS: u32 = ${PIXELS}u;
@@ -57,8 +58,16 @@ fn main(
     let first_pixel = (index / (params.groups * params.panels) * THREADS + local) * PIXELS;
     let group = panel / params.panels;
 
-    //% set of_lane = " + lane % LANES" if BROADCAST else ""
-    let panel_at = (params.weights_at + panel * params.padded_depth * TILE_CHANNELS) / WEIGHTS_PER_LOAD${of_lane};
+    let panel_at = (params.weights_at + panel * params.padded_depth * TILE_CHANNELS) / WEIGHTS_PER_LOAD;
+    //# The loads of a step. The last may be of fewer lanes.
+    //% set loads = STEP_DEPTH * LOADS_OF_K
+    //% set rest = loads % LANES
+    //% if BROADCAST
+    let of_lane = lane % LANES;
+        //% if rest > 0
+    let of_lane_at_last = ${loads - rest}u + min(of_lane, ${rest - 1}u);
+        //% endif
+    //% endif
     //% if ROW_DEPTH
     let place = place(first_pixel, group);
     //% else
@@ -67,17 +76,36 @@ fn main(
     let place${pixel} = place(first_pixel${plus(pixel)}, group);
         //% endfor
     //% endif
+    //% if BIAS
+    let bias_at = params.bias_at / WEIGHTS_PER_LOAD + panel * LOADS_OF_K;
+        //% for first in range(0, LOADS_OF_K, LANES)
+            //% if BROADCAST and first + LANES > LOADS_OF_K
+    let biases${first // LANES} = load_weight(bias_at${plus(first)} + min(of_lane, ${LOADS_OF_K - first - 1}u));
+            //% elif BROADCAST
+    let biases${first // LANES} = load_weight(bias_at${plus(first)} + of_lane);
+            //% else
+    let biases${first} = load_weight(bias_at${plus(first)});
+            //% endif
+        //% endfor
+    //% endif
     //% if SUMS_IN_ARRAY
     // [channel][quad of pixels]; more than 32, for Mesa unrolls a loop over an array of fewer.
     var sums: array<vec4<f32>, ${[TILE_CHANNELS * QUADS, 33] | max}>;
     //% else
     // Each sum has a name, for an array that a loop stores would not stay in registers.
-        //% for channel in range(TILE_CHANNELS)
-            //% for quad in range(QUADS)
-    var sum_channel${channel}_quad${quad} = vec4<f32>(0.0);
-            //% endfor
-        //% endfor
     //% endif
+    //% for channel in range(TILE_CHANNELS)
+        //% set load = channel // WEIGHTS_PER_LOAD
+        //% set value = "biases" ~ load // LANES ~ ("." ~ xyzw[channel % WEIGHTS_PER_LOAD] if WEIGHTS_PER_LOAD > 1 else "")
+        //% set value = "subgroupBroadcast(" ~ value ~ ", " ~ load % LANES ~ "u)" if BROADCAST else value
+        //% for quad in range(QUADS)
+            //% if not SUMS_IN_ARRAY
+    var sum_channel${channel}_quad${quad} = vec4<f32>(${value if BIAS else "0.0"});
+            //% elif BIAS
+    sums[${channel * QUADS + quad}] = vec4<f32>(${value});
+            //% endif
+        //% endfor
+    //% endfor
     for (var k = 0u; k < params.padded_depth; k += ${STEP_DEPTH}u) {
         // Quads of four pixels, of each k.
         //% if ROW_DEPTH
@@ -109,19 +137,23 @@ fn main(
         //% endif
 
         let weights_at = panel_at + k * LOADS_OF_K;
-        //% for k in range(STEP_DEPTH)
-            //% for load in range(LOADS_OF_K // LANES)
-        let weights_k${k}_load${load} = load_weight(weights_at${plus(k * LOADS_OF_K + load * LANES)});
-            //% endfor
+        //% for first in range(0, loads, LANES)
+            //% if BROADCAST
+                //% set at = "of_lane_at_last" if first + LANES > loads else ("of_lane" ~ plus(first))
+        let weights${first // LANES} = load_weight(weights_at + ${at});
+            //% else
+        let weights${first} = load_weight(weights_at${plus(first)});
+            //% endif
         //% endfor
         //% for channel in range(TILE_CHANNELS)
             //% set load = channel // WEIGHTS_PER_LOAD
             //% set component = "." ~ xyzw[channel % WEIGHTS_PER_LOAD] if WEIGHTS_PER_LOAD > 1 else ""
 
             //% for k in range(STEP_DEPTH)
-                //% set weight = "weights_k" ~ k ~ "_load" ~ load // LANES ~ component
+                //% set number = k * LOADS_OF_K + load
+                //% set weight = "weights" ~ number // LANES ~ component
                 //% if BROADCAST
-        let weight_k${k}_channel${channel} = vec4<f32>(subgroupBroadcast(${weight}, ${load % LANES}u));
+        let weight_k${k}_channel${channel} = vec4<f32>(subgroupBroadcast(${weight}, ${number % LANES}u));
                 //% else
         let weight_k${k}_channel${channel} = vec4<f32>(${weight});
                 //% endif
@@ -171,7 +203,11 @@ fn main(
         //% endfor
     //% else
         //% for pixel in range(PIXELS)
-            //% for first in range(0, TILE_CHANNELS, 4)
+            //% if TILE_CHANNELS == 2
+                //% set of_pixel = "_quad" ~ pixel // 4 ~ "." ~ xyzw[pixel % 4]
+    store_pixel2(first_pixel${plus(pixel)}, group, first_channel, sum_channel0${of_pixel}, sum_channel1${of_pixel});
+            //% endif
+            //% for first in range(0, TILE_CHANNELS // 4 * 4, 4)
     store_pixel(first_pixel${plus(pixel)}, group, first_channel${plus(first)}, vec4<f32>(
                 //% for channel in range(first, first + 4)
         sum_channel${channel}_quad${pixel // 4}.${xyzw[pixel % 4]},

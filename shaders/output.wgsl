@@ -173,6 +173,21 @@ fn output_pixel(pixel: u32) -> OutputPixel {
         //% endif
 }
 
+        //% if TILE_CHANNELS == 2
+// Stores two channels, the first of which is `channel` of the group, of a pixel. The sums have their biases.
+fn store_pixel2(pixel: u32, group: u32, channel: u32, first: f32, second: f32) {
+    let place = output_pixel(pixel);
+    if place.valid && channel < params.group_out {
+        let at = place.at * params.out_channels + group * params.group_out + channel;
+            //% if output == "pair"
+        store_pair(at, first, second);
+            //% else
+        store(at, first);
+        if channel + 1u < params.group_out { store(at + 1u, second); }
+            //% endif
+    }
+}
+        //% else
 // Stores four channels, the first of which is `channel` of the group, of a pixel.
 fn store_pixel(pixel: u32, group: u32, channel: u32, sum: vec4<f32>) {
     let place = output_pixel(pixel);
@@ -187,5 +202,6 @@ fn store_pixel(pixel: u32, group: u32, channel: u32, sum: vec4<f32>) {
         store4(at, channels < vec4<u32>(params.group_out), biased);
     }
 }
+        //% endif
     //% endif
 //% endif

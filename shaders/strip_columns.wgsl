@@ -1,7 +1,7 @@
 // The columns of a strip of outputs, and their stores.
 //#
 //# host     STRIP_WIDTH (outputs of a strip in a row), `outputs` (a list: their columns, counted from the first one's),
-//#          LANES (channels of an invocation, one or four), BASES, SPAN and GROUP, which is 1 unless outputs come in
+//#          LANES (channels of an invocation: one, two or four), BASES, SPAN and GROUP, which is 1 unless outputs come in
 //#          pairs: strips of a wide tile of SPAN columns have BASES first columns, each GROUP columns after the one before.
 //#          If BASES is 1, a strip is the tile, STRIP_WIDTH columns.
 
@@ -23,7 +23,7 @@ struct Sums {
 
 // Stores the sums of a strip in a row, the first at `out`. From there on the row has `columns`.
 fn store_strip(out: u32, columns: u32, sums: Sums) {
-    //% if output == "pair"
+    //% if output == "pair" and LANES == 1
     store_pair(out, sums.of0, sums.of1);
         //% for x in range(2, STRIP_WIDTH, 2)
     if ${outputs[x]}u < columns { store_pair(out + ${outputs[x]}u, sums.of${x}, sums.of${x + 1}); }
@@ -59,6 +59,11 @@ fn store_neighbours(out: u32, first: u32, columns: u32, sums: vec4<f32>) {
 fn store_value(at: u32, sum: Value) {
     //% if LANES == 1
     store(at, sum);
+    //% elif output == "pair"
+    store_pair(at * 2u, sum.x, sum.y);
+    //% elif LANES == 2
+    store(at * 2u, sum.x);
+    store(at * 2u + 1u, sum.y);
     //% else
     store4(vec4<u32>(at * 4u), vec4<bool>(true), sum);
     //% endif

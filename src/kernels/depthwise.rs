@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use minijinja::value::merge_maps;
 use minijinja::{Value, context};
 
-use self::columns::{Columns, View};
+use self::columns::{Columns, Outputs, View};
 use super::{
     Kernel, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, compulsory_bytes, fitting,
     single_pass_operands,
@@ -23,11 +23,17 @@ pub const DEPTHWISE: Kernel = Kernel { name: "depthwise", links: 1, candidates }
 
 /// Rows and columns of a strip. Short strips fill a GPU, long ones load less.
 const STRIPS: &[[u32; 2]] = &[[8, 4], [4, 4], [16, 4], [64, 8], [64, 7], [64, 4], [8, 2]];
+/// Rows and columns of strips of neighbours for dilated links on software devices. With an odd dilation outputs as far apart as
+/// the taps were not aligned in pairs, and with a large one an image has few that are. Neighbours share few inputs unless
+/// there are many of them: all of a row at best.
+const WIDE_STRIP: [u32; 2] = [64, 28];
+const WIDEST_ROW: u32 = 64;
 /// Invocations of a workgroup; fewer on a CPU, whose cores share the workgroups.
 const WORKGROUP: u32 = 64;
 const WORKGROUP_CPU: u32 = 16;
-/// Beyond this many values at once no GPU keeps a strip's state in registers.
+/// Beyond this many values at once no GPU keeps a strip's state in registers. A software device has it in memory anyway.
 const MOST_REGISTERS: u64 = 128;
+const MOST_REGISTERS_CPU: u64 = 512;
 /// Beyond this many multiply-adds, or loads and stores, a written-out row takes drivers too long to compile.
 const MOST_TERMS: u64 = 1024;
 const MOST_ACCESSES: u64 = 256;
@@ -40,32 +46,32 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     if !link.is_depthwise() {
         return Err(Unsupported::Groups(link.groups));
     }
-    let quads = run.layout == Layout::Nhwc && link.in_channels % 4 == 0 && link.out_channels == link.in_channels;
+    let lanes = lanes(run, link, caps);
     let [kernel_rows, kernel_columns] = link.kernel_size;
     let is_tall = kernel_rows >= TALL && kernel_rows / 4 >= kernel_columns;
     let view = View::new(run, link, is_tall);
-    let lanes = if quads { &[4, 1][..] } else { &[1] };
     let mut recipes = Vec::new();
     let mut known = BTreeSet::new();
-    for &strip in STRIPS {
+    let most_registers = if caps.is_cpu { MOST_REGISTERS_CPU } else { MOST_REGISTERS };
+    for (strip, outputs) in strips(&view, caps) {
         for lanes in lanes {
-            let Some(written) = Strip::new(run, &view, caps, strip) else { continue };
+            let Some(written) = Strip::new(run, &view, caps, strip, outputs) else { continue };
             // Strips that are higher than the image are the same.
-            if !known.insert((written.used_rows(), strip[1], *lanes)) {
+            if !known.insert((view.used_rows(strip[0]), strip[1], *lanes)) {
                 continue;
             }
             let registers = written.registers() * u64::from(*lanes);
             let accesses = written.accesses() * u64::from(*lanes);
             let terms = u64::from(strip[1]) * link.fan_in();
-            if registers <= MOST_REGISTERS && accesses <= MOST_ACCESSES && terms <= MOST_TERMS {
+            if registers <= most_registers && accesses <= MOST_ACCESSES && terms <= MOST_TERMS {
                 recipes.push(recipe(run, link, caps, written, *lanes));
             }
         }
     }
-    for width in row::widths(caps) {
+    for [rows, width] in row::shapes(&view, caps) {
         for lanes in lanes {
-            if let Some(columns) = Columns::new(run, &view, caps, width) {
-                recipes.push(row::recipe(run, link, caps, &view, columns, *lanes));
+            if let Some(columns) = Columns::new(run, &view, caps, width, Outputs::Apart) {
+                recipes.push(row::recipe(run, link, caps, &view, rows, columns, *lanes));
             }
         }
     }
@@ -75,10 +81,43 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     fitting(run, caps, recipes)
 }
 
+/// The strips to consider, and which outputs of a row they are.
+fn strips(view: &View, caps: &Caps) -> Vec<([u32; 2], Outputs)> {
+    let mut strips: Vec<_> = STRIPS.iter().map(|&strip| (strip, Outputs::Apart)).collect();
+    if caps.is_cpu && view.step(1) > 1 {
+        let [rows, _] = WIDE_STRIP;
+        let row = view.output[1];
+        strips.extend((row <= WIDEST_ROW).then_some(([rows, row], Outputs::Row)));
+        strips.push((WIDE_STRIP, Outputs::Neighbours));
+    }
+    strips
+}
+
+/// How many neighbouring channels an invocation may compute. In NHWC they are one load: on GPUs four floats, and on software
+/// devices, which pay for each component, a pair as one integer.
+fn lanes(run: &Run<'_>, link: &Conv2d, caps: &Caps) -> &'static [u32] {
+    let takes_pairs = caps.is_cpu && caps.int64;
+    match link.in_channels {
+        _ if run.layout == Layout::Nchw || link.out_channels != link.in_channels => &[1],
+        channels if takes_pairs && channels.is_multiple_of(2) => &[2],
+        channels if !takes_pairs && channels.is_multiple_of(4) => &[4, 1],
+        _ => &[1],
+    }
+}
+
+/// Accesses that a load or a store of as many channels costs: two count as one, and four by what they move.
+fn accesses_of(lanes: u32, run: &Run<'_>) -> f64 {
+    match lanes {
+        4 => 4.0 * run.elements.input.of_wide_load(),
+        _ => 1.0,
+    }
+}
+
 /// The outputs of an invocation, and the input under them.
 struct Strip {
     view: View,
     rows: u32,
+    outputs: Outputs,
     columns: Columns,
     /// The input columns under a row of the strip, counted from its first.
     inputs: BTreeSet<u32>,
@@ -88,10 +127,10 @@ struct Strip {
 }
 
 impl Strip {
-    fn new(run: &Run<'_>, view: &View, caps: &Caps, [rows, width]: [u32; 2]) -> Option<Self> {
-        let columns = Columns::new(run, view, caps, width)?;
+    fn new(run: &Run<'_>, view: &View, caps: &Caps, [rows, width]: [u32; 2], outputs: Outputs) -> Option<Self> {
+        let columns = Columns::new(run, view, caps, width, outputs)?;
         let inputs = columns.inputs(0..view.link.kernel_size[1]);
-        Some(Self { view: view.clone(), rows, columns, inputs, weights_in_array: caps.is_cpu })
+        Some(Self { view: view.clone(), rows, outputs, columns, inputs, weights_in_array: caps.is_cpu })
     }
 
     /// The columns at which the loads of a row start.
@@ -99,43 +138,19 @@ impl Strip {
         self.columns.loads(&self.inputs)
     }
 
-    /// Rows of the output from one of the strip's to the next.
-    fn row_step(&self) -> u32 {
-        self.view.step(0)
-    }
-
     /// Input rows under the kernel.
     fn window(&self) -> u32 {
         self.view.link.kernel_size[0]
     }
 
-    /// Input rows by which the window goes down for each output row.
-    fn shift(&self) -> u32 {
-        let (stride, dilation) = (self.view.link.stride[0], self.view.link.dilation[0]);
-        (u64::from(self.row_step()) * u64::from(stride) / u64::from(dilation)) as u32
-    }
-
     /// Output rows by which the walk starts early, to fill the window.
     fn lead(&self) -> u32 {
-        self.window().saturating_sub(self.shift()).div_ceil(self.shift())
+        self.window().saturating_sub(self.view.shift()).div_ceil(self.view.shift())
     }
 
     /// The places of the window that are loaded for each output row.
     fn loaded(&self) -> std::ops::Range<u32> {
-        self.window().saturating_sub(self.shift())..self.window()
-    }
-
-    /// Strips along a column of the output.
-    fn strips_y(&self) -> u32 {
-        let (height, step) = (self.view.output[0], self.row_step());
-        let span = u64::from(self.rows) * u64::from(step);
-        let (whole, rest) = (u64::from(height) / span, u64::from(height) % span);
-        (whole * u64::from(step) + rest.min(step.into())) as u32
-    }
-
-    /// Rows of the strip that the output has.
-    fn used_rows(&self) -> u32 {
-        self.rows.min(self.view.output[0].div_ceil(self.row_step()))
+        self.window().saturating_sub(self.view.shift())..self.window()
     }
 
     /// Values held at once.
@@ -146,31 +161,27 @@ impl Strip {
 
     /// Loads and stores written out.
     fn accesses(&self) -> u64 {
-        (self.loaded().len() * self.loads().len()) as u64 + self.view.link.fan_in() + u64::from(self.columns.width)
+        let weights = if self.weights_in_array { 0 } else { self.view.link.fan_in() };
+        (self.loaded().len() * self.loads().len()) as u64 + weights + u64::from(self.columns.width)
     }
 
     /// A recipe's name, for strips of these rows.
     fn name(&self, rows: &str, lanes: u32) -> String {
-        let (width, quads) = (self.columns.width, if lanes == 4 { "x4" } else { "" });
-        match self.view.transposed {
-            true => format!("{}/{width}x{rows}{quads}", DEPTHWISE.name),
-            false => format!("{}/{rows}x{width}{quads}", DEPTHWISE.name),
-        }
+        self.view.name(rows, self.columns.width, lanes)
     }
 
     /// What the shader asks for: `workgroup` invocations in a workgroup, `lanes` channels each.
     fn values(&self, link: &Conv2d, layout: Layout, workgroup: u32, lanes: u32) -> Value {
-        let quads_or_scalar = if lanes == 4 { "quads" } else { "scalar" };
-        let pair_or = |pairs| if pairs { "pair" } else { quads_or_scalar };
         let own = context! {
             // Strips share a shader: their height is a parameter.
             recipe => self.name("*", lanes),
             problem => shader::problem(link, layout),
             WORKGROUP => workgroup,
             LEAD => self.lead(),
-            SHIFT => self.shift(),
-            ROW_STEP => self.row_step(),
+            SHIFT => self.view.shift(),
+            ROW_STEP => self.view.step(0),
             WEIGHTS_IN_ARRAY => self.weights_in_array,
+            SKIPS_ROWS => self.outputs == Outputs::Row,
             WINDOW_ROWS => self.window(),
             loaded_rows => self.loaded().collect::<Vec<_>>(),
             columns => self.inputs,
@@ -178,11 +189,9 @@ impl Strip {
             transposed => self.view.transposed,
             geometry => shader::geometry_values(&self.view.link),
             layout => shader::layout_name(layout),
-            input => pair_or(self.columns.pairs),
-            weights => quads_or_scalar,
-            output => pair_or(self.columns.output_pairs),
         };
-        merge_maps([own, self.columns.values(lanes), shader::epilogue_values(link)])
+        let columns = [self.columns.values(lanes), self.columns.accesses(link, lanes)];
+        merge_maps([[own, shader::epilogue_values(link)], columns].concat())
     }
 }
 
@@ -195,16 +204,20 @@ fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, strip: Strip, lanes: u32) -
     let (weights, offsets) = sections([taps, Packing::Bias { block: 1 }].map(|packing| run.section(0, link, packing)));
 
     let [_, out_width] = strip.view.output;
-    let tiles = [strip.strips_y(), strip.columns.strips(out_width)];
+    let tiles = [strip.view.strips_y(strip.rows), strip.columns.strips(out_width)];
     let channels = link.out_channels / lanes;
     let items = u64::from(tiles[0]) * u64::from(tiles[1]) * u64::from(channels) * u64::from(run.output().batch);
 
-    // Loads of four channels at a time count by what they move.
     let values = items as f64 * f64::from(lanes);
-    let counted = if lanes == 4 { values * run.elements.input.of_wide_load() } else { values };
+    let counted = items as f64 * accesses_of(lanes, run);
     let (rows, width) = (strip.rows, strip.columns.width);
-    let rows_each = f64::from(strip.used_rows());
-    let steps = rows_each + f64::from(strip.lead());
+    let rows_each = f64::from(strip.view.used_rows(strip.rows));
+    let mut steps = rows_each + f64::from(strip.lead());
+    if strip.outputs == Outputs::Row {
+        // Those that load nothing but padding are left out.
+        let step = f64::from(strip.view.step(0)) * f64::from(strip.view.link.stride[0]);
+        steps = steps.min((f64::from(strip.view.input[0]) / step).ceil());
+    }
     let loads = steps * (strip.loaded().len() * strip.loads().len()) as f64;
     let outputs = rows_each * f64::from(width);
     let stores = rows_each * f64::from(strip.columns.stores());

@@ -11,6 +11,7 @@ use super::{Params, Run, Unsupported};
 use crate::kernels::pack::{self, Order, Packing, Section, sections};
 use crate::kernels::shader::{self, Values};
 use crate::model::conv::Conv2d;
+use crate::model::dtype::DType;
 use crate::model::shape::Layout;
 
 /// Below this many output channels in a group, most of a tile would be idle.
@@ -140,6 +141,12 @@ fn stores_quads(run: &Run<'_>, source: &Source) -> bool {
     outputs.is_multiple_of(4)
 }
 
+/// Whether the outputs of blocks of two channels are stored in pairs: halves, or floats if the device has 64-bit integers.
+fn stores_pairs(run: &Run<'_>, source: &Source, longs: bool) -> bool {
+    let is_there = longs || run.elements.output.dtype() != DType::F32;
+    is_there && source.conv.group_out_channels().is_multiple_of(2) && !run.has_residual()
+}
+
 /// What a store counts for each output.
 pub fn of_outputs(run: &Run<'_>, source: &Source) -> f64 {
     if stores_quads(run, source) { run.elements.output.of_wide_load() } else { 1.0 }
@@ -177,7 +184,11 @@ pub fn values(
         Fetch::Rows { .. } | Fetch::Lines => "rows",
         Fetch::Blocks { .. } => "blocks",
     };
-    let stores_quads = stores_quads(run, source);
+    let output = match (layout, block) {
+        _ if stores_quads(run, source) => "quads",
+        (Layout::Nhwc, 2) if stores_pairs(run, source, pairs) => "pair",
+        _ => "scalar",
+    };
     move || {
         context! {
             recipe,
@@ -186,7 +197,7 @@ pub fn values(
             layout => shader::layout_name(layout),
             input,
             weights => if pairs { "pairs" } else { "quads" },
-            output => if stores_quads { "quads" } else { "scalar" },
+            output,
             pixels,
             bias => link.bias,
             TILE_CHANNELS => block,

@@ -25,17 +25,20 @@ pub const IMPLICIT_GEMM_SUBGROUP: Kernel =
 
 /// Channels and pixels of blocks in registers, on GPUs and on software devices. A row of eight pixels loads less for
 /// each than one of four.
-const UNIFORM_BLOCKS: &[[u32; 2]] = &[[4, 8], [16, 8], [16, 4]];
+const UNIFORM_BLOCKS: &[[u32; 2]] = &[[4, 8], [4, 4], [16, 8], [16, 4]];
 const SUBGROUP_BLOCKS: &[[u32; 2]] = &[[32, 8], [32, 4], [8, 8], [4, 8], [2, 8]];
 /// The same for strides at which neighbours share few inputs, so that four pixels load no more for each than eight, and
 /// compile in half the time.
 const STRIDED_SUBGROUP_BLOCKS: &[[u32; 2]] = &[[32, 4], [8, 8], [4, 8], [2, 8]];
 /// Bytes of weights beyond which they come from memory, not from a core's cache: eight pixels read them half as often.
 const MOST_CACHED: u64 = 4 << 20;
-/// Beyond this many kernel columns, a row of them written out takes drivers too long to compile.
-const MOST_COLUMNS: u32 = 7;
+/// Beyond this many multiply-adds, a row of the kernel written out takes drivers too long to compile.
+const MOST_TERMS: u64 = 7 * 32 * 8;
 /// With the weights of five columns, 16 channels each, AMD's compiler spills on GCN; with those of three it does not.
-const MOST_UNIFORM_COLUMNS: u32 = 3;
+const MOST_UNIFORM_WEIGHTS: u32 = 48;
+/// Channels of small blocks. GPUs are offered only these in NHWC: where each value is gathered by itself, gathering through
+/// workgroup memory does it once for more channels.
+const FEW_CHANNELS: u32 = 4;
 
 fn by_tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let link = conv(run)?;
@@ -52,22 +55,24 @@ fn by_tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 
 fn by_uniform_loads(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let link = conv(run)?;
-    // Where each value is gathered by itself, gathering through workgroup memory does it once for more channels.
-    if run.layout != Layout::Nchw {
+    let mut blocks = registers::uniform_blocks(run, caps, link, UNIFORM_BLOCKS)?;
+    blocks.retain(|block| run.layout == Layout::Nchw || block.channels <= FEW_CHANNELS);
+    if blocks.is_empty() {
         return Err(Unsupported::Layout(run.layout));
     }
-    if !has_rows(run, link) || link.kernel_size[1] > MOST_UNIFORM_COLUMNS {
+    let is_short = |block: &Block| link.kernel_size[1] <= MOST_UNIFORM_WEIGHTS / block.channels;
+    blocks.retain(|block| is_short(block) && has_rows(run, link, block));
+    if blocks.is_empty() {
         return Err(Unsupported::KernelSize(link.kernel_size));
     }
     let recipe = |block| registers::recipe(run, &rows(run, link, IMPLICIT_GEMM_UNIFORM.name, block), block);
-    let blocks = registers::uniform_blocks(run, caps, link, UNIFORM_BLOCKS)?;
     fitting(run, caps, blocks.into_iter().map(recipe).collect())
 }
 
 fn by_broadcasts(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let (link, name) = (conv(run)?, IMPLICIT_GEMM_SUBGROUP.name);
     let recipe = |block| {
-        let source = match has_rows(run, link) {
+        let source = match has_rows(run, link, &block) {
             true => rows(run, link, name, block),
             false => windows(run, link, name),
         };
@@ -89,12 +94,13 @@ fn conv<'a>(run: &Run<'a>) -> Result<&'a Conv2d, Unsupported> {
     }
 }
 
-/// Whether whole rows of the kernel can be the source. (Rows of the output are filled up to whole blocks, and the
+/// Whether whole rows of the kernel can be the source of a block. (Rows of the output are filled up to whole blocks, and the
 /// shader counts their pixels in 32 bits.)
-fn has_rows(run: &Run<'_>, link: &Conv2d) -> bool {
+fn has_rows(run: &Run<'_>, link: &Conv2d, block: &Block) -> bool {
     let output = run.output();
     let most_pixels = u64::from(output.batch) * u64::from(output.height) * (u64::from(output.width) + 8);
-    link.kernel_size[1] <= MOST_COLUMNS && most_pixels < 1 << 32
+    let terms = u64::from(link.kernel_size[1]) * u64::from(block.channels * block.pixels);
+    terms <= MOST_TERMS && most_pixels < 1 << 32
 }
 
 /// The source that goes through the kernel tap by tap, where padding the channels of each to whole tiles adds little.
@@ -156,15 +162,16 @@ fn rows(run: &Run<'_>, link: &Conv2d, kernel: &'static str, block: Block) -> Sou
     let columns = Lines::columns(link, block.pixels, filled);
     let row = Row { link: link.clone(), layout: run.layout, pixels: block.pixels, pairs, columns };
     let (loads, values) = (row.loads().len(), row.channels() * link.kernel_size[1]);
+    // Of each value its place, and whether it is in the image. Beside few sums compilers keep only those that are not known.
+    let unknown = row.loads().values().filter(|is_padded| **is_padded).count();
+    let place = if block.channels <= FEW_CHANNELS { 2 * unknown + 4 } else { 2 * loads } as u32;
     let order = match run.layout {
         Layout::Nchw => Order::ChannelFirst,
         Layout::Nhwc => Order::ByRow { columns: link.kernel_size[1], channels: row.channels() },
     };
     let template = ("source_rows.wgsl", Arc::new(move || row.values()) as Values);
     let source = Source::loaded(kernel, link, template, Fetch::Rows { values }, order);
-    // Of each value its place, and whether it is in the image.
-    let place = 2 * loads as u32;
-    Source { loads: loads as f64 / f64::from(block.pixels * values), place, ..source }
+    Source { loads: loads as f64 / f64::from(block.pixels * values), registers: loads as u32, place, ..source }
 }
 
 /// What some neighbouring outputs see of a row of the input.

@@ -139,7 +139,7 @@ fn source(run: &Run<'_>, [expand, depthwise, project]: [&Conv2d; 3], block: Bloc
         before: vec![
             (run.section(0, expand, Packing::Panels { block: depth, k_align: 4, order }), "EXPAND_AT"),
             (run.section(0, expand, Packing::Bias { block: depth }), "EXPAND_BIAS_AT"),
-            (run.section(1, depthwise, Packing::QuadTaps), "DEPTHWISE_AT"),
+            (run.section(1, depthwise, Packing::BlockTaps { block: 4 }), "DEPTHWISE_AT"),
             (run.section(1, depthwise, Packing::Bias { block: 1 }), "DEPTHWISE_BIAS_AT"),
         ],
         // Channels share an input, and inputs a weight, of which four come at a time.

@@ -39,9 +39,9 @@ pub enum Packing {
     Bias { block: u32 },
     /// `[tap][channel]`: for each kernel position the weights of all channels of a depthwise link.
     Taps,
-    /// `[quad][tap][4]`: for each four channels of a depthwise link the weights of all kernel positions. The last quad is
-    /// padded with zeros.
-    QuadTaps,
+    /// `[channels][tap][block]`: for each `block` neighbouring channels of a depthwise link the weights of all kernel
+    /// positions. The last block is padded with zeros.
+    BlockTaps { block: u32 },
 }
 
 /// What `k` counts.
@@ -88,7 +88,7 @@ impl Packing {
             }
             Self::Bias { block } => groups * padded(block),
             Self::Taps => u64::from(conv.out_channels) * conv.fan_in(),
-            Self::QuadTaps => u64::from(conv.out_channels.next_multiple_of(4)) * conv.fan_in(),
+            Self::BlockTaps { block } => u64::from(conv.out_channels.next_multiple_of(block)) * conv.fan_in(),
         }
     }
 
@@ -110,11 +110,11 @@ impl Packing {
                 let per_tap = |tap| weights.weight.iter().skip(tap).step_by(taps);
                 (0..taps).flat_map(per_tap).copied().collect()
             }
-            Self::QuadTaps => {
-                let taps = conv.fan_in() as usize;
-                let quads = (0..conv.out_channels as usize).step_by(4);
-                let places = quads.flat_map(|first| {
-                    (0..taps).flat_map(move |tap| (first..first + 4).map(move |channel| (channel, tap)))
+            Self::BlockTaps { block } => {
+                let (taps, block) = (conv.fan_in() as usize, block as usize);
+                let blocks = (0..conv.out_channels as usize).step_by(block);
+                let places = blocks.flat_map(|first| {
+                    (0..taps).flat_map(move |tap| (first..first + block).map(move |channel| (channel, tap)))
                 });
                 places
                     .map(|(channel, tap)| weights.weight.get(channel * taps + tap).copied().unwrap_or_default())
@@ -285,8 +285,9 @@ mod tests {
         let conv = Conv2d::depthwise(2, [1, 3]);
         let weights = Weights::without_bias(&[1., 2., 3., 4., 5., 6.]);
         assert_eq!(Packing::Taps.pack(&conv, weights), [1., 4., 2., 5., 3., 6.]);
-        let quads = Packing::QuadTaps.pack(&conv, weights);
+        let in_quads = Packing::BlockTaps { block: 4 };
+        let quads = in_quads.pack(&conv, weights);
         assert_eq!(quads, [1., 4., 0., 0., 2., 5., 0., 0., 3., 6., 0., 0.]);
-        assert_eq!(quads.len() as u64, Packing::QuadTaps.len(&conv));
+        assert_eq!(quads.len() as u64, in_quads.len(&conv));
     }
 }

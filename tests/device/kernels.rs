@@ -71,15 +71,14 @@ pub fn few(caps: &Caps) -> HashMap<Key, Vec<(Problem, Vec<Schedule>)>> {
     all.into_iter().map(shortest).collect()
 }
 
-/// Checks these kernels on a few cases in both layouts, except `implicit_gemm_uniform`, which is only for NCHW.
+/// Checks these kernels on a few cases in both layouts.
 fn check_few(gpu: impl Fn() -> GpuConv + Sync, kernels: &[&'static str], dtype: DType) {
     let mut few = few(gpu().caps());
     few.retain(|(.., of), _| *of == dtype);
     for kernel in kernels {
         for layout in [Layout::Nchw, Layout::Nhwc] {
             let is_known = few.get(&(*kernel, layout, dtype)).is_some_and(|cases| cases.len() == FEW);
-            let only_nchw = *kernel == "implicit_gemm_uniform" && layout == Layout::Nhwc;
-            assert_eq!(is_known, !only_nchw, "{kernel} {layout} {dtype}");
+            assert!(is_known, "{kernel} {layout} {dtype}");
         }
     }
     check(gpu, &few.into_values().flatten().collect::<Vec<_>>());

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use minijinja::{Value, context};
 
+use super::DEPTHWISE;
 use crate::kernels::{Params, Run};
 use crate::model::caps::Caps;
 use crate::model::conv::Conv2d;
@@ -39,10 +40,38 @@ impl View {
         Self { link, transposed, input, output }
     }
 
+    /// The name of a recipe for strips of these rows and columns, and as many channels.
+    pub fn name(&self, rows: &str, columns: u32, lanes: u32) -> String {
+        let lanes = if lanes > 1 { format!("x{lanes}") } else { String::new() };
+        match self.transposed {
+            true => format!("{}/{columns}x{rows}{lanes}", DEPTHWISE.name),
+            false => format!("{}/{rows}x{columns}{lanes}", DEPTHWISE.name),
+        }
+    }
+
     /// The parameters of a run that is seen so.
     pub fn params(&self, run: &Run<'_>) -> Params {
         let ([in_height, in_width], [out_height, out_width]) = (self.input, self.output);
         Params { in_height, in_width, out_height, out_width, ..Params::of(run) }
+    }
+
+    /// Input rows, as far apart as the taps are, from an output to the one that is [`View::step`] rows below.
+    pub fn shift(&self) -> u32 {
+        let (stride, dilation) = (self.link.stride[0], self.link.dilation[0]);
+        (u64::from(self.step(0)) * u64::from(stride) / u64::from(dilation)) as u32
+    }
+
+    /// Strips of `rows` along a column of the output. The first output of each is in the column.
+    pub fn strips_y(&self, rows: u32) -> u32 {
+        let (height, step) = (self.output[0], self.step(0));
+        let span = u64::from(rows) * u64::from(step);
+        let (whole, rest) = (u64::from(height) / span, u64::from(height) % span);
+        (whole * u64::from(step) + rest.min(step.into())) as u32
+    }
+
+    /// Rows of a strip of `rows` that the output has.
+    pub fn used_rows(&self, rows: u32) -> u32 {
+        rows.min(self.output[0].div_ceil(self.step(0)))
     }
 
     /// Outputs from one to the next that shares inputs with it as neighbours do in an undilated convolution, along the
@@ -55,6 +84,17 @@ impl View {
 
 fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a.max(1) } else { gcd(b, a % b) }
+}
+
+/// Which outputs of a row are a strip.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Outputs {
+    /// As far apart as the taps of the kernel, where that is possible.
+    Apart,
+    /// Neighbours.
+    Neighbours,
+    /// All. What of the padding is under them is known, and left out.
+    Row,
 }
 
 /// The columns of a strip of outputs, which are of one row.
@@ -73,11 +113,13 @@ pub struct Columns {
     pub pairs: bool,
     /// Whether two neighbouring outputs are one store.
     pub output_pairs: bool,
+    /// The columns of the input that can be in the image, if that is known.
+    image: Option<Range<u32>>,
 }
 
 impl Columns {
-    /// None if the strip reaches farther than 32-bit numbers do.
-    pub fn new(run: &Run<'_>, view: &View, caps: &Caps, width: u32) -> Option<Self> {
+    /// A strip of `width` outputs. None if it reaches farther than 32-bit numbers do.
+    pub fn new(run: &Run<'_>, view: &View, caps: &Caps, width: u32, outputs: Outputs) -> Option<Self> {
         let link = &view.link;
         // The first output's column is even, and so is the first input's if the padding is; otherwise the strip starts
         // one column earlier.
@@ -89,15 +131,18 @@ impl Columns {
         let output_pairs = is_row && run.elements.output.prefers_pairs(caps) && even(view.output[1]) && takes_residual;
         let step = view.step(1);
         let [group, step] = match pairs || output_pairs {
-            _ if step == 1 => [1, 1],
+            _ if step == 1 || outputs != Outputs::Apart => [1, 1],
             false => [1, step],
             true if step.is_multiple_of(2) => [2, step],
             // Groups of two that are an odd number apart are not aligned. Neighbours share fewer inputs, but they are.
             true => [1, 1],
         };
         let early = if pairs { link.padding[1] % 2 } else { 0 };
-        let columns =
-            Self { width, group, step, stride: link.stride[1], dilation: link.dilation[1], early, pairs, output_pairs };
+        let before = link.padding[1].checked_add(early)?;
+        let image = before..before.checked_add(view.input[1])?;
+        let image = (outputs == Outputs::Row).then_some(image);
+        let [stride, dilation] = [link.stride[1], link.dilation[1]];
+        let columns = Self { width, group, step, stride, dilation, early, pairs, output_pairs, image };
         let reach = u64::from(width) * u64::from(step) * u64::from(link.stride[1])
             + u64::from(link.kernel_size[1]) * u64::from(link.dilation[1]);
         (reach < 1 << 30).then_some(columns)
@@ -111,7 +156,8 @@ impl Columns {
     /// The input under some columns of the kernel, counted from the first output's first of them.
     pub fn inputs(&self, taps: Range<u32>) -> BTreeSet<u32> {
         let column = |output, tap| output * self.stride + tap * self.dilation + self.early;
-        self.outputs().into_iter().flat_map(|output| taps.clone().map(move |tap| column(output, tap))).collect()
+        let columns = self.outputs().into_iter().flat_map(|output| taps.clone().map(move |tap| column(output, tap)));
+        columns.filter(|column| self.image.as_ref().is_none_or(|image| image.contains(column))).collect()
     }
 
     /// The columns at which the loads of these start.
@@ -142,6 +188,22 @@ impl Columns {
     /// Stores of a strip in a row.
     pub fn stores(&self) -> u32 {
         if self.output_pairs { self.width / 2 } else { self.width }
+    }
+
+    /// How the input and the weights are loaded and the output is stored, as `tensors.wgsl` calls it. With two lanes a pair is
+    /// two channels.
+    pub fn accesses(&self, link: &Conv2d, lanes: u32) -> Value {
+        let [input, weights, output] = match lanes {
+            4 => ["quads"; 3],
+            2 if link.residual.is_some() => ["pair", "pair", "scalar"],
+            2 => ["pair"; 3],
+            _ => {
+                let [input, output] =
+                    [self.pairs, self.output_pairs].map(|pairs| if pairs { "pair" } else { "scalar" });
+                [input, "scalar", output]
+            }
+        };
+        context! { input, weights, output }
     }
 
     /// What `strip_columns.wgsl` asks for.
@@ -183,8 +245,10 @@ mod tests {
                 let shapes = [Shape::from([1, 1, width, width]), Shape::from([1, 1, out_width, out_width])];
                 let links = [Link::from(link.clone())];
                 let run = Run { links: &links, shapes: &shapes, layout: Layout::Nchw, elements: Elements::F32 };
-                for strip_width in [1, 2, 4, 7, 8] {
-                    let columns = Columns::new(&run, &View::new(&run, &link, false), &caps, strip_width).unwrap();
+                let widths = [1, 2, 4, 7, 8].map(|width| [(width, Outputs::Apart), (width, Outputs::Neighbours)]);
+                for (strip_width, outputs) in widths.concat() {
+                    let columns =
+                        Columns::new(&run, &View::new(&run, &link, false), &caps, strip_width, outputs).unwrap();
                     let mut times = vec![0; out_width as usize];
                     for first in (0..columns.strips(out_width)).map(|strip| first_column(&columns, strip)) {
                         assert!(first < out_width, "{stride}, {dilation}: {first} of {out_width}");

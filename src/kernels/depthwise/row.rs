@@ -1,10 +1,9 @@
-//! Strips of one row, for kernels whose window does not stay in registers: the rows of the kernel are a loop, and so are
-//! its columns if there are many.
+//! Strips of one row, or of a few, for kernels whose window does not stay in registers: the rows of the input are a loop,
+//! and so are the columns of the kernel if there are many.
 
 use minijinja::value::merge_maps;
 use minijinja::{Value, context};
 
-use super::DEPTHWISE;
 use super::columns::{Columns, View};
 use crate::kernels::pack::{Order, Packing, sections};
 use crate::kernels::shader;
@@ -15,14 +14,22 @@ use crate::model::caps::Caps;
 use crate::model::conv::Conv2d;
 use crate::model::shape::Layout;
 
-/// Outputs of a strip. Those of 14, of which rows of many networks' images are multiples, are for software devices, which
-/// have their registers in memory.
-const WIDTHS: &[u32] = &[14, 8, 4, 1];
+/// Rows and columns of a strip. An input serves all rows of the strip that it is under, so more rows load less, but there
+/// are fewer strips to fill a GPU with.
+const SHAPES: &[[u32; 2]] = &[[1, 8], [1, 4], [1, 1], [2, 4], [2, 8], [4, 8]];
+/// The same for software devices, which have their registers in memory. Rows of many networks' images are multiples of 14.
+const SHAPES_CPU: &[[u32; 2]] = &[[2, 14], [1, 14], [1, 8], [1, 4], [1, 1]];
 
-/// The widths of strips for a device.
-pub fn widths(caps: &Caps) -> impl Iterator<Item = u32> {
-    let is_cpu = caps.is_cpu;
-    WIDTHS.iter().copied().filter(move |&width| is_cpu || width <= 8)
+/// Undilated kernels of as many taps have strips that keep their input rows, which are better where there are rows enough.
+const FEW_TAPS: u64 = 25;
+
+/// The shapes of strips of an image on a device. Those of several rows are for large or dilated kernels, whose rows share
+/// inputs, and for images that have as many.
+pub fn shapes(view: &View, caps: &Caps) -> impl Iterator<Item = [u32; 2]> {
+    let shapes = if caps.is_cpu { SHAPES_CPU } else { SHAPES };
+    let is_large = view.link.fan_in() > FEW_TAPS || view.step(0) > 1;
+    let shares = is_large && view.shift() < view.link.kernel_size[0];
+    shapes.iter().copied().filter(move |&[rows, _]| rows == 1 || (shares && view.used_rows(rows) == rows))
 }
 
 /// Columns of the kernel whose multiply-adds are written out, of which a compiler may load the input all at once. A software
@@ -30,6 +37,8 @@ pub fn widths(caps: &Caps) -> impl Iterator<Item = u32> {
 /// aligned.
 const BLOCK: u32 = 16;
 const BLOCK_OF_QUADS: u32 = 8;
+/// The smallest for GPUs with few registers.
+const SMALLEST_BLOCK: u32 = 8;
 const BLOCK_CPU: u32 = 32;
 /// Beyond this many values at once, a block of quads has fewer columns.
 const MOST_REGISTERS: u32 = 112;
@@ -44,8 +53,8 @@ const FULL: f64 = 0.6;
 enum Weights {
     /// Each loads its own.
     Own,
-    /// A workgroup has one channel, and loads the same weights.
-    Shared,
+    /// A workgroup has one channel, and loads the same weights. A GPU loads some at a time, and once for all lanes.
+    Shared { at_a_time: u32 },
     /// A workgroup has one channel. This many lanes each load another weight, and broadcasts hand them round.
     Broadcast(u32),
 }
@@ -53,6 +62,7 @@ enum Weights {
 /// A strip and the kernel's part under it.
 struct Row {
     view: View,
+    rows: u32,
     columns: Columns,
     lanes: u32,
     weights: Weights,
@@ -77,18 +87,21 @@ impl Row {
     }
 
     fn strips(&self) -> u64 {
-        u64::from(self.columns.strips(self.view.output[1])) * u64::from(self.view.output[0])
+        u64::from(self.columns.strips(self.view.output[1])) * u64::from(self.view.strips_y(self.rows))
     }
 
-    /// Loads for a row of the kernel: of the input, and of the weights.
+    /// Loads of the input and of the weights.
     fn loads(&self) -> f64 {
+        let [kernel_rows, _] = self.view.link.kernel_size.map(f64::from);
+        let input_rows = kernel_rows + f64::from(self.rows - 1) * f64::from(self.view.shift());
         let of_part = |part: &Part| {
-            let inputs = self.columns.loads(&self.columns.inputs(0..part.taps)).len() as u32;
+            let inputs = self.columns.loads(&self.columns.inputs(0..part.taps)).len() as f64;
             let weights = match self.weights {
                 Weights::Broadcast(lanes) => part.taps.div_ceil(lanes),
-                Weights::Own | Weights::Shared => part.taps,
+                Weights::Shared { at_a_time } => part.taps.div_ceil(at_a_time),
+                Weights::Own => part.taps,
             };
-            f64::from(part.count * (inputs + weights))
+            f64::from(part.count) * (input_rows * inputs + f64::from(self.rows) * kernel_rows * f64::from(weights))
         };
         self.parts().iter().map(of_part).sum()
     }
@@ -96,20 +109,14 @@ impl Row {
     /// Values held at once, of 32 bits.
     fn registers(&self) -> u32 {
         let inputs = self.parts().iter().map(|part| self.columns.inputs(0..part.taps).len()).max().unwrap_or(0) as u32;
-        (inputs + self.columns.width + 1) * self.lanes
+        (inputs + self.rows * self.columns.width + 1) * self.lanes
     }
 
     fn name(&self) -> String {
-        let quads = if self.lanes == 4 { "x4" } else { "" };
-        match (self.view.transposed, self.columns.width) {
-            (true, width) => format!("{}/{width}x1{quads}", DEPTHWISE.name),
-            (false, width) => format!("{}/1x{width}{quads}", DEPTHWISE.name),
-        }
+        self.view.name(&self.rows.to_string(), self.columns.width, self.lanes)
     }
 
     fn values(&self, link: &Conv2d, layout: Layout) -> Value {
-        let quads_or_scalar = if self.lanes == 4 { "quads" } else { "scalar" };
-        let pair_or = |pairs| if pairs { "pair" } else { quads_or_scalar };
         let part = |part: &Part| {
             let inputs = self.columns.inputs(0..part.taps);
             let loads = self.columns.loads(&inputs);
@@ -121,6 +128,9 @@ impl Row {
             recipe => self.name(),
             problem => shader::problem(link, layout),
             WORKGROUP => self.workgroup,
+            ROWS => self.rows,
+            ROW_STEP => if self.rows > 1 { self.view.step(0) } else { 1 },
+            SHIFT => if self.rows > 1 { self.view.shift() } else { 1 },
             BROADCAST => lanes_of_weights > 1,
             SHARES_WEIGHTS => self.weights != Weights::Own,
             WEIGHTS_BY_CHANNEL => layout == Layout::Nchw || self.weights != Weights::Own,
@@ -129,23 +139,36 @@ impl Row {
             transposed => self.view.transposed,
             geometry => shader::geometry_values(&self.view.link),
             layout => shader::layout_name(layout),
-            input => pair_or(self.columns.pairs),
-            weights => quads_or_scalar,
-            output => pair_or(self.columns.output_pairs),
         };
-        merge_maps([own, self.columns.values(self.lanes), shader::epilogue_values(link)])
+        let columns = [self.columns.values(self.lanes), self.columns.accesses(link, self.lanes)];
+        merge_maps([[own, shader::epilogue_values(link)], columns].concat())
     }
 }
 
-pub fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, view: &View, columns: Columns, lanes: u32) -> Recipe {
+pub fn recipe(
+    run: &Run<'_>,
+    link: &Conv2d,
+    caps: &Caps,
+    view: &View,
+    rows: u32,
+    columns: Columns,
+    lanes: u32,
+) -> Recipe {
     let view = view.clone();
     let broadcasting = caps.subgroup.filter(|sizes| caps.is_cpu && sizes.iter().all(|size| size.is_power_of_two()));
-    let mut row = Row { view, columns, lanes, weights: Weights::Own, workgroup: WORKGROUP, block: BLOCK };
+    let mut row = Row { view, rows, columns, lanes, weights: Weights::Own, workgroup: WORKGROUP, block: BLOCK };
     if lanes == 4 {
         row.block = BLOCK_OF_QUADS;
         while row.registers() > MOST_REGISTERS && row.block > 2 {
             row.block /= 2;
         }
+    }
+    let spills = |row: &Row| {
+        let registers = u64::from(row.registers() + REGISTERS_FOR_ADDRESSES);
+        caps.invocation_registers().is_some_and(|limit| registers * 8 > limit * 7)
+    };
+    while lanes == 1 && row.block > SMALLEST_BLOCK && spills(&row) {
+        row.block /= 2;
     }
     if caps.is_cpu {
         (row.workgroup, row.block) = (WORKGROUP_CPU, BLOCK_CPU);
@@ -159,17 +182,19 @@ pub fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, view: &View, columns: C
         Some([least, most]) if least > 1 && filled(most) >= FULL => {
             (row.weights, row.workgroup) = (Weights::Broadcast(least), most);
         }
-        _ if run.layout == Layout::Nchw && filled(row.workgroup) >= FULL => row.weights = Weights::Shared,
+        _ if run.layout == Layout::Nchw && filled(row.workgroup) >= FULL => {
+            row.weights = Weights::Shared { at_a_time: if caps.is_cpu { 1 } else { 4 } };
+        }
         _ => {}
     }
 
     let taps = match (row.weights, lanes, run.layout) {
         (Weights::Own, _, Layout::Nhwc) => Packing::Taps,
-        (_, 4, _) => Packing::QuadTaps,
+        (_, 2.., _) => Packing::BlockTaps { block: lanes },
         _ => Packing::Panels { block: 1, k_align: 1, order: Order::ChannelFirst },
     };
     let (weights, offsets) = sections([taps, Packing::Bias { block: 1 }].map(|packing| run.section(0, link, packing)));
-    let [out_height, out_width] = row.view.output;
+    let [_, out_width] = row.view.output;
     let channels = link.out_channels / lanes;
     let planes = u64::from(channels) * u64::from(run.output().batch);
     let (workgroups, work) = match row.weights {
@@ -177,21 +202,19 @@ pub fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, view: &View, columns: C
             let items = row.strips() * planes;
             (items.div_ceil(row.workgroup.into()), items)
         }
-        Weights::Shared | Weights::Broadcast(_) => {
+        Weights::Shared { .. } | Weights::Broadcast(_) => {
             let workgroups = row.strips().div_ceil(row.workgroup.into()) * planes;
             (workgroups, workgroups)
         }
     };
     // Values and accesses of all invocations, idle ones included.
     let invocations = workgroups as f64 * f64::from(row.workgroup);
-    // Loads of four channels at a time count by what they move.
     let values = invocations * f64::from(lanes);
-    let counted = if lanes == 4 { values * run.elements.input.of_wide_load() } else { values };
-    let [kernel_rows, _] = row.view.link.kernel_size;
-    let loads = f64::from(kernel_rows) * row.loads();
+    let counted = invocations * super::accesses_of(lanes, run);
+    let loads = row.loads();
     let params = Params {
         tiles_x: row.columns.strips(out_width),
-        tiles_y: out_height,
+        tiles_y: row.view.strips_y(rows),
         work: work as u32,
         // Strides and offsets count `Value`s.
         in_channels: link.in_channels / lanes,
@@ -199,7 +222,7 @@ pub fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, view: &View, columns: C
         bias_at: (offsets[1] / u64::from(lanes)) as u32,
         ..row.view.params(run)
     };
-    let (name, sums, stores) = (row.name(), row.columns.width, row.columns.stores());
+    let (name, sums, stores) = (row.name(), rows * row.columns.width, rows * row.columns.stores());
     let (registers, workgroup) = (row.registers() + REGISTERS_FOR_ADDRESSES, row.workgroup);
     let (seen, layout, elements) = (link.clone(), run.layout, run.elements);
     let values_of = move || context! { elements => elements.values(), ..row.values(&seen, layout) };

@@ -65,11 +65,11 @@ impl WeightLoads {
         }
     }
 
-    /// Lanes that load different weights, for a block of `channels`.
-    fn spread(self, channels: u32) -> u32 {
+    /// Lanes that load different weights, if a step takes as many.
+    fn spread(self, weights: u32) -> u32 {
         match self {
             Self::Uniform => 1,
-            Self::Broadcast { lanes, .. } => lanes.min(channels / self.width()),
+            Self::Broadcast { lanes, .. } => lanes.min(weights / self.width()),
         }
     }
 }
@@ -80,15 +80,14 @@ const THREADS: u32 = 64;
 const MOST_WRITTEN_OUT: u32 = 32;
 
 /// The blocks to consider for a link. Those of few channels load more for each, so they pay only where larger ones have more
-/// channels without work. In NHWC four channels are stored together, so none has fewer.
-fn worthwhile<'a>(run: &Run<'_>, link: &Conv2d, blocks: &'a [[u32; 2]]) -> impl Iterator<Item = &'a [u32; 2]> {
-    let (each, layout) = (link.group_out_channels(), run.layout);
-    let fills_better = move |channels: u32| each.next_multiple_of(channels) < each.next_multiple_of(channels * 2);
-    blocks.iter().filter(move |&&[channels, _]| match channels {
-        2 => fills_better(2) && layout == Layout::Nchw,
-        4 => fills_better(4),
-        _ => true,
-    })
+/// channels without work.
+fn worthwhile<'a>(link: &Conv2d, blocks: &'a [[u32; 2]]) -> impl Iterator<Item = &'a [u32; 2]> {
+    let each = link.group_out_channels();
+    let larger = |channels: u32| blocks.iter().map(|[larger, _]| *larger).filter(|larger| *larger > channels).min();
+    let fills = move |channels: u32| {
+        larger(channels).is_none_or(|larger| each.next_multiple_of(channels) < each.next_multiple_of(larger))
+    };
+    blocks.iter().filter(move |&&[channels, _]| channels > 4 || fills(channels))
 }
 
 /// Blocks for GPUs, of these channels and pixels.
@@ -111,7 +110,7 @@ pub fn uniform_blocks(
         longs: false,
         sums_in_array: false,
     };
-    Ok(worthwhile(run, link, blocks).map(block).collect())
+    Ok(worthwhile(link, blocks).map(block).collect())
 }
 
 /// Blocks for software devices with subgroups, of these channels and pixels.
@@ -138,7 +137,7 @@ pub fn subgroup_blocks(
         longs: caps.int64,
         sums_in_array: channels * pixels > MOST_WRITTEN_OUT,
     };
-    Ok(worthwhile(run, link, blocks).map(block).collect())
+    Ok(worthwhile(link, blocks).map(block).collect())
 }
 
 /// The product in registers, without workgroup memory.
@@ -161,6 +160,9 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
         Fetch::Rows { values } => Some(values),
         _ => None,
     };
+    let step_weights = block.channels * step_depth;
+    let lanes = block.weights.spread(step_weights);
+    let has_bias = product.link.bias;
     let shader = move || {
         context! {
             source => file,
@@ -170,7 +172,9 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
             STEP_DEPTH => step_depth,
             WEIGHTS_PER_LOAD => block.weights.width(),
             BROADCAST => matches!(block.weights, WeightLoads::Broadcast { .. }),
-            LANES => block.weights.spread(block.channels),
+            LANES => lanes,
+            BIAS => has_bias,
+            bias => false,
             SUMS_IN_ARRAY => block.sums_in_array,
             weights => block.weights.name(),
             ..merge_maps([of_product(), of_source()])
@@ -179,8 +183,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
 
     let invocations = workgroups as f64 * f64::from(block.threads);
     let outputs = invocations * f64::from(block.channels * block.pixels);
-    let weights_per_k =
-        f64::from(block.channels.div_ceil(block.weights.width() * block.weights.spread(block.channels)));
+    let weights_per_k = f64::from(step_weights.div_ceil(block.weights.width() * lanes)) / f64::from(step_depth);
     let of_quads = run.elements.input.of_wide_load() / if block.longs { 2.0 } else { 1.0 };
     let loads = match source.fetch {
         Fetch::Quads { aligned: true } => source.loads * of_quads,
@@ -192,6 +195,11 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
     };
     let fetched = invocations * f64::from(block.pixels) * product.padded_depth as f64;
     let sums = block.channels * block.pixels;
+    // Large blocks copy a value that several columns see. Beside few sums compilers do not.
+    let values = match source.fetch {
+        Fetch::Rows { .. } if block.channels <= 4 => source.registers,
+        _ => block.pixels * step_depth,
+    };
     let pass = Pass {
         wgsl: Wgsl::template("gemm_registers.wgsl", shader),
         operands: single_pass_operands(run),
@@ -201,7 +209,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
         workgroup_memory: 0,
         sums,
         // The weights are the same for all lanes, so that they take none, or few.
-        registers: sums + block.pixels * step_depth + source.place + REGISTERS_FOR_ADDRESSES,
+        registers: sums + values + source.place + REGISTERS_FOR_ADDRESSES,
     };
     Recipe {
         name,

@@ -1,0 +1,70 @@
+//! Shapes beside others that are computed in no time: neighbours must not take many times as long for a multiply-add.
+
+use gpuconv::planner;
+use gpuconv::{Caps, Choice};
+
+use super::{cpu, devices, makes, parse, plan};
+
+const LAYOUTS: [&str; 2] = ["", " nhwc"];
+
+/// Seconds for a multiply-add, by the model.
+fn rate(line: &str, caps: &Caps) -> f64 {
+    let problem = parse(line);
+    let cost = gpuconv::cost::chain(&problem.chain(), problem.input).unwrap();
+    plan(line, caps, Choice::Auto).unwrap().seconds() / cost.mult_adds as f64
+}
+
+#[test]
+fn software_devices_have_no_slow_kernel_size_or_dilation() {
+    for layout in LAYOUTS {
+        let seven = rate(&format!("depthwise 1x64x56x56 k7 p3{layout}"), &cpu());
+        for half in [4, 5, 6, 7, 10, 15] {
+            let line = format!("depthwise 1x64x56x56 k{} p{half}{layout}", 2 * half + 1);
+            assert!(rate(&line, &cpu()) < 2.0 * seven, "{line}");
+        }
+        let two = rate(&format!("depthwise 1x64x56x56 k3 p2 d2{layout}"), &cpu());
+        for dilation in 3..=31 {
+            let line = format!("depthwise 1x64x56x56 k3 p{dilation} d{dilation}{layout}");
+            assert!(rate(&line, &cpu()) < 2.0 * two, "{line}");
+        }
+    }
+}
+
+#[test]
+fn few_channels_of_a_group_cost_at_most_twice_as_many() {
+    for layout in LAYOUTS {
+        let [sixteen, thirty_two] =
+            ["g16", "g32"].map(|groups| rate(&format!("conv 1x64x56x56 -> 64 k3 p1 {groups}{layout}"), &cpu()));
+        assert!(thirty_two < 2.0 * sixteen, "{layout}");
+    }
+}
+
+/// Beside `direct`, which loads every value for every output.
+#[test]
+fn groups_of_three_channels_have_a_kernel() {
+    for layout in LAYOUTS {
+        let problem = parse(&format!("conv 1x12x128x128 -> 12 k3 p1 g4{layout}"));
+        for (device, caps) in devices().into_iter().filter(|(device, _)| *device != "webgpu") {
+            let all = planner::alternatives(&problem.chain(), problem.input, problem.layout, &caps).unwrap();
+            let others = all.iter().filter(|schedule| !schedule.name().starts_with("direct")).count();
+            assert!(others > 0, "{problem} on {device}");
+        }
+    }
+}
+
+/// Rows of a strip share their inputs. Where a GPU has enough outputs to fill it, strips have several.
+#[test]
+fn gpus_compute_large_and_dilated_kernels_by_several_rows() {
+    for line in ["k9 p4", "k31 p15", "k3 p16 d16"] {
+        for layout in LAYOUTS {
+            let line = format!("depthwise 8x64x56x56 {line}{layout}");
+            for (device, caps) in makes() {
+                let name = plan(&line, &caps, Choice::Auto).unwrap().name();
+                assert!(
+                    name.starts_with("depthwise/") && !name.starts_with("depthwise/1x"),
+                    "{line}: {name} on {device}"
+                );
+            }
+        }
+    }
+}
