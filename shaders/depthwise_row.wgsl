@@ -2,9 +2,9 @@
 //
 // Depthwise convolution by kernels of any size, with any channel multiplier.
 //
-// An invocation computes a strip of the output: ROWS rows and STRIP_WIDTH columns of one channel (`Value` is f32), or of
-// two or four neighbouring channels (`Value` is a vector of them, NHWC). It goes through the input row by row, and loads what is under
-// a row of the kernel once for all its outputs.
+// An invocation computes a strip of the output: ROWS rows and STRIP_WIDTH columns of one channel (`Value` is f32), or
+// of two or four neighbouring channels (`Value` is a vector of them, NHWC). It goes through the input row by row, and
+// loads what is under a row of the kernel once for all its outputs.
 //% if ROW_STEP > 1 or BASES > 1
 // The outputs are as far apart as the taps of the dilated kernel, and share inputs as those of an undilated one.
 //% endif
@@ -40,7 +40,7 @@ const WORKGROUP: u32 = ${WORKGROUP}u;
 const TAPS: u32 = KERNEL_HEIGHT * KERNEL_WIDTH;
 // Of a strip, and of the input under it, DILATION_Y apart.
 const ROWS: u32 = ${ROWS}u;
-const INPUT_ROWS: u32 = KERNEL_HEIGHT + ${(ROWS - 1) * SHIFT}u;
+const INPUT_ROWS: u32 = KERNEL_HEIGHT${plus((ROWS - 1) * SHIFT)};
 // Weights from one of the kernel's columns to the next, and from row to row.
 //% if transposed
 const COLUMN_OF_TAPS: u32 = KERNEL_HEIGHT;
