@@ -178,7 +178,8 @@ fn main(
                 //% if WEIGHTS_BY_CHANNEL
                 let weights_at = item.channel * TAPS + ${tap};
                 //% else
-                let weights_at = (${tap}) * params.out_channels + item.channel;
+                let tap = ${tap};
+                let weights_at = tap * params.out_channels + item.channel;
                 //% endif
                 //% if BROADCAST
                     //% for first in range(0, part.taps, LANES_OF_WEIGHTS)

@@ -6,9 +6,9 @@
 // neighbouring pixels and the same channels, so that each pixel is loaded by one lane for all its channels.
 //
 //% if BROADCAST
-// Each lane loads a few of the weights of a step of the loop, and `subgroupBroadcast` hands them round, so that a weight
-// is loaded once a subgroup. This is right for subgroups of LANES and more: a broadcast reads from one of the first LANES
-// lanes, and every further lane loads what one of those does. A workgroup is a whole subgroup, or several.
+// Each lane loads a few of the weights of a step of the loop, and `subgroupBroadcast` hands them round, so that a
+// weight is loaded once a subgroup. This is right for subgroups of LANES and more: a broadcast reads from one of the
+// first LANES lanes, and every further lane loads what one of those does. A workgroup is a whole subgroup, or several.
 //% else
 // All lanes load the same weights. Many GPUs have scalar loads for that, and multiply by a scalar as fast as by a
 // register; the others load once for all lanes.
