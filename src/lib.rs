@@ -91,8 +91,10 @@
 //! [`Layer::forward_async`] of a size takes as long as [`Layer::forward`]. [`GpuConv::warm_up_async`] does that before, on
 //! threads of its own.
 //!
-//! In a browser nothing can block, so the calls that do are not compiled for wasm32. Instead of [`Layer::encode`], call
-//! [`Layer::encode_async`]; or call [`Layer::bind_async`], whose [`BoundLayer`] can be encoded without waiting.
+//! In a browser nothing can block, so the calls that do are not compiled for wasm32. Instead of `new`, call
+//! [`GpuConv::new_async`], and so for all others. Instead of [`Layer::encode`], call [`Layer::encode_async`]; or call
+//! [`Layer::bind_async`], whose [`BoundLayer`] can be encoded without waiting. Shaders are always checked there
+//! ([`GpuConv::checked`] changes nothing), and there is no cache of compiled pipelines.
 //!
 //! # When something is wrong
 //!

@@ -7,6 +7,8 @@
 pub(crate) mod block;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod blocking;
+#[cfg(target_arch = "wasm32")]
+pub(crate) mod browser;
 mod caps;
 pub(crate) mod clock;
 mod copies;
@@ -24,6 +26,7 @@ mod pipeline_cache;
 mod pipelines;
 mod plan;
 pub(crate) mod readback;
+#[cfg(not(target_arch = "wasm32"))]
 mod robustness;
 mod scopes;
 mod state;

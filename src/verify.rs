@@ -137,6 +137,27 @@ impl Report {
             && self.relative_error <= Self::MOST_RELATIVE_ERROR
             && [self.inexact, self.unstable, self.unwritten, self.stray] == [0; 4]
     }
+
+    /// What is wrong, in words; nothing if it passes.
+    pub fn complaint(&self) -> String {
+        let counts = [
+            (self.inexact, "outputs of whole numbers differ"),
+            (self.unstable, "outputs differ when computed again"),
+            (self.unwritten, "outputs are not written"),
+            (self.stray, "elements outside of the output are written"),
+        ];
+        let counts = counts.into_iter().filter(|(count, _)| *count > 0);
+        let mut complaints: Vec<_> = counts.map(|(count, what)| format!("{count} {what}")).collect();
+        // A NaN fails too, but is not `> 1.0`.
+        if self.share_of_bound.is_nan() || self.share_of_bound > 1.0 {
+            complaints.push(format!("the error is {:.3} times the bound", self.share_of_bound));
+        }
+        if self.relative_error.is_nan() || self.relative_error > Self::MOST_RELATIVE_ERROR {
+            let most = Self::MOST_RELATIVE_ERROR;
+            complaints.push(format!("the relative error is {:.1e}, above {most:.0e}", self.relative_error));
+        }
+        complaints.join(", ")
+    }
 }
 
 impl Data {

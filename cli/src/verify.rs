@@ -216,29 +216,10 @@ impl Check {
 
     /// What is wrong.
     fn complaint(&self) -> String {
-        let report = match &self.outcome {
-            Err(error) => return super::one_line(&error.to_string()),
-            Ok(report) => report,
-        };
-        let mut complaints = Vec::new();
-        let mut count = |count: usize, what: &str| {
-            if count > 0 {
-                complaints.push(format!("{count} {what}"));
-            }
-        };
-        count(report.inexact, "outputs of whole numbers differ");
-        count(report.unstable, "outputs differ when computed again");
-        count(report.unwritten, "outputs are not written");
-        count(report.stray, "elements outside of the output are written");
-        // A NaN fails too, but is not `> 1.0`.
-        if report.share_of_bound.is_nan() || report.share_of_bound > 1.0 {
-            complaints.push(format!("the error is {} times the bound", table::figure(report.share_of_bound)));
+        match &self.outcome {
+            Err(error) => super::one_line(&error.to_string()),
+            Ok(report) => report.complaint(),
         }
-        if report.relative_error.is_nan() || report.relative_error > Report::MOST_RELATIVE_ERROR {
-            let most = Report::MOST_RELATIVE_ERROR;
-            complaints.push(format!("the relative error is {:.1e}, above {most:.0e}", report.relative_error));
-        }
-        complaints.join(", ")
     }
 }
 

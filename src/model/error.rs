@@ -251,7 +251,11 @@ fn called(name: &Option<String>) -> String {
 }
 
 fn installed(names: &[String]) -> String {
-    if names.is_empty() {
+    if names.is_empty() && cfg!(target_arch = "wasm32") {
+        "this browser has no WebGPU, or none for this GPU, or none for this page, which must come by https or from this \
+         machine"
+            .into()
+    } else if names.is_empty() {
         "install a Vulkan driver (Mesa's lavapipe is one that needs no GPU), or check WGPU_BACKEND".into()
     } else {
         format!("there are {}", names.join(", "))

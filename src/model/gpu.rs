@@ -128,6 +128,22 @@ impl GpuKind {
         }
     }
 
+    /// The kind of a GPU by the words of a browser, WebGPU's `vendor` and `architecture`. They say of few whether they share
+    /// the host's memory; most do.
+    #[cfg(any(test, target_arch = "wasm32"))]
+    fn of_browser(vendor: &str, architecture: &str) -> Self {
+        match (vendor, architecture) {
+            ("nvidia", _) => Self::Nvidia,
+            ("amd", _) => Self::AmdIntegrated,
+            ("intel", "gen-12hp" | "xe-hpg" | "xe-2hpg") => Self::IntelDiscrete,
+            ("intel", _) => Self::IntelIntegrated,
+            ("apple", _) => Self::Apple,
+            ("qualcomm", _) => Self::Adreno,
+            ("arm", _) => Self::Mali,
+            _ => Self::OtherIntegrated,
+        }
+    }
+
     /// The kind in words.
     pub fn name(self) -> &'static str {
         match self {
@@ -239,6 +255,21 @@ impl Gpu {
         let found = KNOWN.iter().filter(|known| known.gpu.kind == kind && known.is_called(&adapter));
         found.max_by_key(|known| known.adapter.len()).map_or_else(|| kind.typical(), |known| known.gpu)
     }
+
+    /// The GPU of an adapter by the words of a browser, which has a description to give for few.
+    #[cfg(any(test, target_arch = "wasm32"))]
+    pub(crate) fn of_browser(vendor: &str, architecture: &str, description: &str) -> Self {
+        let adapter = description.to_lowercase();
+        let kind = GpuKind::of_browser(vendor, architecture);
+        // The name tells an AMD GPU on a card from one in a processor.
+        let is_of_vendor = |known: &&KnownGpu| match known.gpu.kind {
+            GpuKind::AmdDiscrete => kind == GpuKind::AmdIntegrated,
+            GpuKind::IntelDiscrete => vendor == "intel",
+            other => other == kind,
+        };
+        let found = KNOWN.iter().filter(is_of_vendor).filter(|known| known.is_called(&adapter));
+        found.max_by_key(|known| known.adapter.len()).map_or_else(|| kind.typical(), |known| known.gpu)
+    }
 }
 
 impl fmt::Display for Gpu {
@@ -311,6 +342,25 @@ mod tests {
         ] {
             let gpu = Gpu::of(vendor, integrated, adapter, driver).to_string();
             assert!(gpu.starts_with(&format!("{expected}: ")), "{adapter}: {gpu}");
+        }
+    }
+
+    #[test]
+    fn browsers_words_are_understood() {
+        for (vendor, architecture, description, expected) in [
+            ("nvidia", "ampere", "", "NVIDIA, of middle size"),
+            ("nvidia", "ampere", "NVIDIA GeForce RTX 3060", "NVIDIA, rtx-3060"),
+            ("amd", "rdna-3", "", "AMD, integrated, of middle size"),
+            ("amd", "rdna-3", "AMD Radeon RX 7900 XTX", "AMD, discrete, rx-7900-xtx"),
+            ("intel", "gen-12lp", "", "Intel, integrated, of middle size"),
+            ("intel", "gen-12hp", "", "Intel Arc, of middle size"),
+            ("apple", "metal-3", "", "Apple, of middle size"),
+            ("qualcomm", "adreno-7xx", "", "Adreno, of middle size"),
+            ("arm", "valhall", "", "Mali, of middle size"),
+            ("", "", "", "unknown, integrated, of middle size"),
+        ] {
+            let gpu = Gpu::of_browser(vendor, architecture, description).to_string();
+            assert!(gpu.starts_with(&format!("{expected}: ")), "{vendor} {architecture}: {gpu}");
         }
     }
 

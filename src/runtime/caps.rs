@@ -6,7 +6,19 @@ use crate::model::gpu::{Gpu, GpuKind};
 impl Caps {
     /// The caps of a device.
     pub fn of(device: &wgpu::Device) -> Self {
-        Self::from_parts(&device.limits(), device.features(), Some(&device.adapter_info()))
+        let caps = Self::from_parts(&device.limits(), device.features(), Some(&device.adapter_info()));
+        #[cfg(target_arch = "wasm32")]
+        let caps = {
+            // wgpu passes on no vendor, and knows no subgroups in browsers.
+            let adapter = crate::runtime::browser::Adapter::of(device);
+            let is_cpu = adapter.is_fallback || is_software(&adapter.vendor, &adapter.architecture);
+            let gpu = match is_cpu {
+                true => GpuKind::OtherDiscrete.typical(),
+                false => Gpu::of_browser(&adapter.vendor, &adapter.architecture, &adapter.description),
+            };
+            Self { subgroup: adapter.subgroup, is_cpu, gpu, ..caps }
+        };
+        caps
     }
 
     /// The caps that limits, features and, where known, the adapter give.
@@ -30,6 +42,12 @@ impl Caps {
     }
 }
 
+/// Whether an adapter is a software device, by the words of a browser: SwiftShader, lavapipe or WARP.
+#[cfg(any(test, target_arch = "wasm32"))]
+fn is_software(vendor: &str, architecture: &str) -> bool {
+    matches!((vendor, architecture), ("google", "swiftshader") | ("mesa", "" | "llvmpipe") | ("microsoft", "" | "warp"))
+}
+
 /// The GPU of an adapter. Browsers do not tell what type it is; most of their users' share the host's memory. A software
 /// device counts as a card, in case it has to pass for a GPU: cards get every recipe.
 fn gpu(info: &wgpu::AdapterInfo) -> Gpu {
@@ -43,6 +61,13 @@ fn gpu(info: &wgpu::AdapterInfo) -> Gpu {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn software_devices_of_browsers_are_known() {
+        assert!(is_software("google", "swiftshader"));
+        assert!(!is_software("nvidia", "ampere"));
+        assert!(!is_software("", ""));
+    }
 
     #[test]
     fn webgpu_promises_what_wgpu_says() {

@@ -12,6 +12,8 @@ use crate::planner::Refused;
 use crate::planner::profile::Profile;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::runtime::block;
+#[cfg(target_arch = "wasm32")]
+use crate::runtime::browser;
 use crate::runtime::identity::Identity;
 use crate::runtime::lru::{Slots, get_or_make};
 use crate::runtime::memory::Memory;
@@ -80,13 +82,18 @@ impl Device {
         }
     }
 
-    /// Notes a loss of the device, and logs errors that no call waits for; wgpu would panic. Only for a
-    /// device of our own: a caller's device keeps the caller's handlers.
-    pub fn watch(&self) {
+    /// Notes a loss of the device. In a browser others are told as well; elsewhere there is one callback.
+    pub fn watch_loss(&self) {
         let lost = self.identity.lost().clone();
         self.device.set_device_lost_callback(move |reason, message| {
             let _ = lost.set(format!("{reason:?}: {message}"));
         });
+    }
+
+    /// Notes a loss of the device, and logs errors that no call waits for; wgpu would panic. Only for a
+    /// device of our own: a caller's device keeps the caller's handlers.
+    pub fn watch(&self) {
+        self.watch_loss();
         self.device.on_uncaptured_error(Arc::new(|error| log::error!("uncaptured device error: {error}")));
     }
 
@@ -99,6 +106,22 @@ impl Device {
     }
 
     /// A buffer that holds some bytes from the start.
+    #[cfg(target_arch = "wasm32")]
+    pub async fn buffer_with(&self, label: &str, bytes: &[u8], usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+        // A browser throws an exception if it cannot map a new buffer, by which wgpu panics.
+        let buffer = self.buffer(label, bytes.len() as u64, usage | wgpu::BufferUsages::COPY_DST).await?;
+        let whole = bytes.len() / 4 * 4;
+        self.queue.write_buffer(&buffer, 0, &bytes[..whole]);
+        if whole < bytes.len() {
+            let mut last = [0; 4];
+            last[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
+            self.queue.write_buffer(&buffer, whole as u64, &last);
+        }
+        Ok(buffer)
+    }
+
+    /// A buffer that holds some bytes from the start.
+    #[cfg(not(target_arch = "wasm32"))]
     pub async fn buffer_with(&self, label: &str, bytes: &[u8], usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
         self.check_size(label, bytes.len() as u64)?;
         let bytes = &*in_whole_words(bytes.into());
@@ -202,6 +225,8 @@ impl Device {
     /// A shader of ours, compiled without wgpu's run-time checks, which cost up to half of a kernel's speed, unless the
     /// device is a checked one.
     fn shader(&self, name: &str, wgsl: &str) -> wgpu::ShaderModule {
+        #[cfg(target_arch = "wasm32")]
+        let wgsl = browser::declared(wgsl);
         let source = wgpu::ShaderSource::Wgsl(wgsl.into());
         let descriptor = wgpu::ShaderModuleDescriptor { label: Some(name), source };
         if self.is_checked {

@@ -10,6 +10,8 @@ use crate::model::shape::{Layout, Shape};
 use crate::model::weights::Weights;
 use crate::planner::profile::Profile;
 use crate::planner::{Choice, Division, Planner, Schedule};
+#[cfg(target_arch = "wasm32")]
+use crate::runtime::browser;
 use crate::runtime::device::Device;
 use crate::runtime::layer::Layer;
 
@@ -39,18 +41,22 @@ pub struct GpuConv {
 }
 
 impl GpuConv {
-    /// As [`GpuConv::new`], awaited. In a browser this takes the adapter that the browser prefers.
+    /// As [`GpuConv::new`], awaited. In a browser this takes the adapter that the browser prefers for speed.
     ///
     /// # Errors
     /// As [`GpuConv::new`].
     pub async fn new_async() -> Result<Self> {
-        Self::from_adapter(&Self::adapter(None).await?).await
+        #[cfg(not(target_arch = "wasm32"))]
+        return Self::from_adapter(&Self::adapter(None).await?).await;
+        #[cfg(target_arch = "wasm32")]
+        browser::open().await.map(|(device, queue)| Self::of_own(Device::new(device, queue)))
     }
 
     /// As [`GpuConv::with_adapter_name`], awaited.
     ///
     /// # Errors
     /// As [`GpuConv::new`].
+    #[cfg(not(target_arch = "wasm32"))]
     pub async fn with_adapter_name_async(name: &str) -> Result<Self> {
         Self::from_adapter(&Self::adapter(Some(name)).await?).await
     }
@@ -98,7 +104,10 @@ impl GpuConv {
     /// what it lacks, kernels do without. Its error and loss handlers stay the caller's. Tensors belong to the device: of
     /// several `GpuConv` made of one, each takes the others'.
     pub fn with_device(device: wgpu::Device, queue: wgpu::Queue) -> Self {
-        Self { shared: Arc::new(Device::new(device, queue)) }
+        let device = Device::new(device, queue);
+        #[cfg(target_arch = "wasm32")]
+        device.watch_loss();
+        Self { shared: Arc::new(device) }
     }
 
     /// The same device, whose shaders are compiled with wgpu's run-time checks from now on: no index is out of bounds, no
@@ -149,8 +158,13 @@ impl GpuConv {
             | wgpu::Features::PIPELINE_CACHE
     }
 
-    /// The adapters of this machine, the one that [`GpuConv::new`] takes first.
+    /// The adapters of this machine, the one that [`GpuConv::new`] takes first. A browser shows one. Of a device of it wgpu knows
+    /// no subgroups: [`GpuConv::new_async`] does.
     pub async fn adapters() -> Vec<wgpu::Adapter> {
+        #[cfg(target_arch = "wasm32")]
+        if !browser::has_webgpu() {
+            return Vec::new();
+        }
         // One for all, since an instance takes another's buffers for its own.
         static INSTANCE: OnceLock<(wgpu::Instance, wgpu::Backends)> = OnceLock::new();
         let (instance, backends) = INSTANCE.get_or_init(|| {
@@ -181,6 +195,14 @@ impl GpuConv {
         matching.ok_or(Error::NoAdapter { wanted: name, found })
     }
 
+    /// The adapter's name. Most browsers give none, but say who made the GPU, and how they call its kind: `nvidia ampere`.
+    pub fn adapter_name(&self) -> String {
+        #[cfg(not(target_arch = "wasm32"))]
+        return self.device().adapter_info().name;
+        #[cfg(target_arch = "wasm32")]
+        browser::Adapter::of(self.device()).name()
+    }
+
     /// What the device can do, as kernels see it.
     pub fn caps(&self) -> &Caps {
         &self.shared.caps
@@ -194,6 +216,12 @@ impl GpuConv {
     /// The device's queue.
     pub fn queue(&self) -> &wgpu::Queue {
         &self.shared.queue
+    }
+
+    /// Whether the device checks accesses to buffers, as far as the library knows: false only after
+    /// [`GpuConv::without_robustness`].
+    pub fn is_robust(&self) -> bool {
+        self.shared().is_robust
     }
 
     pub(crate) fn shared(&self) -> &Device {

@@ -45,12 +45,6 @@ impl GpuConv {
         device.is_robust = false;
         Ok(Self::of_own(device))
     }
-
-    /// Whether the device checks accesses to buffers, as far as the library knows: false only after
-    /// [`GpuConv::without_robustness`].
-    pub fn is_robust(&self) -> bool {
-        self.shared().is_robust
-    }
 }
 
 /// What wgpu checks before it opens a device, and not when it is given one.

@@ -9,8 +9,10 @@ pub use web::{apart, each};
 
 /// How many threads can run at the same time, if the system says so.
 pub fn available() -> Option<usize> {
-    // An error in a browser.
-    std::thread::available_parallelism().map(usize::from).ok()
+    #[cfg(not(target_arch = "wasm32"))]
+    return std::thread::available_parallelism().map(usize::from).ok();
+    #[cfg(target_arch = "wasm32")]
+    return crate::runtime::browser::cores();
 }
 
 /// Has the thread's next `park` return at once.

@@ -17,7 +17,7 @@
 //! ```
 //!
 //! Times are in seconds. A device is known by its name, its driver and the backend; kernels change from version to
-//! version of this crate, so that is a part of the key, too. A device without robustness has `"robust": false` as well.
+//! version of this crate, so that is a part of the key, too. In a browser the driver is the browser's engine. A device without robustness has `"robust": false` as well.
 
 use std::collections::BTreeMap;
 
@@ -83,9 +83,13 @@ impl Key {
     /// The key of a device and of this version.
     fn of(gpu: &GpuConv) -> Self {
         let info = gpu.device().adapter_info();
+        #[cfg(not(target_arch = "wasm32"))]
+        let driver = format!("{} {}", info.driver, info.driver_info);
+        #[cfg(target_arch = "wasm32")]
+        let driver = crate::runtime::browser::engine();
         Self {
-            driver: format!("{} {}", info.driver, info.driver_info).trim().into(),
-            device: info.name,
+            driver: driver.trim().into(),
+            device: gpu.adapter_name(),
             backend: info.backend.to_string(),
             version: env!("CARGO_PKG_VERSION").into(),
             robust: gpu.is_robust(),

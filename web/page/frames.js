@@ -1,0 +1,176 @@
+// Pictures to tensors and back to a canvas, without a trip through the host's memory.
+
+/** Pixels of a texture as three planes, with `radius` more on each side, which repeat the outermost. */
+const READ = `
+struct Sizes { width: u32, height: u32, radius: u32 }
+@group(0) @binding(0) var<uniform> sizes: Sizes;
+@group(0) @binding(1) var picture: texture_2d<f32>;
+@group(0) @binding(2) var<storage, read_write> planes: array<f32>;
+
+@compute @workgroup_size(8, 8) fn main(@builtin(global_invocation_id) at: vec3<u32>) {
+    let width = sizes.width + 2u * sizes.radius;
+    let height = sizes.height + 2u * sizes.radius;
+    if at.x >= width || at.y >= height {
+        return;
+    }
+    let inside = vec2<i32>(at.xy) - i32(sizes.radius);
+    let colour = textureLoad(picture, clamp(inside, vec2<i32>(0), vec2<i32>(vec2(sizes.width, sizes.height)) - 1), 0);
+    let pixel = at.y * width + at.x;
+    planes[pixel] = colour.r;
+    planes[width * height + pixel] = colour.g;
+    planes[2u * width * height + pixel] = colour.b;
+}`;
+
+/** One or three planes on a canvas. */
+const DRAW = `
+struct Sizes { width: u32, height: u32, channels: u32 }
+@group(0) @binding(0) var<uniform> sizes: Sizes;
+@group(0) @binding(1) var<storage, read> planes: array<f32>;
+
+@vertex fn corner(@builtin(vertex_index) index: u32) -> @builtin(position) vec4<f32> {
+    return vec4(f32(index & 1u) * 4.0 - 1.0, f32(index >> 1u) * 4.0 - 1.0, 0.0, 1.0);
+}
+
+@fragment fn colour(@builtin(position) at: vec4<f32>) -> @location(0) vec4<f32> {
+    let pixel = u32(at.y) * sizes.width + u32(at.x);
+    let plane = select(0u, sizes.width * sizes.height, sizes.channels == 3u);
+    return vec4(planes[pixel], planes[plane + pixel], planes[2u * plane + pixel], 1.0);
+}`;
+
+/** A Gaussian at whole numbers, with a sum of 1. */
+function gaussian(radius, deviation) {
+  const values = Array.from({ length: 2 * radius + 1 }, (_, x) => Math.exp(-0.5 * ((x - radius) / deviation) ** 2));
+  const sum = values.reduce((a, b) => a + b);
+  return values.map((value) => value / sum);
+}
+
+const thrice = (values) => new Float32Array([...values, ...values, ...values]);
+
+/** The layers of each filter, and how many pixels an output depends on, on each side: those of the example `filter`. */
+const FILTERS = {
+  none: { radius: 0, layers: async () => [] },
+  blur: {
+    radius: 6,
+    // Along rows, then along columns: 26 multiply-adds for each value instead of 169.
+    layers: async (gpu) => [
+      await gpu.depthwise({ channels: 3, kernelSize: [1, 13] }, { weight: thrice(gaussian(6, 2.5)) }),
+      await gpu.depthwise({ channels: 3, kernelSize: [13, 1] }, { weight: thrice(gaussian(6, 2.5)) }),
+    ],
+  },
+  sharpen: {
+    radius: 2,
+    layers: async (gpu) => {
+      // Adds what a blur would remove: 2 x the picture - its blur.
+      const bell = gaussian(2, 1);
+      const mask = bell.flatMap((y) => bell.map((x) => -x * y));
+      mask[12] += 2;
+      return [await gpu.depthwise({ channels: 3, kernelSize: 5, activation: [0, 1] }, { weight: thrice(mask) })];
+    },
+  },
+  edges: {
+    radius: 1,
+    layers: async (gpu) => {
+      // Sobel's two filters and their negatives; ReLU turns these into |x| and |y|, whose sum is weighted by brightness.
+      const sobel = [[-1, 0, 1, -2, 0, 2, -1, 0, 1], [-1, -2, -1, 0, 0, 0, 1, 2, 1]];
+      const both = sobel.flatMap((filter) => [...filter, ...filter.map((weight) => -weight)]);
+      const shares = new Float32Array([0.2126, 0.7152, 0.0722].flatMap((share) => [share, share, share, share]));
+      return [
+        await gpu.depthwise({ channels: 3, outChannels: 12, kernelSize: 3, activation: "relu" }, { weight: thrice(both) }),
+        await gpu.pointwise({ inChannels: 12, outChannels: 1, activation: [0, 1] }, { weight: shares }),
+      ];
+    },
+  },
+};
+
+export class Frames {
+  #gpu;
+  #device;
+  #canvas;
+  #context;
+  #read;
+  #draw;
+  #sizes;
+  #filters = new Map();
+  #kept = {};
+
+  constructor(gpu, canvas) {
+    const device = gpu.device;
+    const format = navigator.gpu.getPreferredCanvasFormat();
+    [this.#gpu, this.#device, this.#canvas] = [gpu, device, canvas];
+    this.#context = canvas.getContext("webgpu");
+    this.#context.configure({ device, format, alphaMode: "opaque" });
+    const module = (code) => device.createShaderModule({ code });
+    this.#read = device.createComputePipeline({ layout: "auto", compute: { module: module(READ) } });
+    const draw = module(DRAW);
+    const fragment = { module: draw, targets: [{ format }] };
+    this.#draw = device.createRenderPipeline({ layout: "auto", vertex: { module: draw }, fragment });
+    const usage = GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST;
+    this.#sizes = [0, 1].map(() => device.createBuffer({ size: 16, usage }));
+  }
+
+  /** Filters a picture and draws it. Gives the milliseconds from the picture to the canvas. */
+  async draw(picture, name) {
+    const start = performance.now();
+    const { radius, layers } = FILTERS[name];
+    if (!this.#filters.has(name)) this.#filters.set(name, layers(this.#gpu));
+    // A VideoFrame has other names for its size than an ImageBitmap.
+    const [width, height] = [picture.displayWidth ?? picture.width, picture.displayHeight ?? picture.height];
+    const { texture, input } = this.#memory(width, height, radius);
+    const [device, queue] = [this.#device, this.#device.queue];
+    queue.copyExternalImageToTexture({ source: picture }, { texture }, [width, height]);
+    const [columns, rows] = [width + 2 * radius, height + 2 * radius];
+    queue.writeBuffer(this.#sizes[0], 0, new Uint32Array([width, height, radius]));
+    const encoder = device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    pass.setPipeline(this.#read);
+    pass.setBindGroup(0, this.#bind(this.#read, [{ buffer: this.#sizes[0] }, texture.createView(), { buffer: input }]));
+    pass.dispatchWorkgroups(Math.ceil(columns / 8), Math.ceil(rows / 8));
+    pass.end();
+    queue.submit([encoder.finish()]);
+
+    let tensor = this.#gpu.tensor(input, [1, 3, rows, columns]);
+    for (const layer of await this.#filters.get(name)) {
+      const next = await layer.forward(tensor);
+      tensor.free();
+      tensor = next;
+    }
+    const [, channels] = tensor.shape;
+    this.#show(await tensor.buffer(), width, height, channels);
+    tensor.free();
+    await queue.onSubmittedWorkDone();
+    return performance.now() - start;
+  }
+
+  /** The texture and the buffer of pictures of a size. */
+  #memory(width, height, radius) {
+    const key = `${width} ${height} ${radius}`;
+    if (this.#kept.key !== key) {
+      this.#kept.texture?.destroy();
+      this.#kept.input?.destroy();
+      const { COPY_DST, TEXTURE_BINDING, RENDER_ATTACHMENT } = GPUTextureUsage;
+      const usage = COPY_DST | TEXTURE_BINDING | RENDER_ATTACHMENT;
+      const texture = this.#device.createTexture({ size: [width, height], format: "rgba8unorm", usage });
+      const size = 12 * (width + 2 * radius) * (height + 2 * radius);
+      this.#kept = { key, texture, input: this.#device.createBuffer({ size, usage: GPUBufferUsage.STORAGE }) };
+      [this.#canvas.width, this.#canvas.height] = [width, height];
+    }
+    return this.#kept;
+  }
+
+  #show(buffer, width, height, channels) {
+    this.#device.queue.writeBuffer(this.#sizes[1], 0, new Uint32Array([width, height, channels]));
+    const encoder = this.#device.createCommandEncoder();
+    const view = this.#context.getCurrentTexture().createView();
+    const pass = encoder.beginRenderPass({ colorAttachments: [{ view, loadOp: "clear", storeOp: "store" }] });
+    pass.setPipeline(this.#draw);
+    pass.setBindGroup(0, this.#bind(this.#draw, [{ buffer: this.#sizes[1] }, { buffer }]));
+    pass.draw(3);
+    pass.end();
+    this.#device.queue.submit([encoder.finish()]);
+  }
+
+  #bind(pipeline, resources) {
+    const entries = resources.map((resource, binding) => ({ binding, resource }));
+    return this.#device.createBindGroup({ layout: pipeline.getBindGroupLayout(0), entries });
+  }
+}

@@ -1,0 +1,343 @@
+// The page. All that computes is in worker.js.
+import { escaped, roofline } from "./chart.js";
+
+const $ = (id) => document.getElementById(id);
+const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
+const waiting = new Map();
+let calls = 0;
+let device;
+
+worker.onmessage = ({ data: { id, result, error, progress, lost } }) => {
+  if (lost !== undefined) return trouble(`The device is lost (${lost}). Reload the page to get another.`);
+  const call = waiting.get(id);
+  if (progress) return call.progress?.(progress);
+  waiting.delete(id);
+  if (error) call.reject(Object.assign(new Error(error.message), { name: error.name }));
+  else call.resolve(result);
+};
+worker.onerror = (event) => trouble(`The page's worker failed: ${event.message ?? "it cannot be loaded"}.`);
+
+/** Has the worker call one of its functions. */
+function ask(call, args = [], { progress, transfer = [], signal } = {}) {
+  const id = ++calls;
+  signal?.addEventListener("abort", () => worker.postMessage({ stop: id }));
+  return new Promise((resolve, reject) => {
+    waiting.set(id, { resolve, reject, progress });
+    worker.postMessage({ id, call, args }, transfer);
+  });
+}
+
+function trouble(words) {
+  $("trouble").textContent = words;
+  $("trouble").hidden = false;
+}
+
+/** Runs something for a form, whose buttons are off meanwhile; says so, and what went wrong. */
+async function busy(form, state, words, run) {
+  const buttons = [...form.querySelectorAll("button:not([type=button])")];
+  buttons.forEach((button) => (button.disabled = true));
+  state.textContent = words;
+  try {
+    state.textContent = (await run()) ?? "";
+  } catch (error) {
+    state.textContent = error.message === "stopped" ? "Stopped." : `It failed: ${error.message}.`;
+  } finally {
+    buttons.forEach((button) => (button.disabled = false));
+  }
+}
+
+function table(caption, header, rows) {
+  const heads = header.map((cell) => `<th scope="col">${escaped(cell)}</th>`).join("");
+  const cells = (row) => row.map((cell) => `<td>${escaped(String(cell))}</td>`).join("");
+  return `<div class="table"><table><caption>${escaped(caption)}</caption><thead><tr>${heads}</tr></thead>
+    <tbody>${rows.map((row) => `<tr>${cells(row)}</tr>`).join("")}</tbody></table></div>`;
+}
+
+const figure = (number) => (number >= 100 ? number.toFixed(0) : number.toPrecision(3));
+const millions = (number) => `${figure(number / 1e6)} M`;
+const sum = (list, value) => list.reduce((total, each) => total + value(each), 0);
+
+// Your GPU.
+
+async function open() {
+  if (!navigator.gpu) {
+    const why = isSecureContext ? "" : " It has it only on pages that come by https or from this machine.";
+    $("facts").innerHTML = "<dt>Device</dt><dd>none</dd>";
+    return trouble(`This browser has no WebGPU.${why} Chrome and Edge have it from 113 on, Firefox from 141, Safari from 26.`);
+  }
+  try {
+    device = await ask("open");
+  } catch (error) {
+    $("facts").innerHTML = "<dt>Device</dt><dd>none</dd>";
+    return trouble(`There is no device: ${error.message}.`);
+  }
+  const { info, version, vendor, architecture, description, limits, features } = device;
+  $("software").hidden = !info.is_software;
+  const facts = {
+    Device: [description || [vendor, architecture].filter(Boolean).join(" ") || "the browser does not say", info.is_software && "(on the CPU)"].filter(Boolean).join(" "),
+    "Taken for": info.planned_as,
+    Subgroups: info.subgroup ? `of ${[...new Set(info.subgroup)].join(" to ")} lanes` : "none",
+    Clock: info.timestamps ? "the device's" : "the host's",
+    "Largest binding": `${(info.max_storage_binding / 2 ** 20).toFixed()} MiB`,
+    "Workgroup memory": `${info.max_workgroup_memory / 1024} KiB`,
+    "f16 in shaders": features.includes("shader-f16") ? "yes; gpuconv does not use it yet" : "no",
+    gpuconv: version,
+  };
+  $("facts").innerHTML = Object.entries(facts).map(([name, fact]) => `<dt>${name}</dt><dd>${escaped(fact)}</dd>`).join("");
+  const rows = Object.entries(limits).sort().map(([name, limit]) => `<tr><td>${name}</td><td>${limit}</td></tr>`);
+  $("limits").tBodies[0].innerHTML = `<tr><td>features</td><td>${escaped(features.join(", ")) || "none"}</td></tr>${rows.join("")}`;
+  for (const control of document.querySelectorAll("button, input[type=file]")) control.disabled = false;
+  $("footer").textContent = `gpuconv ${version}. MIT or Apache 2.0.`;
+  const canvas = $("canvas").transferControlToOffscreen();
+  await ask("canvas", [canvas], { transfer: [canvas] });
+}
+
+// Measure.
+
+/** A row of a form of a convolution. */
+function row(form, steps) {
+  const [ms, mult_adds, bytes] = ["ms", "mult_adds", "bytes"].map((name) => sum(steps, (step) => step[name]));
+  const recipes = steps.map((step) => step.recipe).join(" + ");
+  return [form, figure(ms), millions(mult_adds), `${figure(bytes / 1e6)} MB`, figure((2 * mult_adds) / (ms * 1e6)), recipes];
+}
+
+$("pair").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const { in: inputs, out, size, kernel, stride } = Object.fromEntries(new FormData(event.target));
+  const pad = (kernel - 1) / 2;
+  const [input, geometry] = [`1x${inputs}x${size}x${size} -> ${out}`, `k${kernel} s${stride} p${pad}`];
+  busy(event.target, $("measure-state"), "Compiling and measuring…", async () => {
+    const rows = [];
+    // The first run is apart: it compiles.
+    const forms = [["standard", `conv ${input} ${geometry}`, "auto"], ["separable, two dispatches", `separable ${input} ${geometry}`, "never"], ["separable, as planned", `separable ${input} ${geometry}`, "auto"]];
+    const times = [];
+    for (const [form, problem, fusion] of forms) {
+      $("measure-state").textContent = `Compiling and measuring: ${form}…`;
+      const start = performance.now();
+      const steps = await ask("measure", [problem, { fusion }]);
+      rows.push(row(form, steps));
+      times.push(sum(steps, (step) => step.ms));
+      if (performance.now() - start > 60e3) break;
+    }
+    $("measured").innerHTML = table(
+      `${input}, ${geometry}: the least of several runs after a warm-up, by ${device.info.timestamps ? "the device's" : "the host's"} clock`,
+      ["form", "ms", "multiply-adds", "from and to memory", "GFLOP/s", "by"],
+      rows,
+    );
+    return `The separable one is ${figure(times[0] / Math.min(...times.slice(1)))} times as fast as the standard one.`;
+  });
+});
+
+$("network").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const { problem } = Object.fromEntries(new FormData(event.target));
+  busy(event.target, $("measure-state"), "Measuring the device's rates…", async () => {
+    const rates = await ask("probe");
+    $("measure-state").textContent = "Compiling and measuring each step…";
+    const steps = await ask("measure", [problem, {}]);
+    const { svg, words } = roofline(steps, rates);
+    $("measured").innerHTML = `<h3>Roofline</h3><p>${words}</p>${svg}${table(
+      `${problem}: each step on its own, the least of several runs`,
+      ["step", "ms", "multiply-adds", "from and to memory", "GFLOP/s", "by"],
+      steps.map((step) => row(step.layer, [step])),
+    )}`;
+    return `${steps.length} steps, ${figure(sum(steps, (step) => step.ms))} ms in all.`;
+  });
+});
+
+// Right?
+
+let stopping;
+$("stop").addEventListener("click", () => stopping?.abort());
+$("verify").addEventListener("submit", (event) => {
+  event.preventDefault();
+  stopping = new AbortController();
+  const [bar, state] = [$("verify-progress"), $("verify-state")];
+  const wanted = new URLSearchParams(location.search).getAll("case");
+  const options = wanted.length ? { problems: wanted } : {};
+  $("stop").hidden = bar.hidden = false;
+  let told = 0;
+  const progress = ({ done, total, checks, failures }) => {
+    [bar.max, bar.value] = [total, done];
+    // Not each one, for those who listen.
+    if (performance.now() - told < 1000) return;
+    told = performance.now();
+    state.textContent = `${done} of ${total} cases, ${checks} checks, ${failures} failed`;
+  };
+  busy(event.target, state, "Compiling…", async () => {
+    const verified = await ask("verify", [options], { progress, signal: stopping.signal });
+    const { checks, cases, failures, seconds, kernels, failed } = verified;
+    const header = ["kernel", "cases", "checks", "failed", "worst share of bound", "worst relative error"];
+    const number = (value, digits) => (value === null ? "not a number" : value.toPrecision(digits));
+    const rows = kernels.map((kernel) => [kernel.kernel, kernel.cases, kernel.checks, kernel.failures,
+      number(kernel.worst_share_of_bound, 3), number(kernel.worst_rel_err, 2)]);
+    const { vendor, architecture, description, limits, features } = device;
+    const result = { ...verified, browser: navigator.userAgent, vendor, architecture, description, limits, features };
+    const text = [
+      `gpuconv ${verified.version} on ${verified.adapter}, ${navigator.userAgent}`,
+      `${checks} checks on ${cases} cases, ${failures} failed, ${seconds.toFixed(1)} s`,
+      ...failed.map(({ problem, schedule, complaint }) => `failed: ${problem}: ${schedule}: ${complaint}`),
+    ].join("\n");
+    $("verified").innerHTML = `${table("By kernel", header, rows)}
+      <h3>The result, for an issue</h3>
+      <textarea readonly aria-label="The result as text">${escaped(text)}</textarea>
+      <p><button type="button" id="copy-text">Copy as text</button> <button type="button" id="copy-json">Copy as JSON</button></p>`;
+    $("copy-text").addEventListener("click", () => copy(text, "text"));
+    $("copy-json").addEventListener("click", () => copy(JSON.stringify(result, null, 2), "JSON"));
+    return `${failures ? `${failures} of ${checks} checks failed` : `All ${checks} checks passed`}, in ${seconds.toFixed(1)} s.`;
+  }).finally(() => ($("stop").hidden = bar.hidden = true));
+});
+
+async function copy(text, form) {
+  try {
+    await navigator.clipboard.writeText(text);
+    $("verify-state").textContent = `Copied as ${form}.`;
+  } catch {
+    const area = $("verified").querySelector("textarea");
+    area.value = text;
+    area.select();
+    $("verify-state").textContent = "The browser lets no page copy here: the result is selected, to copy it by hand.";
+  }
+}
+
+// Try it.
+
+let picture;
+let video;
+const filter = () => $("filter").elements.filter.value;
+
+/** Filters the picture that there is, and says how long that took. */
+async function show() {
+  if (!picture || video) return;
+  try {
+    const bitmap = await createImageBitmap(picture);
+    const { width, height } = bitmap;
+    const ms = await ask("frame", [bitmap, filter()], { transfer: [bitmap] });
+    $("frame-state").textContent = `${width}x${height} in ${figure(ms)} ms.`;
+  } catch (error) {
+    $("frame-state").textContent = `It failed: ${error.message}.`;
+  }
+}
+
+async function take(file) {
+  try {
+    const bitmap = await createImageBitmap(file);
+    // A large photograph is made smaller: this is a look, not a workshop.
+    const scale = Math.min(1, 1600 / Math.max(bitmap.width, bitmap.height));
+    const [width, height] = [bitmap.width, bitmap.height].map((extent) => Math.max(1, Math.round(extent * scale)));
+    picture = await createImageBitmap(bitmap, { resizeWidth: width, resizeHeight: height });
+  } catch {
+    return ($("frame-state").textContent = `${file.name} is no picture that this browser can read.`);
+  }
+  stopCamera();
+  await show();
+  await classify();
+}
+
+$("filter").addEventListener("change", (event) => event.target.name === "filter" && show());
+$("filter").addEventListener("submit", (event) => event.preventDefault());
+$("filter").elements.picture.addEventListener("change", (event) => event.target.files[0] && take(event.target.files[0]));
+
+$("sample").addEventListener("click", async () => {
+  const canvas = new OffscreenCanvas(640, 360);
+  const context = canvas.getContext("2d");
+  const sky = context.createLinearGradient(0, 0, 0, 360);
+  sky.addColorStop(0, "#2b5fa8");
+  sky.addColorStop(1, "#f2c28b");
+  context.fillStyle = sky;
+  context.fillRect(0, 0, 640, 360);
+  context.fillStyle = "#fbe7a1";
+  context.beginPath();
+  context.arc(480, 110, 48, 0, 7);
+  context.fill();
+  for (const [colour, height, step] of [["#5d6d7e", 210, 90], ["#34495e", 260, 70], ["#1b2631", 310, 45]]) {
+    context.fillStyle = colour;
+    context.beginPath();
+    context.moveTo(0, 360);
+    for (let x = 0; x <= 640 + step; x += step) context.lineTo(x, height - 60 * Math.abs(Math.sin(x / 1.7)));
+    context.lineTo(640, 360);
+    context.fill();
+  }
+  picture = await createImageBitmap(canvas);
+  stopCamera();
+  await show();
+  await classify();
+});
+
+function stopCamera() {
+  video?.srcObject.getTracks().forEach((track) => track.stop());
+  video = undefined;
+  $("camera").setAttribute("aria-pressed", "false");
+}
+
+$("camera").addEventListener("click", async () => {
+  if (video) return stopCamera();
+  const state = $("frame-state");
+  try {
+    const stream = await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 480 } });
+    video = Object.assign(document.createElement("video"), { srcObject: stream, muted: true, playsInline: true });
+    await video.play();
+  } catch (error) {
+    video = undefined;
+    const words = { NotAllowedError: "The camera was refused.", NotFoundError: "There is no camera." };
+    return (state.textContent = words[error.name] ?? `There is no picture from the camera: ${error.message}`);
+  }
+  $("camera").setAttribute("aria-pressed", "true");
+  let [frames, since] = [0, performance.now()];
+  for (const own = video; video === own; ) {
+    await new Promise(own.requestVideoFrameCallback ? (done) => own.requestVideoFrameCallback(done) : requestAnimationFrame);
+    try {
+      // A frame of a video may be on the GPU, and stay there.
+      const frame = self.VideoFrame ? new VideoFrame(own) : await createImageBitmap(own);
+      const ms = await ask("frame", [frame, filter()], { transfer: [frame] });
+      frames++;
+      const seconds = (performance.now() - since) / 1e3;
+      if (seconds > 1) {
+        state.textContent = `${(frames / seconds).toFixed(1)} frames a second, each in ${figure(ms)} ms.`;
+        [frames, since] = [0, performance.now()];
+      }
+    } catch (error) {
+      stopCamera();
+      state.textContent = `It failed: ${error.message}.`;
+    }
+  }
+});
+
+let network;
+async function openNetwork(file) {
+  const state = $("classify-state");
+  state.textContent = `Reading ${file.name}…`;
+  try {
+    const bytes = await file.arrayBuffer();
+    network = await ask("network", [bytes], { transfer: [bytes] });
+    state.textContent = picture ? `${network} is there.` : `${network} is there. Choose a picture above.`;
+    await classify();
+  } catch (error) {
+    state.textContent = `${file.name} was not taken: ${error.message}.`;
+  }
+}
+
+async function classify() {
+  if (!network || !picture) return;
+  try {
+    const bitmap = await createImageBitmap(picture);
+    const { classes, ms } = await ask("classify", [bitmap], { transfer: [bitmap] });
+    $("classes").innerHTML = classes
+      .map(({ index, probability }) => `<li>class ${index}: ${(100 * probability).toFixed(1)} %</li>`)
+      .join("");
+    $("classify-state").textContent = `${network} took ${figure(ms)} ms.`;
+  } catch (error) {
+    $("classify-state").textContent = `It failed: ${error.message}.`;
+  }
+}
+
+$("classify").addEventListener("submit", (event) => event.preventDefault());
+$("classify").elements.weights.addEventListener("change", (event) => event.target.files[0] && openNetwork(event.target.files[0]));
+addEventListener("dragover", (event) => event.preventDefault());
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  const [file] = event.dataTransfer.files;
+  if (file) file.type.startsWith("image/") ? take(file) : openNetwork(file);
+});
+
+open();

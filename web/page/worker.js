@@ -1,0 +1,88 @@
+// All that computes, apart from the page, which so stays responsive. The page calls these functions by messages:
+// {id, call, args} in, {id, result}, {id, error} or {id, progress} out; {stop: id} stops a call.
+import init, { GpuConv, version } from "./gpuconv/gpuconv.js";
+import { Frames } from "./frames.js";
+
+let gpu, frames, network;
+const stops = new Map();
+
+const calls = {
+  /** Opens the device, and says what it is. */
+  async open() {
+    await init();
+    gpu = await GpuConv.create();
+    const { device } = gpu;
+    device.lost.then(({ reason, message }) => postMessage({ lost: message || reason }));
+    const { vendor, architecture, description } = device.adapterInfo;
+    const limits = {};
+    for (const name in device.limits) limits[name] = device.limits[name];
+    const features = [...device.features];
+    return { version: version(), info: gpu.info, vendor, architecture, description, limits, features };
+  },
+
+  verify: (options, more) => gpu.verify({ ...options, ...more }),
+  plan: (problem) => gpu.plan(problem),
+  bench: (problem, seconds) => gpu.bench(problem, seconds),
+  measure: (problem, options, { signal }) => gpu.measure(problem, { ...options, signal }),
+  probe: () => gpu.probe(),
+
+  /** Takes the canvas that filtered pictures are drawn on. */
+  async canvas(canvas) {
+    frames = new Frames(gpu, canvas);
+  },
+
+  /** Filters a picture, or a frame of a video, and draws it. */
+  async frame(picture, filter) {
+    try {
+      return await frames.draw(picture, filter);
+    } finally {
+      picture.close();
+    }
+  },
+
+  /** Opens a network by its weights. */
+  async network(bytes) {
+    const errors = [];
+    for (const open of ["mobilenetV2", "mobilenetV1"]) {
+      try {
+        network = await gpu[open](bytes);
+        return open === "mobilenetV1" ? "MobileNetV1" : "MobileNetV2";
+      } catch (error) {
+        errors.push(error);
+      }
+    }
+    throw errors[0];
+  },
+
+  /** What a network sees in a picture. */
+  async classify(picture) {
+    const start = performance.now();
+    const canvas = new OffscreenCanvas(224, 224);
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    // The middle square.
+    const side = Math.min(picture.width, picture.height);
+    context.drawImage(picture, (picture.width - side) / 2, (picture.height - side) / 2, side, side, 0, 0, 224, 224);
+    picture.close();
+    const { data } = context.getImageData(0, 0, 224, 224);
+    const x = gpu.upload(network.pixels(data, 224, 224), [1, 3, 224, 224]);
+    const y = await network.layer.forward(x);
+    const logits = await gpu.download(y);
+    x.free();
+    y.free();
+    return { classes: network.top(logits, 5), ms: performance.now() - start };
+  },
+};
+
+onmessage = async ({ data: { id, call, args, stop } }) => {
+  if (stop) return stops.get(stop)?.abort(new Error("stopped"));
+  const controller = new AbortController();
+  stops.set(id, controller);
+  const more = { signal: controller.signal, progress: (progress) => postMessage({ id, progress }) };
+  try {
+    postMessage({ id, result: await calls[call](...args, more) });
+  } catch (error) {
+    postMessage({ id, error: { name: error?.name ?? "Error", message: String(error?.message ?? error) } });
+  } finally {
+    stops.delete(id);
+  }
+};

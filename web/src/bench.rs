@@ -1,0 +1,215 @@
+//! `bench`: how long problems take.
+
+use gpuconv::internals::timer::Timer;
+use gpuconv::shape::{from_nchw, to_nchw};
+use gpuconv::verify::Data;
+use gpuconv::{BoundLayer, Choice, GpuConv, Inputs, Layout, Problem, Tensor, cost, tuner};
+use js_sys::Float32Array;
+use serde::Serialize;
+use wasm_bindgen::JsValue;
+use web_time::Instant;
+
+use crate::js::{failed, json, refused};
+use crate::options::Options;
+
+/// The oracle checks problems of fewer floating-point operations than this; it is slow.
+const MOST_CHECKED: u64 = 2_000_000_000;
+
+/// Measured times, with the keys of `gpuconv bench --json`.
+#[derive(Serialize)]
+pub struct Bench {
+    problem: String,
+    kernel: String,
+    adapter: String,
+    /// From typed array to typed array.
+    e2e_ms: Spread,
+    /// Weights to the device, and compiling.
+    load_ms: f64,
+    /// The first run.
+    first_ms: f64,
+    mult_adds: u64,
+    /// Norm of the error over the norm of the oracle's answer; none for what takes the oracle too long.
+    rel_err: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Spread {
+    min: f64,
+    median: f64,
+    max: f64,
+    runs: usize,
+}
+
+impl Spread {
+    fn of(mut samples: Vec<f64>) -> Self {
+        samples.sort_by(f64::total_cmp);
+        let (last, half) = (samples.len() - 1, samples.len() / 2);
+        let median = (samples[half] + samples[last - half]) / 2.0;
+        Self { min: samples[0], median, max: samples[last], runs: samples.len() }
+    }
+}
+
+/// A layer on the device, bound to its tensors.
+struct Subject {
+    gpu: GpuConv,
+    layer: BoundLayer,
+    input: Tensor,
+    residual: Option<Tensor>,
+    output: Tensor,
+}
+
+pub async fn bench(gpu: &GpuConv, line: &str, seconds: f64) -> Result<Bench, JsValue> {
+    if !(0.0..=3600.0).contains(&seconds) {
+        return Err(refused(&format!("seconds must be from 0 to 3600, not {seconds}")));
+    }
+    let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let problem: Problem = line.parse().map_err(failed)?;
+    let chain = problem.chain();
+    let data = Data::random(&line, &chain, problem.input).map_err(failed)?;
+    let (input, residual) =
+        (Float32Array::from(&data.input[..]), data.residual.as_ref().map(|values| Float32Array::from(&values[..])));
+    let start = Instant::now();
+    let (subject, kernel) = load(gpu, &problem, &data).await.map_err(failed)?;
+    let load_ms = milliseconds(start);
+    let start = Instant::now();
+    subject.run(&input, residual.as_ref()).await.map_err(failed)?;
+    let first_ms = milliseconds(start);
+    let values = subject.run(&input, residual.as_ref()).await.map_err(failed)?;
+    let (all, mut samples) = (Instant::now(), Vec::new());
+    while samples.len() < 3 || milliseconds(all) < 1e3 * seconds {
+        let start = Instant::now();
+        subject.run(&input, residual.as_ref()).await.map_err(failed)?;
+        samples.push(milliseconds(start));
+    }
+    let cost = cost::chain(&chain, problem.input).map_err(failed)?;
+    let is_checked = 2 * cost.mult_adds < MOST_CHECKED;
+    let rel_err = match is_checked {
+        true => Some(relative_error(&values.to_vec(), &data.answer(&chain, problem.input).map_err(failed)?.values)),
+        false => None,
+    };
+    // It has no form in JSON.
+    if rel_err.is_some_and(|error| !error.is_finite()) {
+        return Err(refused("the output is not finite"));
+    }
+    let (adapter, mult_adds) = (gpu.adapter_name(), cost.mult_adds);
+    Ok(Bench { problem: line, kernel, adapter, e2e_ms: Spread::of(samples), load_ms, first_ms, mult_adds, rel_err })
+}
+
+async fn load(gpu: &GpuConv, problem: &Problem, data: &Data) -> gpuconv::Result<(Subject, String)> {
+    let layer = gpu.chain(&problem.chain(), &data.weights())?;
+    let (shape, layout) = (layer.output_shape(problem.input)?, problem.layout);
+    let input = gpu.empty_async(problem.input, layout).await?;
+    let output = gpu.empty_async(shape, layout).await?;
+    let residual = match &data.residual {
+        Some(_) => Some(gpu.empty_async(shape, layout).await?),
+        None => None,
+    };
+    let bound = layer.bind_async(Inputs { input: &input, residual: residual.as_ref() }, &output).await?;
+    let kernel = layer.schedule_async(problem.input, layout).await?.name();
+    Ok((Subject { gpu: gpu.clone(), layer: bound, input, residual, output }, kernel))
+}
+
+impl Subject {
+    /// From typed arrays to a typed array, in PyTorch's order for both layouts of the device.
+    async fn run(&self, input: &Float32Array, residual: Option<&Float32Array>) -> gpuconv::Result<Float32Array> {
+        self.write(&self.input, input);
+        if let (Some(tensor), Some(values)) = (&self.residual, residual) {
+            self.write(tensor, values);
+        }
+        let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+        self.layer.encode(&mut encoder);
+        let readback = self.gpu.encode_download_async(&mut encoder, &self.output).await?;
+        self.gpu.queue().submit([encoder.finish()]);
+        let values = readback.read_async().await?;
+        Ok(match self.output.layout() {
+            Layout::Nchw => Float32Array::from(&values[..]),
+            layout => Float32Array::from(&to_nchw(&values, self.output.shape(), layout)[..]),
+        })
+    }
+
+    fn write(&self, tensor: &Tensor, values: &Float32Array) {
+        let mut values = values.to_vec();
+        if tensor.layout() != Layout::Nchw {
+            values = from_nchw(&values, tensor.shape(), tensor.layout());
+        }
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.gpu.queue().write_buffer(tensor.buffer(), tensor.offset(), &bytes);
+    }
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
+}
+
+/// Norm of the error over the norm of the oracle's answer.
+fn relative_error(values: &[f32], oracle: &[f64]) -> f64 {
+    let (mut error, mut norm) = (0.0, 0.0);
+    for (&value, expected) in values.iter().zip(oracle) {
+        error += (f64::from(value) - expected).powi(2);
+        norm += expected * expected;
+    }
+    if error == 0.0 { 0.0 } else { (error / norm).sqrt() }
+}
+
+/// A step of a schedule, its time on the device, and what it does.
+#[derive(Serialize)]
+struct MeasuredStep {
+    recipe: String,
+    /// Its links as problems, joined by ` + `.
+    layer: String,
+    first: usize,
+    links: usize,
+    ms: f64,
+    mult_adds: u64,
+    /// Bytes from and to memory: what it reads and what it writes.
+    bytes: u64,
+    is_by_device_clock: bool,
+}
+
+/// The time of each step of a problem.
+pub async fn steps(gpu: &GpuConv, line: &str, options: &Options<'_>) -> Result<JsValue, JsValue> {
+    let problem: Problem = line.parse().map_err(failed)?;
+    let choice = match options.get("fusion").as_string() {
+        Some(fusion) => Choice::Fusion(fusion.parse().map_err(failed)?),
+        None => Choice::Auto,
+    };
+    measured(gpu, &problem, &choice).await.map(|steps| json(&steps)).map_err(failed)
+}
+
+async fn measured(gpu: &GpuConv, problem: &Problem, choice: &Choice) -> gpuconv::Result<Vec<MeasuredStep>> {
+    let (chain, layout) = (problem.chain(), problem.layout);
+    let schedule = gpu.schedule(&chain, problem.input, layout, choice)?;
+    let shapes = chain.shapes(problem.input)?;
+    let seconds = tuner::measure_async(gpu, &chain, problem.input, layout, &schedule).await?;
+    let (cost, has_clock) = (cost::chain(&chain, problem.input)?, Timer::new_async(gpu).await?.has_clock());
+    let mut steps = Vec::new();
+    for (step, seconds) in schedule.steps.iter().zip(seconds) {
+        let links = step.first..step.first + step.links;
+        let (mut mult_adds, mut bytes) = (0, 0);
+        for link in &cost.links[links.clone()] {
+            mult_adds += link.mult_adds;
+            bytes += link.bytes;
+        }
+        // A tensor inside of a step is neither written nor read.
+        for link in &cost.links[links.start..links.end - 1] {
+            bytes = bytes.saturating_sub(2 * link.output.bytes(problem.dtype));
+        }
+        let run = gpuconv::internals::Run {
+            links: &chain.links()[links.clone()],
+            shapes: &shapes[links.start..=links.end],
+            layout,
+            dtype: problem.dtype,
+        };
+        steps.push(MeasuredStep {
+            recipe: step.recipe.name.clone(),
+            layer: gpuconv::internals::run_name(&run),
+            first: step.first,
+            links: step.links,
+            ms: seconds * 1e3,
+            mult_adds,
+            bytes,
+            is_by_device_clock: has_clock,
+        });
+    }
+    Ok(steps)
+}

@@ -1,0 +1,70 @@
+//! Between Rust and JavaScript: promises, errors, plain objects.
+
+use std::error::Error as _;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+
+use gpuconv::Error;
+use js_sys::{Function, Promise, Reflect};
+use serde::Serialize;
+use wasm_bindgen::{JsCast, JsError, JsValue};
+use wasm_bindgen_futures::future_to_promise;
+
+/// A promise of what some work gives.
+pub fn promise<T: Into<JsValue>>(work: impl Future<Output = Result<T, JsValue>> + 'static) -> Promise {
+    // On the heap, so that there is one function for all kinds of work: it is large.
+    let work: Pin<Box<dyn Future<Output = Result<JsValue, JsValue>>>> =
+        Box::pin(async move { work.await.map(Into::into) });
+    future_to_promise(work)
+}
+
+/// An `Error` with the library's words, and with those of what caused it. Its name is that of the library's, where programs
+/// may want to know it.
+pub fn failed(error: Error) -> JsValue {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        words += &format!(": {error}");
+        cause = error.source();
+    }
+    let name = match error {
+        Error::NoAdapter { .. } => "NoAdapter",
+        Error::DeviceLost(_) => "DeviceLost",
+        Error::OutOfMemory(_) => "OutOfMemory",
+        _ => return refused(&words),
+    };
+    let error = refused(&words);
+    let _ = Reflect::set(&error, &"name".into(), &name.into());
+    error
+}
+
+/// An `Error` with these words.
+pub fn refused(words: &str) -> JsValue {
+    JsError::new(words).into()
+}
+
+/// A plain object. All that is given to it has a form in JSON.
+pub fn json(value: &impl Serialize) -> JsValue {
+    let text = serde_json::to_string(value).unwrap_or_default();
+    js_sys::JSON::parse(&text).unwrap_or(JsValue::UNDEFINED)
+}
+
+/// Calls a function of the caller's, if there is one.
+pub fn tell(function: &JsValue, value: &impl Serialize) -> Result<(), JsValue> {
+    match function.dyn_ref::<Function>() {
+        Some(function) => function.call1(&JsValue::UNDEFINED, &json(value)).map(|_| ()),
+        None => Ok(()),
+    }
+}
+
+/// Work that ends with the reason of an `AbortSignal` once it is aborted.
+pub async fn stoppable<T>(signal: JsValue, work: impl Future<Output = Result<T, JsValue>>) -> Result<T, JsValue> {
+    let get = |name: &str| Reflect::get(&signal, &name.into()).unwrap_or(JsValue::UNDEFINED);
+    let mut work = pin!(work);
+    poll_fn(|context| match get("aborted").is_truthy() {
+        true => Poll::Ready(Err(get("reason"))),
+        false => work.as_mut().poll(context),
+    })
+    .await
+}

@@ -1,0 +1,328 @@
+//! gpuconv for JavaScript: the classes of the npm package `gpuconv`.
+//!
+//! Waiting is a promise, a failure an `Error` with the library's words. `types.ts` has the types of options and results.
+
+#![cfg(target_arch = "wasm32")]
+
+mod bench;
+mod check;
+mod js;
+mod layer;
+mod options;
+mod plan;
+mod tensor;
+mod tune;
+
+use std::rc::Rc;
+
+use gpuconv::{Chain, Choice, GpuConv as Gpu, OwnedWeights, Problem, Weights, wgpu};
+use js_sys::{Float32Array, Promise};
+use wasm_bindgen::prelude::*;
+
+use js::{failed, json, promise};
+use layer::{Layer, Network};
+use options::Options;
+use tensor::{Tensor, shape};
+
+#[wasm_bindgen(typescript_custom_section)]
+const TYPES: &str = include_str!("types.ts");
+
+/// A GPU to convolve on: a `GPUDevice`, and what its layers share.
+#[wasm_bindgen]
+#[derive(Clone)]
+pub struct GpuConv {
+    gpu: Gpu,
+    /// What keeps the device alive: all handles have it.
+    _device: Rc<Own>,
+}
+
+/// A device, destroyed with the last handle that needs it, unless the page made it.
+struct Own(Option<wgpu::Device>);
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        if let Some(device) = &self.0 {
+            device.destroy();
+        }
+    }
+}
+
+#[wasm_bindgen]
+impl GpuConv {
+    /// A new device of the adapter that the browser prefers for speed, with all its limits.
+    #[wasm_bindgen(unchecked_return_type = "Promise<GpuConv>")]
+    pub fn create() -> Promise {
+        promise(async {
+            let gpu = Gpu::new_async().await.map_err(failed)?;
+            Ok(Self { _device: Rc::new(Own(Some(gpu.device().clone()))), gpu })
+        })
+    }
+
+    /// The page's own device. It is not destroyed with the last handle. Ask for the features `subgroups` and
+    /// `timestamp-query` where the adapter has them, and for its limits: what the device lacks, kernels do without.
+    #[wasm_bindgen(js_name = fromDevice, unchecked_return_type = "Promise<GpuConv>")]
+    pub fn from_device(#[wasm_bindgen(unchecked_param_type = "GPUDevice")] device: JsValue) -> Promise {
+        promise(async move {
+            let gpu = Gpu::with_webgpu_device(&device).await.map_err(failed)?;
+            Ok(Self { gpu, _device: Rc::new(Own(None)) })
+        })
+    }
+
+    /// The device.
+    #[wasm_bindgen(getter, unchecked_return_type = "GPUDevice")]
+    pub fn device(&self) -> JsValue {
+        self.gpu.device().as_webgpu().map_or(JsValue::UNDEFINED, JsValue::from)
+    }
+
+    /// What the device is.
+    #[wasm_bindgen(getter, unchecked_return_type = "DeviceInfo")]
+    pub fn info(&self) -> JsValue {
+        json(&plan::Info::of(&self.gpu))
+    }
+
+    /// A tensor with these values, which are in the order of the layout. That there is no memory for it shows when it is
+    /// used.
+    pub fn upload(
+        &self,
+        values: &Float32Array,
+        #[wasm_bindgen(unchecked_param_type = "Shape")] shape: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "Layout | undefined")] layout: JsValue,
+    ) -> Result<Tensor, JsValue> {
+        Tensor::upload(self, values.to_vec(), self::shape(&shape)?, options::layout(&layout)?)
+    }
+
+    /// A tensor in a buffer of the device that the page made, with the usage `STORAGE`; `COPY_SRC` as well to be
+    /// downloaded, `COPY_DST` to be written.
+    pub fn tensor(
+        &self,
+        #[wasm_bindgen(unchecked_param_type = "GPUBuffer")] buffer: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "Shape")] shape: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "BufferOptions | undefined")] options: JsValue,
+    ) -> Result<Tensor, JsValue> {
+        Tensor::of_buffer(self, &buffer, self::shape(&shape)?, &options)
+    }
+
+    /// Writes values into a tensor. What is submitted later reads them.
+    #[wasm_bindgen(unchecked_return_type = "Promise<void>")]
+    pub fn write(&self, tensor: &Tensor, values: &Float32Array) -> Promise {
+        let (gpu, tensor, values) = (self.gpu.clone(), tensor.clone(), values.to_vec());
+        promise(async move {
+            gpu.write_async(&tensor.made().await?, &values).await.map_err(failed)?;
+            Ok(JsValue::UNDEFINED)
+        })
+    }
+
+    /// The values of a tensor, in its layout.
+    #[wasm_bindgen(unchecked_return_type = "Promise<Float32Array>")]
+    pub fn download(&self, tensor: &Tensor) -> Promise {
+        let (gpu, tensor) = (self.gpu.clone(), tensor.clone());
+        promise(async move {
+            let values = gpu.download_async(&tensor.made().await?).await.map_err(failed)?;
+            Ok(Float32Array::from(&values[..]))
+        })
+    }
+
+    /// A convolution with its epilogue. It has a bias if the weights have one.
+    #[wasm_bindgen(unchecked_return_type = "Promise<Layer>")]
+    pub fn conv2d(
+        &self,
+        #[wasm_bindgen(unchecked_param_type = "ConvOptions")] options: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "ConvWeights")] weights: JsValue,
+    ) -> Promise {
+        let gpu = self.clone();
+        promise(async move {
+            let (conv, weights) = options::conv(&options, &weights, options::CONV)?;
+            Layer::new(&gpu, &conv.into(), &[weights.borrow()])
+        })
+    }
+
+    /// A depthwise convolution. `outChannels` and `groups` are as many as there are channels, unless they are given.
+    #[wasm_bindgen(unchecked_return_type = "Promise<Layer>")]
+    pub fn depthwise(
+        &self,
+        #[wasm_bindgen(unchecked_param_type = "DepthwiseOptions")] options: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "ConvWeights")] weights: JsValue,
+    ) -> Promise {
+        let gpu = self.clone();
+        promise(async move {
+            let (conv, weights) = options::conv(&options, &weights, options::DEPTHWISE)?;
+            let layer = gpu.gpu.depthwise(&conv, weights.borrow()).map_err(failed)?;
+            Ok(Layer::of(&gpu, layer))
+        })
+    }
+
+    /// A pointwise convolution: one with a 1x1 kernel.
+    #[wasm_bindgen(unchecked_return_type = "Promise<Layer>")]
+    pub fn pointwise(
+        &self,
+        #[wasm_bindgen(unchecked_param_type = "PointwiseOptions")] options: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "ConvWeights")] weights: JsValue,
+    ) -> Promise {
+        let gpu = self.clone();
+        promise(async move {
+            let (conv, weights) = options::conv(&options, &weights, options::POINTWISE)?;
+            let layer = gpu.gpu.pointwise(&conv, weights.borrow()).map_err(failed)?;
+            Ok(Layer::of(&gpu, layer))
+        })
+    }
+
+    /// A depthwise-separable convolution: depthwise, activation, pointwise, activation. Each half has a bias if the weights
+    /// have one for it.
+    #[wasm_bindgen(unchecked_return_type = "Promise<Layer>")]
+    pub fn separable(
+        &self,
+        #[wasm_bindgen(unchecked_param_type = "SeparableOptions")] options: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "SeparableWeights")] weights: JsValue,
+    ) -> Promise {
+        let gpu = self.clone();
+        promise(async move {
+            let (separable, [depthwise, pointwise]) = options::separable(&options, &weights)?;
+            Layer::new(&gpu, &separable.into(), &[depthwise.borrow(), pointwise.borrow()])
+        })
+    }
+
+    /// What a problem line says, with the weights of each of its convolutions.
+    #[wasm_bindgen(unchecked_return_type = "Promise<Layer>")]
+    pub fn chain(
+        &self,
+        problem: &str,
+        #[wasm_bindgen(unchecked_param_type = "ConvWeights[]")] weights: JsValue,
+    ) -> Promise {
+        let (gpu, problem) = (self.clone(), problem.parse::<Problem>());
+        promise(async move {
+            let chain: Chain = problem.map_err(failed)?.chain();
+            let weights = options::list_of_weights(&weights)?;
+            let weights: Vec<Weights<'_>> = weights.iter().map(OwnedWeights::borrow).collect();
+            Layer::new(&gpu, &chain, &weights)
+        })
+    }
+
+    /// MobileNetV1 with the weights of a safetensors file, under timm's names.
+    #[wasm_bindgen(js_name = mobilenetV1, unchecked_return_type = "Promise<Network>")]
+    pub fn mobilenet_v1(
+        &self,
+        #[wasm_bindgen(unchecked_param_type = "ArrayBuffer | Uint8Array")] file: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "NetworkOptions | undefined")] options: JsValue,
+    ) -> Promise {
+        Network::open(self, gpuconv::nets::mobilenet_v1, file, options)
+    }
+
+    /// MobileNetV2 with the weights of a safetensors file, under timm's or torchvision's names.
+    #[wasm_bindgen(js_name = mobilenetV2, unchecked_return_type = "Promise<Network>")]
+    pub fn mobilenet_v2(
+        &self,
+        #[wasm_bindgen(unchecked_param_type = "ArrayBuffer | Uint8Array")] file: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "NetworkOptions | undefined")] options: JsValue,
+    ) -> Promise {
+        Network::open(self, gpuconv::nets::mobilenet_v2, file, options)
+    }
+
+    /// Which kernels would compute a problem here, and why no others.
+    #[wasm_bindgen(unchecked_return_type = "Plan")]
+    pub fn plan(&self, problem: &str) -> Result<JsValue, JsValue> {
+        let problem: Problem = problem.parse().map_err(failed)?;
+        let (chain, choice) = (problem.chain(), Choice::Auto);
+        let division = self.gpu.divide(&chain, problem.input, problem.layout, &choice).map_err(failed)?;
+        Ok(json(&plan::Plan::of(&problem, &division).map_err(failed)?))
+    }
+
+    /// Checks every kernel against the oracle on this device: what `gpuconv verify` does.
+    #[wasm_bindgen(unchecked_return_type = "Promise<Verified>")]
+    pub fn verify(
+        &self,
+        #[wasm_bindgen(unchecked_param_type = "VerifyOptions | undefined")] options: JsValue,
+    ) -> Promise {
+        let gpu = self.clone();
+        promise(async move {
+            let options = Options::of("verify", &options, &["problems", "progress", "signal"])?;
+            js::stoppable(options.get("signal"), check::verify(&gpu.gpu, &options)).await
+        })
+    }
+
+    /// How long a problem takes from typed array to typed array, with data drawn from its line: what `gpuconv bench` does.
+    #[wasm_bindgen(unchecked_return_type = "Promise<Bench>")]
+    pub fn bench(&self, problem: &str, seconds: f64) -> Promise {
+        let (gpu, problem) = (self.clone(), problem.to_string());
+        promise(async move { bench::bench(&gpu.gpu, &problem, seconds).await.map(|bench| json(&bench)) })
+    }
+
+    /// The seconds that each step of a problem takes on the device, and what it does in them.
+    #[wasm_bindgen(unchecked_return_type = "Promise<MeasuredStep[]>")]
+    pub fn measure(
+        &self,
+        problem: &str,
+        #[wasm_bindgen(unchecked_param_type = "MeasureOptions | undefined")] options: JsValue,
+    ) -> Promise {
+        let (gpu, problem) = (self.clone(), problem.to_string());
+        promise(async move {
+            let options = Options::of("measure", &options, &["fusion", "signal"])?;
+            js::stoppable(options.get("signal"), bench::steps(&gpu.gpu, &problem, &options)).await
+        })
+    }
+
+    /// Measures what could compute a problem, checks it, and goes by that from now on: what `gpuconv tune` does. `tuning`
+    /// has it.
+    #[wasm_bindgen(unchecked_return_type = "Promise<TunedRun[]>")]
+    pub fn tune(
+        &self,
+        problem: &str,
+        #[wasm_bindgen(unchecked_param_type = "TuneOptions | undefined")] options: JsValue,
+    ) -> Promise {
+        let (gpu, problem) = (self.clone(), problem.to_string());
+        promise(async move {
+            let options = Options::of("tune", &options, &["seconds", "progress", "signal"])?;
+            js::stoppable(options.get("signal"), tune::tune(&gpu.gpu, &problem, &options)).await
+        })
+    }
+
+    /// Measures the device's rates, in about a second, and plans by them from now on.
+    #[wasm_bindgen(unchecked_return_type = "Promise<Rates>")]
+    pub fn probe(&self) -> Promise {
+        let gpu = self.gpu.clone();
+        promise(async move {
+            let rates = gpuconv::probe::probe_async(&gpu).await.map_err(failed)?;
+            let mut profile = (*gpu.profile()).clone();
+            profile.rates = Some(rates);
+            gpu.set_profile(profile);
+            Ok(json(&rates))
+        })
+    }
+
+    /// What was measured on this device, as JSON: for `useTuning`, and for the command line.
+    #[wasm_bindgen(getter)]
+    pub fn tuning(&self) -> String {
+        gpuconv::Tuning::new(&self.gpu, (*self.gpu.profile()).clone()).to_json()
+    }
+
+    /// Goes by what a tuning knows of this device and browser. Whether that is anything.
+    #[wasm_bindgen(js_name = useTuning)]
+    pub fn use_tuning(&self, json: &str) -> Result<bool, JsValue> {
+        let tuning = gpuconv::Tuning::from_json(json.as_bytes()).map_err(failed)?;
+        Ok(self.gpu.use_tuning(&tuning))
+    }
+
+    /// Waits until all submitted work is done.
+    #[wasm_bindgen(unchecked_return_type = "Promise<void>")]
+    pub fn wait(&self) -> Promise {
+        let gpu = self.gpu.clone();
+        promise(async move { gpu.wait_async().await.map(|()| JsValue::UNDEFINED).map_err(failed) })
+    }
+}
+
+/// The version of the package and of the library.
+#[wasm_bindgen]
+pub fn version() -> String {
+    env!("CARGO_PKG_VERSION").into()
+}
+
+/// The lines of the table of cases that `verify` checks.
+#[wasm_bindgen]
+pub fn cases() -> Vec<String> {
+    gpuconv::verify::lines().map(String::from).collect()
+}
+
+/// The probability of each class, of a network's logits.
+#[wasm_bindgen]
+pub fn softmax(logits: &Float32Array) -> Float32Array {
+    Float32Array::from(&gpuconv::nets::softmax(&logits.to_vec())[..])
+}

@@ -1,0 +1,242 @@
+//! Options and weights, as JavaScript gives them.
+
+use gpuconv::{Activation, Conv2d, Layout, OwnedWeights, Residual, Separable};
+use js_sys::{Array, Float32Array, Object, Reflect};
+use wasm_bindgen::{JsCast, JsValue};
+
+use crate::js::refused;
+
+/// An object of options, all of whose names are known.
+pub struct Options<'a> {
+    /// Whose options, for messages.
+    what: &'static str,
+    object: &'a JsValue,
+}
+
+impl<'a> Options<'a> {
+    /// Refuses names that are none of an option. Undefined has no options.
+    pub fn of(what: &'static str, object: &'a JsValue, known: &[&str]) -> Result<Self, JsValue> {
+        if let Some(object) = object.dyn_ref::<Object>() {
+            for key in Object::keys(object).iter().filter_map(|key| key.as_string()) {
+                if !known.contains(&&key[..]) {
+                    return Err(refused(&format!("{what} has no option `{key}`; there are {}", known.join(", "))));
+                }
+            }
+        } else if !object.is_undefined() {
+            return Err(refused(&format!("the options of {what} must be an object")));
+        }
+        Ok(Self { what, object })
+    }
+
+    pub fn get(&self, name: &str) -> JsValue {
+        Reflect::get(self.object, &name.into()).unwrap_or(JsValue::UNDEFINED)
+    }
+
+    fn wrong<T>(&self, name: &str, expected: &str) -> Result<T, JsValue> {
+        let words = match self.get(name) {
+            value if value.is_undefined() => format!("{} needs the option {name}, {expected}", self.what),
+            value => format!("the option {name} of {} must be {expected}, but is {}", self.what, text(&value)),
+        };
+        Err(refused(&words))
+    }
+
+    /// A whole number.
+    pub fn number(&self, name: &str, default: Option<u32>) -> Result<u32, JsValue> {
+        let value = self.get(name);
+        match (whole(&value), default) {
+            (Some(number), _) => Ok(number),
+            (None, Some(default)) if value.is_undefined() => Ok(default),
+            _ => self.wrong(name, "a whole number"),
+        }
+    }
+
+    /// A number.
+    pub fn float(&self, name: &str, default: f64) -> Result<f64, JsValue> {
+        let value = self.get(name);
+        match value.as_f64() {
+            Some(number) if number.is_finite() => Ok(number),
+            None if value.is_undefined() => Ok(default),
+            _ => self.wrong(name, "a number"),
+        }
+    }
+
+    /// One whole number, or several.
+    fn numbers(&self, name: &str, expected: &str, default: Option<u32>) -> Result<Vec<u32>, JsValue> {
+        let value = self.get(name);
+        let numbers = match value.dyn_ref::<Array>() {
+            Some(array) => array.iter().map(|value| whole(&value)).collect::<Option<Vec<_>>>(),
+            None if value.is_undefined() => default.map(|number| vec![number]),
+            None => whole(&value).map(|number| vec![number]),
+        };
+        numbers.map_or_else(|| self.wrong(name, expected), Ok)
+    }
+
+    /// Rows and columns.
+    fn extent(&self, name: &str, default: Option<u32>) -> Result<[u32; 2], JsValue> {
+        let expected = "a whole number or [rows, columns]";
+        match self.numbers(name, expected, default)?[..] {
+            [both] => Ok([both; 2]),
+            [rows, columns] => Ok([rows, columns]),
+            _ => self.wrong(name, expected),
+        }
+    }
+
+    fn padding(&self) -> Result<[u32; 4], JsValue> {
+        let expected = "a whole number, [rows, columns] or [top, left, bottom, right]";
+        match self.numbers("padding", expected, Some(0))?[..] {
+            [all] => Ok([all; 4]),
+            [rows, columns] => Ok([rows, columns, rows, columns]),
+            [top, left, bottom, right] => Ok([top, left, bottom, right]),
+            _ => self.wrong("padding", expected),
+        }
+    }
+
+    fn activation(&self) -> Result<Activation, JsValue> {
+        let value = self.get("activation");
+        if let Some(bounds) = value.dyn_ref::<Array>() {
+            let bounds: Vec<_> = bounds.iter().filter_map(|bound| bound.as_f64()).collect();
+            if let [low, high] = bounds[..] {
+                return Ok(Activation::Clamp(low as f32, high as f32));
+            }
+        }
+        match value.as_string().as_deref() {
+            Some("none") => Ok(Activation::None),
+            Some("relu") => Ok(Activation::Relu),
+            Some("relu6") => Ok(Activation::Relu6),
+            Some("silu") => Ok(Activation::Silu),
+            Some("hardswish") => Ok(Activation::HardSwish),
+            None if value.is_undefined() => Ok(Activation::None),
+            _ => self.wrong("activation", "none, relu, relu6, silu, hardswish or [low, high]"),
+        }
+    }
+
+    fn residual(&self) -> Result<Option<Residual>, JsValue> {
+        let value = self.get("residual");
+        match value.as_string().as_deref() {
+            Some("before") => Ok(Some(Residual::BeforeActivation)),
+            Some("after") => Ok(Some(Residual::AfterActivation)),
+            None if value.is_undefined() => Ok(None),
+            _ => self.wrong("residual", "before or after (the activation)"),
+        }
+    }
+}
+
+/// The names of a kind of convolution, and its own options.
+pub struct Kind {
+    name: &'static str,
+    options: &'static [&'static str],
+}
+
+pub const CONV: Kind = Kind {
+    name: "conv2d",
+    options: &[
+        "inChannels",
+        "outChannels",
+        "kernelSize",
+        "stride",
+        "padding",
+        "dilation",
+        "groups",
+        "activation",
+        "residual",
+    ],
+};
+pub const DEPTHWISE: Kind = Kind {
+    name: "depthwise",
+    options: &["channels", "outChannels", "kernelSize", "stride", "padding", "dilation", "activation", "residual"],
+};
+pub const POINTWISE: Kind = Kind {
+    name: "pointwise",
+    options: &["inChannels", "outChannels", "stride", "padding", "groups", "activation", "residual"],
+};
+
+/// A convolution and its weights.
+pub fn conv(options: &JsValue, weights: &JsValue, kind: Kind) -> Result<(Conv2d, OwnedWeights), JsValue> {
+    let options = Options::of(kind.name, options, kind.options)?;
+    let weights = self::weights(weights, "weight", "bias")?;
+    let mut conv = match kind.name {
+        "depthwise" => {
+            let channels = options.number("channels", None)?;
+            let mut conv = Conv2d::depthwise(channels, options.extent("kernelSize", None)?);
+            conv.out_channels = options.number("outChannels", Some(channels))?;
+            conv
+        }
+        "pointwise" => Conv2d::pointwise(options.number("inChannels", None)?, options.number("outChannels", None)?),
+        _ => Conv2d::new(
+            options.number("inChannels", None)?,
+            options.number("outChannels", None)?,
+            options.extent("kernelSize", None)?,
+        ),
+    };
+    if kind.name != "depthwise" {
+        conv.groups = options.number("groups", Some(1))?;
+    }
+    conv.stride = options.extent("stride", Some(1))?;
+    conv.padding = options.padding()?;
+    conv.dilation = options.extent("dilation", Some(1))?;
+    conv.bias = weights.bias.is_some();
+    conv.activation = options.activation()?;
+    conv.residual = options.residual()?;
+    Ok((conv, weights))
+}
+
+/// A separable convolution and the weights of its halves.
+pub fn separable(options: &JsValue, weights: &JsValue) -> Result<(Separable, [OwnedWeights; 2]), JsValue> {
+    let known = ["inChannels", "outChannels", "kernelSize", "stride", "padding", "dilation", "activation", "residual"];
+    let options = Options::of("separable", options, &known)?;
+    let (depthwise, pointwise) =
+        (self::weights(weights, "depthwise", "depthwiseBias")?, self::weights(weights, "pointwise", "pointwiseBias")?);
+    let [inputs, outputs] = [options.number("inChannels", None)?, options.number("outChannels", None)?];
+    let mut separable = Separable::new(inputs, outputs, options.extent("kernelSize", None)?)
+        .stride(options.extent("stride", Some(1))?)
+        .dilation(options.extent("dilation", Some(1))?)
+        .activation(options.activation()?)
+        .residual(options.residual()?);
+    separable.depthwise.padding = options.padding()?;
+    separable.depthwise.bias = depthwise.bias.is_some();
+    separable.pointwise.bias = pointwise.bias.is_some();
+    Ok((separable, [depthwise, pointwise]))
+}
+
+/// Weights under two names, of which the second may be missing.
+fn weights(object: &JsValue, weight: &str, bias: &str) -> Result<OwnedWeights, JsValue> {
+    let get = |name: &str| Reflect::get(object, &name.into()).unwrap_or(JsValue::UNDEFINED);
+    let values = |name: &str| match get(name).dyn_into::<Float32Array>() {
+        Ok(array) => Ok(array.to_vec()),
+        Err(value) => Err(refused(&format!("the weights' {name} must be a Float32Array, but is {}", text(&value)))),
+    };
+    let bias = if get(bias).is_undefined() { None } else { Some(values(bias)?) };
+    Ok(OwnedWeights { weight: values(weight)?, bias })
+}
+
+/// Weights of several convolutions.
+pub fn list_of_weights(list: &JsValue) -> Result<Vec<OwnedWeights>, JsValue> {
+    let Some(list) = list.dyn_ref::<Array>() else {
+        return Err(refused("weights must be an array, with an object for each convolution"));
+    };
+    list.iter().map(|each| weights(&each, "weight", "bias")).collect()
+}
+
+/// A layout, NCHW if there is none.
+pub fn layout(value: &JsValue) -> Result<Layout, JsValue> {
+    match value.as_string().as_deref() {
+        Some("nchw") => Ok(Layout::Nchw),
+        Some("nhwc") => Ok(Layout::Nhwc),
+        None if value.is_undefined() => Ok(Layout::Nchw),
+        _ => Err(refused(&format!("a layout is nchw or nhwc, not {}", text(value)))),
+    }
+}
+
+/// A whole number that is not negative.
+pub fn whole(value: &JsValue) -> Option<u32> {
+    value
+        .as_f64()
+        .filter(|number| number.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(number))
+        .map(|n| n as u32)
+}
+
+/// A value in words.
+pub fn text(value: &JsValue) -> String {
+    let json = js_sys::JSON::stringify(value).ok().and_then(|text| JsValue::from(text).as_string());
+    json.unwrap_or_else(|| format!("{value:?}")).chars().take(60).collect()
+}

@@ -1,0 +1,136 @@
+//! Tensors.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use gpuconv::{Error, Layout, Shape, Tensor as Inner};
+use js_sys::{Array, Promise};
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::JsFuture;
+
+use crate::GpuConv;
+use crate::js::{failed, promise, refused};
+use crate::options::{Options, layout, text, whole};
+
+/// Numbers on the GPU, with a shape and a layout.
+#[wasm_bindgen]
+#[derive(Clone)]
+pub struct Tensor {
+    shape: Shape,
+    layout: Layout,
+    memory: Rc<Memory>,
+}
+
+/// What became of a tensor, once something did.
+type Made = Rc<RefCell<Option<Result<Inner, Error>>>>;
+
+/// A tensor's memory, given back with the last handle.
+struct Memory {
+    made: Made,
+    /// Done when `made` is there, if it was not from the start.
+    making: Option<Promise>,
+    is_own: bool,
+    _gpu: GpuConv,
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // What was submitted before still finds it.
+        if let (Some(Ok(tensor)), true) = (&*self.made.borrow(), self.is_own) {
+            tensor.buffer().destroy();
+        }
+    }
+}
+
+#[wasm_bindgen]
+impl Tensor {
+    /// Images, channels, rows, columns.
+    #[wasm_bindgen(getter, unchecked_return_type = "Shape")]
+    pub fn shape(&self) -> Array {
+        extents(self.shape)
+    }
+
+    /// The order of its elements.
+    #[wasm_bindgen(getter, unchecked_return_type = "Layout")]
+    pub fn layout(&self) -> String {
+        self.layout.to_string()
+    }
+
+    /// How many elements it has.
+    #[wasm_bindgen(getter)]
+    pub fn length(&self) -> f64 {
+        self.shape.len() as f64
+    }
+
+    /// The buffer that it is in, once it was made.
+    #[wasm_bindgen(unchecked_return_type = "Promise<GPUBuffer>")]
+    pub fn buffer(&self) -> Promise {
+        let tensor = self.clone();
+        promise(async move { Ok(tensor.made().await?.buffer().as_webgpu().map_or(JsValue::UNDEFINED, JsValue::from)) })
+    }
+
+    /// Another handle of the same memory, which is given back when all are freed.
+    pub fn share(&self) -> Self {
+        self.clone()
+    }
+}
+
+impl Tensor {
+    /// A tensor of values that are on their way.
+    pub fn upload(gpu: &GpuConv, values: Vec<f32>, shape: Shape, layout: Layout) -> Result<Self, JsValue> {
+        if values.len() as u64 != shape.len() {
+            let (expected, actual) = (shape.len(), values.len() as u64);
+            return Err(failed(Error::Length { what: "tensor".into(), expected, actual }));
+        }
+        let made = Made::default();
+        let (cell, own) = (made.clone(), gpu.gpu.clone());
+        let making = promise(async move {
+            let tensor = own.upload_as_async(&values, shape, layout).await;
+            *cell.borrow_mut() = Some(tensor);
+            Ok(JsValue::UNDEFINED)
+        });
+        let memory = Memory { made, making: Some(making), is_own: true, _gpu: gpu.clone() };
+        Ok(Self { shape, layout, memory: Rc::new(memory) })
+    }
+
+    /// A tensor that is there.
+    pub fn of(gpu: &GpuConv, tensor: Inner, is_own: bool) -> Self {
+        let (shape, layout) = (tensor.shape(), tensor.layout());
+        let memory = Memory { made: Rc::new(RefCell::new(Some(Ok(tensor)))), making: None, is_own, _gpu: gpu.clone() };
+        Self { shape, layout, memory: Rc::new(memory) }
+    }
+
+    /// A tensor in a buffer of the page's.
+    pub fn of_buffer(gpu: &GpuConv, buffer: &JsValue, shape: Shape, options: &JsValue) -> Result<Self, JsValue> {
+        let options = Options::of("tensor", options, &["offset", "layout"])?;
+        let (offset, layout) = (options.number("offset", Some(0))?, layout(&options.get("layout"))?);
+        let tensor = gpu.gpu.tensor_of_webgpu_buffer(buffer, offset.into(), shape, layout);
+        Ok(Self::of(gpu, tensor.map_err(failed)?, false))
+    }
+
+    /// The library's tensor, once it is there.
+    pub async fn made(&self) -> Result<Inner, JsValue> {
+        if let Some(making) = &self.memory.making {
+            JsFuture::from(making.clone()).await?;
+        }
+        match &*self.memory.made.borrow() {
+            Some(made) => made.clone().map_err(failed),
+            None => Err(refused("the tensor was freed")),
+        }
+    }
+}
+
+/// A shape as an array of JavaScript.
+pub fn extents(shape: Shape) -> Array {
+    <[u32; 4]>::from(shape).into_iter().map(JsValue::from).collect()
+}
+
+/// Images, channels, rows and columns.
+pub fn shape(value: &JsValue) -> Result<Shape, JsValue> {
+    let extents: Option<Vec<u32>> =
+        value.dyn_ref::<Array>().and_then(|array| array.iter().map(|v| whole(&v)).collect());
+    let extents: Option<[u32; 4]> = extents.and_then(|extents| extents.try_into().ok());
+    extents
+        .map(Shape::from)
+        .ok_or_else(|| refused(&format!("a shape is [images, channels, rows, columns], not {}", text(value))))
+}

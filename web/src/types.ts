@@ -1,0 +1,182 @@
+/** Images, channels, rows, columns. */
+export type Shape = [number, number, number, number] | number[];
+/** The order of a tensor's elements. */
+export type Layout = "nchw" | "nhwc";
+/** What follows a sum; two numbers clamp it. */
+export type Activation = "none" | "relu" | "relu6" | "silu" | "hardswish" | [low: number, high: number];
+
+/** What all convolutions have. Numbers are called what PyTorch calls them. */
+export interface Geometry {
+    /** Steps between two outputs, for both directions or for rows and columns; 1. */
+    stride?: number | [rows: number, columns: number];
+    /** Zeros around the input, on all sides, by rows and columns, or for each side; 0. */
+    padding?: number | [rows: number, columns: number] | [top: number, left: number, bottom: number, right: number];
+    activation?: Activation;
+    /** Where a residual is added, which `forward` then takes: before the activation or after it. */
+    residual?: "before" | "after";
+}
+
+export interface ConvOptions extends Geometry {
+    inChannels: number;
+    outChannels: number;
+    kernelSize: number | [rows: number, columns: number];
+    dilation?: number | [rows: number, columns: number];
+    groups?: number;
+}
+
+export interface DepthwiseOptions extends Geometry {
+    channels: number;
+    /** A multiple of the channels. */
+    outChannels?: number;
+    kernelSize: number | [rows: number, columns: number];
+    dilation?: number | [rows: number, columns: number];
+}
+
+export interface PointwiseOptions extends Geometry {
+    inChannels: number;
+    outChannels: number;
+    groups?: number;
+}
+
+export interface SeparableOptions extends Geometry {
+    inChannels: number;
+    outChannels: number;
+    kernelSize: number | [rows: number, columns: number];
+    dilation?: number | [rows: number, columns: number];
+}
+
+/** In PyTorch's order: output channels, input channels of a group, rows, columns. */
+export interface ConvWeights {
+    weight: Float32Array;
+    /** One for each output channel. */
+    bias?: Float32Array;
+}
+
+export interface SeparableWeights {
+    depthwise: Float32Array;
+    depthwiseBias?: Float32Array;
+    pointwise: Float32Array;
+    pointwiseBias?: Float32Array;
+}
+
+export interface NetworkOptions {
+    /** The multiplier of all channels; 1. */
+    width?: number;
+    /** 1000. */
+    classes?: number;
+}
+
+export interface BufferOptions {
+    /** Where in the buffer the tensor starts, bytes. */
+    offset?: number;
+    layout?: Layout;
+}
+
+/** What a device is. Sizes are in bytes. */
+export interface DeviceInfo {
+    adapter: string;
+    /** What the planner takes it for. */
+    planned_as: string;
+    /** Whether it computes on the CPU. */
+    is_software: boolean;
+    max_storage_binding: number;
+    max_buffer: number;
+    max_workgroup_memory: number;
+    max_invocations: number;
+    /** The smallest and the largest. */
+    subgroup: [number, number] | null;
+    timestamps: boolean;
+}
+
+export interface Plan {
+    problem: string;
+    /** The recipes, joined by `+`. */
+    kernel: string;
+    predicted_ms: number;
+    steps: { recipe: string; first: number; links: number; dispatches: number; predicted_ms: number }[];
+    /** Why a kernel cannot be used. */
+    rejected: Record<string, string>;
+    mult_adds: number;
+    bytes_fused: number;
+    bytes_unfused: number;
+    workspace: number;
+    in_bands: boolean;
+}
+
+export interface VerifyOptions {
+    /** Problem lines; the table of cases. */
+    problems?: string[];
+    progress?: (at: { done: number; total: number; checks: number; failures: number; problem: string }) => void;
+    signal?: AbortSignal;
+}
+
+export interface Verified {
+    version: string;
+    adapter: string;
+    cases: number;
+    checks: number;
+    failures: number;
+    seconds: number;
+    kernels: {
+        kernel: string;
+        cases: number;
+        checks: number;
+        failures: number;
+        /** Null if it is no number. */
+        worst_share_of_bound: number | null;
+        worst_rel_err: number | null;
+    }[];
+    failed: { problem: string; schedule: string; complaint: string }[];
+}
+
+export interface Bench {
+    problem: string;
+    kernel: string;
+    adapter: string;
+    /** From typed array to typed array. */
+    e2e_ms: { min: number; median: number; max: number; runs: number };
+    /** Weights to the device, and compiling. */
+    load_ms: number;
+    first_ms: number;
+    mult_adds: number;
+    /** Null for what takes the oracle too long. */
+    rel_err: number | null;
+}
+
+export interface MeasureOptions {
+    fusion?: "auto" | "never" | "always";
+    signal?: AbortSignal;
+}
+
+export interface MeasuredStep {
+    recipe: string;
+    layer: string;
+    first: number;
+    links: number;
+    ms: number;
+    mult_adds: number;
+    bytes: number;
+    is_by_device_clock: boolean;
+}
+
+export interface TuneOptions {
+    /** What it may take; 60. */
+    seconds?: number;
+    progress?: (at: { done: number; total: number; run: string; recipe: string }) => void;
+    signal?: AbortSignal;
+}
+
+export interface TunedRun {
+    run: string;
+    candidates: { recipe: string; predicted_ms: number; ms: number | null; outcome: string | null }[];
+}
+
+/** Each a second, but for the seconds of a dispatch and the number of workgroups that fill the device. */
+export interface Rates {
+    mult_adds: number;
+    accesses: number;
+    shared: number;
+    bytes: number;
+    dispatch: number;
+    parallel: number;
+}

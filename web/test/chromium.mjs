@@ -1,0 +1,71 @@
+// Tests the package, and the page, in a headless Chromium: see web/check.
+//
+//   node chromium.mjs PACKAGES quick|all [SCREENSHOTS]
+//
+// PACKAGES has the npm package `playwright-core`. CHROMIUM is the browser, if it is not `chromium` in PATH.
+import { execFileSync } from "node:child_process";
+import { readFile } from "node:fs/promises";
+import { createServer } from "node:http";
+import { createRequire } from "node:module";
+import { extname, join, normalize } from "node:path";
+import { fileURLToPath } from "node:url";
+
+import { testPage } from "./page.mjs";
+
+const [packages, mode, screenshots] = process.argv.slice(2);
+const { chromium } = createRequire(join(packages, "/"))("playwright-core");
+const folder = fileURLToPath(new URL("..", import.meta.url));
+const types = { ".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".wasm": "application/wasm" };
+const executablePath = process.env.CHROMIUM ?? execFileSync("which", ["chromium"], { encoding: "utf8" }).trim();
+const flags = [
+  "--no-sandbox", "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--disable-quic", "--no-first-run",
+  "--disable-background-networking", "--disable-component-update", "--disable-sync",
+  "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+];
+
+let failures = 0;
+const fail = (what) => {
+  failures++;
+  console.log(`FAILED: ${what}`);
+};
+
+/** Serves `web/`, as a static server would from any folder. */
+const server = createServer(async (request, response) => {
+  const path = normalize(decodeURIComponent(new URL(request.url, "http://localhost").pathname)).slice(1);
+  const file = join(folder, path.endsWith("/") ? `${path}index.html` : path);
+  const body = await readFile(file).catch(() => null);
+  if (!body) return response.writeHead(404).end();
+  response.writeHead(200, { "Content-Type": types[extname(file)] ?? "application/octet-stream" }).end(body);
+});
+await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+const url = `http://127.0.0.1:${server.address().port}/`;
+
+/** Opens a page in a browser of its own, since a process has one device; what it complains of fails. */
+async function open(path, { without, ...options } = {}) {
+  const browser = await chromium.launch({ executablePath, args: flags });
+  const page = await browser.newPage(options);
+  if (without) await page.addInitScript(() => Object.defineProperty(navigator, "gpu", { value: undefined }));
+  page.on("pageerror", (error) => fail(`${path}: ${error}`));
+  page.on("console", (message) => message.type() === "error" && fail(`${path}: ${message.text()}`));
+  page.on("crash", () => fail(`${path}: the page crashed`));
+  page.on("request", (request) => {
+    if (!/^(http:\/\/127\.0\.0\.1|data:|blob:)/.test(request.url())) fail(`${path}: a request to ${request.url()}`);
+  });
+  await page.goto(url + path);
+  return { browser, page };
+}
+
+{
+  const { browser, page } = await open("test/tests.html");
+  await page.exposeFunction("say", (line) => console.log(line));
+  failures += await page.evaluate(async (mode) => {
+    const [gpuconv, { run }] = await Promise.all([import("/package/dist/gpuconv.js"), import("/test/tests.js")]);
+    const readme = await (await fetch("/package/README.md")).text();
+    return run({ gpuconv, readme, mode, log: say });
+  }, mode);
+  await browser.close();
+}
+
+await testPage({ open, fail, mode, screenshots });
+server.close();
+process.exit(failures ? 1 : 0);

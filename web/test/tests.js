@@ -1,0 +1,269 @@
+// The tests of the package, the same in a browser and in Node.js.
+
+/**
+ * Runs all, and gives the number of those that failed. `gpuconv` is the package, `wasm` what `init` takes, `readme` the text of
+ * the package's README.
+ */
+export async function run({ gpuconv, wasm, readme, mode, log }) {
+  await gpuconv.default(wasm);
+  const gpu = await gpuconv.GpuConv.create();
+  log(`${gpuconv.version()} on ${JSON.stringify(gpu.info)}`);
+  let failures = 0;
+  for (const [name, test] of Object.entries(tests)) {
+    const start = performance.now();
+    try {
+      await test({ gpuconv, gpu, readme, mode, log });
+      log(`ok: ${name}, ${(performance.now() - start).toFixed()} ms`);
+    } catch (error) {
+      failures++;
+      log(`FAILED: ${name}: ${error.stack ?? error}`);
+    }
+  }
+  log(failures ? `${failures} failed` : "all passed");
+  return failures;
+}
+
+const tests = {
+  /** The README's example, as written, but for its import: the module is there already. */
+  async "the README's example"({ gpuconv, readme }) {
+    const example = readme.match(/```js\n([^]*?)```/)[1];
+    const lines = [];
+    const body = example.replace(/^import .*$/m, "");
+    const AsyncFunction = (async () => {}).constructor;
+    const console = { log: (...values) => lines.push(JSON.stringify(values)) };
+    await new AsyncFunction("init", "GpuConv", "console", body)(async () => {}, gpuconv.GpuConv, console);
+    equal(lines, ["[[1,16,16,16],4096]"]);
+  },
+
+  async "numbers worked out by hand"({ gpu }) {
+    const twice = await gpu.pointwise({ inChannels: 1, outChannels: 1 }, { weight: floats(2), bias: floats(1) });
+    equal(await gpu.download(await twice.forward(gpu.upload(floats(3), [1, 1, 1, 1]))), floats(7));
+
+    const edges = await gpu.conv2d({ inChannels: 1, outChannels: 1, kernelSize: [1, 3] }, { weight: floats(-1, 0, 1) });
+    equal(edges.outputShape([1, 1, 1, 4]), [1, 1, 1, 2]);
+    equal(await gpu.download(await edges.forward(gpu.upload(floats(0, 0, 1, 1), [1, 1, 1, 4]))), floats(1, 1));
+
+    const weight = floats(1, 1, 1, 1, 0.25, 0.25, 0.25, 0.25);
+    const sums = await gpu.depthwise({ channels: 2, kernelSize: 2 }, { weight });
+    const x = gpu.upload(floats(1, 2, 3, 4, 1, 2, 3, 4), [1, 2, 2, 2]);
+    equal(await gpu.download(await sums.forward(x)), floats(10, 2.5));
+
+    // The same in the other layout.
+    const nhwc = gpu.upload(floats(1, 1, 2, 2, 3, 3, 4, 4), [1, 2, 2, 2], "nhwc");
+    const y = await sums.forward(nhwc);
+    equal([y.layout, ...(await gpu.download(y))], ["nhwc", 10, 2.5]);
+
+    const clamped = await gpu.pointwise(
+      { inChannels: 1, outChannels: 1, activation: [0, 4], residual: "after" },
+      { weight: floats(2) },
+    );
+    const residual = gpu.upload(floats(10), [1, 1, 1, 1]);
+    equal(await gpu.download(await clamped.forward(gpu.upload(floats(3), [1, 1, 1, 1]), residual)), floats(14));
+
+    const chain = await gpu.chain("pool 1x2x1x2", []);
+    equal(await gpu.download(await chain.forward(gpu.upload(floats(1, 3, 10, 30), [1, 2, 1, 2]))), floats(2, 20));
+  },
+
+  async "write, and a second handle"({ gpu }) {
+    const x = gpu.upload(floats(1, 2), [1, 1, 1, 2]);
+    const same = x.share();
+    x.free();
+    await gpu.write(same, floats(3, 4));
+    equal(await gpu.download(same), floats(3, 4));
+    same.free();
+    throws(() => gpu.download(same), /null pointer/);
+  },
+
+  async "errors say what was wrong"({ gpu }) {
+    throws(() => gpu.upload(floats(1), [1, 1, 1, 2]), "the tensor must have 2 values, but has 1");
+    throws(() => gpu.upload(floats(1), [1, 1]), "a shape is [images, channels, rows, columns], not [1,1]");
+    throws(() => gpu.upload(floats(1), [1, 1, 1, 1], "chwn"), /a layout is nchw or nhwc/);
+    throws(() => gpu.plan("pointwise 1x8x8x8"), /\^/);
+    const conv = { inChannels: 1, outChannels: 1, kernelSize: 3 };
+    const weights = { weight: floats(1) };
+    await rejects(gpu.conv2d(conv, weights), "weight of link 0 must have 9 values, but has 1");
+    await rejects(gpu.conv2d({ ...conv, pading: 1 }, weights), /no option `pading`; there are inChannels/);
+    await rejects(gpu.conv2d({ ...conv, stride: 0.5 }, weights), /the option stride of conv2d must be a whole number/);
+    await rejects(gpu.conv2d({ ...conv, kernelSize: undefined }, weights), /conv2d needs the option kernelSize/);
+    await rejects(gpu.pointwise({ inChannels: 1, outChannels: 1 }, { weight: [1] }), /must be a Float32Array/);
+    await rejects(gpu.mobilenetV2(new ArrayBuffer(3)), /not a safetensors file/);
+    await rejects(gpu.mobilenetV2("weights"), /ArrayBuffer/);
+    const layer = await gpu.pointwise({ inChannels: 2, outChannels: 1 }, { weight: floats(1, 1) });
+    await rejects(layer.forward(gpu.upload(floats(1), [1, 1, 1, 1])), /takes 2 channels, but is given 1/);
+    await rejects(layer.forward(gpu.upload(floats(1, 1), [1, 2, 1, 1]), gpu.upload(floats(1), [1, 1, 1, 1])), /adds no residual/);
+    // Not even asked for: the size is beyond the device's limit.
+    const huge = await gpu.pointwise({ inChannels: 1, outChannels: 1000000 }, { weight: new Float32Array(1000000) });
+    await rejects(huge.forward(gpu.upload(new Float32Array(65536), [1, 1, 256, 256])), /limit|memory|larger/);
+    await rejects(gpu.bench("pointwise 1x8x8x8 -> 8", -1), /seconds must be from 0/);
+    await rejects(gpu.verify({ problems: ["conv"] }), /conv/);
+  },
+
+  async "a plan says what runs and why not others"({ gpu }) {
+    const plan = gpu.plan("separable 1x64x28x28 -> 64 k3 p1 relu6");
+    equal([plan.mult_adds > 3e6, plan.steps.length > 0, plan.steps[0].predicted_ms > 0], [true, true, true]);
+    equal(plan.kernel, plan.steps.map((step) => step.recipe).join("+"));
+    equal(/./.test(plan.rejected.winograd ?? ""), true);
+  },
+
+  async "bench measures and checks"({ gpu, log }) {
+    for (const problem of ["pointwise 1x64x14x14 -> 64 relu", "depthwise 1x32x28x28 k3 p1 nhwc", "pointwise 2x24x4x8 -> 40 residual relu"]) {
+      const bench = await gpu.bench(problem, 0);
+      equal([bench.rel_err < 2e-5, bench.e2e_ms.runs, bench.first_ms > 0], [true, 3, true]);
+      log(`${problem}: ${bench.kernel}, ${bench.e2e_ms.median.toFixed(2)} ms`);
+    }
+    const steps = await gpu.measure("separable 1x32x28x28 -> 64 k3 p1 relu6", { fusion: "never" });
+    equal([steps.length, steps.every(({ ms, bytes, mult_adds }) => ms > 0 && bytes > 0 && mult_adds > 0)], [2, true]);
+  },
+
+  async "tuning goes from JSON to JSON"({ gpu }) {
+    let told = 0;
+    const [run] = await gpu.tune("pointwise 1x16x8x8 -> 32 relu6", { seconds: 2, progress: () => told++ });
+    equal([told, run.candidates.some(({ ms }) => ms > 0)], [run.candidates.length, true]);
+    equal(run.candidates.filter(({ outcome }) => /wrong|failed/.test(outcome ?? "")), []);
+    const { tuning } = gpu;
+    equal([gpu.useTuning(tuning), gpu.tuning], [true, tuning]);
+    throws(() => gpu.useTuning("{}"), /the tuning file is damaged/);
+  },
+
+  async "the caller's device and buffers"({ gpuconv }) {
+    const adapter = await navigator.gpu.requestAdapter();
+    const device = await adapter.requestDevice();
+    const own = await gpuconv.GpuConv.fromDevice(device);
+    equal(own.device, device);
+    const { STORAGE, COPY_SRC, COPY_DST } = GPUBufferUsage;
+    const buffer = device.createBuffer({ size: 512, usage: STORAGE | COPY_SRC | COPY_DST });
+    device.queue.writeBuffer(buffer, 256, floats(1, 2));
+    const x = own.tensor(buffer, [1, 1, 1, 2], { offset: 256 });
+    equal(await x.buffer(), buffer);
+    const layer = await own.pointwise({ inChannels: 1, outChannels: 1 }, { weight: floats(3) });
+    const y = await layer.forward(x);
+    equal([(await y.buffer()) instanceof GPUBuffer, ...(await own.download(y))], [true, 3, 6]);
+    throws(() => own.tensor(buffer, [1, 1, 1, 200]), /must have 200 values, but has 128/);
+    throws(() => own.tensor({}, [1, 1, 1, 2]), /no GPUBuffer/);
+    await rejects(gpuconv.GpuConv.fromDevice({}), /no device: this is no GPUDevice/);
+    // The page's buffer and device stay.
+    [x, y, layer, own].forEach((handle) => handle.free());
+    device.queue.writeBuffer(buffer, 0, floats(1));
+    await device.queue.onSubmittedWorkDone();
+    equal(await Promise.race([device.lost, "there"]), "there");
+    // After a loss each call says so.
+    const lost = await gpuconv.GpuConv.fromDevice(device);
+    const again = lost.upload(floats(1), [1, 1, 1, 1]);
+    device.destroy();
+    await device.lost;
+    const error = await lost.download(again).catch((error) => error);
+    equal([error.name, /the device is lost/.test(error.message)], ["DeviceLost", true]);
+  },
+
+  async "probe measures rates"({ gpu, mode }) {
+    if (mode !== "all") return;
+    const rates = await gpu.probe();
+    equal(Object.values(rates).every((rate) => rate > 0), true);
+  },
+
+  async "a network from safetensors"({ gpu }) {
+    const classes = 10;
+    const bias = Float32Array.from({ length: classes }, (_, index) => index % 7);
+    const file = safetensors(mobilenetV1(0.25, classes, bias));
+    const network = await gpu.mobilenetV1(file, { width: 0.25, classes });
+    const rgba = new Uint8ClampedArray(2 * 32 * 32 * 4).fill(100);
+    const x = gpu.upload(network.pixels(rgba, 64, 32), [1, 3, 32, 64]);
+    // The classifier of this file has a bias alone.
+    const logits = await gpu.download(await network.layer.forward(x));
+    equal([network.classes, ...logits], [classes, ...bias]);
+    equal(network.top(logits, 2).map(({ index }) => index), [6, 5]);
+    await rejects(gpu.mobilenetV1(file), /`conv_stem.weight` must be \[32, 3, 3, 3\], but is \[8, 3, 3, 3\]/);
+    await rejects(gpu.mobilenetV1(file, { width: 0 }), /a width multiplier must be above 0/);
+  },
+
+  async "verify, and its progress, and its end"({ gpuconv, gpu, mode, log }) {
+    const all = gpuconv.cases();
+    const problems = mode === "all" ? all : all.filter((_, index) => index % 12 === 0);
+    const steps = [];
+    const verified = await gpu.verify({ problems, progress: ({ done, problem }) => steps.push([done, problem]) });
+    const { checks, failures, failed, seconds } = verified;
+    log(`verify: ${checks} checks on ${verified.cases} cases, ${failures} failures, ${seconds.toFixed(1)} s`);
+    equal([steps.length, verified.cases, failed], [problems.length, problems.length, []]);
+    equal(checks > problems.length && verified.kernels.every(({ worst_share_of_bound: share }) => share <= 1), true);
+
+    const stop = new AbortController();
+    const stopped = gpu.verify({ progress: ({ done }) => done === 2 && stop.abort(), signal: stop.signal });
+    await rejects(stopped, /abort/i);
+  },
+};
+
+function floats(...values) {
+  return new Float32Array(values);
+}
+
+/** MobileNetV1's tensors under timm's names, all ones, but for the classifier. */
+function mobilenetV1(width, classes, bias) {
+  const tensors = [];
+  const add = (name, shape, value = 1) => {
+    const length = shape.reduce((a, b) => a * b, 1);
+    tensors.push([name, shape, new Float32Array(length).fill(value)]);
+  };
+  const conv = (prefix, name, norm, shape) => {
+    add(`${prefix}${name}.weight`, shape);
+    for (const part of ["weight", "bias", "running_mean", "running_var"]) add(`${prefix}${norm}.${part}`, [shape[0]]);
+  };
+  let channels = 32 * width;
+  conv("", "conv_stem", "bn1", [channels, 3, 3, 3]);
+  for (const [stage, [base, blocks]] of [[64, 1], [128, 2], [256, 2], [512, 6], [1024, 2]].entries()) {
+    for (let block = 0; block < blocks; block++) {
+      conv(`blocks.${stage}.${block}.`, "conv_dw", "bn1", [channels, 1, 3, 3]);
+      conv(`blocks.${stage}.${block}.`, "conv_pw", "bn2", [base * width, channels, 1, 1]);
+      channels = base * width;
+    }
+  }
+  add("classifier.weight", [classes, channels], 0);
+  tensors.push(["classifier.bias", [classes], bias]);
+  return tensors;
+}
+
+/** A safetensors file of f32 tensors: names, shapes, values. */
+function safetensors(tensors) {
+  const header = {};
+  let at = 0;
+  for (const [name, shape, values] of tensors) {
+    header[name] = { dtype: "F32", shape, data_offsets: [at, (at += values.byteLength)] };
+  }
+  const text = new TextEncoder().encode(JSON.stringify(header));
+  const file = new Uint8Array(8 + text.length + at);
+  new DataView(file.buffer).setBigUint64(0, BigInt(text.length), true);
+  file.set(text, 8);
+  let end = 8 + text.length;
+  for (const [, , values] of tensors) {
+    file.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength), end);
+    end += values.byteLength;
+  }
+  return file.buffer;
+}
+
+function equal(actual, expected) {
+  const [a, b] = [actual, expected].map((value) => (ArrayBuffer.isView(value) ? [...value] : value));
+  if (a !== b && JSON.stringify(a) !== JSON.stringify(b)) {
+    throw new Error(`${JSON.stringify(a)} is not ${JSON.stringify(b)}`);
+  }
+}
+
+function matches(error, expected) {
+  if (!(error instanceof Error)) throw new Error(`${error} is no Error`);
+  const is = typeof expected === "string" ? error.message.includes(expected) : expected.test(error.message);
+  if (!is) throw new Error(`"${error.message}" is not ${expected}`);
+}
+
+function throws(call, expected) {
+  try {
+    call();
+  } catch (error) {
+    return matches(error, expected);
+  }
+  throw new Error(`no error ${expected}`);
+}
+
+async function rejects(promise, expected) {
+  const outcome = await promise.then(() => null, (error) => error);
+  if (!outcome) throw new Error(`no error ${expected}`);
+  matches(outcome, expected);
+}
