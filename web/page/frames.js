@@ -1,4 +1,4 @@
-// Pictures to tensors and back to a canvas, without a trip through the host's memory.
+// Pictures to tensors and back to a canvas, without a trip through the host's memory unless the device is the host.
 
 /** Pixels of a texture as three planes, with `radius` more on each side, which repeat the outermost. */
 const READ = `
@@ -92,11 +92,19 @@ export class Frames {
   #sizes;
   #filters = new Map();
   #kept = {};
+  /** The canvas of a software device. */
+  #plain;
 
   constructor(gpu, canvas) {
     const device = gpu.device;
     const format = navigator.gpu.getPreferredCanvasFormat();
     [this.#gpu, this.#device, this.#canvas] = [gpu, device, canvas];
+    // Chromium loses a software device that draws on a canvas, unless it draws its own windows with one. Its memory is the
+    // host's anyway.
+    if (gpu.info.is_software) {
+      this.#plain = canvas.getContext("2d", { willReadFrequently: true });
+      return;
+    }
     this.#context = canvas.getContext("webgpu");
     this.#context.configure({ device, format, alphaMode: "opaque" });
     const module = (code) => device.createShaderModule({ code });
@@ -115,6 +123,10 @@ export class Frames {
     if (!this.#filters.has(name)) this.#filters.set(name, layers(this.#gpu));
     // A VideoFrame has other names for its size than an ImageBitmap.
     const [width, height] = [picture.displayWidth ?? picture.width, picture.displayHeight ?? picture.height];
+    if (this.#plain) {
+      await this.#drawPlain(picture, name, width, height);
+      return performance.now() - start;
+    }
     const { texture, input } = this.#memory(width, height, radius);
     const [device, queue] = [this.#device, this.#device.queue];
     queue.copyExternalImageToTexture({ source: picture }, { texture }, [width, height]);
@@ -128,17 +140,47 @@ export class Frames {
     pass.end();
     queue.submit([encoder.finish()]);
 
-    let tensor = this.#gpu.tensor(input, [1, 3, rows, columns]);
-    for (const layer of await this.#filters.get(name)) {
-      const next = await layer.forward(tensor);
-      tensor.free();
-      tensor = next;
-    }
+    const tensor = await this.#filter(name, this.#gpu.tensor(input, [1, 3, rows, columns]));
     const [, channels] = tensor.shape;
     this.#show(await tensor.buffer(), width, height, channels);
     tensor.free();
     await queue.onSubmittedWorkDone();
     return performance.now() - start;
+  }
+
+  /** Runs a filter's layers. */
+  async #filter(name, tensor) {
+    for (const layer of await this.#filters.get(name)) {
+      const next = await layer.forward(tensor);
+      tensor.free();
+      tensor = next;
+    }
+    return tensor;
+  }
+
+  /** The same by the host's memory. */
+  async #drawPlain(picture, name, width, height) {
+    const { radius } = FILTERS[name];
+    [this.#canvas.width, this.#canvas.height] = [width, height];
+    this.#plain.drawImage(picture, 0, 0, width, height);
+    const { data } = this.#plain.getImageData(0, 0, width, height);
+    const [columns, rows] = [width + 2 * radius, height + 2 * radius];
+    const planes = new Float32Array(3 * columns * rows);
+    const inside = (at, extent) => Math.min(Math.max(at - radius, 0), extent - 1);
+    for (let y = 0, at = 0; y < rows; y++) {
+      for (let x = 0; x < columns; x++, at++) {
+        const pixel = 4 * (inside(y, height) * width + inside(x, width));
+        for (let channel = 0; channel < 3; channel++) planes[channel * columns * rows + at] = data[pixel + channel] / 255;
+      }
+    }
+    const tensor = await this.#filter(name, this.#gpu.upload(planes, [1, 3, rows, columns]));
+    const values = await this.#gpu.download(tensor);
+    const plane = tensor.shape[1] === 3 ? width * height : 0;
+    tensor.free();
+    for (let pixel = 0; pixel < width * height; pixel++) {
+      for (let channel = 0; channel < 3; channel++) data[4 * pixel + channel] = 255 * values[channel * plane + pixel];
+    }
+    this.#plain.putImageData(new ImageData(data, width, height), 0, 0);
   }
 
   /** The texture and the buffer of pictures of a size. */
