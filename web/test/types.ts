@@ -1,0 +1,23 @@
+// Compiled by web/check, not run: the types of the package.
+import init, { GpuConv, Layer, Tensor, cases, softmax, version, type Plan, type Verified } from "../package/dist/gpuconv.js";
+
+export async function example(device: GPUDevice, buffer: GPUBuffer, file: ArrayBuffer): Promise<void> {
+    await init();
+    const gpu: GpuConv = await GpuConv.fromDevice(device);
+    const weights = { depthwise: new Float32Array(72), pointwise: new Float32Array(128) };
+    const layer: Layer = await gpu.separable(
+        { inChannels: 8, outChannels: 16, kernelSize: [3, 3], padding: [1, 1, 1, 1], activation: [0, 6] },
+        weights,
+    );
+    const x: Tensor = gpu.tensor(buffer, [1, 8, 32, 32], { layout: "nhwc" });
+    const y: Tensor = await layer.forward(x);
+    const host: Float32Array = await gpu.download(y);
+    const plan: Plan = gpu.plan("pool 1x3x8x8");
+    const verified: Verified = await gpu.verify({ problems: cases().slice(2), progress: ({ done }) => done });
+    const network = await gpu.mobilenetV2(file, { width: 0.5 });
+    const [{ index }] = network.top(softmax(host), 1);
+    console.log(version(), plan.kernel, verified.failed[0].complaint, index, y.shape[0], (await y.buffer()).size);
+    // @ts-expect-error: no such option
+    await gpu.pointwise({ inChannels: 1, outChannels: 1, kernelSize: 1 }, { weight: host });
+    y.free();
+}
