@@ -99,14 +99,23 @@ impl<'a> Options<'a> {
                 return Ok(Activation::Clamp(low as f32, high as f32));
             }
         }
-        match value.as_string().as_deref() {
+        let word = value.as_string();
+        let slope = word.as_deref().and_then(|word| word.strip_prefix("leakyrelu:")?.parse().ok());
+        if let Some(slope) = slope {
+            return Ok(Activation::LeakyRelu(slope));
+        }
+        match word.as_deref() {
             Some("none") => Ok(Activation::None),
             Some("relu") => Ok(Activation::Relu),
             Some("relu6") => Ok(Activation::Relu6),
             Some("silu") => Ok(Activation::Silu),
             Some("hardswish") => Ok(Activation::HardSwish),
+            Some("sigmoid") => Ok(Activation::Sigmoid),
+            Some("hardsigmoid") => Ok(Activation::HardSigmoid),
+            Some("tanh") => Ok(Activation::Tanh),
+            Some("gelu") => Ok(Activation::Gelu),
             None if value.is_undefined() => Ok(Activation::None),
-            _ => self.wrong("activation", "none, relu, relu6, silu, hardswish or [low, high]"),
+            _ => self.wrong("activation", "an activation's name as in problem lines, or [low, high]"),
         }
     }
 

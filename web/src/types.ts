@@ -3,7 +3,18 @@ export type Shape = [number, number, number, number] | number[];
 /** The order of a tensor's elements. */
 export type Layout = "nchw" | "nhwc";
 /** What follows a sum; two numbers clamp it. */
-export type Activation = "none" | "relu" | "relu6" | "silu" | "hardswish" | [low: number, high: number];
+export type Activation =
+    | "none"
+    | "relu"
+    | "relu6"
+    | "silu"
+    | "hardswish"
+    | "sigmoid"
+    | "hardsigmoid"
+    | "tanh"
+    | "gelu"
+    | `leakyrelu:${number}`
+    | [low: number, high: number];
 
 /** What all convolutions have. Numbers are called what PyTorch calls them. */
 export interface Geometry {
