@@ -198,7 +198,7 @@ async fn measured(gpu: &GpuConv, problem: &Problem, choice: &Choice) -> gpuconv:
             links: &chain.links()[links.clone()],
             shapes: &shapes[links.start..=links.end],
             layout,
-            dtype: problem.dtype,
+            elements: gpuconv::internals::Elements::new(problem.dtype, gpu.caps()),
         };
         steps.push(MeasuredStep {
             recipe: step.recipe.name.clone(),
