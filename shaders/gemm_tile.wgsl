@@ -18,9 +18,11 @@
 //# include  a source_*.wgsl, inner_activation.wgsl if that activates, tensors.wgsl, output.wgsl
 //# host     source (the included file), inner_activations (as inner_activation.wgsl has them; none if the source does not
 //#          activate), TILE_CHANNELS, TILE_PIXELS, TILE_DEPTH (of k), MICRO_CHANNELS, MICRO_PIXELS, STEP_DEPTH (k that
-//#          are written out), SEGMENTED (whether k has segments), SOURCE_STAGES (whether the source has its own
-//#          `staged_place` and `stage_pixels`); params.weights_at, params.padded_depth, params.segment_depth (elements),
-//#          params.panels, params.work (workgroups)
+//#          are written out; if these are all, what is staged is as well, unless STAGED_IN_LOOP), SEGMENTED (whether k
+//#          has segments), SOURCE_STAGES (whether the source has its own `staged_place` and `stage_pixels`), SOURCE_PREPARES
+//#          (whether it stages something of its own before, by `prepare`), ROW_DEPTH (k of a row of the kernel, if the
+//#          source gives whole ones, by `fetch_row`, for PIXELS pixels); params.weights_at, params.padded_depth,
+//#          params.segment_depth (elements), params.panels, params.work (workgroups)
 //
 // The micro-tile over workgroup memory follows Volkov and Demmel, "Benchmarking GPUs to Tune Dense Linear Algebra"
 // (SC 2008).
@@ -42,6 +44,9 @@ const THREADS: u32 = ${(TILE_CHANNELS // MICRO_CHANNELS) * (TILE_PIXELS // MICRO
 // A row of invocations has the same pixels, a column the same channels.
 //% endif
 const MICRO_COLUMNS: u32 = ${COLUMNS}u;
+//# Where all k of a tile are written out, what is staged is as well.
+//% set WRITTEN_OUT = STEP_DEPTH == TILE_DEPTH
+//% set THREADS = (TILE_CHANNELS // MICRO_CHANNELS) * (TILE_PIXELS // MICRO_PIXELS)
 //% set xyzw = ["x", "y", "z", "w"]
 
 // Quads, as a micro-tile's operands are: [k][four pixels] in NCHW, [four k][pixel] in NHWC; and [k][four channels].
@@ -87,33 +92,65 @@ fn main(
         let located = locate(staged, segment);
         let end = (segment + 1u) * params.segment_depth;
         for (var k0 = segment * params.segment_depth; k0 < end; k0 += TILE_DEPTH) {
+            //% if SOURCE_PREPARES
+            // What the invocations read from here on is not what some may still multiply.
+            prepare(k0, local);
+            workgroupBarrier();
+            //% endif
             stage_pixels(k0, located, local);
-            for (var quad = local; quad < TILE_DEPTH * CHANNEL_QUADS; quad += THREADS) {
-                channel_tile[quad] = load_weight(panel_at + k0 * CHANNEL_QUADS + quad);
-            }
+            stage_channels(panel_at + k0 * CHANNEL_QUADS, local);
             workgroupBarrier();
             // WGSL has no way to ask for unrolling, so `accumulate` takes STEP_DEPTH values of k.
             for (var step = 0u; step < tile_steps(); step++) {
                 accumulate(&sums, step * STEP_DEPTH, row, column);
             }
+            //% if not SOURCE_PREPARES
             workgroupBarrier();
+            //% endif
         }
     }
     finish(&sums, first_pixel, group, panel % params.panels * TILE_CHANNELS, row, column);
 }
 
-// Adds the products of STEP_DEPTH values of k.
+// Stages the weights of TILE_DEPTH values of k, from a quad on. What is loaded last is stored first, so that a compiler
+// waits once.
+fn stage_channels(at: u32, local: u32) {
+    //% if WRITTEN_OUT
+        //% set total = TILE_DEPTH * TILE_CHANNELS // 4
+        //% for first in range(0, total - THREADS + 1, THREADS)
+    let quad${first} = load_weight(at + local${plus(first)});
+        //% endfor
+        //% for first in range(0, total - THREADS + 1, THREADS) | reverse
+    channel_tile[local${plus(first)}] = quad${first};
+        //% endfor
+        //% set rest = total % THREADS
+        //% if rest
+    if local < ${rest}u {
+        channel_tile[local${plus(total - rest)}] = load_weight(at + local${plus(total - rest)});
+    }
+        //% endif
+    //% else
+    for (var quad = local; quad < TILE_DEPTH * CHANNEL_QUADS; quad += THREADS) {
+        channel_tile[quad] = load_weight(at + quad);
+    }
+    //% endif
+}
+
+// Adds the products of STEP_DEPTH values of k. What comes last from workgroup memory is used first, so that a compiler
+// waits once for all of it.
 fn accumulate(sums: ptr<function, MicroTile>, k: u32, row: u32, column: u32) {
     //% if layout == "nchw"
     let row_at = k * CHANNEL_QUADS + row * ${ROWS // 4}u;
     let column_at = k * PIXEL_QUADS + column;
         //% for step in range(STEP_DEPTH)
+            //% for quad in range(QUADS)
+    let pixels_k${step}_quad${quad} = pixel_tile[column_at${plus(step, "PIXEL_QUADS")}${plus(quad * COLUMNS)}];
+            //% endfor
             //% for quad in range(ROWS // 4)
     let channels_k${step}_quad${quad} = channel_tile[row_at${plus(step, "CHANNEL_QUADS")}${plus(quad)}];
             //% endfor
-            //% for quad in range(QUADS)
-    let pixels_k${step}_quad${quad} = pixel_tile[column_at${plus(step, "PIXEL_QUADS")}${plus(quad * COLUMNS)}];
-                //% for row in range(ROWS)
+            //% for row in range(ROWS) | reverse
+                //% for quad in range(QUADS) | reverse
                     //% set sum = "(*sums).sum_row" ~ row ~ "_quad" ~ quad
                     //% set weight = "channels_k" ~ step ~ "_quad" ~ row // 4 ~ "." ~ xyzw[row % 4]
     ${sum} = fma(vec4<f32>(${weight}), pixels_k${step}_quad${quad}, ${sum});
@@ -124,6 +161,9 @@ fn accumulate(sums: ptr<function, MicroTile>, k: u32, row: u32, column: u32) {
     let row_at = k / 4u * TILE_PIXELS + row;
     let column_at = k * CHANNEL_QUADS + column;
         //% for step in range(STEP_DEPTH)
+            //% for quad in range(QUADS)
+    let channels_k${step}_quad${quad} = channel_tile[column_at${plus(step, "CHANNEL_QUADS")}${plus(quad * COLUMNS)}];
+            //% endfor
             //% if step % 4 == 0
     // Four k of each pixel.
                 //% for row in range(ROWS)
@@ -131,9 +171,8 @@ fn accumulate(sums: ptr<function, MicroTile>, k: u32, row: u32, column: u32) {
     let pixel${row}_k${step} = pixel_tile[row_at${at}];
                 //% endfor
             //% endif
-            //% for quad in range(QUADS)
-    let channels_k${step}_quad${quad} = channel_tile[column_at${plus(step, "CHANNEL_QUADS")}${plus(quad * COLUMNS)}];
-                //% for row in range(ROWS)
+            //% for row in range(ROWS) | reverse
+                //% for quad in range(QUADS) | reverse
                     //% set sum = "(*sums).sum_row" ~ row ~ "_quad" ~ quad
                     //% set pixel = "pixel" ~ row ~ "_k" ~ step // 4 * 4 ~ "." ~ xyzw[step % 4]
     ${sum} = fma(vec4<f32>(${pixel}), channels_k${step}_quad${quad}, ${sum});
@@ -195,7 +234,36 @@ fn locate(place: Place, segment: u32) -> Located {
 //% endif
 
 //% if not SOURCE_STAGES
-    //% if layout == "nchw"
+    //% if ROW_DEPTH
+// Four neighbouring pixels of one k are a quad, and the columns of a row of the kernel are neighbours in k.
+fn staged_place(first_pixel: u32, group: u32, local: u32) -> Place {
+    return place(first_pixel + local % PIXEL_QUADS * 4u, group);
+}
+
+fn stage_pixels(k0: u32, located: Located, local: u32) {
+        //% set total, at_once = TILE_DEPTH // ROW_DEPTH, THREADS // (TILE_PIXELS // 4)
+        //% for first in range(0, total, at_once)
+            //% if first + at_once > total
+    if local / PIXEL_QUADS < ${total - first}u {
+        stage_row(local / PIXEL_QUADS${plus(first)}, k0, located, local);
+    }
+            //% else
+    stage_row(local / PIXEL_QUADS${plus(first)}, k0, located, local);
+            //% endif
+        //% endfor
+}
+
+const PIXELS: u32 = ${PIXELS}u;
+
+// Stages what a row of the kernel sees at a quad of pixels.
+fn stage_row(row: u32, k0: u32, located: Located, local: u32) {
+    let values = fetch_row(k0 / ${ROW_DEPTH}u + row, located);
+    let at = row * ${ROW_DEPTH}u * PIXEL_QUADS + local % PIXEL_QUADS;
+        //% for k in range(ROW_DEPTH)
+    pixel_tile[at${plus(k, "PIXEL_QUADS")}] = values.k${k}_quad0;
+        //% endfor
+}
+    //% elif layout == "nchw"
 // Four neighbouring pixels of one k are a quad.
 fn staged_place(first_pixel: u32, group: u32, local: u32) -> Place {
     return place(first_pixel + local % PIXEL_QUADS * 4u, group);
@@ -203,9 +271,19 @@ fn staged_place(first_pixel: u32, group: u32, local: u32) -> Place {
 
 fn stage_pixels(k0: u32, located: Located, local: u32) {
     let quad = local % PIXEL_QUADS;
+        //% if WRITTEN_OUT and not STAGED_IN_LOOP
+    let k = local / PIXEL_QUADS;
+            //% for first in range(0, TILE_DEPTH, THREADS // (TILE_PIXELS // 4))
+    let values${first} = fetch(k0 + k${plus(first)}, located);
+            //% endfor
+            //% for first in range(0, TILE_DEPTH, THREADS // (TILE_PIXELS // 4)) | reverse
+    pixel_tile[(k${plus(first)}) * PIXEL_QUADS + quad] = values${first};
+            //% endfor
+        //% else
     for (var k = local / PIXEL_QUADS; k < TILE_DEPTH; k += THREADS / PIXEL_QUADS) {
         pixel_tile[k * PIXEL_QUADS + quad] = fetch(k0 + k, located);
     }
+        //% endif
 }
     //% else
 const_assert THREADS % TILE_PIXELS == 0u;
@@ -220,9 +298,19 @@ fn staged_place(first_pixel: u32, group: u32, local: u32) -> Place {
 
 fn stage_pixels(k0: u32, located: Located, local: u32) {
     let pixel = local % TILE_PIXELS;
+        //% if WRITTEN_OUT and not STAGED_IN_LOOP
+    let quad = local / TILE_PIXELS;
+            //% for first in range(0, TILE_DEPTH // 4, THREADS // TILE_PIXELS)
+    let values${first} = fetch(k0 + quad * 4u${plus(first * 4)}, located);
+            //% endfor
+            //% for first in range(0, TILE_DEPTH // 4, THREADS // TILE_PIXELS) | reverse
+    pixel_tile[(quad${plus(first)}) * TILE_PIXELS + pixel] = values${first};
+            //% endfor
+        //% else
     for (var quad = local / TILE_PIXELS; quad < TILE_DEPTH / 4u; quad += THREADS / TILE_PIXELS) {
         pixel_tile[quad * TILE_PIXELS + pixel] = fetch(k0 + quad * 4u, located);
     }
+        //% endif
 }
     //% endif
 //% endif

@@ -5,7 +5,8 @@
 //#                      params.low_bits); "hard_swish", "silu", "sigmoid", "hard_sigmoid", "hyperbolic_tangent" or "gelu"
 //#          pixels      how a product counts its pixels: "batch", through the whole batch; "rows", by rows filled
 //#                      up to whole blocks of PIXELS, params.tiles_x of them; "blocks", by blocks of BLOCK_HEIGHT rows
-//#                      and BLOCK_WIDTH columns, which are a workgroup's TILE_PIXELS; or "none", if it is no product.
+//#                      and BLOCK_WIDTH columns, params.tiles_y times params.tiles_x of an image; or "none", if it is no
+//#                      product.
 //#                      Products need layout, bias (true or false), and TILE_CHANNELS, the channels of a panel
 
 //# Each for one sum, and for four.
@@ -102,7 +103,12 @@ fn pixel_count() -> u32 {
     return params.batch * params.out_height * params.tiles_x * PIXELS;
 }
 //% elif pixels == "blocks"
-// Pixels are counted block by block: a workgroup's TILE_PIXELS are BLOCK_HEIGHT rows and BLOCK_WIDTH columns.
+// Pixels are counted block by block: each is BLOCK_HEIGHT rows and BLOCK_WIDTH columns.
+const BLOCK_PIXELS: u32 = BLOCK_HEIGHT * BLOCK_WIDTH;
+
+fn pixel_count() -> u32 {
+    return params.batch * params.tiles_y * params.tiles_x * BLOCK_PIXELS;
+}
 //% endif
 
 //% if pixels != "none"
@@ -128,13 +134,13 @@ fn output_quad(pixel: u32, group: u32) -> OutputQuad {
     let valid = (columns < vec4<u32>(params.out_width)) & vec4<bool>(pixel < pixel_count());
     return OutputQuad(first + min(columns, vec4<u32>(params.out_width - 1u)), valid);
         //% else
-    let block = pixel / TILE_PIXELS;
+    let block = min(pixel, pixel_count() - 1u) / BLOCK_PIXELS;
     let row = block / params.tiles_x;
-    let y = row % params.tiles_y * BLOCK_HEIGHT + pixel % TILE_PIXELS / BLOCK_WIDTH;
+    let y = row % params.tiles_y * BLOCK_HEIGHT + pixel % BLOCK_PIXELS / BLOCK_WIDTH;
     let x = block % params.tiles_x * BLOCK_WIDTH + pixel % BLOCK_WIDTH + vec4<u32>(0u, 1u, 2u, 3u);
     let plane = (row / params.tiles_y * params.out_channels + group * params.group_out) * out_pixels();
     let first = plane + min(y, params.out_height - 1u) * params.out_width;
-    let valid = (x < vec4<u32>(params.out_width)) & vec4<bool>(y < params.out_height);
+    let valid = (x < vec4<u32>(params.out_width)) & vec4<bool>((y < params.out_height) & (pixel < pixel_count()));
     return OutputQuad(first + min(x, vec4<u32>(params.out_width - 1u)), valid);
         //% endif
 }
@@ -164,12 +170,12 @@ fn output_pixel(pixel: u32) -> OutputPixel {
     let x = block % params.tiles_x * PIXELS + pixel % PIXELS;
     return OutputPixel(block / params.tiles_x * params.out_width + x, (x < params.out_width) & (pixel < pixel_count()));
         //% else
-    let block = pixel / TILE_PIXELS;
+    let block = pixel / BLOCK_PIXELS;
     let row = block / params.tiles_x;
-    let y = row % params.tiles_y * BLOCK_HEIGHT + pixel % TILE_PIXELS / BLOCK_WIDTH;
+    let y = row % params.tiles_y * BLOCK_HEIGHT + pixel % BLOCK_PIXELS / BLOCK_WIDTH;
     let x = block % params.tiles_x * BLOCK_WIDTH + pixel % BLOCK_WIDTH;
     let at = row / params.tiles_y * out_pixels() + y * params.out_width + x;
-    return OutputPixel(at, (y < params.out_height) & (x < params.out_width));
+    return OutputPixel(at, (y < params.out_height) & (x < params.out_width) & (pixel < pixel_count()));
         //% endif
 }
 

@@ -79,7 +79,13 @@ fn fetch(k: u32, located: Located) -> vec4<f32> {
         return vec4<f32>(0.0);
     }
         //% endif
-    return select(vec4<f32>(0.0), load_input4(located.at + channel * in_pixels()), located.inside);
+    let values = load_input4(located.at + channel * in_pixels());
+    // The last first: then a compiler waits once for all four.
+    let w = select(0.0, values.w, located.inside.w);
+    let z = select(0.0, values.z, located.inside.z);
+    let y = select(0.0, values.y, located.inside.y);
+    let x = select(0.0, values.x, located.inside.x);
+    return vec4<f32>(x, y, z, w);
 }
     //% else
 fn locate(place: Place, tap: u32) -> Located {

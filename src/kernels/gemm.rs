@@ -52,6 +52,8 @@ pub struct Source {
     pub registers: u32,
     /// Registers for where an invocation's pixels are, kept through the product.
     pub place: u32,
+    /// Quads of workgroup memory that it needs for itself.
+    pub kept: u32,
 }
 
 impl Source {
@@ -76,6 +78,7 @@ impl Source {
             shared: 0.0,
             registers: 4,
             place: 0,
+            kept: 0,
         }
     }
 }
@@ -88,10 +91,7 @@ pub enum Fetch {
     Quads { aligned: bool },
     /// `fetch_row`: `values` neighbouring k of all pixels of an invocation, which are neighbours in a row.
     Rows { values: u32 },
-    /// `fetch`, NCHW, for products through workgroup memory: four neighbours in a row of one k. Rows of the output are
-    /// filled up to whole quads.
-    Lines,
-    /// For products through workgroup memory: the source stages a block of an image by itself. That takes `staged` quads of
+    /// For products through workgroup memory: the source stages blocks of an image by itself. That takes `staged` quads of
     /// workgroup memory, including those of the weights. In NHWC it reads quads of channels.
     Blocks { height: u32, width: u32, staged: u32 },
 }
@@ -136,7 +136,7 @@ fn stores_quads(run: &Run<'_>, source: &Source) -> bool {
     let outputs = match (run.layout, source.fetch) {
         (Layout::Nhwc, _) => source.conv.group_out_channels().into(),
         (Layout::Nchw, Fetch::Quads { .. }) => run.output().pixels(),
-        (Layout::Nchw, Fetch::Rows { .. } | Fetch::Lines | Fetch::Blocks { .. }) => run.output().width.into(),
+        (Layout::Nchw, Fetch::Rows { .. } | Fetch::Blocks { .. }) => run.output().width.into(),
     };
     outputs.is_multiple_of(4)
 }
@@ -181,7 +181,7 @@ pub fn values(
     };
     let pixels = match source.fetch {
         Fetch::Quads { .. } => "batch",
-        Fetch::Rows { .. } | Fetch::Lines => "rows",
+        Fetch::Rows { .. } => "rows",
         Fetch::Blocks { .. } => "blocks",
     };
     let output = match (layout, block) {

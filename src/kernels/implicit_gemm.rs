@@ -7,7 +7,7 @@ use std::sync::Arc;
 use minijinja::{Value, context};
 
 use super::gemm::registers::{self, Block};
-use super::gemm::tiled::{self, TILES, TILES_OF_GATHERED, Tile};
+use super::gemm::tiled::{self, TILES, TILES_OF_GATHERED, TILES_OF_ROWS, Tile};
 use super::gemm::window::Lines;
 use super::gemm::{self, Fetch, Source};
 use super::{Kernel, Recipe, Run, Unsupported, fitting};
@@ -46,11 +46,42 @@ fn by_tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let name = IMPLICIT_GEMM.name;
     let by_taps = TILES.iter().filter_map(|&tile| Some(tiled::recipe(run, &taps(run, link, name, tile)?, tile, caps)));
     let by_taps: Vec<_> = by_taps.collect();
-    let gathered = windows(run, link, name);
-    // Where some tile cannot go tap by tap, gathering is the better guess.
-    let tiles = if by_taps.len() < TILES.len() { TILES_OF_GATHERED } else { &[] };
-    let recipes = tiles.iter().map(|&tile| tiled::recipe(run, &gathered, tile, caps));
-    fitting(run, caps, recipes.chain(by_taps).collect())
+    // Where some tile cannot go tap by tap, whole rows of the kernel are the better guess, or else single values.
+    let tile = |source: &Source, tile: Tile| tiled::recipe(run, source, tile, caps);
+    let by_rows: Vec<_> = match by_taps.len() < TILES.len() {
+        true if caps.is_cpu => {
+            let gathered = windows(run, link, name);
+            TILES_OF_GATHERED.iter().map(|&size| tile(&gathered, size)).collect()
+        }
+        true if link.kernel_size[1] <= MOST_STAGED_COLUMNS && fills_quads(run) => {
+            let source = rows(run, link, name, [tiled::ROW_PIXELS, TILES_OF_ROWS[0].channels], false);
+            let count = link.fan_in() / u64::from(link.kernel_size[1]);
+            TILES_OF_ROWS.iter().map(|size| tile(&source, size.of_rows(link.kernel_size[1], count))).collect()
+        }
+        true => match pixels(run, link, name) {
+            Some((source, depth)) => {
+                let whole = TILES_OF_ROWS.iter().filter(|size| size.threads() == size.pixels);
+                whole.map(|&size| tile(&source, Tile { depth, ..size })).collect()
+            }
+            None => {
+                let gathered = windows(run, link, name);
+                TILES_OF_GATHERED.iter().map(|&size| tile(&gathered, size)).collect()
+            }
+        },
+        false => Vec::new(),
+    };
+    fitting(run, caps, by_rows.into_iter().chain(by_taps).collect())
+}
+
+/// Whether rows of four neighbours can be the source of tiles: in NCHW, where filling up the rows of the output adds at most a
+/// quarter.
+fn fills_quads(run: &Run<'_>) -> bool {
+    let output = run.output();
+    let width = u64::from(output.width);
+    let filled = width.next_multiple_of(tiled::ROW_PIXELS.into());
+    // The shader counts the pixels in 32 bits.
+    let is_counted = u64::from(output.batch) * u64::from(output.height) * filled < 1 << 32;
+    run.layout == Layout::Nchw && filled * 4 <= width * 5 && is_counted
 }
 
 fn by_uniform_loads(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
@@ -65,15 +96,18 @@ fn by_uniform_loads(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupport
     if blocks.is_empty() {
         return Err(Unsupported::KernelSize(link.kernel_size));
     }
-    let recipe = |block| registers::recipe(run, &rows(run, link, IMPLICIT_GEMM_UNIFORM.name, block), block);
+    let recipe = |block: Block| {
+        let sizes = [block.pixels, block.channels];
+        registers::recipe(run, &rows(run, link, IMPLICIT_GEMM_UNIFORM.name, sizes, block.pairs), block)
+    };
     fitting(run, caps, blocks.into_iter().map(recipe).collect())
 }
 
 fn by_broadcasts(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let (link, name) = (conv(run)?, IMPLICIT_GEMM_SUBGROUP.name);
-    let recipe = |block| {
+    let recipe = |block: Block| {
         let source = match has_rows(run, link, &block) {
-            true => rows(run, link, name, block),
+            true => rows(run, link, name, [block.pixels, block.channels], block.pairs),
             false => windows(run, link, name),
         };
         registers::recipe(run, &source, block)
@@ -112,7 +146,7 @@ fn taps(run: &Run<'_>, link: &Conv2d, kernel: &'static str, tile: Tile) -> Optio
     let aligned = run.layout == Layout::Nhwc && channels.is_multiple_of(4);
     let conv = link.clone();
     let values = move || context! { geometry => shader::geometry_values(&conv) };
-    let source = Source::loaded(kernel, link, window(values), Fetch::Quads { aligned }, Order::ByTap);
+    let source = Source::loaded(kernel, link, window(values), Fetch::Quads { aligned }, Order::ByTaps { together: 1 });
     Some(Source { place: window_place(run.layout), ..source })
 }
 
@@ -132,6 +166,7 @@ fn windows(run: &Run<'_>, link: &Conv2d, kernel: &'static str) -> Source {
         context! {
             geometry => shader::geometry_values(&conv),
             SEGMENTED => false,
+            STAGED_IN_LOOP => true,
             // Constants, for each k is divided by them.
             GROUP_IN => conv.group_in_channels(),
             DEPTH => conv.fan_in(),
@@ -141,6 +176,30 @@ fn windows(run: &Run<'_>, link: &Conv2d, kernel: &'static str) -> Source {
     Source { place: window_place(run.layout), ..source }
 }
 
+/// The source of whole pixels for few channels in NHWC, and the k that it stages at a time: as many rows of the kernel as share
+/// it out evenly and fit.
+fn pixels(run: &Run<'_>, link: &Conv2d, kernel: &'static str) -> Option<(Source, u32)> {
+    let ([height, width], channels) = (link.kernel_size, link.group_in_channels());
+    let of_row = u64::from(width) * u64::from(channels);
+    let fits = |rows: &u32| height.is_multiple_of(*rows) && u64::from(*rows) * of_row <= MOST_STAGED;
+    let rows = (1..=height.min(MOST_STAGED as u32)).rev().find(fits).filter(|_| run.layout == Layout::Nhwc)?;
+    let conv = link.clone();
+    let values = move || {
+        let geometry = shader::geometry_values(&conv);
+        context! { geometry, input => "scalar", KERNEL_ROWS => rows, GROUP_IN => conv.group_in_channels() }
+    };
+    let template = ("source_taps.wgsl", Arc::new(values) as Values);
+    let fetch = Fetch::Blocks { height: 1, width: 1, staged: 0 };
+    let source = Source::loaded(kernel, link, template, fetch, Order::ByTaps { together: rows * width });
+    let depth = (rows * width * channels).next_multiple_of(4);
+    Some((Source { registers: 16, place: 2 + 2 * width, ..source }, depth))
+}
+
+/// The most columns of a kernel that tiles stage by whole rows.
+const MOST_STAGED_COLUMNS: u32 = 7;
+/// The most k that an invocation stages of a pixel.
+const MOST_STAGED: u64 = 32;
+
 /// Registers for where windows are: in NCHW of four pixels at a time.
 fn window_place(layout: Layout) -> u32 {
     match layout {
@@ -149,29 +208,29 @@ fn window_place(layout: Layout) -> u32 {
     }
 }
 
-/// The source that loads a row of inputs once for all columns of the kernel.
-fn rows(run: &Run<'_>, link: &Conv2d, kernel: &'static str, block: Block) -> Source {
+/// The source that loads a row of inputs once for all columns of the kernel and some neighbouring pixels, in pairs if it can.
+fn rows(run: &Run<'_>, link: &Conv2d, kernel: &'static str, [pixels, channels]: [u32; 2], in_pairs: bool) -> Source {
     // What of two neighbours in memory must be even for them to be a load: of two columns, the first of which is as even as
     // the padding, for the first output of a block is; or of two channels.
     let neighbours = match run.layout {
         Layout::Nchw => run.input().width,
         Layout::Nhwc => link.group_in_channels(),
     };
-    let pairs = block.pairs && neighbours.is_multiple_of(2);
-    let filled = run.output().width.next_multiple_of(block.pixels) - run.output().width;
-    let columns = Lines::columns(link, block.pixels, filled);
-    let row = Row { link: link.clone(), layout: run.layout, pixels: block.pixels, pairs, columns };
+    let pairs = in_pairs && neighbours.is_multiple_of(2);
+    let filled = run.output().width.next_multiple_of(pixels) - run.output().width;
+    let columns = Lines::columns(link, pixels, filled);
+    let row = Row { link: link.clone(), layout: run.layout, pixels, pairs, columns };
     let (loads, values) = (row.loads().len(), row.channels() * link.kernel_size[1]);
     // Of each value its place, and whether it is in the image. Beside few sums compilers keep only those that are not known.
     let unknown = row.loads().values().filter(|is_padded| **is_padded).count();
-    let place = if block.channels <= FEW_CHANNELS { 2 * unknown + 4 } else { 2 * loads } as u32;
+    let place = if channels <= FEW_CHANNELS { 2 * unknown + 4 } else { 2 * loads } as u32;
     let order = match run.layout {
         Layout::Nchw => Order::ChannelFirst,
         Layout::Nhwc => Order::ByRow { columns: link.kernel_size[1], channels: row.channels() },
     };
     let template = ("source_rows.wgsl", Arc::new(move || row.values()) as Values);
     let source = Source::loaded(kernel, link, template, Fetch::Rows { values }, order);
-    Source { loads: loads as f64 / f64::from(block.pixels * values), registers: loads as u32, place, ..source }
+    Source { loads: loads as f64 / f64::from(pixels * values), registers: loads as u32, place, ..source }
 }
 
 /// What some neighbouring outputs see of a row of the input.

@@ -151,6 +151,7 @@ fn source(run: &Run<'_>, [expand, depthwise, project]: [&Conv2d; 3], block: Bloc
         // weights of a row, which a wide one loads as it goes.
         registers: (block.inputs() * (block.expanded() + 4)).max(24 + 4 * depthwise.kernel_size[1].min(4)),
         place: 0,
+        kept: 0,
     }
 }
 

@@ -53,8 +53,8 @@ pub enum Order {
     ChannelFirst,
     /// Kernel row, kernel column, input channel: neighbours in k are neighbours in an NHWC input.
     ChannelLast,
-    /// The same with the channels of each kernel position padded by themselves.
-    ByTap,
+    /// The same with each `together` kernel positions, all their channels, padded by themselves.
+    ByTaps { together: u32 },
     /// Kernel row (of `columns`), input channels by `channels`, kernel column, and which of these channels. A kernel that is
     /// a column may be read as a row, so this does not take its width from the link.
     ByRow { columns: u32, channels: u32 },
@@ -197,7 +197,9 @@ pub fn padded_k(conv: &Conv2d, order: Order, k_align: u32) -> u64 {
 pub fn segments(conv: &Conv2d, order: Order) -> u64 {
     match order {
         Order::ChannelFirst | Order::ChannelLast | Order::ByRow { .. } => 1,
-        Order::ByTap => u64::from(conv.kernel_size[0]) * u64::from(conv.kernel_size[1]),
+        Order::ByTaps { together } => {
+            u64::from(conv.kernel_size[0]) * u64::from(conv.kernel_size[1]) / u64::from(together.max(1))
+        }
     }
 }
 
@@ -212,7 +214,10 @@ fn panels(conv: &Conv2d, weight: &[f32], block: u32, k_align: u32, order: Order)
         match order {
             Order::ChannelFirst => k,
             Order::ChannelLast => tap * channels + channel,
-            Order::ByTap => tap * (padded_depth / taps) + channel,
+            Order::ByTaps { together } => {
+                let together = together as usize;
+                tap / together * (padded_depth / (taps / together)) + tap % together * channels + channel
+            }
             Order::ByRow { columns, channels: together } => {
                 let [columns, together] = [columns, together].map(|count| count as usize);
                 let row = tap / columns * (channels / together) + channel / together;
@@ -267,10 +272,15 @@ mod tests {
             assert_eq!(by_row.pack(&conv, Weights::without_bias(&weight))[..8], expected);
         }
         // Two channels a tap, padded to three.
-        let by_tap = Packing::Panels { block: 2, k_align: 3, order: Order::ByTap };
+        let by_tap = Packing::Panels { block: 2, k_align: 3, order: Order::ByTaps { together: 1 } };
         let packed = by_tap.pack(&conv, Weights::without_bias(&weight));
         assert_eq!(packed.len() as u64, by_tap.len(&conv));
         assert_eq!(packed[..12], [1., 5., 3., 7., 0., 0., 2., 6., 4., 8., 0., 0.]);
+        // Both taps together, four k padded to six.
+        let by_taps = Packing::Panels { block: 2, k_align: 3, order: Order::ByTaps { together: 2 } };
+        let packed = by_taps.pack(&conv, Weights::without_bias(&weight));
+        assert_eq!(packed.len() as u64, by_taps.len(&conv));
+        assert_eq!(packed[..12], [1., 5., 3., 7., 2., 6., 4., 8., 0., 0., 0., 0.]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use minijinja::{Value, context};
 
-use super::gemm::tiled::{self, TILES_OF_GATHERED};
+use super::gemm::tiled::{self, TILES_OF_GATHERED, Tile};
 use super::gemm::window::{Lines, MOST_ROWS, MOST_TAPS};
 use super::gemm::{Fetch, Source};
 use super::{Kernel, Recipe, Run, Unsupported, fitting};
@@ -31,39 +31,71 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     if depthwise.fan_in() > MOST_TAPS {
         return Err(Unsupported::KernelSize(depthwise.kernel_size));
     }
-    let source = source(run, [depthwise, pointwise])?;
-    let recipes = TILES_OF_GATHERED.iter().map(|&tile| tiled::recipe(run, &source, tile, caps)).collect();
-    fitting(run, caps, recipes)
+    let links = [depthwise, pointwise];
+    let outputs = outputs(run, depthwise)?;
+    let recipe = |tile: Tile| {
+        let of_length = |length: u32| tiled::recipe(run, &source(run, links, outputs, length, tile), tile, caps);
+        // The longest strips that there are registers for. A software device compiles short ones faster.
+        let mut recipes = strips(run, outputs, tile, caps).map(of_length);
+        let fits = |recipe: &Recipe| fitting(run, caps, vec![recipe.clone()]).is_ok();
+        recipes.find(fits).unwrap_or_else(|| of_length(1))
+    };
+    fitting(run, caps, TILES_OF_GATHERED.iter().map(|&tile| recipe(tile)).collect())
 }
 
-fn source(run: &Run<'_>, [depthwise, pointwise]: [&Conv2d; 2]) -> Result<Source, Unsupported> {
+/// Which outputs an invocation makes at a time.
+fn outputs(run: &Run<'_>, depthwise: &Conv2d) -> Result<Outputs, Unsupported> {
+    match run.layout {
+        Layout::Nhwc if !depthwise.in_channels.is_multiple_of(4) => Err(Unsupported::InChannels(depthwise.in_channels)),
+        Layout::Nhwc => Ok(Outputs::Channels),
+        Layout::Nchw if is_worth_filling(run.output().width, 4) => Ok(Outputs::Neighbours),
+        Layout::Nchw => Ok(Outputs::Pixels),
+    }
+}
+
+/// Whether filling up rows (or columns) to whole strips adds at most a quarter.
+fn is_worth_filling(extent: u32, length: u32) -> bool {
+    u64::from(extent).next_multiple_of(length.into()) * 4 <= u64::from(extent) * 5
+}
+
+/// The lengths of strips to consider, the longest first: those that share the outputs of a tile out evenly, and that rows (or
+/// columns) of the output can be filled up to.
+fn strips(run: &Run<'_>, outputs: Outputs, tile: Tile, caps: &Caps) -> impl Iterator<Item = u32> {
+    let extent = if outputs == Outputs::Channels { run.output().width } else { run.output().height };
+    let is_short = caps.is_cpu || caps.loads_ahead() || outputs == Outputs::Pixels;
+    let most = if is_short { 1 } else { MOST_IN_STRIP };
+    let quads = tile.staged_quads();
+    (1..=most)
+        .rev()
+        .filter(move |&length| length == 1 || quads.is_multiple_of(length) && is_worth_filling(extent, length))
+}
+
+fn source(run: &Run<'_>, [depthwise, pointwise]: [&Conv2d; 2], outputs: Outputs, length: u32, tile: Tile) -> Source {
     let taps = depthwise.fan_in();
-    let outputs = match run.layout {
-        Layout::Nhwc if !depthwise.in_channels.is_multiple_of(4) => {
-            return Err(Unsupported::InChannels(depthwise.in_channels));
-        }
-        Layout::Nhwc => Outputs::Channels,
-        Layout::Nchw if u64::from(padded_width(run)) * 4 <= u64::from(run.output().width) * 5 => Outputs::Neighbours,
-        Layout::Nchw => Outputs::Pixels,
-    };
-    // A tap's weight is shared by four outputs, unless these are channels.
-    let weights = taps as f64 / if outputs == Outputs::Channels { 1.0 } else { 4.0 };
-    let window = Window::new(depthwise, outputs, padded_width(run) - run.output().width);
+    let window = Window::new(run, depthwise, outputs, length);
+    // Of each value.
     let (template, loads, registers) = match outputs {
         // A quad of inputs and its places.
-        Outputs::Pixels => ("source_depthwise_gather.wgsl", taps as f64, 12),
+        Outputs::Pixels => ("source_depthwise_gather.wgsl", taps as f64 * 1.25, 12),
         _ => ("source_depthwise.wgsl", window.loads(), window.registers()),
     };
+    let (place, kept) = match outputs {
+        Outputs::Pixels => (16, 0),
+        _ => (window.place(), window.weight_quads(tile.depth)),
+    };
+    // A strip shares its weights.
+    let shared = if kept > 0 { taps as f64 / f64::from(window.outputs_of_channel()) } else { 0.0 };
     let packing = match run.layout {
         Layout::Nhwc => Packing::Taps,
         Layout::Nchw => Packing::Panels { block: 1, k_align: 4, order: Order::ChannelFirst },
     };
-    Ok(Source {
+    Source {
         kernel: SEPARABLE.name,
         template: (template, Arc::new(move || window.values())),
         fetch: match outputs {
-            Outputs::Neighbours => Fetch::Lines,
-            _ => Fetch::Quads { aligned: outputs == Outputs::Channels },
+            Outputs::Channels => Fetch::Blocks { height: 1, width: length, staged: 0 },
+            Outputs::Neighbours => Fetch::Blocks { height: length, width: 4, staged: 0 },
+            Outputs::Pixels => Fetch::Quads { aligned: false },
         },
         order: Order::ChannelFirst,
         conv: pointwise.clone(),
@@ -72,46 +104,49 @@ fn source(run: &Run<'_>, [depthwise, pointwise]: [&Conv2d; 2]) -> Result<Source,
             (run.section(0, depthwise, packing), "DEPTHWISE_AT"),
             (run.section(0, depthwise, Packing::Bias { block: 1 }), "DEPTHWISE_BIAS_AT"),
         ],
-        loads: loads + weights,
+        loads,
         mult_adds: taps as f64,
-        shared: 0.0,
+        shared,
         registers,
-        place: 16,
-    })
+        place,
+        kept,
+    }
 }
 
-/// The output's width, filled up to whole quads.
-fn padded_width(run: &Run<'_>) -> u32 {
-    run.output().width.next_multiple_of(4)
-}
+/// The most rows of a strip in NCHW, or columns in NHWC. With more, drivers keep too many values in registers.
+const MOST_IN_STRIP: u32 = 4;
 
-/// Which four outputs of the depthwise convolution are made at a time.
+/// Which outputs of the depthwise convolution are made at a time.
 #[derive(Clone, Copy, PartialEq)]
 enum Outputs {
-    /// Four channels of a pixel.
+    /// Four channels of some neighbours in a row.
     Channels,
-    /// Four neighbours in a row; behind the end of a row there may be up to three that are not stored.
+    /// Some rows of four neighbours.
     Neighbours,
     /// Any four pixels: for rows so short that filling them up would add more than a quarter.
     Pixels,
 }
 
-/// The inputs under the kernel for four outputs.
+/// The inputs under the kernels of a strip of outputs.
 struct Window {
     depthwise: Conv2d,
     outputs: Outputs,
+    length: u32,
     rows: Lines,
     columns: Lines,
 }
 
 impl Window {
-    /// `filled`: outputs behind the last of a row.
-    fn new(depthwise: &Conv2d, outputs: Outputs, filled: u32) -> Self {
-        let columns = match outputs {
-            Outputs::Neighbours => Lines::columns(depthwise, 4, filled),
-            Outputs::Channels | Outputs::Pixels => Lines::columns(depthwise, 1, 0),
+    fn new(run: &Run<'_>, depthwise: &Conv2d, outputs: Outputs, length: u32) -> Self {
+        let filled = |extent: u32, to: u32| extent.next_multiple_of(to) - extent;
+        let [height, width] = match outputs {
+            Outputs::Channels => [1, length],
+            Outputs::Neighbours => [length, 4],
+            Outputs::Pixels => [1, 1],
         };
-        Self { depthwise: depthwise.clone(), outputs, rows: Lines::rows(depthwise), columns }
+        let rows = Lines::rows(depthwise, height, filled(run.output().height, height));
+        let columns = Lines::columns(depthwise, width, filled(run.output().width, width));
+        Self { depthwise: depthwise.clone(), outputs, length, rows, columns }
     }
 
     /// What the source's template asks for.
@@ -121,28 +156,60 @@ impl Window {
         let activation = shader::inner_activation_values("depthwise", self.depthwise.activation, 1, channels);
         let geometry = shader::geometry_values(&self.depthwise);
         if self.outputs == Outputs::Pixels {
-            return context! { geometry, inner_activations => [activation] };
+            return context! { geometry, inner_activations => [activation], STAGED_IN_LOOP => true };
         }
         context! {
             geometry,
             inner_activations => [activation],
+            LENGTH => self.length,
+            // Of many short strips written out, compilers would load all at a time.
+            STAGED_IN_LOOP => self.length == 1,
             WINDOW_ROWS => self.rows.all,
             PADDED_ROWS => self.rows.padded,
             WINDOW_COLUMNS => self.columns.all,
             PADDED_COLUMNS => self.columns.padded,
-            LOOP_ROWS => self.depthwise.kernel_size[0] > MOST_ROWS,
+            LOOP_ROWS => self.loops(),
         }
     }
 
-    /// Loads of the input for each output.
-    fn loads(&self) -> f64 {
-        let loads = (self.rows.all.len() * self.columns.all.len()) as f64;
-        if self.outputs == Outputs::Neighbours { loads / 4.0 } else { loads }
+    fn loops(&self) -> bool {
+        self.depthwise.kernel_size[0] > MOST_ROWS
     }
 
-    /// For the inputs and the weights of a row, and four sums.
+    /// Loads of the input for each output. Where the rows of the kernel are a loop, each loads for all rows of a strip.
+    fn loads(&self) -> f64 {
+        let rows = match self.outputs {
+            Outputs::Neighbours if self.loops() => self.depthwise.kernel_size[0] * self.length,
+            _ => self.rows.all.len() as u32,
+        };
+        f64::from(rows) * self.columns.all.len() as f64 / f64::from(self.outputs_of_channel())
+    }
+
+    /// Outputs of a strip in each channel.
+    fn outputs_of_channel(&self) -> u32 {
+        self.length * if self.outputs == Outputs::Neighbours { 4 } else { 1 }
+    }
+
+    /// Quads of workgroup memory for the weights and biases of `depth` channels.
+    fn weight_quads(&self, depth: u32) -> u32 {
+        let taps = self.depthwise.fan_in() as u32;
+        depth / 4 * if self.outputs == Outputs::Channels { taps } else { taps.next_multiple_of(4) } + depth / 4
+    }
+
+    /// For the inputs of a row, the weights, and a strip of sums.
     fn registers(&self) -> u32 {
-        let lanes = if self.outputs == Outputs::Channels { 4 } else { 1 };
-        (self.columns.all.len() as u32 + self.depthwise.kernel_size[1]) * lanes + 4
+        let [kernel_height, kernel_width] = self.depthwise.kernel_size;
+        let weights = if self.loops() { kernel_width } else { kernel_height * kernel_width };
+        match self.outputs {
+            // A weight at a time, from workgroup memory.
+            Outputs::Channels => (self.columns.all.len() as u32 + 1 + self.length) * 4,
+            _ => self.columns.all.len() as u32 + weights.next_multiple_of(4) + self.length * 4,
+        }
+    }
+
+    /// For where rows and columns are.
+    fn place(&self) -> u32 {
+        let rows = if self.loops() { 0 } else { self.rows.all.len() + self.rows.padded.len() };
+        6 + (rows + 2 * self.columns.padded.len()) as u32
     }
 }

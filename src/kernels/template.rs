@@ -42,6 +42,7 @@ const PARTS: &[(&str, &str)] = files![
     "source_inverted.wgsl",
     "source_pointwise.wgsl",
     "source_rows.wgsl",
+    "source_taps.wgsl",
     "source_window.wgsl",
     "strip_columns.wgsl",
     "tensors.wgsl",

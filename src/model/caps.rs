@@ -2,6 +2,9 @@
 
 use crate::model::gpu::{Gpu, GpuKind};
 
+/// Registers of an invocation on GPUs that have few.
+const FEW_REGISTERS: u64 = 128;
+
 /// Facts about a device, read from it or written by hand: `Caps { is_cpu: true, ..Caps::webgpu() }`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Caps {
@@ -38,6 +41,13 @@ impl Caps {
     /// which has its registers there anyway.
     pub fn invocation_registers(&self) -> Option<u64> {
         (!self.is_cpu).then(|| self.gpu.kind.core().invocation_registers)
+    }
+
+    /// Whether the compiler may load all that is written out before it uses any of it, though its GPU has few registers.
+    /// Mesa's for Adreno does. Of other GPUs with few registers only Apple's was seen not to.
+    pub(crate) fn loads_ahead(&self) -> bool {
+        let few = self.invocation_registers().is_some_and(|registers| registers <= FEW_REGISTERS);
+        few && self.gpu.kind != GpuKind::Apple
     }
 
     /// WebGPU's default limits and no features: what every device has.

@@ -217,7 +217,7 @@ impl Parts {
 
 /// How much of what a GPU overlaps still shows. A rule, not a measurement: overlap is not perfect, so of two recipes with the
 /// same slowest part the one that does less else is the better.
-const NOT_HIDDEN: f64 = 0.25;
+const NOT_HIDDEN: f64 = 1.0 / 3.0;
 
 /// The share of a software device's cores that have work: each takes a workgroup at a time, so in the last round some
 /// may have none.

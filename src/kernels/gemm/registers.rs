@@ -147,7 +147,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
     let output = run.output();
     let tiles_x = output.width.div_ceil(block.pixels);
     let pixels = match source.fetch {
-        Fetch::Quads { .. } | Fetch::Blocks { .. } | Fetch::Lines => u64::from(output.batch) * output.pixels(),
+        Fetch::Quads { .. } | Fetch::Blocks { .. } => u64::from(output.batch) * output.pixels(),
         Fetch::Rows { .. } => u64::from(output.batch) * u64::from(output.height) * u64::from(tiles_x * block.pixels),
     };
     let tile_pixels = block.threads * block.pixels;

@@ -18,18 +18,21 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// The rows under one output.
-    pub fn rows(link: &Conv2d) -> Self {
-        let rows = (0..link.kernel_size[0]).map(|ky| ky * link.dilation[0]);
-        Self::new(rows.collect(), link.padding[0], link.padding[2])
+    /// The rows under `neighbours` outputs in a column. Columns of the output are filled up with `filled` more.
+    pub fn rows(link: &Conv2d, neighbours: u32, filled: u32) -> Self {
+        Self::along(0, link, neighbours, filled)
     }
 
-    /// The columns under `neighbours` outputs. Rows of the output are filled up with `filled` more.
+    /// The columns under `neighbours` outputs in a row. Rows of the output are filled up with `filled` more.
     pub fn columns(link: &Conv2d, neighbours: u32, filled: u32) -> Self {
-        let [stride, dilation] = [link.stride[1], link.dilation[1]];
-        let taps = move |output: u32| (0..link.kernel_size[1]).map(move |kx| output * stride + kx * dilation);
-        let columns = (0..neighbours).flat_map(taps);
-        Self::new(columns.collect(), link.padding[1], link.padding[3] + filled * stride)
+        Self::along(1, link, neighbours, filled)
+    }
+
+    fn along(axis: usize, link: &Conv2d, neighbours: u32, filled: u32) -> Self {
+        let [stride, dilation] = [link.stride[axis], link.dilation[axis]];
+        let taps = move |output: u32| (0..link.kernel_size[axis]).map(move |tap| output * stride + tap * dilation);
+        let lines = (0..neighbours).flat_map(taps);
+        Self::new(lines.collect(), link.padding[axis], link.padding[axis + 2] + filled * stride)
     }
 
     /// Only the first lines can lie before the image, and only the last behind it.

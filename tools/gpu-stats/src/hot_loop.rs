@@ -1,12 +1,18 @@
 //! The loop with the most multiply-adds in a disassembly, for each compiler's own way to write one.
 
+use std::collections::BTreeMap;
+
 /// What one iteration of a loop executes, in instructions.
-#[derive(Clone, Copy, Debug, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct HotLoop {
     pub instructions: u64,
     pub fma: u64,
     pub vmem: u64,
     pub lds: u64,
+    /// Loops inside, whose instructions count once here, however often they run.
+    pub loops: u64,
+    /// How many of each instruction.
+    pub mix: BTreeMap<String, u64>,
 }
 
 /// A line of a disassembly, as far as loops are concerned.
@@ -38,29 +44,48 @@ pub enum Dialect {
 }
 
 impl HotLoop {
+    /// The instructions that stand most often, with their numbers.
+    pub fn commonest(&self, count: usize) -> String {
+        let mut mix: Vec<_> = self.mix.iter().map(|(op, times)| (*times, op)).collect();
+        mix.sort_by(|a, b| b.cmp(a));
+        let words: Vec<_> = mix.iter().take(count).map(|(times, op)| format!("{times} {op}")).collect();
+        words.join(", ")
+    }
+
     /// The part of its instructions that are multiply-adds.
     pub fn share(&self) -> f64 {
         self.fma as f64 / self.instructions.max(1) as f64
     }
 
-    /// A loop is the text from a label to a later jump back to it, or the blocks from which such a jump can be reached;
-    /// the innermost one that holds the most multiply-adds wins.
+    /// A loop is the text from a label to a later jump back to it, or the blocks from which such a jump can be reached.
     pub fn find(dialect: Dialect, asm: &str) -> Self {
         let lines: Vec<_> = asm.lines().flat_map(|line| dialect.lines(line)).collect();
         if dialect == Dialect::Nak {
             return Self::among_blocks(dialect, lines);
         }
         let label_line = |label: &str| lines.iter().position(|line| matches!(line, Line::Label(name) if name == label));
-        let mut best = Self::default();
+        let mut loops = Vec::new();
         for (end, line) in lines.iter().enumerate() {
             let Line::Instruction { target: Some(target), .. } = line else { continue };
             let Some(start) = label_line(target).filter(|start| *start < end) else { continue };
-            let body = Self::count(dialect, &lines[start..=end]);
-            if body.fma > best.fma || (body.fma == best.fma && body.instructions < best.instructions) {
-                best = body;
-            }
+            let mut body = Self::count(dialect, &lines[start..=end]);
+            let jumps = lines[start..end].iter().enumerate().filter(|(at, line)| {
+                let Line::Instruction { target: Some(target), .. } = line else { return false };
+                let before = lines[start..start + at].iter().skip(1);
+                before.into_iter().any(|line| matches!(line, Line::Label(name) if name == target))
+            });
+            body.loops = jumps.count() as u64;
+            loops.push(body);
         }
-        best
+        Self::hottest(loops)
+    }
+
+    /// The loop with the most multiply-adds, or one inside of it that has nearly all of them, which runs more often: what
+    /// is outside, such as a division, may have a few.
+    fn hottest(loops: Vec<Self>) -> Self {
+        let most = loops.iter().map(|body| body.fma).max().unwrap_or(0);
+        let nearly_all = loops.into_iter().filter(|body| body.fma > 0 && body.fma * 10 >= most * 9);
+        nearly_all.min_by_key(|body| body.instructions).unwrap_or_default()
     }
 
     /// Where blocks stand in any order: a natural loop is its header and all that reaches the jump back without it.
@@ -75,7 +100,7 @@ impl HotLoop {
             }
         }
         let at = |name: &String| blocks.iter().position(|block| block.0 == *name);
-        let mut best = Self::default();
+        let mut loops = Vec::new();
         for (tail, (_, _, next)) in blocks.iter().enumerate() {
             for head in next.iter().filter_map(at).filter(|head| *head <= tail) {
                 let mut inside = vec![head];
@@ -88,25 +113,31 @@ impl HotLoop {
                     open.extend((0..blocks.len()).filter(|&before| blocks[before].2.contains(&blocks[block].0)));
                 }
                 let mut body = Self::default();
-                for block in inside {
-                    let part = Self::count(dialect, &blocks[block].1);
-                    body.instructions += part.instructions;
-                    body.fma += part.fma;
-                    body.vmem += part.vmem;
-                    body.lds += part.lds;
+                for &block in &inside {
+                    body.add(Self::count(dialect, &blocks[block].1));
+                    let back =
+                        |to: &&String| at(to).is_some_and(|to| to != head && to <= block && inside.contains(&to));
+                    body.loops += blocks[block].2.iter().filter(back).count() as u64;
                 }
-                if body.fma > best.fma || (body.fma == best.fma && body.instructions < best.instructions) {
-                    best = body;
-                }
+                loops.push(body);
             }
         }
-        best
+        Self::hottest(loops)
+    }
+
+    fn add(&mut self, other: Self) {
+        self.instructions += other.instructions;
+        self.fma += other.fma;
+        self.vmem += other.vmem;
+        self.lds += other.lds;
+        other.mix.into_iter().for_each(|(op, times)| *self.mix.entry(op).or_default() += times);
     }
 
     fn count(dialect: Dialect, lines: &[Line<'_>]) -> Self {
         let mut count = Self::default();
         for line in lines {
             let Line::Instruction { op, text, times, .. } = line else { continue };
+            *count.mix.entry((*op).to_owned()).or_default() += times;
             let any = |families: &[&str]| families.iter().any(|family| op.starts_with(family));
             count.instructions += times;
             // One instruction word that issues two operations, written `v_dual_fmac … :: v_dual_fmac …`.

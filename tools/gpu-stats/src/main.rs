@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 
 use compile::{Compiled, Options};
 use driver::{GPUS, Gpu};
+use recipes::Wanted;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -50,6 +51,9 @@ enum Command {
         /// Write the instructions of each recipe's loop into this file, as the planner keeps them
         #[arg(long, value_name = "FILE")]
         write: Option<PathBuf>,
+        /// Compile only the shaders that are picked, and print a line for each with the instructions of its loop
+        #[arg(long, conflicts_with_all = ["every", "write"])]
+        picks: bool,
         /// What to plan: problems, or by default the layers of MobileNetV1, V2 and ResNet-18 and others of all kinds
         problems: Vec<String>,
     },
@@ -76,8 +80,8 @@ fn main() -> Result<()> {
             }
             Ok(())
         }
-        Command::Recipes { gpu, every, write, problems } => {
-            recipes::report(&gpus(&gpu)?, &problems, every, write.as_deref())
+        Command::Recipes { gpu, every, write, picks, problems } => {
+            recipes::report(&gpus(&gpu)?, &problems, &Wanted { every, picks, write })
         }
         Command::Child { gpu, asm, no_robustness } => {
             let gpu = gpus(&[gpu])?[0];

@@ -28,8 +28,18 @@ struct Shader {
     taken: bool,
 }
 
+/// What to do with the recipes.
+pub struct Wanted {
+    /// Compile every shader, also those that differ from another only in numbers.
+    pub every: bool,
+    /// Compile only those that are picked, and print a line for each.
+    pub picks: bool,
+    /// Where to write the planner's table.
+    pub write: Option<PathBuf>,
+}
+
 /// Compiles the recipes and prints what came of it.
-pub fn report(gpus: &[&Gpu], problems: &[String], every: bool, write: Option<&Path>) -> Result<()> {
+pub fn report(gpus: &[&Gpu], problems: &[String], wanted: &Wanted) -> Result<()> {
     let problems: Vec<Problem> = match problems {
         [] => {
             PROBLEMS.lines().filter(|line| !line.is_empty()).map(str::parse).collect::<std::result::Result<_, _>>()?
@@ -42,7 +52,7 @@ pub fn report(gpus: &[&Gpu], problems: &[String], every: bool, write: Option<&Pa
     for gpu in gpus {
         let own = folder.path().join(gpu.name);
         fs::create_dir(&own)?;
-        let shaders = shaders(gpu, &problems, every, &own)?;
+        let shaders = shaders(gpu, &problems, wanted, &own)?;
         let files: Vec<PathBuf> = shaders.values().map(|shader| shader.file.clone()).collect();
         eprintln!("{}: {} shaders", gpu.name, files.len());
         // Two processes, for compilers have one thread.
@@ -64,15 +74,35 @@ pub fn report(gpus: &[&Gpu], problems: &[String], every: bool, write: Option<&Pa
             if robust.refused.is_some() || robust.spills() || plain.spills() {
                 spilled.push(format!("{:<10} {} | {}", gpu.name, robust.line(), list(&shader.keys)));
             }
+            if shader.taken && wanted.picks {
+                print_pick(gpu, shader, robust, plain);
+            }
             rows.add(gpu, shader, robust, plain);
         }
     }
     println!("{compiled} shaders, {} with spills", spilled.len());
     spilled.iter().for_each(|line| println!("{line}"));
     print!("{}", rows.table());
-    match write {
+    match &wanted.write {
         Some(path) => Ok(fs::write(path, rows.planner_table())?),
         None => Ok(()),
+    }
+}
+
+fn print_pick(gpu: &Gpu, shader: &Shader, robust: &Compiled, plain: &Compiled) {
+    let share = |compiled: &Compiled| 100.0 * compiled.hot.share();
+    println!("{:<10} {:>3.0} and {:>3.0} % | {}", gpu.name, share(robust), share(plain), list(&shader.keys));
+    for compiled in [robust, plain] {
+        let hot = &compiled.hot;
+        println!(
+            "           {} registers; loop of {} with {} inside, {} of memory, {} of workgroup memory: {}",
+            compiled.registers,
+            hot.instructions,
+            hot.loops,
+            hot.vmem,
+            hot.lds,
+            hot.commonest(16),
+        );
     }
 }
 
@@ -80,9 +110,9 @@ fn list(keys: &BTreeSet<String>) -> String {
     keys.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
-/// The shaders of all recipes for some problems, by their texts, written into a folder: `every` one, or those that are picked
-/// and of the others the first of each name, layout, kernel and stride.
-fn shaders(gpu: &Gpu, problems: &[Problem], every: bool, folder: &Path) -> Result<BTreeMap<String, Shader>> {
+/// The shaders of all recipes for some problems, by their texts, written into a folder: every one, or those that are picked and
+/// of the others the first of each name, layout, kernel and stride.
+fn shaders(gpu: &Gpu, problems: &[Problem], wanted: &Wanted, folder: &Path) -> Result<BTreeMap<String, Shader>> {
     let caps: Caps = gpu.kind.caps();
     let mut shaders: BTreeMap<String, Shader> = BTreeMap::new();
     for problem in problems {
@@ -113,7 +143,9 @@ fn shaders(gpu: &Gpu, problems: &[Problem], every: bool, folder: &Path) -> Resul
             }
         }
     }
-    if !every {
+    if wanted.picks {
+        shaders.retain(|_, shader| shader.taken);
+    } else if !wanted.every {
         let mut seen = BTreeSet::new();
         shaders.retain(|_, shader| {
             shader.keys.iter().filter(|key| seen.insert((*key).clone())).count() > 0 || shader.taken
