@@ -126,8 +126,9 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
     // A software device takes long to compile each load that is written out.
     let step_depth = if caps.is_cpu { 4 } else { tile.depth };
     let ((file, of_source), of_product) = (source.template.clone(), values(run, source, &product, &name, false));
-    let segmented = source.order == Order::ByTaps { together: 1 };
     let source_stages = matches!(source.fetch, Fetch::Blocks { .. });
+    // A source that stages goes through k by itself.
+    let segmented = !source_stages && source.order == Order::ByTaps { together: 1 };
     let source_prepares = source.kept > 0;
     // Of values with the same name the source's count.
     let shader_values = move || {
