@@ -40,7 +40,9 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
         let fits = |recipe: &Recipe| fitting(run, caps, vec![recipe.clone()]).is_ok();
         recipes.find(fits).unwrap_or_else(|| of_length(1))
     };
-    fitting(run, caps, TILES_OF_GATHERED.iter().map(|&tile| recipe(tile)).collect())
+    // Mesa's compiler for Adreno 660 spills in the larger workgroups.
+    let fits = |tile: &&Tile| !caps.loads_ahead() || tile.threads() <= SMALL_WORKGROUP;
+    fitting(run, caps, TILES_OF_GATHERED.iter().filter(fits).map(|&tile| recipe(tile)).collect())
 }
 
 /// Which outputs an invocation makes at a time.
@@ -113,6 +115,8 @@ fn source(run: &Run<'_>, [depthwise, pointwise]: [&Conv2d; 2], outputs: Outputs,
     }
 }
 
+/// Invocations of the workgroups on GPUs whose compilers load ahead.
+const SMALL_WORKGROUP: u32 = 64;
 /// The most rows of a strip in NCHW, or columns in NHWC. With more, drivers keep too many values in registers.
 const MOST_IN_STRIP: u32 = 4;
 

@@ -50,7 +50,12 @@ impl Tile {
     /// fetch. Channels last, each pixel has an address of its own.
     fn registers(self, source: &Source, layout: Layout) -> u32 {
         let operands = self.micro_channels + self.micro_pixels;
-        let places = source.place + if layout == Layout::Nhwc { 2 * self.micro_pixels } else { 0 };
+        let places = match (layout, source.fetch) {
+            (Layout::Nhwc, _) => source.place + 2 * self.micro_pixels,
+            // Four pixels that are no quad have four places. Beside few sums there is room for them.
+            (Layout::Nchw, Fetch::Quads { aligned: false }) if self.micro_channels > 4 => source.place + 12,
+            (Layout::Nchw, _) => source.place,
+        };
         self.micro_channels * self.micro_pixels + operands.max(source.registers) + places + REGISTERS_FOR_ADDRESSES
     }
 }
