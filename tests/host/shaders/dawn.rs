@@ -10,7 +10,7 @@ use gpuconv::internals::{KERNELS, Operand, bounds, fold, kernel_of, norm, pack};
 use gpuconv::planner::{Pass, Recipe};
 use gpuconv::shape::from_nchw;
 use gpuconv::verify::Data;
-use gpuconv::{Caps, Chain, Choice, Layout, Shape, planner};
+use gpuconv::{Caps, Chain, Choice, DType, Layout, Shape, planner};
 use serde_json::{Value, json};
 
 use super::problems;
@@ -19,12 +19,14 @@ use super::problems;
 const FOLDER: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/dawn");
 
 /// GPUs with and without subgroups, and software devices. WGSL has no integers of 64 bits, so none of the devices has
-/// them. The last has subgroups as both software devices of the tests have.
-fn devices() -> [Caps; 4] {
+/// them. The fourth has subgroups as both software devices of the tests have. The last is a GPU whose shaders have
+/// half-precision numbers, for problems in f16.
+fn devices() -> [Caps; 5] {
     // With enough registers for every recipe.
     let gpu = GpuKind::OtherDiscrete.typical();
     let caps = |is_cpu, subgroup| Caps { is_cpu, subgroup, gpu, ..Caps::webgpu() };
-    [caps(false, None), caps(false, Some([32, 32])), caps(true, None), caps(true, Some([4, 8]))]
+    let halves = Caps { f16: true, ..caps(false, None) };
+    [caps(false, None), caps(false, Some([32, 32])), caps(true, None), caps(true, Some([4, 8])), halves]
 }
 
 /// The folder's content. `index.json` gets `shaders`, beside the runs.
@@ -83,14 +85,15 @@ fn write_the_folder_for_dawn() {
     let problems = problems();
     for (case, (name, chain, input, layout)) in problems.iter().enumerate() {
         let is_empty = chain.shapes(*input).unwrap().iter().any(Shape::is_empty);
-        for caps in devices() {
+        let is_half = chain.dtype() == DType::F16;
+        for caps in devices().into_iter().filter(|caps| is_half || !caps.f16) {
             let schedule = planner::schedule(chain, *input, *layout, &caps, &Choice::Auto).unwrap();
             for considered in schedule.considered.iter() {
                 for recipe in considered.answer.iter().flatten().map(|candidate| candidate.recipe.clone()) {
                     let origin = format!("{} of {name}", recipe.name);
                     let shaders = recipe.passes.iter().map(|pass| export.shader(pass, &origin)).collect();
-                    // Parts of chains have cases of their own.
-                    if considered.links == chain.links().len() && !is_empty {
+                    // Parts of chains have cases of their own. Outputs are judged as f32.
+                    if considered.links == chain.links().len() && !is_empty && !is_half {
                         runs.push(Run { case, recipe, shaders, layout: *layout });
                     }
                 }
