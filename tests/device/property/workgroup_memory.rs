@@ -23,7 +23,7 @@ fn workgroup_memory_is_written_before_it_is_read() {
     let has_some = |schedule: &Schedule| {
         schedule.steps.iter().flat_map(|step| &step.recipe.passes).any(|pass| pass.workgroup_memory > 0)
     };
-    draw_and_check(5, 50, cases, |gpu, case| {
+    draw_and_check(5, 20, cases, |gpu, case| {
         for_each_subject(gpu, case, has_some, |gpu, subject, schedule| {
             let mut schedule = schedule.clone();
             poison(&mut schedule);
