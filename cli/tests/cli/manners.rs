@@ -3,7 +3,8 @@
 use gpuconv::Problem;
 use serde_json::Value;
 
-use super::{Folder, PROBLEM, command, failure, json, one_line, run, stderr, stdout};
+use super::run::{Folder, PROBLEM};
+use super::{command, failure, json, one_line, run, stderr, stdout};
 
 const COMMANDS: [&str; 10] =
     ["devices", "cost", "plan", "run", "bench", "report", "tune", "verify", "completions", "man"];

@@ -18,7 +18,7 @@ impl Subject<'_> {
         extents.filter_map(|extents| self.sum_of_sums(link, extents, limit)).collect()
     }
 
-    /// Extents of parts of so many bytes at most, whose elements lie side by side as far as possible.
+    /// Extents of parts that have at most this many bytes. Their elements are neighbours in memory where possible.
     fn parts_of_planes(&self, input: Shape, most: u64) -> Vec<Extents> {
         let bytes = |extents: Extents| {
             let shape = [extents.images, extents.channels, extents.rows, extents.columns];

@@ -63,7 +63,7 @@ fn the_last_round_counts() {
     for (workgroups, expected) in [
         (24 * 4, 1.0),
         (24 * 8, 1.0),
-        // One core has a fifth, alone, which takes it as long as two: six in place of four and a bit.
+        // One core has a fifth. Alone it takes as long as two, so all take as long as six each.
         (24 * 4 + 1, (24.0 * 4.0 + 1.0) / (24.0 * 6.0)),
         (24 * 6, 1.0),
         (24, 0.5),
