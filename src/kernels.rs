@@ -14,8 +14,10 @@ mod pointwise;
 mod pool;
 mod separable;
 pub(crate) mod shader;
+mod single;
 mod split;
 mod template;
+mod window_pool;
 mod winograd;
 
 use crate::kernels::elements::Elements;
@@ -58,13 +60,14 @@ pub const KERNELS: &[Kernel] = &[
     implicit_gemm::IMPLICIT_GEMM_UNIFORM,
     implicit_gemm::IMPLICIT_GEMM,
     direct::DIRECT,
+    window_pool::WINDOW_POOL,
     pool::POOL,
 ];
 
 /// The kernel that takes every convolution, unless it is too large for the device.
 pub(crate) const DIRECT: &str = direct::DIRECT.name;
 /// The kernels that take every link of a kind, unless it is too large for the device.
-pub(crate) const TAKE_ALL: &[&str] = &[DIRECT, pool::POOL.name];
+pub(crate) const TAKE_ALL: &[&str] = &[DIRECT, window_pool::WINDOW_POOL.name, pool::POOL.name];
 
 /// Consecutive links of a chain for one kernel to compute, with the shapes of their tensors.
 ///

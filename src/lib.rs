@@ -125,6 +125,7 @@ pub use model::chain::{Chain, Edge, Join, Link, Separable};
 pub use model::conv::{Activation, Conv2d, Extent, Padding, Residual};
 pub use model::dtype::DType;
 pub use model::error::{Cause, Error, ParseError, Result};
+pub use model::pool::{Pool2d, PoolMode};
 pub use model::shape::{Layout, Shape};
 pub use model::weights::Weights;
 pub use model::{cost, gpu, shape};

@@ -8,6 +8,7 @@ pub mod cost;
 pub(crate) mod dtype;
 pub(crate) mod error;
 pub mod gpu;
+pub(crate) mod pool;
 pub(crate) mod rounding;
 pub mod shape;
 pub(crate) mod unsupported;

@@ -1,10 +1,13 @@
 //! The oracle: convolutions on the CPU, in f64. Slow, obvious, and never optimised.
 
+mod pool;
+
 use crate::model::chain::{Chain, Join, Link};
 use crate::model::conv::{Activation, Conv2d, Residual};
 use crate::model::error::Result;
 use crate::model::shape::Shape;
 use crate::model::weights::{Weights, check_weights, length};
+pub use pool::pool;
 
 /// The oracle's answer for one link.
 #[non_exhaustive]
@@ -145,6 +148,7 @@ pub fn run(
                 convolutions += 1;
                 convolve(conv, input, shape, weights[convolutions - 1], added)?
             }
+            Link::Pool(own) => pool(own, input, shape)?,
             Link::GlobalAveragePool => global_average_pool(input, shape)?,
             Link::PlaneSum { divisor } => plane_sum(input, shape, (*divisor).into())?,
         };
@@ -152,6 +156,8 @@ pub fn run(
             // An error of the input grows with the weights; the scale of the sum follows it.
             let spread = match link {
                 Link::Conv(conv) => spread(conv, &answer.magnitudes, shape, weights[convolutions - 1])?,
+                // Means of magnitudes, or the largest.
+                Link::Pool(own) => pool(own, &answer.magnitudes, shape)?.values,
                 Link::GlobalAveragePool => global_average_pool(&answer.magnitudes, shape)?.values,
                 Link::PlaneSum { divisor } => plane_sum(&answer.magnitudes, shape, (*divisor).into())?.values,
             };

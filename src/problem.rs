@@ -9,6 +9,7 @@ use crate::model::chain::{Chain, Link, Separable};
 use crate::model::conv::{Activation, Conv2d, Residual};
 use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
+use crate::model::pool::{Pool2d, PoolMode};
 use crate::model::shape::{Layout, Shape};
 use crate::nets::Network;
 use parser::Parser;
@@ -20,14 +21,16 @@ use parser::Parser;
 /// depthwise  NxCxHxW [-> OC] kK ...
 /// pointwise  NxCxHxW -> OC ...
 /// separable  NxCxHxW -> OC kK ...        the activation follows both halves
+/// maxpool    NxCxHxW kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [dD|dHxW] [ceil] [f16] [nhwc]
+/// avgpool    NxCxHxW kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [ceil] [excludepad] [f16] [nhwc]
 /// pool       NxCxHxW [f16] [nhwc]        the mean of each channel
 /// mobilenet_v1|mobilenet_v2 N|Nx3xHxW [-> CLASSES] [wWIDTH] [f16] [nhwc]
 /// ```
 ///
 /// `ACTIVATION` is `relu`, `relu6`, `silu`, `hardswish`, `sigmoid`, `hardsigmoid`, `tanh`, `gelu`, `leakyrelu:SLOPE` or
 /// `clamp:LOW,HIGH`; `RESIDUAL` is `residual` (added before the activation) or `residual:after`. Defaults: stride 1, padding 0,
-/// dilation 1, one group, a bias, no activation, elements in f32, NCHW; for networks images of 224x224, 1000 classes,
-/// width 1.
+/// dilation 1, one group, a bias, no activation, elements in f32, NCHW; for pools the kernel as stride, and means that count
+/// the padding; for networks images of 224x224, 1000 classes, width 1.
 ///
 /// ```
 /// let problem: gpuconv::Problem = "separable 1x512x128x128 -> 1024 k3 s2 p1".parse()?;
@@ -59,6 +62,8 @@ pub enum Operation {
     Pointwise(Conv2d),
     /// A depthwise and a pointwise convolution.
     Separable(Separable),
+    /// A pool over windows.
+    Pool2d(Pool2d),
     /// A global average pool.
     Pool,
     /// A whole network.
@@ -71,6 +76,7 @@ impl Problem {
         let chain: Chain = match &self.operation {
             Operation::Conv(conv) | Operation::Depthwise(conv) | Operation::Pointwise(conv) => conv.into(),
             Operation::Separable(separable) => separable.into(),
+            Operation::Pool2d(pool) => pool.clone().into(),
             Operation::Pool => Link::GlobalAveragePool.into(),
             Operation::Network(network) => network.chain.clone(),
         };
@@ -92,7 +98,7 @@ impl Problem {
                 conv.residual = Some(residual);
             }
             Operation::Separable(separable) => separable.pointwise.residual = Some(residual),
-            Operation::Pool | Operation::Network(_) => {}
+            Operation::Pool2d(_) | Operation::Pool | Operation::Network(_) => {}
         }
         self
     }
@@ -104,6 +110,8 @@ impl Problem {
             Operation::Depthwise(_) => "depthwise",
             Operation::Pointwise(_) => "pointwise",
             Operation::Separable(_) => "separable",
+            Operation::Pool2d(Pool2d { mode: PoolMode::Max, .. }) => "maxpool",
+            Operation::Pool2d(Pool2d { mode: PoolMode::Average { .. }, .. }) => "avgpool",
             Operation::Pool => "pool",
             Operation::Network(network) => network.name,
         }
@@ -131,6 +139,7 @@ impl fmt::Display for Problem {
                 self.write_options(f, conv, conv)?;
             }
             Operation::Separable(separable) => self.write_options(f, &separable.depthwise, &separable.pointwise)?,
+            Operation::Pool2d(pool) => write_pool(f, pool)?,
             Operation::Pool => {}
             Operation::Network(network) => {
                 if network.classes != CLASSES {
@@ -158,20 +167,13 @@ impl Problem {
         if !is_depthwise || last.out_channels != last.in_channels {
             write!(f, " -> {}", last.out_channels)?;
         }
-        let pair = |[rows, columns]: [u32; 2]| {
-            if rows == columns { rows.to_string() } else { format!("{rows}x{columns}") }
-        };
         if !matches!(self.operation, Operation::Pointwise(_)) {
             write!(f, " k{}", pair(spatial.kernel_size))?;
         }
         if spatial.stride != [1; 2] {
             write!(f, " s{}", pair(spatial.stride))?;
         }
-        match spatial.padding {
-            [0, 0, 0, 0] => {}
-            [top, left, bottom, right] if [left, bottom, right] == [top; 3] => write!(f, " p{top}")?,
-            [top, left, bottom, right] => write!(f, " p{top},{left},{bottom},{right}")?,
-        }
+        write_padding(f, spatial.padding)?;
         if spatial.dilation != [1; 2] {
             write!(f, " d{}", pair(spatial.dilation))?;
         }
@@ -187,6 +189,37 @@ impl Problem {
             Some(Residual::AfterActivation) => f.write_str(" residual:after")?,
         }
         if last.bias { Ok(()) } else { f.write_str(" nobias") }
+    }
+}
+
+fn write_pool(f: &mut fmt::Formatter<'_>, pool: &Pool2d) -> fmt::Result {
+    write!(f, " k{}", pair(pool.kernel_size))?;
+    if pool.stride != pool.kernel_size {
+        write!(f, " s{}", pair(pool.stride))?;
+    }
+    write_padding(f, pool.padding)?;
+    if pool.dilation != [1; 2] {
+        write!(f, " d{}", pair(pool.dilation))?;
+    }
+    if pool.ceil_mode {
+        f.write_str(" ceil")?;
+    }
+    match pool.mode {
+        PoolMode::Average { count_include_pad: false } => f.write_str(" excludepad"),
+        _ => Ok(()),
+    }
+}
+
+/// `K`, or `HxW`.
+fn pair([rows, columns]: [u32; 2]) -> String {
+    if rows == columns { rows.to_string() } else { format!("{rows}x{columns}") }
+}
+
+fn write_padding(f: &mut fmt::Formatter<'_>, padding: [u32; 4]) -> fmt::Result {
+    match padding {
+        [0, 0, 0, 0] => Ok(()),
+        [top, left, bottom, right] if [left, bottom, right] == [top; 3] => write!(f, " p{top}"),
+        [top, left, bottom, right] => write!(f, " p{top},{left},{bottom},{right}"),
     }
 }
 
@@ -216,6 +249,10 @@ mod tests {
             "depthwise 1x8x4x4 k3 tanh",
             "depthwise 1x8x4x4 k3 gelu nhwc",
             "separable 1x8x9x9 -> 16 k5 s2 p2 d1x2 relu residual nhwc",
+            "maxpool 1x64x112x112 k3 s2 p1",
+            "maxpool 2x3x9x8 k3x2 s2x1 p1,0,0,1 d2x1 ceil f16 nhwc",
+            "avgpool 1x8x7x7 k2",
+            "avgpool 1x8x7x7 k3x2 s2 p1,0,1,0 ceil excludepad",
             "pool 3x20x7x5",
             "pool 0x8x1x1 nhwc",
             "mobilenet_v1 8",
@@ -272,6 +309,19 @@ mod tests {
             ("depthwise 1x3x8x8 -> 4 k3", "4"),
             ("depthwise 1x3x8x8 k3 g3", "g3"),
             ("pointwise 1x3x8x8 -> 4 k3", "k3"),
+            ("maxpool 1x3x8x8", ""),
+            ("maxpool 1x3x8x8 k0", "k0"),
+            ("maxpool 1x3x8x8 k2 s0", "s0"),
+            ("maxpool 1x3x8x8 k9", "k9"),
+            ("maxpool 1x3x8x8 k3 p2", "p2"),
+            ("maxpool 1x3x8x8 k3 p1,1,2,1", "p1,1,2,1"),
+            ("maxpool 1x3x8x8 k3 excludepad", "excludepad"),
+            ("maxpool 1x3x8x8 -> 4 k3", "->"),
+            ("maxpool 1x3x8x8 k3 relu", "relu"),
+            ("maxpool 1x3x8x8 k3 ceil ceil", "ceil"),
+            ("avgpool 1x3x8x8 k3 d2", "d2"),
+            ("avgpool 1x3x8x8 k3 residual", "residual"),
+            ("avgpool 60000x60000x9x9 k3", "60000x60000x9x9"),
             ("pool", ""),
             ("pool 1x3x0x8", "1x3x0x8"),
             ("pool 1x3x8x8 k3", "k3"),

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use gpuconv::cost::{self, ChainCost};
-use gpuconv::{Chain, Link, Operation, Problem};
+use gpuconv::{Chain, Link, Operation, PoolMode, Problem};
 use serde::Serialize;
 
 use super::{Case, Outcome, print, print_json, table};
@@ -78,6 +78,8 @@ fn ops(problem: &Problem) -> Vec<&'static str> {
 fn op(link: &Link) -> &'static str {
     match link {
         Link::GlobalAveragePool => "pool",
+        Link::Pool(pool) if pool.mode == PoolMode::Max => "maxpool",
+        Link::Pool(_) => "avgpool",
         Link::Conv(conv) if conv.is_pointwise() => "pointwise",
         Link::Conv(conv) if conv.is_depthwise() => "depthwise",
         Link::Conv(_) => "conv",

@@ -69,11 +69,14 @@ A problem is one argument (quote it):
   depthwise  NxCxHxW [-> OC] kK ...
   pointwise  NxCxHxW -> OC ...
   separable  NxCxHxW -> OC kK ...        the activation follows both halves
+  maxpool    NxCxHxW kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [dD|dHxW] [ceil] [f16] [nhwc]
+  avgpool    NxCxHxW kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [ceil] [excludepad] [f16] [nhwc]
   pool       NxCxHxW [f16] [nhwc]        the mean of each channel
   mobilenet_v1|mobilenet_v2 N|Nx3xHxW [-> CLASSES] [wWIDTH] [f16] [nhwc]
 ACTIVATION is relu, relu6, silu, hardswish, sigmoid, hardsigmoid, tanh, gelu, leakyrelu:SLOPE or clamp:LOW,HIGH;
 RESIDUAL is residual (added before the activation) or residual:after. Defaults: stride 1, padding 0, dilation 1, one
-group, a bias, no activation, elements in f32, NCHW; for networks images of 224x224, 1000 classes, width 1.";
+group, a bias, no activation, elements in f32, NCHW; for pools the kernel as stride, and means that count the padding;
+for networks images of 224x224, 1000 classes, width 1.";
 
 const EXIT_CODES: &str =
     "Exit codes: 0 success, 1 a check failed, 2 the call or its files are wrong, 3 no usable device, or it failed.";

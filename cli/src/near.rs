@@ -4,7 +4,7 @@ use gpuconv::{Error, ParseError};
 
 /// The words that problems begin with.
 pub const OPERATIONS: &[&str] =
-    &["conv", "depthwise", "pointwise", "separable", "pool", "mobilenet_v1", "mobilenet_v2"];
+    &["conv", "depthwise", "pointwise", "separable", "maxpool", "avgpool", "pool", "mobilenet_v1", "mobilenet_v2"];
 const OPTIONS: &[&str] = &[
     "relu",
     "relu6",
@@ -19,6 +19,8 @@ const OPTIONS: &[&str] = &[
     "residual",
     "residual:after",
     "nobias",
+    "ceil",
+    "excludepad",
     "f32",
     "f16",
     "nhwc",

@@ -174,7 +174,7 @@ pub fn buffer(links: &[Link], weights: &[Option<Weights<'_>>], sections: &[Secti
                 };
                 buffer.extend_from_slice(&section.dtype.encode(&packed));
             }
-            (Some(Link::Conv(_) | Link::GlobalAveragePool | Link::PlaneSum { .. }) | None, _) => {
+            _ => {
                 return Err(Error::Internal(format!(
                     "a run packs weights of its link {}, which has none",
                     section.link

@@ -8,6 +8,7 @@ use minijinja::{Value, context};
 use crate::kernels::template;
 use crate::model::conv::{Activation, Conv2d, Residual};
 use crate::model::error::Result;
+use crate::model::pool::{Pool2d, PoolMode};
 use crate::model::shape::Layout;
 
 /// Gives the values that a template asks for, which take several times the memory of what they are made of.
@@ -116,8 +117,13 @@ fn residual_name(last: &Conv2d) -> &'static str {
 
 /// What `tensors.wgsl` asks for of a link's geometry.
 pub fn geometry_values(conv: &Conv2d) -> Value {
-    let [[kernel_height, kernel_width], [stride_y, stride_x]] = [conv.kernel_size, conv.stride];
-    let ([dilation_y, dilation_x], [pad_top, pad_left, ..]) = (conv.dilation, conv.padding);
+    geometry(conv.kernel_size, conv.stride, conv.dilation, conv.padding)
+}
+
+/// The same of any windows.
+pub fn geometry(kernel_size: [u32; 2], stride: [u32; 2], dilation: [u32; 2], padding: [u32; 4]) -> Value {
+    let [[kernel_height, kernel_width], [stride_y, stride_x]] = [kernel_size, stride];
+    let ([dilation_y, dilation_x], [pad_top, pad_left, ..]) = (dilation, padding);
     context! { kernel_height, kernel_width, stride_y, stride_x, dilation_y, dilation_x, pad_top, pad_left }
 }
 
@@ -132,16 +138,31 @@ pub fn problem_of_run(links: &[Conv2d], layout: Layout) -> String {
     format!("{} {}", layout_name(layout), links.join("; "))
 }
 
+/// The same of a pool over windows.
+pub fn problem_of_pool(pool: &Pool2d, layout: Layout) -> String {
+    let what = match pool.mode {
+        PoolMode::Max => "the largest of",
+        PoolMode::Average { count_include_pad: true } => "the mean of",
+        PoolMode::Average { count_include_pad: false } => "the mean without padding of",
+    };
+    let windows = windows(pool.kernel_size, pool.stride, pool.dilation);
+    format!("{what} {windows}, {}", layout_name(layout))
+}
+
+fn windows(kernel_size: [u32; 2], stride: [u32; 2], dilation: [u32; 2]) -> String {
+    let mut text = format!("{}x{}", kernel_size[0], kernel_size[1]);
+    if stride != [1; 2] {
+        let _ = write!(text, ", stride {}x{}", stride[0], stride[1]);
+    }
+    if dilation != [1; 2] {
+        let _ = write!(text, ", dilation {}x{}", dilation[0], dilation[1]);
+    }
+    text
+}
+
 /// What of a link is constant.
 fn constants(conv: &Conv2d) -> String {
-    let [[kernel_height, kernel_width], [stride_y, stride_x]] = [conv.kernel_size, conv.stride];
-    let mut text = format!("{kernel_height}x{kernel_width}");
-    if conv.stride != [1; 2] {
-        let _ = write!(text, ", stride {stride_y}x{stride_x}");
-    }
-    if conv.dilation != [1; 2] {
-        let _ = write!(text, ", dilation {}x{}", conv.dilation[0], conv.dilation[1]);
-    }
+    let mut text = windows(conv.kernel_size, conv.stride, conv.dilation);
     match conv.residual {
         None => {}
         Some(Residual::BeforeActivation) => text.push_str(", residual before activation"),

@@ -29,6 +29,7 @@ const KERNELS: &[(&str, &str)] = files![
     "probe_arithmetic.wgsl",
     "probe_loads.wgsl",
     "split_sum.wgsl",
+    "window_pool.wgsl",
     "winograd_input.wgsl",
     "winograd_output.wgsl",
 ];

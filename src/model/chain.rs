@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::model::conv::{Activation, Conv2d, Extent, Padding, Residual};
 use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
+use crate::model::pool::{Pool2d, PoolMode};
 use crate::model::shape::Shape;
 
 /// One operation of a chain, with its epilogue.
@@ -13,6 +14,8 @@ use crate::model::shape::Shape;
 pub enum Link {
     /// A convolution with its epilogue.
     Conv(Conv2d),
+    /// A pool over windows.
+    Pool(Pool2d),
     /// The mean over the pixels of each channel of each image: `torch.nn.AdaptiveAvgPool2d(1)`.
     GlobalAveragePool,
     /// The sum over the pixels of each channel of each image, divided by a number: a part of a global average pool whose
@@ -29,14 +32,34 @@ impl Link {
     pub fn conv(&self) -> Option<&Conv2d> {
         match self {
             Self::Conv(conv) => Some(conv),
+            Self::Pool(_) | Self::GlobalAveragePool | Self::PlaneSum { .. } => None,
+        }
+    }
+
+    /// The windows that its outputs depend on, if they are windows: of a convolution and of a pool over windows.
+    pub(crate) fn window(&self) -> Option<Window> {
+        match self {
+            Self::Conv(conv) => {
+                Some(Window { extents: conv.dilated_kernel(), stride: conv.stride, padding: conv.padding })
+            }
+            Self::Pool(pool) => {
+                Some(Window { extents: pool.dilated_kernel(), stride: pool.stride, padding: pool.padding })
+            }
             Self::GlobalAveragePool | Self::PlaneSum { .. } => None,
         }
+    }
+
+    /// Whether no output depends on another channel than its own.
+    pub(crate) fn keeps_channels_apart(&self) -> bool {
+        self.conv().is_none_or(Conv2d::is_depthwise)
     }
 
     /// Its name, for messages.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Conv(_) => "a convolution",
+            Self::Pool(Pool2d { mode: PoolMode::Max, .. }) => "a max pool",
+            Self::Pool(Pool2d { mode: PoolMode::Average { .. }, .. }) => "an average pool",
             Self::GlobalAveragePool => "a global average pool",
             Self::PlaneSum { .. } => "a sum of each plane",
         }
@@ -46,7 +69,7 @@ impl Link {
     pub fn residual(&self) -> Option<Residual> {
         match self {
             Self::Conv(conv) => conv.residual,
-            Self::GlobalAveragePool | Self::PlaneSum { .. } => None,
+            Self::Pool(_) | Self::GlobalAveragePool | Self::PlaneSum { .. } => None,
         }
     }
 
@@ -54,18 +77,20 @@ impl Link {
     pub(crate) fn activation(&self) -> Activation {
         match self {
             Self::Conv(conv) => conv.activation,
-            Self::GlobalAveragePool | Self::PlaneSum { .. } => Activation::None,
+            Self::Pool(_) | Self::GlobalAveragePool | Self::PlaneSum { .. } => Activation::None,
         }
     }
 
-    /// The output's shape for an input's: that of a pool has the input's channels and a single pixel.
+    /// The output's shape for an input's: that of a global pool has the input's channels and a single pixel.
     ///
     /// # Errors
-    /// What [`Conv2d::output_shape`] says; of a pool [`Error::EmptyInput`] and [`Error::TooLarge`].
+    /// What [`Conv2d::output_shape`] and [`Pool2d::output_shape`] say; of a global pool [`Error::EmptyInput`] and
+    /// [`Error::TooLarge`].
     pub fn output_shape(&self, input: impl Into<Shape>) -> Result<Shape> {
         let input = input.into();
         match self {
             Self::Conv(conv) => conv.output_shape(input),
+            Self::Pool(pool) => pool.output_shape(input),
             Self::GlobalAveragePool | Self::PlaneSum { .. } if input.channels == 0 || input.pixels() == 0 => {
                 Err(Error::EmptyInput { shape: input })
             }
@@ -74,6 +99,21 @@ impl Link {
                 Ok(Shape { height: 1, width: 1, ..input })
             }
         }
+    }
+}
+
+/// What an output depends on: rows and columns, the steps between two, and what lies around the image.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    /// With what dilation leaves out.
+    pub extents: [u64; 2],
+    pub stride: [u32; 2],
+    pub padding: [u32; 4],
+}
+
+impl From<Pool2d> for Link {
+    fn from(pool: Pool2d) -> Self {
+        Self::Pool(pool)
     }
 }
 
@@ -287,6 +327,12 @@ impl Chain {
 impl From<Link> for Chain {
     fn from(link: Link) -> Self {
         Self::new([link])
+    }
+}
+
+impl From<Pool2d> for Chain {
+    fn from(pool: Pool2d) -> Self {
+        Self::new([pool])
     }
 }
 

@@ -109,7 +109,7 @@ pub struct Conv2d {
 
 /// One number for both rows and columns, or one each: `3` or `[3, 5]`.
 #[derive(Clone, Copy, Debug)]
-pub struct Extent([u32; 2]);
+pub struct Extent(pub(crate) [u32; 2]);
 
 impl From<u32> for Extent {
     fn from(both: u32) -> Self {
@@ -125,7 +125,7 @@ impl From<[u32; 2]> for Extent {
 
 /// Padding: one number for all sides, `[rows, columns]`, or `[top, left, bottom, right]`.
 #[derive(Clone, Copy, Debug)]
-pub struct Padding([u32; 4]);
+pub struct Padding(pub(crate) [u32; 4]);
 
 impl From<u32> for Padding {
     fn from(all: u32) -> Self {

@@ -67,7 +67,7 @@ pub fn params(conv: &Conv2d) -> u64 {
 pub(crate) fn params_of(link: &Link) -> u64 {
     match link {
         Link::Conv(conv) => params(conv),
-        Link::GlobalAveragePool | Link::PlaneSum { .. } => 0,
+        Link::Pool(_) | Link::GlobalAveragePool | Link::PlaneSum { .. } => 0,
     }
 }
 
@@ -75,7 +75,7 @@ pub(crate) fn params_of(link: &Link) -> u64 {
 fn mult_adds_of(link: &Link, output: Shape) -> u64 {
     match link {
         Link::Conv(conv) => output.len() * (conv.fan_in() + u64::from(conv.bias)),
-        Link::GlobalAveragePool | Link::PlaneSum { .. } => 0,
+        Link::Pool(_) | Link::GlobalAveragePool | Link::PlaneSum { .. } => 0,
     }
 }
 

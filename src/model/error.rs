@@ -38,6 +38,11 @@ pub enum Error {
         kernel[0], kernel[1], image[0], image[1])]
     KernelTooLarge { kernel: [u64; 2], image: [u64; 2] },
 
+    /// A pool's padding is more than half of its window, so that a window could lie in the padding alone.
+    #[error("a padding of {},{},{},{} is more than half of a window of {}x{}",
+        padding[0], padding[1], padding[2], padding[3], kernel[0], kernel[1])]
+    PoolPadding { padding: [u32; 4], kernel: [u32; 2] },
+
     /// Channels, height or width of the input are zero. (A batch of zero is fine.)
     #[error("an input of {shape} has no pixels; only its batch may be zero")]
     EmptyInput { shape: Shape },

@@ -52,6 +52,7 @@ pub fn run_name(run: &Run<'_>) -> String {
             Link::Conv(conv) if conv.is_depthwise() => Operation::Depthwise(conv.clone()),
             Link::Conv(conv) if conv.kernel_size == [1, 1] => Operation::Pointwise(conv.clone()),
             Link::Conv(conv) => Operation::Conv(conv.clone()),
+            Link::Pool(pool) => Operation::Pool2d(pool.clone()),
             // The same passes, so the same times.
             Link::GlobalAveragePool | Link::PlaneSum { .. } => Operation::Pool,
         };

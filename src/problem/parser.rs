@@ -7,10 +7,11 @@ use crate::model::chain::Separable;
 use crate::model::conv::{Activation, Conv2d, Residual};
 use crate::model::dtype::DType;
 use crate::model::error::{Error, ParseError, Result};
+use crate::model::pool::Pool2d;
 use crate::model::shape::{Layout, Shape};
 use crate::nets::{self, Network};
 
-const OPERATIONS: &str = "conv, depthwise, pointwise, separable, pool, mobilenet_v1, mobilenet_v2";
+const OPERATIONS: &str = "conv, depthwise, pointwise, separable, maxpool, avgpool, pool, mobilenet_v1, mobilenet_v2";
 
 /// Reads a line word by word and remembers where each option stood, so that an error can point at it.
 pub struct Parser<'a> {
@@ -111,6 +112,8 @@ impl<'a> Parser<'a> {
         let (span, word) = self.word(&format!("the operation ({OPERATIONS})"))?;
         let (input, operation) = match word {
             "conv" | "depthwise" | "pointwise" | "separable" => self.convolution(word)?,
+            "maxpool" => self.pool_of_windows(word, Pool2d::max(1))?,
+            "avgpool" => self.pool_of_windows(word, Pool2d::average(1))?,
             "pool" => self.pool()?,
             "mobilenet_v1" => self.network(nets::mobilenet_v1)?,
             "mobilenet_v2" => self.network(nets::mobilenet_v2)?,
@@ -123,6 +126,7 @@ impl<'a> Parser<'a> {
                 let span = match error {
                     Error::Groups { .. } => self.span_of("the groups"),
                     Error::KernelTooLarge { .. } => self.span_of("the kernel"),
+                    Error::PoolPadding { .. } => self.span_of("the padding"),
                     Error::TooLarge { .. } => self.span_of("the shape"),
                     _ => 0..self.line.len(),
                 };
@@ -152,6 +156,56 @@ impl<'a> Parser<'a> {
             other => return self.unknown_operation(0..self.line.len(), other),
         };
         Ok((input, operation))
+    }
+
+    fn pool_of_windows(&mut self, operation: &str, mut pool: Pool2d) -> Parsed<(Shape, Operation)> {
+        let (input, mut stride) = (self.shape()?, None);
+        while self.next < self.words.len() {
+            let (span, word) = self.word("an option")?;
+            let mut characters = word.chars();
+            match (characters.next(), characters.as_str()) {
+                _ if self.common_option(&span, word)? => {}
+                _ if word == "ceil" => {
+                    self.once(&span, "ceil")?;
+                    pool = pool.ceil_mode(true);
+                }
+                _ if word == "excludepad" && operation == "avgpool" => {
+                    self.once(&span, "excludepad")?;
+                    pool = pool.count_include_pad(false);
+                }
+                (Some('k'), value) if starts_with_digit(value) => {
+                    self.once(&span, "the kernel")?;
+                    pool.kernel_size = self.pair(&span, value, "the kernel size")?;
+                }
+                (Some('s'), value) if starts_with_digit(value) => {
+                    self.once(&span, "the stride")?;
+                    stride = Some(self.pair(&span, value, "the stride")?);
+                }
+                (Some('p'), value) if starts_with_digit(value) => {
+                    self.once(&span, "the padding")?;
+                    pool.padding = self.padding(&span, value)?;
+                }
+                (Some('d'), value) if operation == "maxpool" && starts_with_digit(value) => {
+                    self.once(&span, "the dilation")?;
+                    pool.dilation = self.pair(&span, value, "the dilation")?;
+                }
+                _ => {
+                    let own = if operation == "maxpool" { "dD, ceil" } else { "ceil, excludepad" };
+                    let options = format!("kK, sS, pP, {own}, f32, f16, nhwc");
+                    return self.error(span, format!("`{word}` is no option of {operation}; there are {options}"));
+                }
+            }
+        }
+        self.needs_kernel()?;
+        Ok((input, Operation::Pool2d(Pool2d { stride: stride.unwrap_or(pool.kernel_size), ..pool })))
+    }
+
+    /// Refuses a line without a kernel size.
+    fn needs_kernel(&self) -> Parsed<()> {
+        match self.seen.iter().any(|(seen, _)| *seen == "the kernel") {
+            true => Ok(()),
+            false => self.error(self.line.len()..self.line.len(), "the kernel size, kK or kHxW, is missing"),
+        }
     }
 
     fn pool(&mut self) -> Parsed<(Shape, Operation)> {
@@ -262,8 +316,8 @@ impl<'a> Parser<'a> {
             let (span, word) = self.word("an option")?;
             self.option(operation, &mut conv, &span, word)?;
         }
-        if operation != "pointwise" && !self.seen.iter().any(|(seen, _)| *seen == "the kernel") {
-            return self.error(self.line.len()..self.line.len(), "the kernel size, kK or kHxW, is missing");
+        if operation != "pointwise" {
+            self.needs_kernel()?;
         }
         Ok(conv)
     }

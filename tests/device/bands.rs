@@ -4,8 +4,8 @@
 use gpuconv::internals::random;
 use gpuconv::planner::{Division, Stretch};
 use gpuconv::{
-    Activation, Caps, Chain, Choice, Conv2d, Error, GpuConv, Inputs, Layout, Link, Residual, Separable, Shape, Tensor,
-    oracle, shape,
+    Activation, Caps, Chain, Choice, Conv2d, Error, GpuConv, Inputs, Layout, Link, Pool2d, Residual, Separable, Shape,
+    Tensor, oracle, shape,
 };
 
 use crate::common::{borrow, draw, gpu};
@@ -105,6 +105,39 @@ fn rows_of_any_window_are_computed_in_bands() {
             let division = check(&narrow(&gpu, 1024, 32), &conv.into(), input, layout, direct()).unwrap();
             assert!(only(&division).bands > 2);
         }
+    }
+}
+
+/// Their padding is no zero, or counts in another way, and the last window may reach beyond it.
+#[test]
+fn pools_over_windows_are_computed_in_bands() {
+    let gpu = gpu();
+    for (index, pool) in [
+        Pool2d::max(3).stride(2).padding(1),
+        Pool2d::max(3).stride(1).padding([1, 0, 0, 1]).dilation([2, 1]),
+        Pool2d::max([2, 3]).stride([3, 2]).padding(1).ceil_mode(true),
+        Pool2d::average(2).padding(1).ceil_mode(true),
+        // Its last window has two rows: an average of a power of two is exact.
+        Pool2d::average([4, 2]).stride([3, 1]).padding([1, 1, 1, 0]).ceil_mode(true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let chain = Chain::from(pool.clone());
+        for (index, layout) in (index..).zip(LAYOUTS) {
+            let input = [1 + index as u32 % 2, 4, 18, 13];
+            let division = check(&narrow(&gpu, 1024, 32), &chain, input, layout, Choice::Auto).unwrap();
+            assert!(only(&division).bands > 2, "{division:?}");
+        }
+        // Rows, of a plane that does not fit by itself; and columns.
+        for input in [[1, 1, 39, 13], [1, 1, 5, 300]] {
+            let division = check(&narrow(&gpu, 1024, 32), &chain, input, Layout::Nchw, Choice::Auto).unwrap();
+            assert!(only(&division).bands > 1, "{division:?}");
+        }
+        // Between others.
+        let chain = Chain::from(Conv2d::depthwise(2, 3).padding(1)).then(chain).then(Conv2d::pointwise(2, 3));
+        let division = check(&narrow(&gpu, 2048, 32), &chain, [1, 2, 30, 22], Layout::Nchw, direct()).unwrap();
+        assert!(division.is_divided());
     }
 }
 

@@ -8,12 +8,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use gpuconv::internals::{KERNELS, kernel_of};
 use gpuconv::planner::{self, Schedule};
 use gpuconv::verify::{self, Oracle};
-use gpuconv::{Caps, DType, GpuConv, Layout, Operation, Problem};
+use gpuconv::{Caps, DType, GpuConv, Layout, Operation, PoolMode, Problem};
 
 use crate::common::{as_gpu, gpu};
 
 /// How many cases of each kernel and layout the quick tests check.
 const FEW: usize = 1;
+/// Kernels that software devices have, in both layouts.
+const SOFTWARE: &[&str] =
+    &["depthwise", "direct", "implicit_gemm_subgroup", "matvec", "pointwise_subgroup", "window_pool", "winograd"];
 
 #[test]
 fn every_case_of_the_table_reads() {
@@ -26,21 +29,19 @@ fn every_case_of_the_table_reads() {
 
 #[test]
 fn every_kernel_agrees_with_the_oracle_on_a_few_cases() {
-    let kernels = ["depthwise", "direct", "implicit_gemm_subgroup", "matvec", "pointwise_subgroup", "winograd"];
-    check_few(gpu, &kernels, DType::F32);
+    check_few(gpu, SOFTWARE, DType::F32);
 }
 
 #[test]
 #[ignore = "takes a minute"]
 fn every_kernel_in_f16_agrees_with_the_oracle_on_a_few_cases() {
-    let kernels = ["depthwise", "direct", "implicit_gemm_subgroup", "matvec", "pointwise_subgroup", "winograd"];
-    check_few(gpu, &kernels, DType::F16);
+    check_few(gpu, SOFTWARE, DType::F16);
 }
 
 /// Runs the variants for GPUs also on a software device, which would get other variants.
 #[test]
 fn every_kernel_for_gpus_agrees_with_the_oracle_on_a_few_cases() {
-    let pointwise = ["pointwise", "pointwise_uniform", "matvec", "split"];
+    let pointwise = ["pointwise", "pointwise_uniform", "matvec", "split", "window_pool"];
     let windows = ["depthwise", "direct", "implicit_gemm", "implicit_gemm_uniform", "separable", "winograd"];
     check_few(as_gpu, &[&pointwise[..], &windows].concat(), DType::F32);
 }
@@ -189,6 +190,10 @@ fn check(gpu: impl Fn() -> GpuConv + Sync, chosen: &[(Problem, Vec<Schedule>)]) 
 
 /// Whether the problem rounds anything: it has outputs, and they are not copies of the inputs.
 fn rounds(problem: &Problem) -> bool {
-    let is_copy = problem.operation == Operation::Pool && problem.input.pixels() == 1;
+    let is_copy = match &problem.operation {
+        Operation::Pool => problem.input.pixels() == 1,
+        Operation::Pool2d(pool) => pool.mode == PoolMode::Max,
+        _ => false,
+    };
     problem.input.batch > 0 && !is_copy
 }

@@ -2,7 +2,8 @@
 
 use gpuconv::verify::{self, Data, Oracle};
 use gpuconv::{
-    Activation, Caps, Chain, Choice, Conv2d, Error, GpuConv, Layout, Link, Operation, Residual, Shape, planner, shape,
+    Activation, Caps, Chain, Choice, Conv2d, Error, GpuConv, Layout, Link, Operation, Pool2d, Problem, Residual, Shape,
+    planner, shape,
 };
 
 /// The device, planned for as a software device or as a GPU.
@@ -14,7 +15,7 @@ fn device(is_cpu: bool) -> GpuConv {
 fn every_recipe_agrees_with_the_oracle() {
     let mut checks = 0;
     for gpu in [device(true), device(false)] {
-        for problem in verify::cases().into_iter().filter(|problem| problem.operation == Operation::Pool) {
+        for problem in verify::cases().into_iter().filter(is_pool) {
             let oracle = Oracle::new(&problem).unwrap();
             for schedule in planner::alternatives(&problem.chain(), problem.input, problem.layout, gpu.caps()).unwrap()
             {
@@ -24,8 +25,15 @@ fn every_recipe_agrees_with_the_oracle() {
             }
         }
     }
-    // One recipe for software devices and three for GPUs, on 21 cases; one more for each on the five large ones.
-    assert_eq!(checks, 94);
+    // Of global pools one recipe for software devices and three for GPUs, on 21 cases; one more for each on the five large
+    // ones. One recipe for either of pools over windows.
+    let windows = verify::cases().iter().filter(|problem| matches!(problem.operation, Operation::Pool2d(_))).count();
+    assert_eq!(checks, 94 + 2 * windows);
+    assert!(windows > 20);
+}
+
+fn is_pool(problem: &Problem) -> bool {
+    matches!(problem.operation, Operation::Pool | Operation::Pool2d(_))
 }
 
 /// The end of typical networks: a convolution, a pool and a classifier.
@@ -53,6 +61,37 @@ fn a_chain_can_contain_a_pool() {
             }
         }
     }
+}
+
+/// ResNet's beginning, and means of planes of odd sizes.
+#[test]
+fn pools_over_windows_stand_between_convolutions() {
+    let conv = Conv2d::new(3, 6, 3).stride(2).padding(1).activation(Activation::Relu);
+    let average = Pool2d::average(2).ceil_mode(true).count_include_pad(false);
+    let chain = Chain::from(conv).then(Pool2d::max(3).stride(2).padding(1)).then(Conv2d::pointwise(6, 4)).then(average);
+    let input = Shape::from([2, 3, 19, 21]);
+    assert_eq!(chain.shapes(input).unwrap()[2..], [[2, 6, 5, 6], [2, 4, 5, 6], [2, 4, 3, 3]].map(Shape::from));
+    for layout in [Layout::Nchw, Layout::Nhwc] {
+        let gpu = device(true);
+        let choice = Choice::Named("direct".into());
+        let schedule = planner::schedule(&chain, input, layout, gpu.caps(), &choice).unwrap();
+        let oracle = Oracle::of_chain("resnet", chain.clone(), input, layout, u64::MAX).unwrap();
+        let report = oracle.check(&gpu, &schedule).unwrap();
+        assert!(report.passes(), "{layout}: {report:?}");
+    }
+}
+
+/// A NaN is the largest value of its windows, an infinity of either sign a number like others, and a negative number larger
+/// than the padding.
+#[test]
+fn the_largest_value_may_be_no_number() {
+    let gpu = device(true);
+    let chain = Chain::from(Pool2d::max([1, 2]).padding([0, 1]));
+    let values = [-3.0, f32::NAN, 1.0, 2.0, f32::NAN, f32::NEG_INFINITY, f32::NEG_INFINITY, f32::INFINITY, -4.0];
+    let x = gpu.upload(&values, [1, 1, 1, 9]).unwrap();
+    let y = gpu.download(&gpu.chain(&chain, &[]).unwrap().forward(&x).unwrap()).unwrap();
+    assert!(y[1].is_nan() && y[2].is_nan(), "{y:?}");
+    assert_eq!([y[0], y[3], y[4]], [-3.0, f32::NEG_INFINITY, f32::INFINITY]);
 }
 
 #[test]

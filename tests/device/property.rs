@@ -174,3 +174,9 @@ fn chains_agree_with_the_oracle() {
 fn pools_agree_with_the_oracle() {
     agrees_with_the_oracle(6, draw::pools());
 }
+
+#[test]
+#[ignore = "takes minutes"]
+fn pools_over_windows_agree_with_the_oracle() {
+    agrees_with_the_oracle(12, draw::window_pools());
+}

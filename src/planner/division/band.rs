@@ -6,6 +6,7 @@ use crate::model::chain::{Chain, Link};
 use crate::model::conv::Conv2d;
 use crate::model::dtype::DType;
 use crate::model::error::Result;
+use crate::model::pool::Pool2d;
 use crate::model::shape::{Layout, Shape};
 
 /// A box of a tensor, in PyTorch's order of extents. Rows and columns may lie outside of it, in the padding.
@@ -91,12 +92,12 @@ impl<'a> Links<'a> {
 
     /// Whether no output depends on another channel than its own.
     pub fn keep_channels_apart(&self) -> bool {
-        self.links.iter().all(|link| link.conv().is_none_or(Conv2d::is_depthwise))
+        self.links.iter().all(Link::keeps_channels_apart)
     }
 
-    /// Whether all are convolutions, whose outputs depend on a window.
+    /// Whether the outputs of all depend on a window.
     pub fn are_windows(&self) -> bool {
-        self.links.iter().all(|link| link.conv().is_some())
+        self.links.iter().all(|link| link.window().is_some())
     }
 
     /// The channels of a tensor for channels of the input.
@@ -128,8 +129,8 @@ impl<'a> Links<'a> {
         let mut span = u64::from(count);
         spans[last] = count;
         for (tensor, link) in self.links.iter().enumerate().rev() {
-            if let Some(conv) = link.conv() {
-                span = (span - 1) * u64::from(conv.stride[axis]) + conv.dilated_kernel()[axis];
+            if let Some(window) = link.window() {
+                span = (span - 1) * u64::from(window.stride[axis]) + window.extents[axis];
             }
             if tensor > 0 {
                 span = span.min(spans[tensor].into());
@@ -210,7 +211,7 @@ impl<'a> Links<'a> {
     /// What rows (axis 0) or columns (axis 1) of the output depend on.
     fn direction(&self, axis: usize, output: Range<u32>, full: u32) -> Option<Direction> {
         let extent = |shape: &Shape| i64::from([shape.height, shape.width][axis]);
-        let own = |link: &Link| link.conv().map_or([0, 0], |conv| [conv.padding[axis], conv.padding[axis + 2]]);
+        let own = |link: &Link| link.window().map_or([0, 0], |own| [own.padding[axis], own.padding[axis + 2]]);
         let mut found = Direction {
             ranges: self.shapes.iter().map(|shape| 0..extent(shape)).collect(),
             padding: self.links.iter().map(own).collect(),
@@ -221,18 +222,21 @@ impl<'a> Links<'a> {
         let mut range = i64::from(output.start)..i64::from(output.end);
         found.ranges[self.links.len()] = range.clone();
         for (tensor, link) in self.links.iter().enumerate().rev() {
-            let conv = link.conv()?;
-            let (stride, kernel) = (i64::from(conv.stride[axis]), conv.dilated_kernel()[axis] as i64);
-            let start = range.start * stride - i64::from(conv.padding[axis]);
+            let window = link.window()?;
+            let (stride, kernel) = (i64::from(window.stride[axis]), window.extents[axis] as i64);
+            let start = range.start * stride - i64::from(window.padding[axis]);
             range = start..start + (range.end - range.start - 1) * stride + kernel;
             found.padding[tensor] = [0, 0];
-            if tensor > 0 {
-                // Outside of the image a tensor between links is zero. The links before might give other values there.
+            // Outside of the image a tensor between links is zero; the links before might give other values there. What pads a
+            // pool is no zero, also where the pool reads the input.
+            if tensor > 0 || matches!(link, Link::Pool(_)) {
                 let inside = range.start.max(0)..range.end.min(extent(&self.shapes[tensor]));
                 if inside.is_empty() {
                     return None;
                 }
-                found.padding[tensor] = [inside.start - range.start, range.end - inside.end].map(|count| count as u32);
+                let outside = [inside.start - range.start, range.end - inside.end].map(|count| count as u32);
+                // The last window of a pool may reach beyond its padding.
+                found.padding[tensor] = [outside[0], outside[1].min(window.padding[axis + 2])];
                 range = inside;
             }
             found.ranges[tensor] = range.clone();
@@ -250,6 +254,7 @@ impl<'a> Links<'a> {
                 let conv = conv.clone();
                 Link::Conv(Conv2d { in_channels: input, out_channels: output, groups, padding, ..conv })
             }
+            Link::Pool(pool) => Link::Pool(Pool2d { padding, ..pool.clone() }),
             other => other.clone(),
         });
         let mut chain = Chain::new(links).with_dtype(self.dtype);

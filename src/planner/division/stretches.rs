@@ -257,7 +257,7 @@ impl<'a> Subject<'a> {
             }
             if let Some(rows) = largest(whole.rows, |rows| fits(links, Extents { rows, ..one }, most)) {
                 let row = |shape: Shape| u64::from(shape.width) * u64::from(shape.channels) * links.dtype.bytes();
-                let down = links.links.iter().filter_map(|link| link.conv()).map(|conv| u64::from(conv.stride[0]));
+                let down = links.links.iter().filter_map(Link::window).map(|window| u64::from(window.stride[0]));
                 let aligned = self.step([row(links.input()) * down.product::<u64>(), row(links.output())]);
                 found.extend(rounded(whole.rows, rows, aligned).map(|rows| Extents { rows, ..one }));
             } else if most == limit {

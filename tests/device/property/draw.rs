@@ -3,7 +3,9 @@
 
 use std::fmt;
 
-use gpuconv::{Activation, Caps, Chain, Conv2d, DType, Layout, Link, Operation, Problem, Residual, Separable, Shape};
+use gpuconv::{
+    Activation, Caps, Chain, Conv2d, DType, Layout, Link, Operation, Pool2d, Problem, Residual, Separable, Shape,
+};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
@@ -73,7 +75,17 @@ pub fn planted(subjects: impl Strategy<Value = Vec<Subject>>) -> impl Strategy<V
 
 /// Any kind of problem.
 pub fn anything() -> impl Strategy<Value = Vec<Subject>> {
-    prop_oneof![convolutions(), depthwise(), pointwise(), separable(), chains(), pools()]
+    // On the heap, since all of them together are large for a test's stack.
+    let kinds = [
+        convolutions().boxed(),
+        depthwise().boxed(),
+        pointwise().boxed(),
+        separable().boxed(),
+        chains().boxed(),
+        pools().boxed(),
+        window_pools().boxed(),
+    ];
+    proptest::strategy::Union::new(kinds)
 }
 
 pub fn cases(subjects: impl Strategy<Value = Vec<Subject>>) -> impl Strategy<Value = Case> {
@@ -228,12 +240,21 @@ fn forms() -> impl Strategy<Value = Form> {
 
 /// An input for a convolution. It is at least as large as the kernel needs, and small enough for the oracle.
 fn input(conv: &Conv2d, sizes: &Sizes, work: impl Fn(Shape) -> u64) -> Shape {
-    let Sizes { batch, extents: [height, width], .. } = *sizes;
-    let [top, left, bottom, right] = conv.padding;
-    let kernel = conv.dilated_kernel().map(|extent| extent as u32);
+    let sizes = Sizes { inputs: conv.in_channels, ..*sizes };
+    input_of(conv.dilated_kernel(), conv.padding, &sizes, work)
+}
+
+/// The same for any windows.
+fn input_of(
+    kernel: [u64; 2],
+    [top, left, bottom, right]: [u32; 4],
+    sizes: &Sizes,
+    work: impl Fn(Shape) -> u64,
+) -> Shape {
+    let Sizes { inputs: channels, batch, extents: [height, width], .. } = *sizes;
+    let kernel = kernel.map(|extent| extent as u32);
     let least = [kernel[0].saturating_sub(top + bottom).max(1), kernel[1].saturating_sub(left + right).max(1)];
-    let mut shape =
-        Shape { batch, channels: conv.in_channels, height: height.max(least[0]), width: width.max(least[1]) };
+    let mut shape = Shape { batch, channels, height: height.max(least[0]), width: width.max(least[1]) };
     while work(shape) > MAX_WORK {
         let smaller = Shape {
             batch: shape.batch.min(1),
@@ -330,12 +351,38 @@ pub fn pools() -> impl Strategy<Value = Vec<Subject>> {
     })
 }
 
+/// A pool over windows.
+fn window_pool() -> impl Strategy<Value = Pool2d> {
+    (windows(), 0..3, any::<bool>()).prop_map(|(window, mode, ceil_mode)| {
+        let Window { kernel_size, stride, dilation, padding } = window;
+        let pool = match mode {
+            0 => Pool2d::max(kernel_size).dilation(dilation),
+            _ => Pool2d::average(kernel_size).count_include_pad(mode == 1),
+        };
+        let padding: [u32; 4] = std::array::from_fn(|side| padding[side].min(kernel_size[side % 2] / 2));
+        pool.stride(stride).padding(padding).ceil_mode(ceil_mode)
+    })
+}
+
+pub fn window_pools() -> impl Strategy<Value = Vec<Subject>> {
+    (window_pool(), sizes(), forms()).prop_map(|(pool, sizes, form)| {
+        let make = |sizes: &Sizes| {
+            let values = u64::from(pool.kernel_size[0]) * u64::from(pool.kernel_size[1]);
+            let work = |input| pool.output_shape(input).map_or(0, |output| output.len() * values);
+            let input = input_of(pool.dilated_kernel(), pool.padding, sizes, work);
+            subject(Operation::Pool2d(pool.clone()), input, form)
+        };
+        sizes.iter().map(make).collect()
+    })
+}
+
 /// A link without its input channels, which follow from the link before it.
 #[derive(Clone, Debug)]
 enum Kind {
     Pointwise(u32),
     Depthwise(Window),
     Conv(u32, Window),
+    Window(Pool2d),
     Pool,
 }
 
@@ -344,6 +391,7 @@ fn kinds() -> impl Strategy<Value = Kind> {
         4 => (1u32..=24).prop_map(Kind::Pointwise),
         4 => windows().prop_map(Kind::Depthwise),
         1 => ((1u32..=12), windows()).prop_map(|(channels, window)| Kind::Conv(channels, window)),
+        1 => window_pool().prop_map(Kind::Window),
         1 => Just(Kind::Pool),
     ]
 }
@@ -391,6 +439,14 @@ fn linked(input: Shape, drawn: &[(Kind, Epilogue, Index)]) -> Chain {
             Kind::Pool => {
                 links.push(Link::GlobalAveragePool);
                 shapes.push(Shape { height: 1, width: 1, ..shape });
+                continue;
+            }
+            Kind::Window(ref pool) => {
+                // One that does not fit is left out.
+                if let Ok(output) = pool.output_shape(shape) {
+                    links.push(pool.clone().into());
+                    shapes.push(output);
+                }
                 continue;
             }
             Kind::Pointwise(outputs) => Conv2d::pointwise(shape.channels, outputs),
