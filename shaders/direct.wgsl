@@ -9,7 +9,7 @@
 // weights  [group][panel][input channel, row, column][block], then the biases [group][panel][block]
 //#
 //# include  tensors.wgsl, output.wgsl
-//# host     BLOCK (channels), PIXELS (outputs), WORKGROUP (invocations); params.tiles_x (blocks of PIXELS in a row),
+//# host     scales ("none" or "scalar"), BLOCK (channels), PIXELS (outputs), WORKGROUP (invocations); params.tiles_x (blocks of PIXELS in a row),
 //#          params.tiles_y (rows of the output), params.bias_at (in blocks), params.work (invocations)
 
 const BLOCK: u32 = ${BLOCK}u;
@@ -58,6 +58,9 @@ fn main(
     var sum${pixel} = sum0;
     //% endfor
     for (var channel = 0u; channel < opaque(params.group_in); channel++) {
+        //% if scales == "scalar"
+        let scale = load_scale(item.batch * params.in_channels + group * params.group_in + channel);
+        //% endif
         let plane = image + (group * params.group_in + channel) * in_channel_stride();
         for (var ky = 0u; ky < KERNEL_HEIGHT; ky++) {
             let y = top + i32(ky * DILATION_Y);
@@ -67,7 +70,7 @@ fn main(
             let row = plane + u32(y) * in_row_stride();
             let weight_row = ((item.channel * params.group_in + channel) * KERNEL_HEIGHT + ky) * KERNEL_WIDTH;
             for (var kx = 0u; kx < KERNEL_WIDTH; kx++) {
-                let weight = load_weight(weight_row + kx);
+                let weight = load_weight(weight_row + kx)${" * scale" if scales == "scalar" else ""};
                 let at = left + i32(kx * DILATION_X);
                 sum0 = fma(${block}(load_padded(row, at)), weight, sum0);
                 //% for pixel in range(1, PIXELS)

@@ -15,6 +15,8 @@
 //#          BLOCK_HEIGHT, BLOCK_WIDTH        outputs of a block
 //#          HALO_HEIGHT, HALO_WIDTH          inputs under it
 //#          HALO_PITCH                       inputs from a row of them to the next in workgroup memory
+//#          CLIPPED                          whether only inputs in the image are expanded, and the others are zero already
+//#          INPUT_COLUMNS                    columns of those that are expanded: of the halo, unless CLIPPED
 //#          INPUTS                           inputs that an invocation expands
 //#          EXPANDED                         channels that it expands them to at a time
 //#          EXPAND_DEPTH, HIDDEN_CHANNELS    channels of the input; expanded ones
@@ -118,11 +120,18 @@ struct HaloInput {
 }
 
 fn halo_input(input: u32, corner: Corner) -> HaloInput {
+    //% if CLIPPED
+    // Counted from the first that is in the image.
+    let row = input / ${INPUT_COLUMNS}u + u32(max(-corner.top, 0));
+    let column = input % ${INPUT_COLUMNS}u + u32(max(-corner.left, 0));
+    let is_input = (row < HALO_HEIGHT) & (column < HALO_WIDTH);
+    //% else
     let row = input / HALO_WIDTH;
     let column = input % HALO_WIDTH;
+    let is_input = row < HALO_HEIGHT;
+    //% endif
     let y = u32(corner.top + i32(row));
     let x = u32(corner.left + i32(column));
-    let is_input = row < HALO_HEIGHT;
     let is_pixel = (y < params.in_height) & (x < params.in_width);
     let at = input_at(corner.image, select(0u, y * params.in_width + x, is_pixel));
     return HaloInput(at, row * HALO_PITCH + column, is_input & is_pixel, is_input & !is_pixel);
@@ -193,11 +202,15 @@ fn expand(k0: u32, k: u32, place: Place) {
         //% for quad in range(QUADS)
         channel_tile[at${input}${plus(quad, "HALO_ITEMS")}] = sum_input${input}_quad${quad};
         //% endfor
-    } else if place.input${input}.padding {
-        //% for quad in range(QUADS)
-        channel_tile[at${input}${plus(quad, "HALO_ITEMS")}] = vec4<f32>(0.0);
-        //% endfor
+        //% if CLIPPED
     }
+        //% else
+    } else if place.input${input}.padding {
+            //% for quad in range(QUADS)
+        channel_tile[at${input}${plus(quad, "HALO_ITEMS")}] = vec4<f32>(0.0);
+            //% endfor
+    }
+        //% endif
     //% endfor
 }
 

@@ -1,17 +1,30 @@
 // The source of a product whose pixels are the input itself; k is the channel.
+//% if scales != "none"
+// Each channel of an image is multiplied by its scale.
+//% endif
 //#
-//# host     layout, and DEPTH_IS_PADDED (whether k goes on behind the last channel); `pixel_count`, `load_input4`
+//# host     layout, DEPTH_IS_PADDED (whether k goes on behind the last channel), scales (as tensors.wgsl has it) and
+//#          SCALE_IS_SHARED (in NCHW, whether four neighbouring pixels are of one image); `pixel_count`, `load_input4`
 
+//% set scaled = scales != "none"
 struct Place {
     // Of the group's first channel: for each of four pixels in NCHW, for one in NHWC.
     at: ${"vec4<u32>" if layout == "nchw" else "u32"},
+    //% if scaled
+    // Its scale.
+    scale_at: ${"u32" if layout == "nhwc" or SCALE_IS_SHARED else "vec4<u32>"},
+    //% endif
 }
 
 //% if layout == "nchw"
 fn place(pixel: u32, group: u32) -> Place {
     let pixels = min(vec4<u32>(pixel) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(pixel_count() - 1u));
     let image = pixels / in_pixels() * params.in_channels + group * params.group_in;
+    //% if scaled
+    return Place(image * in_pixels() + pixels % in_pixels(), image${".x" if SCALE_IS_SHARED else ""});
+    //% else
     return Place(image * in_pixels() + pixels % in_pixels());
+    //% endif
 }
 
 // Four neighbouring pixels of a channel.
@@ -21,17 +34,32 @@ fn fetch(k: u32, place: Place) -> vec4<f32> {
         return vec4<f32>(0.0);
     }
     //% endif
+    //% if scaled
+    return load_input4(place.at + k * in_pixels()) * load_scale${"" if SCALE_IS_SHARED else "4"}(place.scale_at + k);
+    //% else
     return load_input4(place.at + k * in_pixels());
+    //% endif
 }
 //% else
 fn place(pixel: u32, group: u32) -> Place {
+    //% if scaled
+    let clamped = min(pixel, pixel_count() - 1u);
+    let first = group * params.group_in;
+    return Place(clamped * params.in_channels + first, clamped / in_pixels() * params.in_channels + first);
+    //% else
     return Place(min(pixel, pixel_count() - 1u) * params.in_channels + group * params.group_in);
+    //% endif
 }
 
 // Four neighbouring channels of a pixel, k the first.
 fn fetch(k: u32, place: Place) -> vec4<f32> {
     let channels = vec4<u32>(k) + vec4<u32>(0u, 1u, 2u, 3u);
+    //% if scaled
+    let clamped = min(channels, vec4<u32>(params.group_in - 1u));
+    let values = load_input4(place.at + clamped) * load_scale4(place.scale_at + clamped);
+    //% else
     let values = load_input4(place.at + min(channels, vec4<u32>(params.group_in - 1u)));
+    //% endif
     //% if DEPTH_IS_PADDED
     return select(vec4<f32>(0.0), values, channels < vec4<u32>(params.group_in));
     //% else

@@ -11,6 +11,7 @@
 //#          output   how the output is stored and the residual loaded: "scalar", "pair" (of f32, without a residual) or
 //#                   "quads"
 //#          residual "none", "before" or "after" (the activation)
+//#          scales, which may be missing: how the scale of each image's channel is loaded: "scalar" or "quads"; or "none"
 //#          transposed, which may be missing: whether the kernel takes rows for columns and columns for rows, in the
 //#                   parameters and the geometry too
 
@@ -216,6 +217,26 @@ fn load_input(at: u32) -> vec4<f32> {
 fn load_input4(at: vec4<u32>) -> vec4<f32> {
     return load_input(at.x / 4u);
 }
+//% endif
+
+//% if scales | default("none") != "none"
+// What each channel of each image of the input is multiplied by.
+@group(0) @binding(${4 if residual == "none" else 5}) var<storage, read> scales: array<${arrays[elements.input][scales]}>;
+
+    //% if scales == "scalar"
+fn load_scale(at: u32) -> f32 {
+    return ${load_one("scales", elements.input, "at") | trim};
+}
+
+fn load_scale4(at: vec4<u32>) -> vec4<f32> {
+    return vec4<f32>(load_scale(at.x), load_scale(at.y), load_scale(at.z), load_scale(at.w));
+}
+    //% else
+// Four neighbours, aligned.
+fn load_scale4(at: vec4<u32>) -> vec4<f32> {
+    return ${load_four("scales", elements.input, "quads", "at.x / 4u") | trim};
+}
+    //% endif
 //% endif
 
 //% if weights != "none"

@@ -4,7 +4,9 @@ pub mod copy;
 mod depthwise;
 mod direct;
 pub mod elements;
+mod expand_depthwise;
 mod flat;
+mod gate;
 mod gemm;
 mod implicit_gemm;
 mod inverted_residual;
@@ -23,7 +25,7 @@ mod winograd;
 use crate::kernels::elements::Elements;
 use crate::kernels::pack::{Packing, Section};
 use crate::model::caps::Caps;
-use crate::model::chain::Link;
+use crate::model::chain::{Link, scale_shape};
 use crate::model::conv::Conv2d;
 use crate::model::cost::params_of;
 use crate::model::error::Result;
@@ -49,6 +51,7 @@ pub struct Kernel {
 pub const KERNELS: &[Kernel] = &[
     inverted_residual::INVERTED_RESIDUAL,
     separable::SEPARABLE,
+    expand_depthwise::EXPAND_DEPTHWISE,
     matvec::MATVEC,
     pointwise::POINTWISE_SUBGROUP,
     pointwise::POINTWISE_UNIFORM,
@@ -62,12 +65,13 @@ pub const KERNELS: &[Kernel] = &[
     direct::DIRECT,
     window_pool::WINDOW_POOL,
     pool::POOL,
+    gate::GATE,
 ];
 
 /// The kernel that takes every convolution, unless it is too large for the device.
 pub(crate) const DIRECT: &str = direct::DIRECT.name;
 /// The kernels that take every link of a kind, unless it is too large for the device.
-pub(crate) const TAKE_ALL: &[&str] = &[DIRECT, window_pool::WINDOW_POOL.name, pool::POOL.name];
+pub(crate) const TAKE_ALL: &[&str] = &[DIRECT, window_pool::WINDOW_POOL.name, pool::POOL.name, gate::GATE.name];
 
 /// Consecutive links of a chain for one kernel to compute, with the shapes of their tensors.
 ///
@@ -85,12 +89,20 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// The run's only link, for kernels that compute one convolution.
+    /// The run's only link, for kernels that compute one convolution of an input as it is.
     pub fn only_conv(&self) -> Result<&'a Conv2d, Unsupported> {
         self.convs().map(|[conv]| conv)
     }
 
-    /// The run's links, for kernels that compute `COUNT` convolutions.
+    /// The same for kernels that also multiply what they read by a scale.
+    pub fn only_conv_or_scaled(&self) -> Result<&'a Conv2d, Unsupported> {
+        match self.links {
+            [Link::Conv(conv)] => Ok(conv),
+            _ => self.only_conv(),
+        }
+    }
+
+    /// The run's links, for kernels that compute `COUNT` convolutions, none of them scaled.
     pub fn convs<const COUNT: usize>(&self) -> Result<[&'a Conv2d; COUNT], Unsupported> {
         let convs: Vec<_> = self
             .links
@@ -98,12 +110,25 @@ impl<'a> Run<'a> {
             .map(|link| link.conv().ok_or(link))
             .collect::<Result<_, _>>()
             .map_err(Unsupported::link)?;
+        if self.links.iter().any(Link::is_scaled) {
+            return Err(Unsupported::Scaled);
+        }
         convs.try_into().map_err(|_| Unsupported::Links(self.links.len()))
     }
 
     /// Bytes of the input.
     pub(crate) fn input_bytes(&self) -> u64 {
         self.input().bytes(self.elements.input.dtype())
+    }
+
+    /// Whether it multiplies its input by a value for each image and channel.
+    pub(crate) fn is_scaled(&self) -> bool {
+        self.links.first().is_some_and(Link::is_scaled)
+    }
+
+    /// Bytes of the scale, if it has one.
+    fn scale_bytes(&self) -> u64 {
+        if self.is_scaled() { scale_shape(self.input()).bytes(self.elements.input.dtype()) } else { 0 }
     }
 
     /// Bytes of the output.
@@ -218,6 +243,8 @@ pub enum Operand {
     Output,
     /// The residual of the last link.
     Residual,
+    /// What the run's input is multiplied by, a value for each image and channel.
+    Scale,
     /// A scratch buffer that the pass reads.
     ReadWorkspace(usize),
     /// A scratch buffer that the pass writes.
@@ -330,14 +357,17 @@ fn single_pass_operands(run: &Run<'_>) -> Vec<Operand> {
     if run.has_residual() {
         operands.push(Operand::Residual);
     }
+    if run.is_scaled() {
+        operands.push(Operand::Scale);
+    }
     operands
 }
 
-/// Bytes that any kernel must move for a run: input, weights, output, residual.
+/// Bytes that any kernel must move for a run: input, weights, output, residual, scale.
 fn compulsory_bytes(run: &Run<'_>) -> f64 {
     let weights: u64 = run.links.iter().map(|link| params_of(link) * run.elements.weights.dtype().bytes()).sum();
     let residual = if run.has_residual() { run.output_bytes() } else { 0 };
-    (run.input_bytes() + run.output_bytes() + weights + residual) as f64
+    (run.input_bytes() + run.output_bytes() + weights + residual + run.scale_bytes()) as f64
 }
 
 /// Workgroups folded into a grid of two dimensions, each within the limit. None if they do not fit.

@@ -121,11 +121,13 @@ pub mod verify;
 
 pub use model::batch_norm::{BatchNorm, OwnedWeights};
 pub use model::caps::Caps;
-pub use model::chain::{Chain, Edge, Join, Link, Separable};
+pub use model::chain::{Chain, Edge, Join, Link};
 pub use model::conv::{Activation, Conv2d, Extent, Padding, Residual};
 pub use model::dtype::DType;
 pub use model::error::{Cause, Error, ParseError, Result};
+pub use model::gate::SqueezeExcite;
 pub use model::pool::{Pool2d, PoolMode};
+pub use model::separable::Separable;
 pub use model::shape::{Layout, Shape};
 pub use model::weights::Weights;
 pub use model::{cost, gpu, shape};

@@ -1,7 +1,8 @@
-//! Whole networks: MobileNets as chains, from an image to its logits.
+//! Whole networks as chains, from an image to its logits.
 //!
-//! A batch norm is folded into the convolution before it, so that a network is convolutions, a pool and a classifier,
-//! which is a pointwise convolution of a single pixel. Any input of three channels fits, of any size.
+//! A batch norm is folded into the convolution before it, and branches that only training needs into one convolution. So a
+//! network is convolutions, gates, pools and a classifier, which is a pointwise convolution of a single pixel. Any input of
+//! three channels fits, of any size. A width multiplies all channels, also of networks that were published in one width.
 //!
 //! ```
 //! use gpuconv::nets;
@@ -11,7 +12,11 @@
 //! # Ok::<(), gpuconv::Error>(())
 //! ```
 
+mod branches;
+mod build;
 mod logits;
+mod mobile;
+mod mobilenet_v4;
 mod pixels;
 #[cfg(feature = "safetensors")]
 mod weights;
@@ -20,16 +25,40 @@ use crate::model::chain::{Chain, Link};
 use crate::model::conv::{Activation, Conv2d};
 use crate::model::error::{Error, Result};
 
+pub use branches::{mobileone_s0, repvgg_a0};
 pub use logits::{softmax, top};
+pub use mobile::{efficientnet_b0, efficientnet_lite0, mnasnet1_0, mobilenet_v3_large, mobilenet_v3_small};
+pub use mobilenet_v4::{mobilenetv4_conv_medium, mobilenetv4_conv_small};
 
 /// The largest multiplier. No published network is wider, and a channel count must not overflow.
 const WIDEST: f64 = 16.0;
+
+/// PyTorch's constant of batch norms.
+const EPS: f64 = 1e-5;
+
+/// Makes a network of a width, with a number of classes.
+pub type Make = fn(f64, u32) -> Result<Network>;
+
+/// The networks by name: torchvision's, or timm's where torchvision has none.
+pub const NETWORKS: &[(&str, Make)] = &[
+    ("mobilenet_v1", mobilenet_v1),
+    ("mobilenet_v2", mobilenet_v2),
+    ("mobilenet_v3_large", mobilenet_v3_large),
+    ("mobilenet_v3_small", mobilenet_v3_small),
+    ("mobilenetv4_conv_small", mobilenetv4_conv_small),
+    ("mobilenetv4_conv_medium", mobilenetv4_conv_medium),
+    ("mnasnet1_0", mnasnet1_0),
+    ("efficientnet_b0", efficientnet_b0),
+    ("efficientnet_lite0", efficientnet_lite0),
+    ("mobileone_s0", mobileone_s0),
+    ("repvgg_a0", repvgg_a0),
+];
 
 /// A network, and what published weights call its tensors.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
-    /// `mobilenet_v1` or `mobilenet_v2`.
+    /// Its name in [`NETWORKS`].
     pub name: &'static str,
     /// The multiplier of all channels.
     pub width: f64,
@@ -37,9 +66,12 @@ pub struct Network {
     pub classes: u32,
     /// Mean and standard deviation of the training pixels: red, green, blue.
     pub pixels: [[f32; 3]; 2],
+    /// The constants in the batch norms of timm's and torchvision's weights. Some of timm's variants, those that begin with
+    /// `tf_`, have 1e-3.
+    pub eps: [f64; 2],
     /// What it computes.
     pub chain: Chain,
-    /// The names that timm gives, a pair for each convolution.
+    /// The names that timm gives, for each convolution; none if it does not have the network.
     pub timm: Vec<Names>,
     /// The names that torchvision gives; none if it does not have the network.
     pub torchvision: Vec<Names>,
@@ -51,17 +83,56 @@ pub struct Network {
 pub struct Names {
     /// The convolution.
     pub conv: String,
-    /// The batch norm behind it; the classifier has a bias instead.
+    /// The batch norm behind it; others have a bias.
     pub norm: Option<String>,
+    /// Whether the weight is a matrix, as that of the classifier is.
+    pub is_matrix: bool,
+    /// What is added to it, of networks that have branches for training.
+    pub branches: Vec<Branch>,
+}
+
+/// A branch beside a convolution and its batch norm.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Branch {
+    /// Its convolution, and the rows and columns of that one's kernel; none if it is a batch norm alone.
+    pub conv: Option<(String, u32)>,
+    /// Its batch norm.
+    pub norm: String,
 }
 
 impl Names {
     fn new(block: &str, conv: &str, norm: &str) -> Self {
-        Self { conv: format!("{block}{conv}"), norm: Some(format!("{block}{norm}")) }
+        let (conv, norm) = (format!("{block}{conv}"), Some(format!("{block}{norm}")));
+        Self { conv, norm, is_matrix: false, branches: Vec::new() }
     }
 
-    fn classifier(conv: &str) -> Self {
-        Self { conv: conv.into(), norm: None }
+    /// A convolution with a bias.
+    fn biased(conv: &str) -> Self {
+        Self { conv: conv.into(), norm: None, is_matrix: false, branches: Vec::new() }
+    }
+
+    /// A linear layer, which has a bias.
+    fn linear(conv: &str) -> Self {
+        Self { is_matrix: true, ..Self::biased(conv) }
+    }
+}
+
+impl Network {
+    /// The parameters that the published network has: weights, biases, and two for each channel of a batch norm. The chain has
+    /// fewer, for batch norms and branches are folded: [`cost::chain`](crate::cost::chain) counts them.
+    pub fn parameters(&self) -> u64 {
+        let names = if self.timm.is_empty() { &self.torchvision } else { &self.timm };
+        let of_conv = |((_, conv), names): ((usize, &Conv2d), &Names)| {
+            let (outputs, each) = (u64::from(conv.out_channels), u64::from(conv.group_in_channels()));
+            let of_branch = |branch: &Branch| {
+                let taps = branch.conv.as_ref().map_or(0, |(_, size)| u64::from(*size).pow(2) * each);
+                outputs * (taps + 2)
+            };
+            let own = conv.weight_shape().len() + outputs * if names.norm.is_some() { 2 } else { 1 };
+            own + names.branches.iter().map(of_branch).sum::<u64>()
+        };
+        self.chain.convolutions().zip(names).map(of_conv).sum()
     }
 }
 
@@ -94,10 +165,10 @@ pub fn mobilenet_v1(width: f64, classes: u32) -> Result<Network> {
         }
     }
     chain = chain.then(classifier(channels, classes));
-    timm.push(Names::classifier("classifier"));
+    timm.push(Names::linear("classifier"));
     // Inception's.
     let pixels = [[0.5; 3]; 2];
-    Ok(Network { name: "mobilenet_v1", width, classes, pixels, chain, timm, torchvision: Vec::new() })
+    Ok(Network { name: "mobilenet_v1", width, classes, pixels, eps: [EPS; 2], chain, timm, torchvision: Vec::new() })
 }
 
 /// MobileNetV2 (arXiv 1801.04381), as torchvision's `mobilenet_v2` and timm's `mobilenetv2_100`.
@@ -128,11 +199,10 @@ pub fn mobilenet_v2(width: f64, classes: u32) -> Result<Network> {
     torchvision.push(Names::new(&format!("features.{feature}."), "0", "1"));
 
     chain = chain.then(classifier(features, classes));
-    timm.push(Names::classifier("classifier"));
-    torchvision.push(Names::classifier("classifier.1"));
-    // ImageNet's.
-    let pixels = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
-    Ok(Network { name: "mobilenet_v2", width, classes, pixels, chain, timm, torchvision })
+    timm.push(Names::linear("classifier"));
+    torchvision.push(Names::linear("classifier.1"));
+    let (pixels, eps) = (build::IMAGENET, [EPS; 2]);
+    Ok(Network { name: "mobilenet_v2", width, classes, pixels, eps, chain, timm, torchvision })
 }
 
 fn stem(channels: u32) -> Chain {

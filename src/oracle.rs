@@ -2,9 +2,10 @@
 
 mod pool;
 
-use crate::model::chain::{Chain, Join, Link};
+use crate::model::chain::{Chain, Link, scale_shape};
 use crate::model::conv::{Activation, Conv2d, Residual};
 use crate::model::error::Result;
+use crate::model::gate::SqueezeExcite;
 use crate::model::shape::Shape;
 use crate::model::weights::{Weights, check_weights, length};
 pub use pool::pool;
@@ -99,7 +100,7 @@ fn dot(conv: &Conv2d, input: &[f64], shape: Shape, weight: &[f32], [batch, chann
 }
 
 /// A whole chain on NCHW data; gives the answer of its last link. `weights` has an entry for each convolution, `residual`
-/// is the tensor from outside.
+/// is the tensor from outside. [`run_scaled`] takes a scale from outside as well.
 ///
 /// What is given counts as it is stored in the chain's element type: for f16 it is rounded first. Nothing else is rounded,
 /// neither sums nor the tensors between links nor the answer.
@@ -122,6 +123,21 @@ pub fn run(
     weights: &[Weights<'_>],
     residual: Option<&[f32]>,
 ) -> Result<Answer> {
+    run_scaled(chain, input, input_shape, weights, residual, None)
+}
+
+/// As [`run`], for a chain that takes a scale from outside, a value for each image and channel.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_scaled(
+    chain: &Chain,
+    input: &[f32],
+    input_shape: impl Into<Shape>,
+    weights: &[Weights<'_>],
+    residual: Option<&[f32]>,
+    scale: Option<&[f32]>,
+) -> Result<Answer> {
     let input_shape = input_shape.into();
     let shapes = chain.shapes(input_shape)?;
     check_weights(chain, weights)?;
@@ -130,50 +146,118 @@ pub fn run(
         weights.iter().map(|own| (dtype.stored(own.weight), own.bias.map(|b| dtype.stored(b)))).collect();
     let weights: Vec<_> = stored.iter().map(|(weight, bias)| Weights { weight, bias: bias.as_deref() }).collect();
     let widen = |values: &[f32]| dtype.stored(values).iter().copied().map(f64::from).collect::<Vec<_>>();
-    let outside = residual.map(widen);
-    let mut tensors = vec![widen(input)];
+    let (outside, outside_scale) = (residual.map(widen), scale.map(widen));
+    let mut tensors = vec![Tensor { values: widen(input), magnitudes: None }];
     let (values, terms, magnitudes) = (Vec::new(), Vec::new(), Vec::new());
     let mut answer = Answer { values, terms, magnitudes, shape: input_shape, is_stored_exactly: true };
-    let mut convolutions = 0;
     for (index, link) in chain.links().iter().enumerate() {
-        let (input, shape) = (&tensors[index], shapes[index]);
-        let mut next = match link {
-            Link::Conv(conv) => {
-                let mut added = outside.as_deref();
-                for edge in chain.edges_of(index) {
-                    match edge.join {
-                        Join::Add => added = Some(&tensors[edge.tensor]),
-                    }
-                }
-                convolutions += 1;
-                convolve(conv, input, shape, weights[convolutions - 1], added)?
+        let source = chain.input_of(index);
+        let (input, shape) = (&tensors[source], shapes[source]);
+        let own = chain.of_links(&(index..index + 1), &weights);
+        let added = chain.source(index).map(|tensor| &tensors[tensor]);
+        let scale = chain.scale_of(index).map(|tensor| &tensors[tensor]);
+        let mut scaled = None;
+        if link.is_scaled() {
+            let values = scale.map(|scale| &scale.values).or(outside_scale.as_ref());
+            let values = values.map_or(&[][..], Vec::as_slice);
+            length("scale".into(), scale_shape(shape).len(), values.len())?;
+            scaled = Some(input.scaled(values, scale.and_then(|scale| scale.magnitudes.as_deref()), shape));
+        }
+        let input = scaled.as_ref().unwrap_or(input);
+        let mut next = match (link, &own[..]) {
+            (Link::Conv(conv), &[weights]) => {
+                let added = added.map(|tensor| &tensor.values).or(outside.as_ref());
+                convolve(conv, &input.values, shape, weights, added.map(Vec::as_slice))?
             }
-            Link::Pool(own) => pool(own, input, shape)?,
-            Link::GlobalAveragePool => global_average_pool(input, shape)?,
-            Link::PlaneSum { divisor } => plane_sum(input, shape, (*divisor).into())?,
+            (Link::SqueezeExcite(excite), &[first, second]) => gate(excite, &input.values, shape, [first, second])?,
+            (Link::Pool(own), _) => pool(own, &input.values, shape)?,
+            (Link::PlaneSum { divisor }, _) => plane_sum(&input.values, shape, (*divisor).into())?,
+            _ => global_average_pool(&input.values, shape)?,
         };
-        if index > 0 {
+        if let Some(magnitudes) = &input.magnitudes {
             // An error of the input grows with the weights; the scale of the sum follows it.
-            let spread = match link {
-                Link::Conv(conv) => spread(conv, &answer.magnitudes, shape, weights[convolutions - 1])?,
+            let spread = match (link, &own[..]) {
+                (Link::Conv(conv), &[weights]) => spread(conv, magnitudes, shape, weights)?,
+                (Link::SqueezeExcite(gate), &[first, second]) => {
+                    let means = global_average_pool(magnitudes, shape)?;
+                    let squeezed = spread(&gate.squeeze, &means.values, means.shape, first)?;
+                    spread(&gate.excite, &squeezed, gate.squeeze.output_shape(means.shape)?, second)?
+                }
                 // Means of magnitudes, or the largest.
-                Link::Pool(own) => pool(own, &answer.magnitudes, shape)?.values,
-                Link::GlobalAveragePool => global_average_pool(&answer.magnitudes, shape)?.values,
-                Link::PlaneSum { divisor } => plane_sum(&answer.magnitudes, shape, (*divisor).into())?.values,
+                (Link::Pool(own), _) => pool(own, magnitudes, shape)?.values,
+                (Link::PlaneSum { divisor }, _) => plane_sum(magnitudes, shape, (*divisor).into())?.values,
+                _ => global_average_pool(magnitudes, shape)?.values,
             };
-            next.magnitudes.iter_mut().zip(&spread).for_each(|(magnitude, &spread)| *magnitude += spread);
+            add(&mut next.magnitudes, &spread);
+        }
+        if let Some(magnitudes) = added.and_then(|tensor| tensor.magnitudes.as_deref()) {
+            add(&mut next.magnitudes, magnitudes);
+        }
+        if index > 0 {
             let is_kept = |&value: &f64| dtype.nearest(value) == value;
             next.is_stored_exactly = answer.is_stored_exactly && answer.values.iter().all(is_kept);
         }
-        tensors.push(next.values.clone());
+        tensors.push(Tensor { values: next.values.clone(), magnitudes: Some(next.magnitudes.clone()) });
         answer = next;
     }
     Ok(answer)
 }
 
+/// A tensor of a chain, NCHW.
+struct Tensor {
+    values: Vec<f64>,
+    /// The scales of its rounding errors; none if it has none.
+    magnitudes: Option<Vec<f64>>,
+}
+
+impl Tensor {
+    /// The tensor times a value for each plane, whose errors have these magnitudes.
+    fn scaled(&self, scale: &[f64], of_scale: Option<&[f64]>, shape: Shape) -> Self {
+        let pixels = (shape.pixels() as usize).max(1);
+        let times = |values: &[f64], scale: &[f64]| -> Vec<f64> {
+            let planes = values.chunks(pixels).zip(scale);
+            planes.flat_map(|(plane, scale)| plane.iter().map(move |value| value * scale)).collect()
+        };
+        let sizes = |values: &[f64]| values.iter().map(|value| value.abs()).collect::<Vec<_>>();
+        let mut magnitudes = self.magnitudes.as_ref().map(|own| times(own, &sizes(scale)));
+        if let Some(of_scale) = of_scale {
+            let more = times(&sizes(&self.values), of_scale);
+            match &mut magnitudes {
+                Some(magnitudes) => add(magnitudes, &more),
+                None => magnitudes = Some(more),
+            }
+        }
+        Self { values: times(&self.values, scale), magnitudes }
+    }
+}
+
+fn add(values: &mut [f64], others: &[f64]) {
+    values.iter_mut().zip(others).for_each(|(value, other)| *value += other);
+}
+
+/// A gate on NCHW data: the means of the planes, and two convolutions of these.
+///
+/// # Errors
+/// What [`SqueezeExcite::output_shape`] and [`Weights::check`] say; [`Error::Length`](crate::Error::Length).
+pub fn gate(
+    gate: &SqueezeExcite,
+    input: &[f64],
+    input_shape: impl Into<Shape>,
+    [squeeze, excite]: [Weights<'_>; 2],
+) -> Result<Answer> {
+    let input_shape = input_shape.into();
+    gate.output_shape(input_shape)?;
+    let means = global_average_pool(input, input_shape)?;
+    let mut squeezed = convolve(&gate.squeeze, &means.values, means.shape, squeeze, None)?;
+    add(&mut squeezed.magnitudes, &spread(&gate.squeeze, &means.magnitudes, means.shape, squeeze)?);
+    let mut answer = convolve(&gate.excite, &squeezed.values, squeezed.shape, excite, None)?;
+    add(&mut answer.magnitudes, &spread(&gate.excite, &squeezed.magnitudes, squeezed.shape, excite)?);
+    Ok(answer)
+}
+
 /// Carries the magnitudes of a link's input through its weights.
 fn spread(conv: &Conv2d, magnitudes: &[f64], shape: Shape, weights: Weights<'_>) -> Result<Vec<f64>> {
-    let bare = Conv2d { activation: Activation::None, residual: None, bias: false, ..conv.clone() };
+    let bare = Conv2d { activation: Activation::None, residual: None, bias: false, scaled: false, ..conv.clone() };
     let weight: Vec<_> = weights.weight.iter().map(|w| w.abs()).collect();
     Ok(convolve(&bare, magnitudes, shape, Weights::without_bias(&weight), None)?.values)
 }
@@ -268,6 +352,41 @@ mod tests {
         assert_eq!(answer.magnitudes, [3.0, 0.5]);
         let empty = global_average_pool(&[], [1, 1, 0, 2]);
         assert!(matches!(empty, Err(Error::EmptyInput { .. })));
+    }
+
+    #[test]
+    fn a_gate_and_what_it_scales_worked_out_by_hand() {
+        // Means of 2 and -1; squeezed to max(2 - (-1) + 1, 0) = 4 and max(-3, 0) = 0.
+        let input = [1.0, 3.0, -2.0, 0.0];
+        let squeeze = Weights::new(&[1.0, -1.0, -1.0, 1.0], &[1.0, 0.0]);
+        // 4 * 0.25 - 1 and -4 / 2 + 1: hard sigmoids of 0 and -1.
+        let excite = Weights::new(&[0.25, 9.0, -0.5, 9.0], &[-1.0, 1.0]);
+        let own = SqueezeExcite::new(2, 2).activations(Activation::Relu, Activation::HardSigmoid);
+        let answer = gate(&own, &input.map(f64::from), [1, 2, 1, 2], [squeeze, excite]).unwrap();
+        assert_eq!((answer.values, answer.shape), (vec![0.5, 2.0 / 6.0], [1, 2, 1, 1].into()));
+        let chain = Chain::new([Link::from(own), Conv2d::pointwise(2, 1).bias(false).into()]);
+        let chain = chain.reads(0, 1).unwrap().scales(1, 1).unwrap();
+        let weights = [squeeze, excite, Weights::without_bias(&[2.0, 3.0])];
+        let answer = run(&chain, &input, [1, 2, 1, 2], &weights, None).unwrap();
+        assert_eq!(answer.values, [1.0 - 2.0, 3.0]);
+        // The same scale from outside.
+        let alone = Chain::from(Conv2d::pointwise(2, 1).bias(false).scaled(true));
+        let scaled = |scale| run_scaled(&alone, &input, [1, 2, 1, 2], &weights[2..], None, scale);
+        assert_eq!(scaled(Some(&[0.5, 0.25])).unwrap().values, [-0.5, 3.0]);
+        assert!(matches!(scaled(None), Err(Error::Length { expected: 2, actual: 0, .. })));
+    }
+
+    #[test]
+    fn a_link_reads_the_tensor_that_it_is_told_to() {
+        // 10x + (x * 2) * 3, the sum of two branches.
+        let links = [2.0, 3.0, 10.0].map(|_| Conv2d::pointwise(1, 1).bias(false));
+        let chain = Chain::new(links).reads(0, 2).unwrap().edge(2, 2, Residual::AfterActivation).unwrap();
+        let weights = [2.0f32, 3.0, 10.0].map(|weight| [weight]);
+        let weights: Vec<_> = weights.iter().map(|weight| Weights::without_bias(weight)).collect();
+        let answer = run(&chain, &[5.0], [1, 1, 1, 1], &weights, None).unwrap();
+        assert_eq!(answer.values, [80.0]);
+        // The error of the branch is one of the sum.
+        assert!(answer.magnitudes[0] >= 80.0 + 30.0, "{:?}", answer.magnitudes);
     }
 
     #[test]

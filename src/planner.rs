@@ -16,7 +16,7 @@ use crate::kernels::elements::Elements;
 use crate::kernels::{Flat, KERNELS, Run, TAKE_ALL, kernel_of};
 pub use crate::kernels::{Pass, Recipe, Unsupported, Wgsl, Work};
 use crate::model::caps::Caps;
-use crate::model::chain::Chain;
+use crate::model::chain::{Chain, Edge, Join};
 use crate::model::error::{Error, Result};
 use crate::model::shape::{Layout, Shape};
 use crate::planner::profile::Profile;
@@ -289,9 +289,10 @@ impl Planner<'_> {
                     continue;
                 }
                 let end = first + links;
+                let own_shapes = chain.run_shapes(first..end, shapes);
                 let run = Run {
                     links: &chain.links()[first..end],
-                    shapes: &shapes[first..=end],
+                    shapes: &own_shapes,
                     layout,
                     elements: Elements::new(chain.dtype(), self.caps),
                 };
@@ -404,10 +405,12 @@ fn accepted(mut recipes: Vec<Recipe>, refused: &Refused) -> Result<Vec<Recipe>, 
     if recipes.is_empty() { Err(Unsupported::Refused) } else { Ok(recipes) }
 }
 
-/// Whether an edge of the chain starts at a tensor inside a run.
+/// Whether an edge of the chain starts at a tensor inside a run, or a link inside reads another than the one before it, so
+/// that these links are no run.
 fn inner_tensor_needed(chain: &Chain, first: usize, links: usize) -> bool {
     let inner = first + 1..first + links;
-    chain.edges().iter().any(|edge| inner.contains(&edge.tensor))
+    let reads_another = |edge: &Edge| edge.join != Join::Add && inner.contains(&edge.link);
+    chain.edges().iter().any(|edge| inner.contains(&edge.tensor) || reads_another(edge))
 }
 
 /// Refuses names that no kernel and no recipe has.

@@ -5,11 +5,13 @@ mod parser;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::model::chain::{Chain, Link, Separable};
+use crate::model::chain::{Chain, Link};
 use crate::model::conv::{Activation, Conv2d, Residual};
 use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
+use crate::model::gate::SqueezeExcite;
 use crate::model::pool::{Pool2d, PoolMode};
+use crate::model::separable::Separable;
 use crate::model::shape::{Layout, Shape};
 use crate::nets::Network;
 use parser::Parser;
@@ -17,20 +19,23 @@ use parser::Parser;
 /// A chain with the shape and layout of its input.
 ///
 /// ```text
-/// conv       NxCxHxW -> OC kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [dD|dHxW] [gG] [ACTIVATION] [RESIDUAL] [nobias] [f16] [nhwc]
+/// conv       NxCxHxW -> OC kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [dD|dHxW] [gG] [ACTIVATION] [scaled] [RESIDUAL] [nobias] [f16] [nhwc]
 /// depthwise  NxCxHxW [-> OC] kK ...
 /// pointwise  NxCxHxW -> OC ...
 /// separable  NxCxHxW -> OC kK ...        the activation follows both halves
 /// maxpool    NxCxHxW kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [dD|dHxW] [ceil] [f16] [nhwc]
 /// avgpool    NxCxHxW kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [ceil] [excludepad] [f16] [nhwc]
 /// pool       NxCxHxW [f16] [nhwc]        the mean of each channel
-/// mobilenet_v1|mobilenet_v2 N|Nx3xHxW [-> CLASSES] [wWIDTH] [f16] [nhwc]
+/// gate       NxCxHxW -> SQUEEZED [ACTIVATION GATE] [nobias] [f16] [nhwc]        a value for each channel
+/// NETWORK    N|Nx3xHxW [-> CLASSES] [wWIDTH] [f16] [nhwc]
 /// ```
 ///
+/// `NETWORK` is a name of [`nets::NETWORKS`](crate::nets::NETWORKS), such as `mobilenet_v2`.
 /// `ACTIVATION` is `relu`, `relu6`, `silu`, `hardswish`, `sigmoid`, `hardsigmoid`, `tanh`, `gelu`, `leakyrelu:SLOPE` or
-/// `clamp:LOW,HIGH`; `RESIDUAL` is `residual` (added before the activation) or `residual:after`. Defaults: stride 1, padding 0,
-/// dilation 1, one group, a bias, no activation, elements in f32, NCHW; for pools the kernel as stride, and means that count
-/// the padding; for networks images of 224x224, 1000 classes, width 1.
+/// `clamp:LOW,HIGH`; `scaled` multiplies the input by a value for each image and channel; `RESIDUAL` is `residual` (added before
+/// the activation) or `residual:after`. Defaults: stride 1, padding 0, dilation 1, one group, a bias, no activation (of gates
+/// `relu sigmoid`), elements in f32, NCHW; for pools the kernel as stride, and means that count the padding; for networks images
+/// of 224x224, 1000 classes, width 1.
 ///
 /// ```
 /// let problem: gpuconv::Problem = "separable 1x512x128x128 -> 1024 k3 s2 p1".parse()?;
@@ -66,6 +71,8 @@ pub enum Operation {
     Pool2d(Pool2d),
     /// A global average pool.
     Pool,
+    /// The gate of a squeeze-and-excite block.
+    Gate(SqueezeExcite),
     /// A whole network.
     Network(Network),
 }
@@ -78,6 +85,7 @@ impl Problem {
             Operation::Separable(separable) => separable.into(),
             Operation::Pool2d(pool) => pool.clone().into(),
             Operation::Pool => Link::GlobalAveragePool.into(),
+            Operation::Gate(gate) => Link::from(gate.clone()).into(),
             Operation::Network(network) => network.chain.clone(),
         };
         chain.with_dtype(self.dtype)
@@ -91,14 +99,14 @@ impl Problem {
         Ok(self.chain().shapes(self.input)?.last().copied().unwrap_or(self.input))
     }
 
-    /// The same problem with a residual added to its last link; pools and networks take none.
+    /// The same problem with a residual added to its last link; pools, gates and networks take none.
     pub fn with_residual(mut self, residual: Residual) -> Self {
         match &mut self.operation {
             Operation::Conv(conv) | Operation::Depthwise(conv) | Operation::Pointwise(conv) => {
                 conv.residual = Some(residual);
             }
             Operation::Separable(separable) => separable.pointwise.residual = Some(residual),
-            Operation::Pool2d(_) | Operation::Pool | Operation::Network(_) => {}
+            Operation::Pool2d(_) | Operation::Pool | Operation::Gate(_) | Operation::Network(_) => {}
         }
         self
     }
@@ -113,6 +121,7 @@ impl Problem {
             Operation::Pool2d(Pool2d { mode: PoolMode::Max, .. }) => "maxpool",
             Operation::Pool2d(Pool2d { mode: PoolMode::Average { .. }, .. }) => "avgpool",
             Operation::Pool => "pool",
+            Operation::Gate(_) => "gate",
             Operation::Network(network) => network.name,
         }
     }
@@ -141,6 +150,13 @@ impl fmt::Display for Problem {
             Operation::Separable(separable) => self.write_options(f, &separable.depthwise, &separable.pointwise)?,
             Operation::Pool2d(pool) => write_pool(f, pool)?,
             Operation::Pool => {}
+            Operation::Gate(SqueezeExcite { squeeze, excite }) => {
+                write!(f, " -> {}", squeeze.out_channels)?;
+                if (squeeze.activation, excite.activation) != (Activation::Relu, Activation::Sigmoid) {
+                    write!(f, " {} {}", squeeze.activation, excite.activation)?;
+                }
+                f.write_str(if squeeze.bias { "" } else { " nobias" })?;
+            }
             Operation::Network(network) => {
                 if network.classes != CLASSES {
                     write!(f, " -> {}", network.classes)?;
@@ -182,6 +198,9 @@ impl Problem {
         }
         if last.activation != Activation::None {
             write!(f, " {}", last.activation)?;
+        }
+        if spatial.scaled {
+            f.write_str(" scaled")?;
         }
         match last.residual {
             None => {}
@@ -255,7 +274,14 @@ mod tests {
             "avgpool 1x8x7x7 k3x2 s2 p1,0,1,0 ceil excludepad",
             "pool 3x20x7x5",
             "pool 0x8x1x1 nhwc",
+            "gate 2x16x5x4 -> 8",
+            "gate 2x16x5x4 -> 8 silu sigmoid nobias f16 nhwc",
+            "gate 1x16x5x4 -> 8 none clamp:0,1",
+            "pointwise 1x8x3x3 -> 16 relu scaled residual nhwc",
+            "separable 1x8x3x3 -> 16 k3 scaled",
             "mobilenet_v1 8",
+            "mobilenet_v3_large 1",
+            "efficientnet_b0 2x3x64x64 -> 10 w0.25 f16 nhwc",
             "mobilenet_v2 2x3x96x65 -> 10 w0.35 nhwc",
             "conv 1x3x8x8 -> 4 k3 relu f16",
             "separable 1x8x9x9 -> 16 k5 nobias f16 nhwc",
@@ -326,6 +352,12 @@ mod tests {
             ("pool 1x3x0x8", "1x3x0x8"),
             ("pool 1x3x8x8 k3", "k3"),
             ("pool 1x3x8x8 nhwc nhwc", "nhwc"),
+            ("gate 1x16x5x4", ""),
+            ("gate 1x16x5x4 -> 0", "0"),
+            ("gate 1x16x5x4 -> 8 silu", "silu"),
+            ("gate 1x16x5x4 -> 8 silu sigmoid relu", "relu"),
+            ("gate 1x16x5x4 -> 8 k3", "k3"),
+            ("pointwise 1x8x3x3 -> 16 scaled scaled", "scaled"),
             ("pool 60000x60000x9x9", "60000x60000x9x9"),
             ("mobilenet_v1", ""),
             ("mobilenet_v1 1.5", "1.5"),

@@ -82,6 +82,8 @@ pub struct Data {
     pub weights: Vec<(Vec<f32>, Option<Vec<f32>>)>,
     /// The residual, NCHW, if the problem adds one.
     pub residual: Option<Vec<f32>>,
+    /// What the input of a link is multiplied by, if a link takes that from outside.
+    pub scale: Option<Vec<f32>>,
 }
 
 /// A problem with its data. It checks any number of schedules.
@@ -192,6 +194,7 @@ impl Data {
             input: values("x", 0, input.len()),
             weights: weights.collect(),
             residual: chain.outside_residual().map(|link| values("r", 0, shapes[link + 1].len())),
+            scale: chain.outside_scale_shape(&shapes).map(|shape| values("s", 0, shape.len())),
         })
     }
 
@@ -203,7 +206,8 @@ impl Data {
     /// The oracle's answer.
     pub fn answer(&self, chain: &Chain, input: impl Into<Shape>) -> Result<Answer> {
         let input = input.into();
-        oracle::run(chain, &self.input, input, &self.weights(), self.residual.as_deref())
+        let (residual, scale) = (self.residual.as_deref(), self.scale.as_deref());
+        oracle::run_scaled(chain, &self.input, input, &self.weights(), residual, scale)
     }
 }
 
@@ -347,8 +351,9 @@ impl Oracle {
         for step in &schedule.steps {
             let links = step.first..step.first + step.links;
             let (chain, data) = (self.chain.part(links.clone()), self.data_of(step, &tensors)?);
-            let alone = Schedule::of_one(&chain, &shapes[links.start..=links.end], &step.recipe, gpu.caps());
-            let input = shapes[links.start];
+            let own_shapes = self.chain.run_shapes(links.clone(), &shapes);
+            let alone = Schedule::of_one(&chain, &own_shapes, &step.recipe, gpu.caps());
+            let input = own_shapes[0];
             let trial = Trial { chain: &chain, input, layout: self.layout, data: &data };
             let values = trial.run(gpu, &alone, report).await?;
             let part = Part { chain: &chain, input, data: &data };
@@ -373,17 +378,22 @@ impl Oracle {
     /// The data of a step.
     fn data_of(&self, step: &Step, tensors: &[Option<Vec<f32>>]) -> Result<Data> {
         let links = step.first..step.first + step.links;
-        let of_chain = self.chain.convolutions().zip(&self.random.weights);
-        let own = of_chain.filter(|((link, _), _)| links.contains(link)).map(|(_, weights)| weights.clone());
+        let weights = self.chain.of_links(&links, &self.random.weights);
+        let input = self.chain.input_of(links.start);
         let tensor = |index: usize| tensors[index].clone().ok_or_else(|| no_tensor(index));
         let residual = match self.chain.source(links.end - 1) {
             // The part has that edge itself.
-            Some(source) if source == links.start => None,
+            Some(source) if source == input => None,
             Some(source) => Some(tensor(source)?),
             None if self.chain.outside_residual() == Some(links.end - 1) => self.random.residual.clone(),
             None => None,
         };
-        Ok(Data { input: tensor(links.start)?, weights: own.collect(), residual })
+        let scale = match self.chain.scale_of(links.start) {
+            Some(source) => Some(tensor(source)?),
+            None if self.chain.outside_scale() == Some(links.start) => self.random.scale.clone(),
+            None => None,
+        };
+        Ok(Data { input: tensor(input)?, weights, residual, scale })
     }
 }
 

@@ -193,6 +193,7 @@ struct Subject<'a> {
     layer: BoundLayer,
     input: Tensor,
     residual: Option<Tensor>,
+    scale: Option<Tensor>,
     output: Tensor,
 }
 
@@ -204,8 +205,12 @@ impl<'a> Subject<'a> {
         let (input, output) = (empty(problem.input)?, empty(host.output)?);
         let residual = host.data.residual.as_ref().map(|_| empty(host.output)).transpose()?;
         let schedule = layer.schedule(problem.input, problem.layout)?;
-        let layer = layer.bind(Inputs { input: &input, residual: residual.as_ref() }, &output)?;
-        Ok(Self { gpu, host, schedule, layer, input, residual, output })
+        // Only problems of one convolution take a scale from outside.
+        let planes = Shape { height: 1, width: 1, ..problem.input };
+        let scale = host.data.scale.as_ref().map(|_| empty(planes)).transpose()?;
+        let inputs = Inputs { input: &input, residual: residual.as_ref(), scale: scale.as_ref() };
+        let layer = layer.bind(inputs, &output)?;
+        Ok(Self { gpu, host, schedule, layer, input, residual, scale, output })
     }
 
     fn measure(&self, time: Duration) -> Outcome<Measured> {
@@ -248,6 +253,9 @@ impl<'a> Subject<'a> {
     fn end_to_end(&self) -> Outcome<Vec<f32>> {
         self.write(&self.input, &self.host.data.input)?;
         if let (Some(tensor), Some(values)) = (&self.residual, &self.host.data.residual) {
+            self.write(tensor, values)?;
+        }
+        if let (Some(tensor), Some(values)) = (&self.scale, &self.host.data.scale) {
             self.write(tensor, values)?;
         }
         let mut encoder = self.gpu.device().create_command_encoder(&Default::default());

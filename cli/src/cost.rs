@@ -80,6 +80,7 @@ fn op(link: &Link) -> &'static str {
         Link::GlobalAveragePool => "pool",
         Link::Pool(pool) if pool.mode == PoolMode::Max => "maxpool",
         Link::Pool(_) => "avgpool",
+        Link::SqueezeExcite(_) => "gate",
         Link::Conv(conv) if conv.is_pointwise() => "pointwise",
         Link::Conv(conv) if conv.is_depthwise() => "depthwise",
         Link::Conv(_) => "conv",

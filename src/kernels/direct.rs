@@ -17,7 +17,7 @@ const PIXELS: u32 = 4;
 const WORKGROUP: u32 = 64;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
-    let link = run.only_conv()?;
+    let link = run.only_conv_or_scaled()?;
     // Four channels share a pixel's load where a group has them.
     let blocks: &[u32] = if link.group_out_channels() == 1 { &[1] } else { &[4, 1] };
     let recipes = blocks.iter().map(|&block| recipe(run, link, caps, block)).collect();
@@ -50,6 +50,7 @@ fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, block: u32) -> Recipe {
             elements => elements.values(),
             layout => shader::layout_name(layout),
             input => "scalar",
+            scales => if only.scaled { "scalar" } else { "none" },
             weights => if block == 1 { "scalar" } else { "quads" },
             output => "scalar",
             ..shader::epilogue_values(&only)

@@ -189,9 +189,18 @@ pub fn values(
         (Layout::Nhwc, 2) if stores_pairs(run, source, pairs) => "pair",
         _ => "scalar",
     };
+    let scales = match (run.is_scaled(), layout, input) {
+        (false, ..) => "none",
+        (true, Layout::Nhwc, "quads" | "pairs") => "quads",
+        _ => "scalar",
+    };
+    // Four neighbouring pixels are of one image.
+    let scale_is_shared = run.input().batch == 1 || input != "scalar";
     move || {
         context! {
             recipe,
+            scales,
+            SCALE_IS_SHARED => scale_is_shared,
             problem => shader::problem_of_run(&links, layout),
             elements => elements.values(),
             layout => shader::layout_name(layout),

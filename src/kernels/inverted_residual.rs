@@ -16,12 +16,12 @@ use crate::kernels::pack::{Order, Packing};
 use crate::kernels::shader;
 use crate::model::caps::Caps;
 use crate::model::conv::Conv2d;
-use crate::model::shape::Layout;
+use crate::model::shape::{Layout, Shape};
 
 pub const INVERTED_RESIDUAL: Kernel = Kernel { name: "inverted_residual", links: 3, candidates };
 
 /// Columns of a block.
-const BLOCK_WIDTH: u32 = 8;
+pub const BLOCK_WIDTH: u32 = 8;
 /// The pixels of a tile are those of a block. With a depth of 8 there is memory for the halos of strided blocks.
 const TILES: &[Tile] = &[
     Tile { channels: 32, pixels: 64, depth: 16, micro_channels: 8, micro_pixels: 4 },
@@ -32,7 +32,7 @@ const TILES: &[Tile] = &[
     Tile { channels: 32, pixels: 64, depth: 8, micro_channels: 8, micro_pixels: 4 },
 ];
 /// The workgroup memory that WebGPU promises everywhere.
-const MOST_MEMORY: u32 = 16384;
+pub const MOST_MEMORY: u32 = 16384;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let [expand, depthwise, project] = run.convs()?;
@@ -70,20 +70,30 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 
 /// A block of outputs, and the inputs of the depthwise convolution under it, the halo.
 #[derive(Clone, Copy)]
-struct Block {
-    tile: Tile,
+pub struct Block {
+    pub tile: Tile,
     halo_height: u32,
     halo_width: u32,
+    /// The most rows and columns of the halo that are in the image, if only these are expanded.
+    clipped: Option<[u32; 2]>,
 }
 
 impl Block {
-    fn new(depthwise: &Conv2d, tile: Tile) -> Self {
+    pub fn new(depthwise: &Conv2d, tile: Tile) -> Self {
         let extent = |axis: usize, outputs: u32| {
             let kernel = (depthwise.kernel_size[axis] - 1).saturating_mul(depthwise.dilation[axis]).saturating_add(1);
             (outputs - 1).saturating_mul(depthwise.stride[axis]).saturating_add(kernel)
         };
         let [halo_height, halo_width] = [extent(0, tile.pixels / BLOCK_WIDTH), extent(1, BLOCK_WIDTH)];
-        Self { tile, halo_height, halo_width }
+        Self { tile, halo_height, halo_width, clipped: None }
+    }
+
+    /// The same for small images, of which no block sees a whole halo: only what is in the image is expanded, and zeros are
+    /// put around it before.
+    pub fn clip(self, image: Shape) -> Self {
+        let inside = [self.halo_height.min(image.height), self.halo_width.min(image.width)];
+        let is_smaller = inside != [self.halo_height, self.halo_width];
+        Self { clipped: is_smaller.then_some(inside), ..self }
     }
 
     /// Inputs of a row in workgroup memory. An odd number of quads spreads the rows, which neighbouring lanes read, over
@@ -93,7 +103,7 @@ impl Block {
     }
 
     /// Quads of workgroup memory for the expanded channels.
-    fn staged(&self) -> u32 {
+    pub fn staged(&self) -> u32 {
         self.halo_height.saturating_mul(self.pitch()).saturating_mul(self.tile.depth / 4)
     }
 
@@ -103,12 +113,13 @@ impl Block {
     }
 
     /// Inputs that an invocation expands.
-    fn inputs(&self) -> u32 {
-        self.halo_height.saturating_mul(self.halo_width).div_ceil(self.tile.threads())
+    pub fn inputs(&self) -> u32 {
+        let [rows, columns] = self.clipped.unwrap_or([self.halo_height, self.halo_width]);
+        rows.saturating_mul(columns).div_ceil(self.tile.threads())
     }
 
     /// To how many channels at a time: as many as there are registers for beside the sums of the product.
-    fn expanded(&self) -> u32 {
+    pub fn expanded(&self) -> u32 {
         match self.inputs() {
             0..=2 => self.tile.depth,
             3..=5 => 8,
@@ -155,11 +166,16 @@ fn source(run: &Run<'_>, [expand, depthwise, project]: [&Conv2d; 3], block: Bloc
     }
 }
 
-/// What the source's template asks for.
-fn values([expand, depthwise]: &[Conv2d; 2], block: Block) -> Value {
-    let Tile { pixels, depth, .. } = block.tile;
+/// What the source's template asks for, if all channels are added up in the end.
+fn values(links: &[Conv2d; 2], block: Block) -> Value {
     // Channels that fill up a step have weights of zero, which make NaNs of infinities; those no channel may share.
-    let share_nans = depthwise.out_channels.is_multiple_of(depth);
+    let share_nans = links[1].out_channels.is_multiple_of(block.tile.depth);
+    block_values(links, block, share_nans)
+}
+
+/// What the source's template asks for.
+pub fn block_values([expand, depthwise]: &[Conv2d; 2], block: Block, share_nans: bool) -> Value {
+    let pixels = block.tile.pixels;
     let activation =
         |name, link: &Conv2d, quads| shader::inner_activation_values(name, link.activation, quads, share_nans);
     context! {
@@ -173,6 +189,8 @@ fn values([expand, depthwise]: &[Conv2d; 2], block: Block) -> Value {
         HALO_HEIGHT => block.halo_height,
         HALO_WIDTH => block.halo_width,
         HALO_PITCH => block.pitch(),
+        CLIPPED => block.clipped.is_some(),
+        INPUT_COLUMNS => block.clipped.map_or(block.halo_width, |[_, columns]| columns),
         INPUTS => block.inputs(),
         EXPANDED => block.expanded(),
         EXPAND_DEPTH => expand.in_channels,

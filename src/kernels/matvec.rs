@@ -45,13 +45,15 @@ const SERIAL: Tile = Tile { channels: 64, lanes: 8, slices: 1, pairs: false };
 const MOST_IN_PAIRS: u64 = 8 << 20;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
-    let (link, image) = (run.only_conv()?, run.input());
+    let (link, image) = (run.only_conv_or_scaled()?, run.input());
     match () {
         () if link.groups != 1 => return Err(Unsupported::Groups(link.groups)),
         () if link.padding != [0; 4] => return Err(Unsupported::Padding(link.padding)),
         () if link.kernel_size != [image.height, image.width] => {
             return Err(Unsupported::Window { kernel: link.kernel_size, image: [image.height, image.width] });
         }
+        // The source has a scale for each k.
+        () if link.scaled && image.pixels() > 1 => return Err(Unsupported::Scaled),
         () => {}
     }
     let rows = if image.batch > 1 { 4 } else { 1 };

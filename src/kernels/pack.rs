@@ -3,7 +3,6 @@
 pub mod slices;
 pub mod winograd;
 
-use crate::model::chain::Link;
 use crate::model::conv::Conv2d;
 use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
@@ -12,7 +11,7 @@ use crate::model::weights::Weights;
 /// A part of the weight buffer of a recipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Section {
-    /// Which link of the run it belongs to.
+    /// Which of the run's convolutions it belongs to.
     pub link: usize,
     /// How it is laid out.
     pub packing: Packing,
@@ -61,7 +60,7 @@ pub enum Order {
 }
 
 impl Section {
-    /// Weights of the run's link `link`, a convolution, laid out.
+    /// Weights of the run's convolution number `link`, laid out.
     pub fn new(link: usize, conv: &Conv2d, packing: Packing, dtype: DType) -> Self {
         Self { link, packing, len: packing.len(conv).next_multiple_of(4), dtype }
     }
@@ -153,17 +152,17 @@ pub fn replacement_sections(
     (sections, bias_at)
 }
 
-/// The bytes of the weight buffer of a recipe, from the run's links and the weights of each, for a layer of a type: its
+/// The bytes of the weight buffer of a recipe, from the run's convolutions and the weights of each, for a layer of a type: its
 /// weights are rounded to that first, then laid out.
 ///
 /// # Errors
-/// [`Error::Internal`] for a section of a link that the run does not have, or that has no weights.
-pub fn buffer(links: &[Link], weights: &[Option<Weights<'_>>], sections: &[Section], dtype: DType) -> Result<Vec<u8>> {
+/// [`Error::Internal`] for a section of a convolution that the run does not have.
+pub fn buffer(convs: &[&Conv2d], weights: &[Weights<'_>], sections: &[Section], dtype: DType) -> Result<Vec<u8>> {
     let mut buffer = Vec::new();
     for section in sections {
         let end = buffer.len() + section.bytes() as usize;
-        match (links.get(section.link), weights.get(section.link)) {
-            (Some(Link::Conv(conv)), Some(Some(weights))) => {
+        match (convs.get(section.link), weights.get(section.link)) {
+            (Some(conv), Some(weights)) => {
                 let packed = match section.dtype == dtype {
                     true => section.packing.pack(conv, *weights),
                     false => {
@@ -175,10 +174,8 @@ pub fn buffer(links: &[Link], weights: &[Option<Weights<'_>>], sections: &[Secti
                 buffer.extend_from_slice(&section.dtype.encode(&packed));
             }
             _ => {
-                return Err(Error::Internal(format!(
-                    "a run packs weights of its link {}, which has none",
-                    section.link
-                )));
+                let message = format!("a run packs weights of its convolution {}, which it has not", section.link);
+                return Err(Error::Internal(message));
             }
         }
         // Zeros, in every element type.

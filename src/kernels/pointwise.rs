@@ -44,7 +44,7 @@ pub const SUBGROUP_BLOCKS: &[[u32; 2]] = &[[32, 4], [8, 4], [4, 8], [2, 8]];
 
 /// The source of a product whose pixels are the input itself.
 pub fn source(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported> {
-    let link = run.only_conv()?;
+    let link = run.only_conv_or_scaled()?;
     match () {
         () if link.kernel_size != [1, 1] => return Err(Unsupported::KernelSize(link.kernel_size)),
         () if link.stride != [1, 1] => return Err(Unsupported::Stride(link.stride)),

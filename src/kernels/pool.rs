@@ -13,8 +13,8 @@ use crate::model::shape::Layout;
 pub const POOL: Kernel = Kernel { name: "pool", links: 1, candidates };
 
 /// Planes of a workgroup, and invocations that sum one of them. Neighbours in NHWC are planes, so there are more.
-const TILES_NCHW: &[[u32; 2]] = &[[4, 16], [1, 64]];
-const TILES_NHWC: &[[u32; 2]] = &[[16, 4], [16, 16]];
+const TILES_NCHW: [[u32; 2]; 2] = [[4, 16], [1, 64]];
+const TILES_NHWC: [[u32; 2]; 2] = [[16, 4], [16, 16]];
 /// Planes of a workgroup whose invocations do not cooperate; few, since a CPU's cores share the workgroups.
 const SERIAL: u32 = 16;
 /// Pixels of a plane from which on it is cut into shares, and the sums of the shares are added by a second pass; and the
@@ -31,9 +31,9 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     }
     let tiles = match run.layout {
         // On a software device a barrier costs more than the loads.
-        _ if caps.is_cpu => &[],
-        Layout::Nchw => TILES_NCHW,
-        Layout::Nhwc => TILES_NHWC,
+        _ if caps.is_cpu => &[][..],
+        Layout::Nchw => &TILES_NCHW,
+        Layout::Nhwc => &TILES_NHWC,
     };
     let mut recipes: Vec<_> = tiles.iter().map(|&tile| by_tree(run, tile)).chain([serial(run)]).collect();
     if run.input().pixels() >= LARGE {
@@ -43,19 +43,27 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 }
 
 fn by_tree(run: &Run<'_>, [planes, lanes]: [u32; 2]) -> Recipe {
-    let workgroup = planes * lanes;
     let name = format!("pool/{planes}x{lanes}");
-    let (layout, elements, recipe_name) = (run.layout, run.elements, name.clone());
-    let count = count(run);
-    let values = move || {
-        context! { PLANES => planes, LANES => lanes, COUNT => count, ..values(layout, elements, &recipe_name) }
-    };
-    let wgsl = Wgsl::template("pool.wgsl", values);
-    let workgroups = run.output().len().div_ceil(planes.into());
-    let pass = Pass { workgroups, workgroup, workgroup_memory: workgroup * 4, ..pass(run, wgsl) };
+    let pass = tree_pass(run, [planes, lanes], &name);
     let invocations = pass.invocations();
     let work = Work { shared: invocations * f64::from(lanes.ilog2()), ..work(run) };
     recipe(name, run, vec![pass], Vec::new(), work)
+}
+
+/// The pass that gives the means on a GPU, for kernels that go on with them.
+pub fn means(run: &Run<'_>, name: &str) -> Pass {
+    tree_pass(run, if run.layout == Layout::Nchw { TILES_NCHW[1] } else { TILES_NHWC[1] }, name)
+}
+
+fn tree_pass(run: &Run<'_>, [planes, lanes]: [u32; 2], name: &str) -> Pass {
+    let workgroup = planes * lanes;
+    let (layout, elements, name) = (run.layout, run.elements, name.to_string());
+    let count = count(run);
+    let values =
+        move || context! { PLANES => planes, LANES => lanes, COUNT => count, ..values(layout, elements, &name) };
+    let wgsl = Wgsl::template("pool.wgsl", values);
+    let workgroups = run.output().len().div_ceil(planes.into());
+    Pass { workgroups, workgroup, workgroup_memory: workgroup * 4, ..pass(run, wgsl) }
 }
 
 fn serial(run: &Run<'_>) -> Recipe {

@@ -30,7 +30,7 @@ const MOST_OUTPUTS: u64 = 1 << 18;
 const WORKGROUP: u32 = 64;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
-    let link = run.only_conv()?;
+    let link = run.only_conv_or_scaled()?;
     // Each core of a software device computes a whole product as fast as a slice.
     if caps.is_cpu {
         return Err(Unsupported::SoftwareDevice);
@@ -74,6 +74,7 @@ fn recipe(run: &Run<'_>, link: &Conv2d, slices: u32, partial: Shape, product: Re
     let mut passes: Vec<_> = product.passes;
     for pass in &mut passes {
         pass.operands = vec![Operand::Input, Operand::Weights, Operand::WriteWorkspace(0)];
+        pass.operands.extend(run.is_scaled().then_some(Operand::Scale));
     }
     passes.push(sum_pass(run, link, slices, bias_at));
     let variant = product.name.split_once('/').map_or("", |(_, variant)| variant);

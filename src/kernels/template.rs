@@ -20,6 +20,8 @@ const KERNELS: &[(&str, &str)] = files![
     "depthwise.wgsl",
     "depthwise_row.wgsl",
     "direct.wgsl",
+    "expand_depthwise.wgsl",
+    "gate.wgsl",
     "gemm_registers.wgsl",
     "gemm_tile.wgsl",
     "matvec.wgsl",

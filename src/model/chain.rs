@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use crate::model::conv::{Activation, Conv2d, Extent, Padding, Residual};
+use crate::model::conv::{Activation, Conv2d, Residual};
 use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
+use crate::model::gate::SqueezeExcite;
 use crate::model::pool::{Pool2d, PoolMode};
 use crate::model::shape::Shape;
 
@@ -18,6 +19,8 @@ pub enum Link {
     Pool(Pool2d),
     /// The mean over the pixels of each channel of each image: `torch.nn.AdaptiveAvgPool2d(1)`.
     GlobalAveragePool,
+    /// The gate of a squeeze-and-excite block: a value for each channel of each image.
+    SqueezeExcite(SqueezeExcite),
     /// The sum over the pixels of each channel of each image, divided by a number: a part of a global average pool whose
     /// planes are larger than a binding.
     #[doc(hidden)]
@@ -32,8 +35,18 @@ impl Link {
     pub fn conv(&self) -> Option<&Conv2d> {
         match self {
             Self::Conv(conv) => Some(conv),
-            Self::Pool(_) | Self::GlobalAveragePool | Self::PlaneSum { .. } => None,
+            Self::Pool(_) | Self::GlobalAveragePool | Self::SqueezeExcite(_) | Self::PlaneSum { .. } => None,
         }
+    }
+
+    /// The convolutions that it has weights for: itself, the two of a gate, or none.
+    pub fn convolutions(&self) -> impl Iterator<Item = &Conv2d> {
+        let convs = match self {
+            Self::Conv(conv) => [Some(conv), None],
+            Self::SqueezeExcite(gate) => [Some(&gate.squeeze), Some(&gate.excite)],
+            Self::Pool(_) | Self::GlobalAveragePool | Self::PlaneSum { .. } => [None, None],
+        };
+        convs.into_iter().flatten()
     }
 
     /// The windows that its outputs depend on, if they are windows: of a convolution and of a pool over windows.
@@ -45,13 +58,17 @@ impl Link {
             Self::Pool(pool) => {
                 Some(Window { extents: pool.dilated_kernel(), stride: pool.stride, padding: pool.padding })
             }
-            Self::GlobalAveragePool | Self::PlaneSum { .. } => None,
+            Self::GlobalAveragePool | Self::SqueezeExcite(_) | Self::PlaneSum { .. } => None,
         }
     }
 
     /// Whether no output depends on another channel than its own.
     pub(crate) fn keeps_channels_apart(&self) -> bool {
-        self.conv().is_none_or(Conv2d::is_depthwise)
+        match self {
+            Self::Conv(conv) => conv.is_depthwise(),
+            Self::Pool(_) | Self::GlobalAveragePool | Self::PlaneSum { .. } => true,
+            Self::SqueezeExcite(_) => false,
+        }
     }
 
     /// Its name, for messages.
@@ -61,6 +78,7 @@ impl Link {
             Self::Pool(Pool2d { mode: PoolMode::Max, .. }) => "a max pool",
             Self::Pool(Pool2d { mode: PoolMode::Average { .. }, .. }) => "an average pool",
             Self::GlobalAveragePool => "a global average pool",
+            Self::SqueezeExcite(_) => "a gate",
             Self::PlaneSum { .. } => "a sum of each plane",
         }
     }
@@ -69,28 +87,35 @@ impl Link {
     pub fn residual(&self) -> Option<Residual> {
         match self {
             Self::Conv(conv) => conv.residual,
-            Self::Pool(_) | Self::GlobalAveragePool | Self::PlaneSum { .. } => None,
+            Self::Pool(_) | Self::GlobalAveragePool | Self::SqueezeExcite(_) | Self::PlaneSum { .. } => None,
         }
+    }
+
+    /// Whether it multiplies what it reads by a value for each image and channel; only a convolution does.
+    pub fn is_scaled(&self) -> bool {
+        self.conv().is_some_and(|conv| conv.scaled)
     }
 
     /// The activation after its sum and a residual that is added before it.
     pub(crate) fn activation(&self) -> Activation {
         match self {
             Self::Conv(conv) => conv.activation,
+            Self::SqueezeExcite(gate) => gate.excite.activation,
             Self::Pool(_) | Self::GlobalAveragePool | Self::PlaneSum { .. } => Activation::None,
         }
     }
 
-    /// The output's shape for an input's: that of a global pool has the input's channels and a single pixel.
+    /// The output's shape for an input's: that of a global pool or a gate has the input's channels and a single pixel.
     ///
     /// # Errors
-    /// What [`Conv2d::output_shape`] and [`Pool2d::output_shape`] say; of a global pool [`Error::EmptyInput`] and
-    /// [`Error::TooLarge`].
+    /// What [`Conv2d::output_shape`], [`Pool2d::output_shape`] and [`SqueezeExcite::output_shape`] say; of a global pool
+    /// [`Error::EmptyInput`] and [`Error::TooLarge`].
     pub fn output_shape(&self, input: impl Into<Shape>) -> Result<Shape> {
         let input = input.into();
         match self {
             Self::Conv(conv) => conv.output_shape(input),
             Self::Pool(pool) => pool.output_shape(input),
+            Self::SqueezeExcite(gate) => gate.output_shape(input),
             Self::GlobalAveragePool | Self::PlaneSum { .. } if input.channels == 0 || input.pixels() == 0 => {
                 Err(Error::EmptyInput { shape: input })
             }
@@ -123,7 +148,13 @@ impl From<Conv2d> for Link {
     }
 }
 
-/// A tensor that a link reads besides the output of the link before.
+impl From<SqueezeExcite> for Link {
+    fn from(gate: SqueezeExcite) -> Self {
+        Self::SqueezeExcite(gate)
+    }
+}
+
+/// A tensor that a link reads besides the output of the link before, or instead of it.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Edge {
@@ -141,13 +172,18 @@ pub struct Edge {
 pub enum Join {
     /// It adds the tensor, of its output's shape, as its [`Residual`] says.
     Add,
+    /// It reads the tensor instead of the output of the link before.
+    Input,
+    /// It multiplies what it reads by the tensor, which has a value for each image and channel.
+    Scale,
 }
 
-/// Links in a row. Each reads the output of the link before, and the tensors that edges bring.
+/// Links in a row. Each reads the output of the link before, or an earlier tensor, and the tensors that edges bring.
 ///
-/// Weights are given for the convolutions, in their order; a pool has none. Tensor 0 is the chain's input and tensor
-/// `i + 1` the output of link `i`. A link that adds a residual takes it from an earlier tensor if it has an edge,
-/// otherwise from outside: [`Inputs::residual`](crate::Inputs::residual). At most one link may take it from outside.
+/// Tensor 0 is the chain's input and tensor `i + 1` the output of link `i`; the output of the last is the chain's.
+/// Weights are given for the convolutions, in their order: a gate has two, a pool none. A link that adds a residual takes
+/// it from an earlier tensor if it has an edge, otherwise from outside: [`Inputs::residual`](crate::Inputs::residual). So
+/// does a link that is [scaled](Conv2d::scaled). At most one link may take each from outside.
 ///
 /// ```
 /// use gpuconv::{Activation, Chain, Conv2d, Residual};
@@ -155,6 +191,13 @@ pub enum Join {
 /// let conv = Conv2d::new(64, 64, 3).padding(1).activation(Activation::Relu);
 /// let block = Chain::new([conv.clone(), conv]).edge(0, 1, Residual::BeforeActivation)?;
 /// assert_eq!(block.shapes([1, 64, 56, 56])?, [[1, 64, 56, 56].into(); 3]);
+///
+/// // Its block with a projection: the third link reads the block's input, and adds the output of the second.
+/// let down = Conv2d::new(64, 128, 3).padding(1).stride(2).activation(Activation::Relu);
+/// let last = Conv2d::new(128, 128, 3).padding(1);
+/// let project = Conv2d::pointwise(64, 128).stride(2).activation(Activation::Relu);
+/// let block = Chain::new([down, last, project]).reads(0, 2)?.edge(2, 2, Residual::BeforeActivation)?;
+/// assert_eq!(block.shapes([1, 64, 56, 56])?[3], [1, 128, 28, 28].into());
 /// # Ok::<(), gpuconv::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -190,6 +233,44 @@ impl Chain {
             }
             _ => Err(Error::Chain(format!(
                 "an edge leads from tensor {source} to link {link} of {count}; it must lead forward, to a convolution"
+            ))),
+        }
+    }
+
+    /// Has link `link` read tensor `source` instead of the output of the link before: 0 is the chain's input, `i + 1` link
+    /// `i`'s output.
+    ///
+    /// # Errors
+    /// [`Error::Chain`] unless the tensor is made before the link.
+    pub fn reads(mut self, source: usize, link: usize) -> Result<Self> {
+        let count = self.links.len();
+        if link >= count || source > link {
+            return Err(Error::Chain(format!(
+                "link {link} of {count} is to read tensor {source}; it can read tensors 0 to {link}"
+            )));
+        }
+        self.edges.retain(|edge| (edge.link, edge.join) != (link, Join::Input));
+        if source != link {
+            self.join(Edge { tensor: source, link, join: Join::Input });
+        }
+        Ok(self)
+    }
+
+    /// Has link `link` multiply what it reads by tensor `source`, which has a value for each image and channel: what a gate
+    /// gives.
+    ///
+    /// # Errors
+    /// [`Error::Chain`] unless the tensor is made before the link and the link is a convolution.
+    pub fn scales(mut self, source: usize, link: usize) -> Result<Self> {
+        let count = self.links.len();
+        match self.links.get_mut(link) {
+            Some(Link::Conv(conv)) if source <= link => {
+                conv.scaled = true;
+                self.join(Edge { tensor: source, link, join: Join::Scale });
+                Ok(self)
+            }
+            _ => Err(Error::Chain(format!(
+                "tensor {source} is to scale link {link} of {count}; it must be made before, and the link a convolution"
             ))),
         }
     }
@@ -253,38 +334,73 @@ impl Chain {
 
     /// The convolutions, each with the number of its link: what weights are given for, in this order.
     pub fn convolutions(&self) -> impl Iterator<Item = (usize, &Conv2d)> {
-        self.links.iter().enumerate().filter_map(|(index, link)| Some((index, link.conv()?)))
+        self.links.iter().enumerate().flat_map(|(index, link)| link.convolutions().map(move |conv| (index, conv)))
     }
 
-    /// Spreads items for the convolutions over all links: `None` for a link without weights.
-    pub(crate) fn by_link<T: Copy>(&self, weights: &[T]) -> Vec<Option<T>> {
-        let mut weights = weights.iter().copied();
-        self.links.iter().map(|link| link.conv().and_then(|_| weights.next())).collect()
+    /// Those of the items for the convolutions that are for the links of a range.
+    pub(crate) fn of_links<T: Clone>(&self, links: &Range<usize>, items: &[T]) -> Vec<T> {
+        let own = self.convolutions().zip(items).filter(|((link, _), _)| links.contains(link));
+        own.map(|(_, item)| item.clone()).collect()
     }
 
-    /// The links of a range as a chain of their own. A residual of its last link comes from outside, unless it is the part's
-    /// input.
+    /// The links of a run as a chain of their own. A residual of its last link comes from outside, unless it is the run's
+    /// input. So does a scale.
     pub(crate) fn part(&self, links: Range<usize>) -> Self {
         let mut part = Self::new(self.links[links.clone()].to_vec()).with_dtype(self.dtype);
         for edge in &self.edges {
             match edge.join {
-                Join::Add if edge.link + 1 == links.end && edge.tensor == links.start => {
+                Join::Add if edge.link + 1 == links.end && edge.tensor == self.input_of(links.start) => {
                     part.join(Edge { tensor: 0, link: edge.link - links.start, ..*edge });
                 }
-                Join::Add => {}
+                Join::Add | Join::Input | Join::Scale => {}
             }
         }
         part
     }
 
+    /// The shapes of the tensors of some links in a row: of what the first reads, then of each link's output. `shapes` are
+    /// those of all tensors of the chain.
+    pub fn run_shapes(&self, links: Range<usize>, shapes: &[Shape]) -> Vec<Shape> {
+        let tensors = std::iter::once(self.input_of(links.start)).chain(links.start + 1..=links.end);
+        tensors.filter_map(|tensor| shapes.get(tensor).copied()).collect()
+    }
+
     /// The tensor of this chain that link `link` adds, if any.
     pub fn source(&self, link: usize) -> Option<usize> {
-        self.edges_of(link).find(|edge| edge.join == Join::Add).map(|edge| edge.tensor)
+        self.joined(link, Join::Add)
+    }
+
+    /// The tensor that link `link` reads: the output of the link before, unless an edge says another.
+    pub fn input_of(&self, link: usize) -> usize {
+        self.joined(link, Join::Input).unwrap_or(link)
+    }
+
+    /// The tensor of this chain by which link `link` multiplies what it reads, if any.
+    pub fn scale_of(&self, link: usize) -> Option<usize> {
+        self.joined(link, Join::Scale)
+    }
+
+    fn joined(&self, link: usize, join: Join) -> Option<usize> {
+        self.edges_of(link).find(|edge| edge.join == join).map(|edge| edge.tensor)
     }
 
     /// The link whose residual comes from outside the chain.
     pub fn outside_residual(&self) -> Option<usize> {
         self.outside_residuals().next()
+    }
+
+    /// The link whose scale comes from outside the chain.
+    pub fn outside_scale(&self) -> Option<usize> {
+        self.outside_scales().next()
+    }
+
+    /// The shape of the scale from outside, for the shapes of the chain's tensors.
+    pub(crate) fn outside_scale_shape(&self, shapes: &[Shape]) -> Option<Shape> {
+        self.outside_scale().map(|link| scale_shape(shapes[self.input_of(link)]))
+    }
+
+    fn outside_scales(&self) -> impl Iterator<Item = usize> {
+        (0..self.links.len()).filter(|&link| self.links[link].is_scaled() && self.scale_of(link).is_none())
     }
 
     fn outside_residuals(&self) -> impl Iterator<Item = usize> {
@@ -304,9 +420,15 @@ impl Chain {
         if self.outside_residuals().count() > 1 {
             return Err(Error::Chain("more than one link adds a residual from outside".into()));
         }
+        if self.outside_scales().count() > 1 {
+            return Err(Error::Chain("more than one link takes a scale from outside".into()));
+        }
         let mut shapes = vec![input];
         for (index, link) in self.links.iter().enumerate() {
-            let output = link.output_shape(shapes[index]).map_err(|error| match error {
+            let source = self.input_of(index);
+            let input = shapes[source];
+            self.check_gate(index, source, input)?;
+            let output = link.output_shape(input).map_err(|error| match error {
                 Error::Channels { expected, actual, .. } => Error::Channels { link: index, expected, actual },
                 other => other,
             })?;
@@ -316,12 +438,34 @@ impl Chain {
                     (Join::Add, actual) => {
                         return Err(Error::ShapeMismatch { tensor: "residual", expected: output, actual });
                     }
+                    (Join::Scale, actual) if actual != scale_shape(input) => {
+                        return Err(Error::ShapeMismatch { tensor: "scale", expected: scale_shape(input), actual });
+                    }
+                    (Join::Scale | Join::Input, _) => {}
                 }
             }
             shapes.push(output);
         }
         Ok(shapes)
     }
+
+    /// Refuses a gate on what a pool or a gate gives: it would take the mean of means.
+    fn check_gate(&self, index: usize, source: usize, shape: Shape) -> Result<()> {
+        let is_gate = |link: &Link| matches!(link, Link::SqueezeExcite(_));
+        let is_pooled = |link: &Link| is_gate(link) || matches!(link, Link::GlobalAveragePool | Link::PlaneSum { .. });
+        match source.checked_sub(1).map(|before| (before, &self.links[before])) {
+            Some((before, link)) if is_gate(&self.links[index]) && is_pooled(link) => Err(Error::Chain(format!(
+                "link {index} is a gate on tensor {source}, {shape}, which link {before}, {}, has pooled already",
+                link.kind()
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The shape of a scale for an input: a value for each image and channel.
+pub(crate) fn scale_shape(input: Shape) -> Shape {
+    Shape { height: 1, width: 1, ..input }
 }
 
 impl From<Link> for Chain {
@@ -339,95 +483,6 @@ impl From<Pool2d> for Chain {
 impl From<Conv2d> for Chain {
     fn from(link: Conv2d) -> Self {
         Self::new([link])
-    }
-}
-
-/// A depthwise-separable convolution: depthwise, activation, pointwise, activation (arXiv 1704.04861).
-///
-/// ```
-/// use gpuconv::{Activation, Chain, Separable};
-/// let mut separable = Separable::new(32, 64, 3).padding(1).activation(Activation::Relu6);
-/// // The halves are convolutions like any other; here the second one stays linear.
-/// separable.pointwise.activation = Activation::None;
-/// assert_eq!(Chain::from(separable).shapes([1, 32, 28, 28])?[2], [1, 64, 28, 28].into());
-/// # Ok::<(), gpuconv::Error>(())
-/// ```
-#[derive(Clone, Debug, PartialEq)]
-pub struct Separable {
-    /// The first link.
-    pub depthwise: Conv2d,
-    /// The second link.
-    pub pointwise: Conv2d,
-}
-
-impl Separable {
-    /// A separable convolution with a depthwise kernel of this size, of stride 1 without padding, with biases.
-    pub fn new(in_channels: u32, out_channels: u32, kernel_size: impl Into<Extent>) -> Self {
-        Self {
-            depthwise: Conv2d::depthwise(in_channels, kernel_size),
-            pointwise: Conv2d::pointwise(in_channels, out_channels),
-        }
-    }
-
-    /// Steps of the depthwise half.
-    pub fn stride(mut self, stride: impl Into<Extent>) -> Self {
-        self.depthwise = self.depthwise.stride(stride);
-        self
-    }
-
-    /// Zeros around the image.
-    pub fn padding(mut self, padding: impl Into<Padding>) -> Self {
-        self.depthwise = self.depthwise.padding(padding);
-        self
-    }
-
-    /// Distance between the depthwise kernel's rows and columns.
-    pub fn dilation(mut self, dilation: impl Into<Extent>) -> Self {
-        self.depthwise = self.depthwise.dilation(dilation);
-        self
-    }
-
-    /// Whether both halves have a bias.
-    pub fn bias(mut self, bias: bool) -> Self {
-        self.depthwise.bias = bias;
-        self.pointwise.bias = bias;
-        self
-    }
-
-    /// The activation after both halves; the fields take two different ones.
-    pub fn activation(mut self, activation: Activation) -> Self {
-        self.depthwise.activation = activation;
-        self.pointwise.activation = activation;
-        self
-    }
-
-    /// Where a residual is added to the pointwise half, if at all.
-    pub fn residual(mut self, residual: impl Into<Option<Residual>>) -> Self {
-        self.pointwise.residual = residual.into();
-        self
-    }
-
-    /// The standard convolution that this one replaces.
-    pub fn standard(&self) -> Conv2d {
-        Conv2d {
-            out_channels: self.pointwise.out_channels,
-            groups: 1,
-            activation: self.pointwise.activation,
-            residual: self.pointwise.residual,
-            ..self.depthwise.clone()
-        }
-    }
-}
-
-impl From<Separable> for Chain {
-    fn from(separable: Separable) -> Self {
-        Self::new([separable.depthwise, separable.pointwise])
-    }
-}
-
-impl From<&Separable> for Chain {
-    fn from(separable: &Separable) -> Self {
-        separable.clone().into()
     }
 }
 
@@ -459,8 +514,32 @@ mod tests {
 
     #[test]
     fn weights_are_told_apart_by_their_links() {
-        let chain =
-            Chain::new([Conv2d::pointwise(1, 1).into(), Link::GlobalAveragePool, Conv2d::pointwise(1, 1).into()]);
-        assert_eq!(chain.by_link(&["first", "second"]), [Some("first"), None, Some("second")]);
+        let conv = || Link::from(Conv2d::pointwise(4, 4));
+        let chain = Chain::new([conv(), Link::GlobalAveragePool, SqueezeExcite::new(4, 2).into(), conv()]);
+        let names = ["first", "squeeze", "excite", "last"];
+        assert_eq!(chain.of_links(&(1..3), &names), ["squeeze", "excite"]);
+        assert_eq!(chain.of_links(&(0..4), &names), names);
+        assert!(chain.of_links(&(1..2), &names).is_empty());
+    }
+
+    #[test]
+    fn what_a_link_reads_is_made_before_it_and_has_its_shape() {
+        let links = || [Conv2d::new(4, 8, 3), Conv2d::new(4, 8, 3), Conv2d::pointwise(8, 8)];
+        let chain = Chain::new(links());
+        assert_eq!(chain.shapes([1, 4, 5, 5]), Err(Error::Channels { link: 1, expected: 4, actual: 8 }));
+        let branches = chain.clone().reads(0, 1).unwrap().edge(1, 1, Residual::BeforeActivation).unwrap();
+        assert_eq!(branches.shapes([1, 4, 5, 5]).unwrap()[2], [1, 8, 3, 3].into());
+        assert_eq!([0, 1, 2].map(|link| branches.input_of(link)), [0, 0, 2]);
+        // Back to the link before.
+        assert_eq!(branches.clone().reads(1, 1).unwrap().edges(), [Edge { tensor: 1, link: 1, join: Join::Add }]);
+        assert_eq!(branches.run_shapes(1..3, &branches.shapes([1, 4, 5, 5]).unwrap())[0], [1, 4, 5, 5].into());
+        for (source, link) in [(2, 1), (0, 3), (4, 2)] {
+            let error = chain.clone().reads(source, link).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("tensor {source}")) && error.contains(&format!("link {link} of 3")),
+                "{error}"
+            );
+            assert!(chain.clone().scales(source, link).is_err());
+        }
     }
 }

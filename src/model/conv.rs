@@ -105,6 +105,8 @@ pub struct Conv2d {
     pub activation: Activation,
     /// Whether and where a tensor of the output's shape is added.
     pub residual: Option<Residual>,
+    /// Whether the input is multiplied by a value for each image and channel, as it is read.
+    pub scaled: bool,
 }
 
 /// One number for both rows and columns, or one each: `3` or `[3, 5]`.
@@ -160,6 +162,7 @@ impl Conv2d {
             bias: true,
             activation: Activation::None,
             residual: None,
+            scaled: false,
         }
     }
 
@@ -218,6 +221,12 @@ impl Conv2d {
     /// Where a residual is added, if at all.
     pub fn residual(mut self, residual: impl Into<Option<Residual>>) -> Self {
         self.residual = residual.into();
+        self
+    }
+
+    /// Whether the input is multiplied by a value for each image and channel: a gate's.
+    pub fn scaled(mut self, scaled: bool) -> Self {
+        self.scaled = scaled;
         self
     }
 

@@ -4,7 +4,7 @@
 //! weights (Howard et al., arXiv 1704.04861). Counted as torchinfo counts: a bias is a parameter, and one
 //! multiply-add an output; pooling is bytes alone.
 
-use crate::model::chain::{Chain, Link};
+use crate::model::chain::{Chain, Link, scale_shape};
 use crate::model::conv::Conv2d;
 use crate::model::error::Result;
 use crate::model::shape::Shape;
@@ -19,7 +19,7 @@ pub struct LinkCost {
     pub params: u64,
     /// Multiply-adds, the bias one of them.
     pub mult_adds: u64,
-    /// Bytes from and to memory, in the chain's element type: input, parameters, residual, output.
+    /// Bytes from and to memory, in the chain's element type: input, parameters, residual, scale, output.
     pub bytes: u64,
 }
 
@@ -65,16 +65,17 @@ pub fn params(conv: &Conv2d) -> u64 {
 
 /// Weights and biases of any link.
 pub(crate) fn params_of(link: &Link) -> u64 {
-    match link {
-        Link::Conv(conv) => params(conv),
-        Link::Pool(_) | Link::GlobalAveragePool | Link::PlaneSum { .. } => 0,
-    }
+    link.convolutions().map(params).sum()
 }
 
 /// Multiply-adds of any link for an output.
 fn mult_adds_of(link: &Link, output: Shape) -> u64 {
     match link {
         Link::Conv(conv) => output.len() * (conv.fan_in() + u64::from(conv.bias)),
+        Link::SqueezeExcite(gate) => {
+            let of = |conv: &Conv2d| u64::from(conv.out_channels) * (conv.fan_in() + u64::from(conv.bias));
+            u64::from(output.batch) * (of(&gate.squeeze) + of(&gate.excite))
+        }
         Link::Pool(_) | Link::GlobalAveragePool | Link::PlaneSum { .. } => 0,
     }
 }
@@ -100,10 +101,11 @@ pub fn chain(chain: &Chain, input: impl Into<Shape>) -> Result<ChainCost> {
     let mut total = ChainCost { links: Vec::new(), params: 0, mult_adds: 0, bytes_unfused: 0, bytes_fused: 0 };
     let (last, dtype) = (chain.links().len() - 1, chain.dtype());
     for (index, link) in chain.links().iter().enumerate() {
-        let (input, output) = (shapes[index], shapes[index + 1]);
+        let (input, output) = (shapes[chain.input_of(index)], shapes[index + 1]);
         let params = params_of(link);
         let residual = if link.residual().is_some() { output.bytes(dtype) } else { 0 };
-        let parameter_bytes = params * dtype.bytes() + residual;
+        let scale = if link.is_scaled() { scale_shape(input).bytes(dtype) } else { 0 };
+        let parameter_bytes = params * dtype.bytes() + residual + scale;
         let mult_adds = mult_adds_of(link, output);
         let bytes = input.bytes(dtype) + parameter_bytes + output.bytes(dtype);
         total.params += params;

@@ -107,6 +107,10 @@ pub enum Error {
     #[error("the layer {}", if *.expected { "adds a residual, but was given none" } else { "adds no residual, but was given one" })]
     Residual { expected: bool },
 
+    /// The layer takes a scale and was given none, or was given one and takes none.
+    #[error("the layer {}", if *.expected { "takes a scale, but was given none" } else { "takes no scale, but was given one" })]
+    Scale { expected: bool },
+
     /// Something is larger than the device or the index arithmetic allows.
     #[error("{what} takes {needed}, but the limit is {limit}")]
     TooLarge { what: String, needed: u64, limit: u64 },

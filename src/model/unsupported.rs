@@ -30,8 +30,12 @@ pub enum Unsupported {
     Layout(Layout),
     /// Only the last link of a run may add a residual.
     InnerResidual,
+    /// It takes no input that is multiplied by a scale.
+    Scaled,
     /// The first link is not depthwise or the second not pointwise.
     NotSeparable,
+    /// The first link is not pointwise or the second not depthwise.
+    NotExpanded,
     /// The links are not a pointwise, a depthwise and a pointwise one.
     NotInverted,
     /// It is a plain matrix product; `pointwise` computes it directly.
@@ -86,7 +90,9 @@ impl fmt::Display for Unsupported {
             Self::Dilation([down, right]) => write!(f, "not for dilation {down}x{right}"),
             Self::Layout(layout) => write!(f, "not for {layout}"),
             Self::InnerResidual => f.write_str("a residual inside the run"),
+            Self::Scaled => f.write_str("not for a scaled input"),
             Self::NotSeparable => f.write_str("not a depthwise and a pointwise link"),
+            Self::NotExpanded => f.write_str("not a pointwise and a depthwise link"),
             Self::NotInverted => f.write_str("not a pointwise, a depthwise and a pointwise link"),
             Self::Pointwise => f.write_str("a plain product, `pointwise` is for that"),
             Self::NeedsSoftwareDevice => f.write_str("made for software devices"),

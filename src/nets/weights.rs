@@ -5,14 +5,11 @@ use std::collections::BTreeSet;
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors};
 
-use super::{Names, Network};
+use super::{Branch, Names, Network};
 use crate::model::batch_norm::{BatchNorm, OwnedWeights};
 use crate::model::conv::Conv2d;
 use crate::model::error::{Cause, Error, Result};
 use crate::model::weights::Weights;
-
-/// PyTorch's, which both publishers keep.
-const EPS: f64 = 1e-5;
 
 /// Prefixes that programs put before all names of tensors: PyTorch's `DataParallel` and `compile`, training frameworks,
 /// checkpoints that hold more than weights.
@@ -21,7 +18,8 @@ const WRAPPERS: [&str; 5] = ["module", "model", "backbone", "_orig_mod", "state_
 impl Network {
     /// The weights of the network's convolutions from the bytes of a safetensors file, batch norms folded into them.
     ///
-    /// The names are timm's (`mobilenetv1_100`, `mobilenetv2_100`) or torchvision's (`mobilenet_v2`). If all of them begin
+    /// The names are timm's (`mobilenetv1_100`, `mobilenetv2_100`, …) or torchvision's (`mobilenet_v2`, …). Branches are those
+    /// that training has, not what timm makes of them (`reparam_conv`). If all of them begin
     /// with `module.`, `model.`, `backbone.`, `_orig_mod.` or `state_dict.`, or several of these,
     /// the prefix is dropped. `num_batches_tracked` is ignored: only training needs it.
     ///
@@ -32,7 +30,8 @@ impl Network {
     /// [`Error::TensorType`] for the first tensor that is not as the network has it; what
     /// [`Weights::fold_batch_norm`] says.
     pub fn weights(&self, file: &[u8]) -> Result<Vec<OwnedWeights>> {
-        let mut file = File::read(file, [("timm", &self.timm), ("torchvision", &self.torchvision)])?;
+        let published = [("timm", &self.timm, self.eps[0]), ("torchvision", &self.torchvision, self.eps[1])];
+        let mut file = File::read(file, published)?;
         let convolutions = file.names.iter().zip(self.chain.convolutions());
         let weights = convolutions.map(|(names, (_, conv))| file.convolution(names, conv)).collect::<Result<_>>()?;
         file.is_used_up()?;
@@ -47,11 +46,13 @@ struct File<'a> {
     /// The publisher of its names, and the prefix before them.
     publisher: &'static str,
     names: &'a [Names],
+    /// The constant in its batch norms.
+    eps: f64,
     prefix: String,
 }
 
 impl<'a> File<'a> {
-    fn read(bytes: &'a [u8], published: [(&'static str, &'a Vec<Names>); 2]) -> Result<Self> {
+    fn read(bytes: &'a [u8], published: [(&'static str, &'a Vec<Names>, f64); 2]) -> Result<Self> {
         let tensors = SafeTensors::deserialize(bytes).map_err(|error| Error::NotSafetensors(Cause::new(error)))?;
         let unused: BTreeSet<_> = tensors.names().into_iter().map(String::from).collect();
         // Compare the ends of names: the prefix may be none of the known ones.
@@ -61,27 +62,50 @@ impl<'a> File<'a> {
             ends.filter(|end| unused.iter().any(|name| name.ends_with(end))).count()
         };
         let [timm, torchvision] = published;
-        let (publisher, names) = if known(torchvision.1) > known(timm.1) { torchvision } else { timm };
+        let (publisher, names, eps) = if known(torchvision.1) > known(timm.1) { torchvision } else { timm };
         let prefix = wrapping(&unused, names);
-        Ok(Self { tensors, unused, publisher, names, prefix })
+        Ok(Self { tensors, unused, publisher, names, eps, prefix })
     }
 
     fn convolution(&mut self, names: &Names, conv: &Conv2d) -> Result<OwnedWeights> {
         let channels = [conv.out_channels as usize];
         let shape = <[u32; 4]>::from(conv.weight_shape()).map(|extent| extent as usize);
-        // A classifier is a matrix.
-        let rank = if names.norm.is_some() { 4 } else { 2 };
+        let rank = if names.is_matrix { 2 } else { 4 };
         let weight = self.values(&format!("{}.weight", names.conv), &shape[..rank])?;
         let Some(norm) = &names.norm else {
             let bias = self.values(&format!("{}.bias", names.conv), &channels)?;
             return Ok(OwnedWeights { weight, bias: Some(bias) });
         };
+        let mut sum = self.normed(&weight, norm, conv)?;
+        for Branch { conv: of_branch, norm } in &names.branches {
+            let weight = match of_branch {
+                Some((name, size)) => {
+                    let size = *size as usize;
+                    let weight = self.values(&format!("{name}.weight"), &[shape[0], shape[1], size, size])?;
+                    centred(&weight, size, conv)
+                }
+                None => identity(conv),
+            };
+            let part = self.normed(&weight, norm, conv)?;
+            let add = |sum: &mut [f32], part: &[f32]| sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+            add(&mut sum.weight, &part.weight);
+            if let (Some(sum), Some(part)) = (&mut sum.bias, &part.bias) {
+                add(sum, part);
+            }
+        }
+        Ok(sum)
+    }
+
+    /// A convolution's weight with the batch norm of this name folded into it.
+    fn normed(&mut self, weight: &[f32], norm: &str, conv: &Conv2d) -> Result<OwnedWeights> {
+        let channels = [conv.out_channels as usize];
         let mut values = |part| self.values(&format!("{norm}.{part}"), &channels);
         let (scale, bias) = (values("weight")?, values("bias")?);
         let (mean, variance) = (values("running_mean")?, values("running_var")?);
         self.unused.remove(&format!("{}{norm}.num_batches_tracked", self.prefix));
-        let norm = BatchNorm { weight: &scale, bias: &bias, running_mean: &mean, running_var: &variance, eps: EPS };
-        Weights::without_bias(&weight).fold_batch_norm(&norm)
+        let eps = self.eps;
+        let norm = BatchNorm { weight: &scale, bias: &bias, running_mean: &mean, running_var: &variance, eps };
+        Weights::without_bias(weight).fold_batch_norm(&norm)
     }
 
     fn values(&mut self, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
@@ -128,6 +152,27 @@ fn wrapping(tensors: &BTreeSet<String>, names: &[Names]) -> String {
         prefix = longer;
     }
     prefix
+}
+
+/// Kernels of some rows and columns in the middle of a convolution's, with zeros around them.
+fn centred(weight: &[f32], size: usize, conv: &Conv2d) -> Vec<f32> {
+    let [rows, columns] = conv.kernel_size.map(|extent| extent as usize);
+    let [top, left] = [rows, columns].map(|extent| extent.saturating_sub(size) / 2);
+    let inside = |row: usize, column: usize| (top..top + size).contains(&row) && (left..left + size).contains(&column);
+    let taps = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
+    let of_kernel = |kernel: &[f32]| -> Vec<f32> {
+        let at = |row: usize, column: usize| kernel[(row - top) * size + column - left];
+        taps.clone().map(|(row, column)| if inside(row, column) { at(row, column) } else { 0.0 }).collect()
+    };
+    weight.chunks_exact((size * size).max(1)).flat_map(of_kernel).collect()
+}
+
+/// The weight of a convolution whose outputs are its inputs.
+fn identity(conv: &Conv2d) -> Vec<f32> {
+    let (inputs, outputs) = (conv.group_in_channels(), conv.group_out_channels().max(1));
+    let pairs = (0..conv.out_channels).flat_map(|output| (0..inputs).map(move |input| (output, input)));
+    let ones: Vec<_> = pairs.map(|(output, input)| if output % outputs == input { 1.0 } else { 0.0 }).collect();
+    centred(&ones, 1, conv)
 }
 
 /// The values of a tensor, which are little-endian and may start at any byte.

@@ -21,7 +21,8 @@ pub fn images_at_once(chain: &Chain, input: impl Into<Shape>, caps: &Caps) -> Re
     }
     let image = |shape: &Shape| Shape { batch: 1, ..*shape }.bytes(dtype);
     let residual = chain.outside_residual().map(|link| shapes[link + 1]);
-    let outer: Vec<_> = [shapes[0], shapes[shapes.len() - 1]].into_iter().chain(residual).collect();
+    let others = residual.into_iter().chain(chain.outside_scale_shape(&shapes));
+    let outer: Vec<_> = [shapes[0], shapes[shapes.len() - 1]].into_iter().chain(others).collect();
     let (alignment, batch) = (u64::from(caps.storage_offset_alignment), u64::from(input.batch));
     let steps = outer.iter().map(|shape| step(image(shape), alignment));
     // As powers of two the larger is a multiple of the other.

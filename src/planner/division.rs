@@ -89,6 +89,7 @@ pub(crate) struct Part {
     pub kind: usize,
     pub input: Access,
     pub residual: Option<Access>,
+    pub scale: Option<Access>,
     pub output: Access,
 }
 
@@ -112,6 +113,7 @@ pub(crate) enum Spot {
     /// Copies of a stretch's bands.
     Input(usize),
     Residual(usize),
+    Scale(usize),
     Output(usize),
 }
 
@@ -127,17 +129,18 @@ impl Division {
         let at_once = first.shapes[0].batch.max(1);
         let part = |start: u32| {
             let count = at_once.min(batch - start);
-            let access = |source: Source, tensor: usize, spot: Spot| {
-                let image = Shape { batch: 1, ..shapes[tensor] }.bytes(chain.dtype());
-                let shape = Shape { batch: count, ..shapes[tensor] };
+            let access = |source: Source, shape: Shape, spot: Spot| {
+                let image = Shape { batch: 1, ..shape }.bytes(chain.dtype());
+                let shape = Shape { batch: count, ..shape };
                 Access { source, shape, way: Way::Direct(u64::from(start) * image), spot }
             };
             let residual = chain.outside_residual();
             Part {
                 kind: usize::from(count < at_once).min(kinds.len() - 1),
-                input: access(Source::Tensor(0), 0, Spot::Input(0)),
-                residual: residual.map(|link| access(Source::Residual, link + 1, Spot::Residual(0))),
-                output: access(Source::Tensor(links), links, Spot::Output(0)),
+                input: access(Source::Tensor(0), shapes[0], Spot::Input(0)),
+                residual: residual.map(|link| access(Source::Residual, shapes[link + 1], Spot::Residual(0))),
+                scale: chain.outside_scale_shape(shapes).map(|shape| access(Source::Scale, shape, Spot::Scale(0))),
+                output: access(Source::Tensor(links), shapes[links], Spot::Output(0)),
             }
         };
         let parts: Vec<_> = (0..batch.max(1)).step_by(at_once as usize).map(part).collect();
@@ -209,7 +212,7 @@ impl Division {
 impl Part {
     /// The parts of tensors that it reads, and the one that it writes at last.
     pub fn accesses(&self) -> impl Iterator<Item = &Access> {
-        [Some(&self.input), self.residual.as_ref(), Some(&self.output)].into_iter().flatten()
+        [Some(&self.input), self.residual.as_ref(), self.scale.as_ref(), Some(&self.output)].into_iter().flatten()
     }
 }
 
@@ -313,8 +316,9 @@ impl Planner<'_> {
 mod tests {
     use super::*;
     use crate::model::caps::Caps;
-    use crate::model::chain::{Link, Separable};
+    use crate::model::chain::Link;
     use crate::model::conv::{Conv2d, Residual};
+    use crate::model::separable::Separable;
 
     /// Chains with inputs, and limits for bindings.
     fn subjects() -> Vec<(Chain, [u32; 4], u64)> {
@@ -352,7 +356,7 @@ mod tests {
                     let whole = match access.source {
                         Source::Tensor(tensor) => division.shapes[tensor].bytes(dtype),
                         Source::Sums { shape, .. } => shape.bytes(dtype),
-                        Source::Residual => u64::MAX,
+                        Source::Residual | Source::Scale => u64::MAX,
                     };
                     match &access.way {
                         Way::Direct(offset) => assert!(offset.is_multiple_of(256) && offset + bytes <= whole, "{what}"),

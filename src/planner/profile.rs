@@ -54,6 +54,7 @@ pub fn run_name(run: &Run<'_>) -> String {
             Link::Conv(conv) => Operation::Conv(conv.clone()),
             Link::Pool(pool) => Operation::Pool2d(pool.clone()),
             // The same passes, so the same times.
+            Link::SqueezeExcite(gate) => Operation::Gate(gate.clone()),
             Link::GlobalAveragePool | Link::PlaneSum { .. } => Operation::Pool,
         };
         Problem { input, layout: run.layout, dtype: run.elements.input.dtype(), operation }.to_string()

@@ -51,7 +51,14 @@ impl Workspace {
                 for &operand in &pass.operands {
                     let (part, bytes) = match operand {
                         Operand::Weights => continue,
-                        Operand::Input => (inner(first), shapes[first].bytes(dtype)),
+                        Operand::Input => {
+                            let source = chain.input_of(first);
+                            (inner(source), shapes[source].bytes(dtype))
+                        }
+                        Operand::Scale => match chain.scale_of(first) {
+                            Some(source) => (inner(source), shapes[source].bytes(dtype)),
+                            None => continue,
+                        },
                         Operand::Output => (inner(end), shapes[end].bytes(dtype)),
                         Operand::Residual => match chain.source(end - 1) {
                             Some(source) => (inner(source), shapes[source].bytes(dtype)),

@@ -3,15 +3,18 @@
 use std::ops::Range;
 
 use super::{Operation, Problem};
-use crate::model::chain::Separable;
 use crate::model::conv::{Activation, Conv2d, Residual};
 use crate::model::dtype::DType;
-use crate::model::error::{Error, ParseError, Result};
+use crate::model::error::{Error, ParseError};
+use crate::model::gate::SqueezeExcite;
 use crate::model::pool::Pool2d;
+use crate::model::separable::Separable;
 use crate::model::shape::{Layout, Shape};
-use crate::nets::{self, Network};
+use crate::nets;
 
-const OPERATIONS: &str = "conv, depthwise, pointwise, separable, maxpool, avgpool, pool, mobilenet_v1, mobilenet_v2";
+const OPERATIONS: &str = "conv, depthwise, pointwise, separable, maxpool, avgpool, pool, gate";
+
+const ACTIVATIONS: &str = "relu, relu6, silu, hardswish, sigmoid, hardsigmoid, tanh, gelu, leakyrelu:S, clamp:A,B";
 
 /// Reads a line word by word and remembers where each option stood, so that an error can point at it.
 pub struct Parser<'a> {
@@ -37,7 +40,7 @@ impl<'a> Parser<'a> {
     }
 
     fn unknown_operation<T>(&self, span: Range<usize>, word: &str) -> Parsed<T> {
-        self.error(span, format!("`{word}` is no operation; there are {OPERATIONS}"))
+        self.error(span, format!("`{word}` is no operation; there are {}", operations()))
     }
 
     fn word(&mut self, what: &str) -> Parsed<(Range<usize>, &'a str)> {
@@ -109,15 +112,17 @@ impl<'a> Parser<'a> {
     }
 
     pub fn problem(mut self) -> Parsed<Problem> {
-        let (span, word) = self.word(&format!("the operation ({OPERATIONS})"))?;
+        let (span, word) = self.word(&format!("the operation ({})", operations()))?;
         let (input, operation) = match word {
             "conv" | "depthwise" | "pointwise" | "separable" => self.convolution(word)?,
             "maxpool" => self.pool_of_windows(word, Pool2d::max(1))?,
             "avgpool" => self.pool_of_windows(word, Pool2d::average(1))?,
             "pool" => self.pool()?,
-            "mobilenet_v1" => self.network(nets::mobilenet_v1)?,
-            "mobilenet_v2" => self.network(nets::mobilenet_v2)?,
-            _ => return self.unknown_operation(span, word),
+            "gate" => self.gate()?,
+            _ => match nets::NETWORKS.iter().find(|(name, _)| *name == word) {
+                Some((_, make)) => self.network(*make)?,
+                None => return self.unknown_operation(span, word),
+            },
         };
         let problem = Problem { input, layout: self.layout, dtype: self.dtype, operation };
         match problem.output() {
@@ -149,6 +154,7 @@ impl<'a> Parser<'a> {
                     stride: [1; 2],
                     padding: [0; 4],
                     dilation: [1; 2],
+                    scaled: false,
                     ..conv.clone()
                 },
                 depthwise: Conv2d { out_channels: input.channels, groups: input.channels, residual: None, ..conv },
@@ -219,6 +225,54 @@ impl<'a> Parser<'a> {
         Ok((input, Operation::Pool))
     }
 
+    fn gate(&mut self) -> Parsed<(Shape, Operation)> {
+        let input = self.shape()?;
+        let squeezed = self.out_channels("gate", input)?;
+        let mut gate = SqueezeExcite::new(input.channels, squeezed);
+        let mut activations = Vec::new();
+        while self.next < self.words.len() {
+            let (span, word) = self.word("an option")?;
+            if word == "nobias" {
+                gate = gate.bias(false);
+                self.once(&span, "nobias")?;
+            } else if let Some(activation) = self.activation(&span, word)?.filter(|_| activations.len() < 2) {
+                activations.push((span, activation));
+            } else if !self.common_option(&span, word)? {
+                let options = format!("two of {ACTIVATIONS}, nobias, f32, f16, nhwc");
+                return self.error(span, format!("`{word}` is no option of this gate; there are {options}"));
+            }
+        }
+        match &activations[..] {
+            [] => {}
+            [(_, squeeze), (_, excite)] => gate = gate.activations(*squeeze, *excite),
+            [(span, _), ..] => {
+                let message = "a gate has two activations, that of the squeeze and its own; the second is missing";
+                return self.error(span.clone(), message);
+            }
+        }
+        Ok((input, Operation::Gate(gate)))
+    }
+
+    /// The activation that a word is, if it is one.
+    fn activation(&self, span: &Range<usize>, word: &str) -> Parsed<Option<Activation>> {
+        Ok(match word {
+            "none" => Some(Activation::None),
+            "relu" => Some(Activation::Relu),
+            "relu6" => Some(Activation::Relu6),
+            "silu" => Some(Activation::Silu),
+            "hardswish" => Some(Activation::HardSwish),
+            "sigmoid" => Some(Activation::Sigmoid),
+            "hardsigmoid" => Some(Activation::HardSigmoid),
+            "tanh" => Some(Activation::Tanh),
+            "gelu" => Some(Activation::Gelu),
+            _ => match (word.strip_prefix("clamp:"), word.strip_prefix("leakyrelu:")) {
+                (Some(bounds), _) => Some(self.clamp(span, bounds)?),
+                (_, Some(slope)) => Some(self.leaky_relu(span, slope)?),
+                _ => None,
+            },
+        })
+    }
+
     /// Takes an option that all operations have. Whether the word is one.
     fn common_option(&mut self, span: &Range<usize>, word: &str) -> Parsed<bool> {
         if word == "nhwc" {
@@ -233,7 +287,7 @@ impl<'a> Parser<'a> {
         Ok(true)
     }
 
-    fn network(&mut self, network: fn(f64, u32) -> Result<Network>) -> Parsed<(Shape, Operation)> {
+    fn network(&mut self, network: nets::Make) -> Parsed<(Shape, Operation)> {
         let input = self.images()?;
         let (mut classes, mut width) = (super::CLASSES, 1.0);
         if self.words.get(self.next).is_some_and(|(_, word)| *word == "->") {
@@ -326,21 +380,7 @@ impl<'a> Parser<'a> {
         if self.common_option(span, word)? {
             return Ok(());
         }
-        let activation = match word {
-            "relu" => Some(Activation::Relu),
-            "relu6" => Some(Activation::Relu6),
-            "silu" => Some(Activation::Silu),
-            "hardswish" => Some(Activation::HardSwish),
-            "sigmoid" => Some(Activation::Sigmoid),
-            "hardsigmoid" => Some(Activation::HardSigmoid),
-            "tanh" => Some(Activation::Tanh),
-            "gelu" => Some(Activation::Gelu),
-            _ => match (word.strip_prefix("clamp:"), word.strip_prefix("leakyrelu:")) {
-                (Some(bounds), _) => Some(self.clamp(span, bounds)?),
-                (_, Some(slope)) => Some(self.leaky_relu(span, slope)?),
-                _ => None,
-            },
-        };
+        let activation = self.activation(span, word)?.filter(|_| word != "none");
         if let Some(activation) = activation {
             conv.activation = activation;
             return self.once(span, "the activation");
@@ -354,6 +394,10 @@ impl<'a> Parser<'a> {
             "nobias" => {
                 conv.bias = false;
                 return self.once(span, "nobias");
+            }
+            "scaled" => {
+                conv.scaled = true;
+                return self.once(span, "scaled");
             }
             _ => {}
         }
@@ -388,6 +432,12 @@ impl<'a> Parser<'a> {
     }
 }
 
+/// The operations, and the networks.
+fn operations() -> String {
+    let names = nets::NETWORKS.iter().map(|(name, _)| *name);
+    [OPERATIONS].into_iter().chain(names).collect::<Vec<_>>().join(", ")
+}
+
 fn starts_with_digit(text: &str) -> bool {
     text.starts_with(|character: char| character.is_ascii_digit())
 }
@@ -399,8 +449,5 @@ fn known_options(operation: &str) -> String {
         "pointwise" => "sS, pP, dD, gG",
         _ => "kK, sS, pP, dD",
     };
-    format!(
-        "{own}, relu, relu6, silu, hardswish, sigmoid, hardsigmoid, tanh, gelu, leakyrelu:S, clamp:A,B, residual[:after], \
-         nobias, f32, f16, nhwc"
-    )
+    format!("{own}, {ACTIVATIONS}, scaled, residual[:after], nobias, f32, f16, nhwc")
 }

@@ -3,9 +3,10 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::model::caps::Caps;
-use crate::model::chain::{Chain, Separable};
+use crate::model::chain::Chain;
 use crate::model::conv::Conv2d;
 use crate::model::error::{Cause, Error, Result};
+use crate::model::separable::Separable;
 use crate::model::shape::{Layout, Shape};
 use crate::model::weights::Weights;
 use crate::planner::profile::Profile;

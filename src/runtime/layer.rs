@@ -13,13 +13,13 @@ use crate::planner::{Choice, Division, Schedule};
 use crate::runtime::copies::Copies;
 use crate::runtime::device::Device;
 use crate::runtime::gpu::GpuConv;
-use crate::runtime::parts::{Callers, Planned, Work};
-use crate::runtime::plan::{Plan, check_tensors};
+use crate::runtime::parts::{Planned, Work};
+use crate::runtime::plan::{Callers, Plan, check_tensors};
 use crate::runtime::tensor::Tensor;
 use crate::runtime::threads;
 
-pub use cache::Cache;
 use cache::MOST_BYTES;
+pub use cache::{Cache, Tensors};
 
 /// A chain of convolutions with its weights, made by [`GpuConv`].
 ///
@@ -34,7 +34,8 @@ pub struct Layer {
     cache: Arc<Cache>,
 }
 
-/// What a layer reads: a tensor, and the residual that it adds, if it adds one.
+/// What a layer reads: a tensor; the residual that it adds, if it adds one; and the scale by which it multiplies what it
+/// reads, if it takes one.
 ///
 /// `&x` converts into it, and `(&x, &residual)`.
 #[derive(Clone, Copy, Debug)]
@@ -43,17 +44,19 @@ pub struct Inputs<'a> {
     pub input: &'a Tensor,
     /// The residual, of the shape of the output of the link that adds it, in the input's layout.
     pub residual: Option<&'a Tensor>,
+    /// The scale, a value for each image and channel of what the link reads that takes it: N x C x 1 x 1.
+    pub scale: Option<&'a Tensor>,
 }
 
 impl<'a> From<&'a Tensor> for Inputs<'a> {
     fn from(input: &'a Tensor) -> Self {
-        Self { input, residual: None }
+        Self { input, residual: None, scale: None }
     }
 }
 
 impl<'a> From<(&'a Tensor, &'a Tensor)> for Inputs<'a> {
     fn from((input, residual): (&'a Tensor, &'a Tensor)) -> Self {
-        Self { input, residual: Some(residual) }
+        Self { input, residual: Some(residual), scale: None }
     }
 }
 
@@ -185,21 +188,21 @@ impl Layer {
 
     /// The cached binding to some tensors.
     fn cached_binding(&self, inputs: Inputs<'_>, output: &Tensor) -> Result<Option<BoundLayer>> {
-        let Inputs { input, residual } = inputs;
+        let Inputs { input, residual, scale } = inputs;
         let device = self.gpu.shared();
         device.check_lost()?;
         // Bind groups that are kept do not say that a buffer is gone.
-        for (name, tensor) in [("input", Some(input)), ("residual", residual), ("output", Some(output))] {
+        let named = [("input", Some(input)), ("residual", residual), ("scale", scale), ("output", Some(output))];
+        for (name, tensor) in named {
             tensor.map_or(Ok(()), |tensor| tensor.check_there(name, device))?;
         }
-        Ok(self.cache.binding(&(input.clone(), residual.cloned(), output.clone())))
+        Ok(self.cache.binding(&Tensors::new(inputs, output)))
     }
 
     /// Binds the layer, and keeps the binding.
     async fn bind_and_keep(&self, inputs: Inputs<'_>, output: &Tensor) -> Result<BoundLayer> {
         let bound = self.bind_async(inputs, output).await?;
-        let tensors = (inputs.input.clone(), inputs.residual.cloned(), output.clone());
-        self.cache.keep(tensors, bound.clone(), |workspace| self.gpu.shared().shares(workspace));
+        self.cache.keep(Tensors::new(inputs, output), bound.clone(), |workspace| self.gpu.shared().shares(workspace));
         Ok(bound)
     }
 
@@ -220,16 +223,21 @@ impl Layer {
         if inputs.residual.is_some() != expected {
             return Err(Error::Residual { expected });
         }
+        let expected = self.chain.outside_scale().is_some();
+        if inputs.scale.is_some() != expected {
+            return Err(Error::Scale { expected });
+        }
         self.plan(inputs.input.shape(), inputs.input.layout()).await
     }
 
     async fn bind_to(&self, plan: Arc<Planned>, inputs: Inputs<'_>, output: &Tensor) -> Result<BoundLayer> {
-        let (Inputs { input, residual }, device) = (inputs, self.gpu.shared());
-        let outputs = [self.chain.outside_residual().map_or(0, |link| link + 1), self.chain.links().len()];
-        let outputs = outputs.map(|tensor| plan.shape(tensor));
-        check_tensors(device, self.chain.dtype(), outputs, input, residual, output)?;
+        let (Inputs { input, residual, scale }, device) = (inputs, self.gpu.shared());
+        let tensors = Callers { input, residual, scale, output };
+        let [residual, output] = [self.chain.outside_residual().map_or(0, |link| link + 1), self.chain.links().len()];
+        let scale = self.chain.outside_scale_shape(&plan.division.shapes).unwrap_or(input.shape());
+        check_tensors(device, self.chain.dtype(), [plan.shape(residual), scale, plan.shape(output)], tensors)?;
         let workspace = device.workspace(&plan.workspace).await?;
-        let work = plan.bind(device, &workspace, Callers { input, residual, output }).await?;
+        let work = plan.bind(device, &workspace, tensors).await?;
         Ok(BoundLayer(Arc::new(Binding { work, workspace, _plan: plan })))
     }
 

@@ -137,6 +137,7 @@ impl Device {
 mod tests {
     use super::*;
     use crate::runtime::block::block_on;
+    use crate::runtime::layer::Tensors;
     use crate::{Conv2d, GpuConv, Layout, Weights};
 
     #[test]
@@ -158,11 +159,10 @@ mod tests {
         let gpu = GpuConv::new().unwrap();
         let layer = gpu.conv2d(&Conv2d::pointwise(1, 1), Weights::new(&[1.0], &[0.0])).unwrap();
         let tensor = || gpu.empty([1, 1, 4, 4], Layout::Nchw).unwrap();
-        let tensors = (tensor(), None, tensor());
+        let [x, y] = [tensor(), tensor()];
+        let tensors = Tensors::new((&x).into(), &y);
         let keep = || {
-            layer
-                .encode(&mut gpu.device().create_command_encoder(&Default::default()), &tensors.0, &tensors.2)
-                .unwrap();
+            layer.encode(&mut gpu.device().create_command_encoder(&Default::default()), &x, &y).unwrap();
         };
         let kept = || gpu.shared().layers()[0].binding(&tensors).is_some();
         let tries = std::cell::Cell::new(0);

@@ -7,7 +7,7 @@ use crate::model::shape::Shape;
 use crate::planner::division::{Access, Division, Source, Spot, Way};
 use crate::runtime::copies::{BoundCopy, Copies};
 use crate::runtime::device::Device;
-use crate::runtime::plan::{Bound, Plan};
+use crate::runtime::plan::{Bound, Callers, Plan};
 use crate::runtime::tensor::Tensor;
 
 /// How inputs of one size are computed.
@@ -38,14 +38,6 @@ impl Work {
     }
 }
 
-/// The caller's tensors.
-#[derive(Clone, Copy)]
-pub struct Callers<'a> {
-    pub input: &'a Tensor,
-    pub residual: Option<&'a Tensor>,
-    pub output: &'a Tensor,
-}
-
 impl Planned {
     pub fn new(division: Division, plans: Vec<Arc<Plan>>, copies: Option<Copies>) -> Self {
         let of_plans = division.plans_workspace().len();
@@ -74,17 +66,18 @@ impl Planned {
         for part in &self.division.parts {
             let mut before = Vec::new();
             let input = self.bind_access(device, workspace, callers, &part.input, &mut copied, &mut before).await?;
-            let residual = match &part.residual {
-                Some(access) => {
-                    Some(self.bind_access(device, workspace, callers, access, &mut copied, &mut before).await?)
-                }
-                None => None,
-            };
+            let mut others = [None, None];
+            for (other, access) in others.iter_mut().zip([&part.residual, &part.scale]) {
+                let Some(access) = access else { continue };
+                *other = Some(self.bind_access(device, workspace, callers, access, &mut copied, &mut before).await?);
+            }
+            let [residual, scale] = [others[0].as_ref(), others[1].as_ref()];
             let mut after = Vec::new();
             let output = self.bind_access(device, workspace, callers, &part.output, &mut copied, &mut after).await?;
             let plan = self.plans[part.kind].clone();
             work.extend(before);
-            work.push(Work::Plan(Bound::new(device, plan, workspace, &input, residual.as_ref(), &output).await?));
+            let tensors = Callers { input: &input, residual, scale, output: &output };
+            work.push(Work::Plan(Bound::new(device, plan, workspace, tensors).await?));
             work.extend(after);
         }
         Ok(work)
@@ -106,6 +99,7 @@ impl Planned {
             Source::Tensor(tensor) => self.placed(workspace, callers, Spot::Tensor(tensor), self.shape(tensor))?,
             Source::Sums { link, shape } => self.placed(workspace, callers, Spot::Sums(link), shape)?,
             Source::Residual => callers.residual.cloned().ok_or_else(|| no_tensor(access.spot))?,
+            Source::Scale => callers.scale.cloned().ok_or_else(|| no_tensor(access.spot))?,
         };
         let copies = match &access.way {
             Way::Direct(offset) => return Ok(whole.part(*offset, access.shape)),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::kernels::pack::{self, Section};
 use crate::kernels::{Operand, fold};
-use crate::model::chain::Chain;
+use crate::model::chain::{Chain, Link};
 use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
 use crate::model::shape::Shape;
@@ -45,6 +45,7 @@ enum Slot {
     Input,
     Output,
     Residual,
+    Scale,
     Weights(Arc<wgpu::Buffer>),
     Workspace(Span),
 }
@@ -85,9 +86,10 @@ impl Plan {
             let weights = packed_weights(device, chain, weights, packed, place, range.clone(), &recipe.weights).await?;
             for pass in &recipe.passes {
                 let slot = |operand: Operand| match operand {
-                    Operand::Input => tensor(range.start),
+                    Operand::Input => tensor(chain.input_of(range.start)),
                     Operand::Output => tensor(range.end),
                     Operand::Residual => chain.source(range.end - 1).map_or(Ok(Slot::Residual), tensor),
+                    Operand::Scale => chain.scale_of(range.start).map_or(Ok(Slot::Scale), tensor),
                     Operand::Weights => match &weights {
                         Some(buffer) => Ok(Slot::Weights(buffer.clone())),
                         None => Err(Error::Internal(format!("{} reads weights and packs none", recipe.name))),
@@ -144,26 +146,29 @@ async fn packed_weights(
     }
     let place = lock(packed).place(((first + links.start, channels.clone()), sections.to_vec()));
     let make = async {
-        let weights = chain.by_link(weights);
-        let bytes = pack::buffer(&chain.links()[links.clone()], &weights[links.clone()], sections, chain.dtype())?;
+        let convs: Vec<_> = chain.links()[links.clone()].iter().flat_map(Link::convolutions).collect();
+        let bytes = pack::buffer(&convs, &chain.of_links(&links, weights), sections, chain.dtype())?;
         device.buffer_with("weights", &bytes, wgpu::BufferUsages::STORAGE).await
     };
     Ok(Some(get_or_make(&place, make).await?))
 }
 
-/// Checks the tensors of a layer, whose input has the right shape; the shapes are those of residual and output.
-pub fn check_tensors(
-    device: &Device,
-    dtype: DType,
-    [residual_shape, output_shape]: [Shape; 2],
-    input: &Tensor,
-    residual: Option<&Tensor>,
-    output: &Tensor,
-) -> Result<()> {
+/// The caller's tensors, or parts of them.
+#[derive(Clone, Copy)]
+pub struct Callers<'a> {
+    pub input: &'a Tensor,
+    pub residual: Option<&'a Tensor>,
+    pub scale: Option<&'a Tensor>,
+    pub output: &'a Tensor,
+}
+
+/// Checks the tensors of a layer, whose input has the right shape; the shapes are those of residual, scale and output.
+pub fn check_tensors(device: &Device, dtype: DType, shapes: [Shape; 3], tensors: Callers<'_>) -> Result<()> {
+    let Callers { input, residual, scale, output } = tensors;
     let layout = input.layout();
-    let residuals = residual.map(|tensor| ("residual", tensor, residual_shape));
-    let outputs = residuals.into_iter().chain([("output", output, output_shape)]);
-    for (name, tensor, expected) in outputs {
+    let named = [("residual", residual), ("scale", scale), ("output", Some(output))];
+    let given = named.into_iter().zip(shapes).filter_map(|((name, tensor), shape)| Some((name, tensor?, shape)));
+    for (name, tensor, expected) in given {
         if tensor.shape() != expected {
             return Err(Error::ShapeMismatch { tensor: name, expected, actual: tensor.shape() });
         }
@@ -171,15 +176,15 @@ pub fn check_tensors(
             return Err(Error::LayoutMismatch { tensor: name, expected: layout, actual: tensor.layout() });
         }
     }
-    let named = residual.map(|tensor| ("residual", tensor)).into_iter().chain([("output", output), ("input", input)]);
-    for (name, tensor) in named {
+    for (name, tensor) in named.into_iter().chain([("input", Some(input))]) {
+        let Some(tensor) = tensor else { continue };
         if tensor.dtype() != dtype {
             return Err(Error::DTypeMismatch { tensor: name, expected: dtype, actual: tensor.dtype() });
         }
         tensor.check(name, device)?;
         tensor.check_alignment(device.caps.storage_offset_alignment)?;
     }
-    for (tensor, name) in [(Some(input), "input"), (residual, "residual")] {
+    for (tensor, name) in [(Some(input), "input"), (residual, "residual"), (scale, "scale")] {
         if tensor.is_some_and(|tensor| tensor.buffer() == output.buffer()) {
             return Err(Error::Aliasing { tensor: name });
         }
@@ -193,14 +198,12 @@ impl Bound {
         device: &Device,
         plan: Arc<Plan>,
         workspace: &[wgpu::Buffer],
-        input: &Tensor,
-        residual: Option<&Tensor>,
-        output: &Tensor,
+        tensors: Callers<'_>,
     ) -> Result<Self> {
-        if output.shape().is_empty() {
+        if tensors.output.shape().is_empty() {
             return Ok(Self { plan, groups: Vec::new() });
         }
-        let bind = |pass| bind(device, &plan, pass, workspace, input, residual, output);
+        let bind = |pass| bind(device, &plan, pass, workspace, tensors);
         let groups = device.scoped(|| plan.passes.iter().map(bind).collect::<Result<_>>()).await??;
         Ok(Self { plan, groups })
     }
@@ -216,14 +219,17 @@ impl Bound {
     }
 }
 
+/// A tensor of the caller's that a pass reads.
+fn given<'a>(tensor: Option<&'a Tensor>, name: &str) -> Result<&'a Tensor> {
+    tensor.ok_or_else(|| Error::Internal(format!("a pass reads a {name}, and the layer was given none")))
+}
+
 fn bind(
     device: &Device,
     plan: &Plan,
     pass: &PlannedPass,
     workspace: &[wgpu::Buffer],
-    input: &Tensor,
-    residual: Option<&Tensor>,
-    output: &Tensor,
+    Callers { input, residual, scale, output }: Callers<'_>,
 ) -> Result<wgpu::BindGroup> {
     let params = wgpu::BufferBinding {
         buffer: &plan.params,
@@ -235,10 +241,8 @@ fn bind(
         let resource = match slot {
             Slot::Input => input.binding(),
             Slot::Output => output.binding(),
-            Slot::Residual => match residual {
-                Some(residual) => residual.binding(),
-                None => return Err(Error::Internal("a pass reads a residual, and the layer was given none".into())),
-            },
+            Slot::Residual => given(residual, "residual")?.binding(),
+            Slot::Scale => given(scale, "scale")?.binding(),
             Slot::Weights(buffer) => buffer.as_entire_binding(),
             Slot::Workspace(span) => wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                 buffer: &workspace[span.buffer],

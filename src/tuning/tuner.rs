@@ -275,14 +275,14 @@ fn add_pieces(pieces: &mut Vec<Piece>, stretch: &Stretch, layout: Layout, caps: 
         let (first, end) = (answers[0].first, answers[0].first + answers[0].links);
         let candidates: Vec<_> = answers.iter().flat_map(|answer| answer.answer.iter().flatten().cloned()).collect();
         let name = |first: usize, end: usize| {
-            let (links, shapes) = (&chain.links()[first..end], &shapes[first..=end]);
-            run_name(&Run { links, shapes, layout, elements })
+            let (links, shapes) = (&chain.links()[first..end], chain.run_shapes(first..end, &shapes));
+            run_name(&Run { links, shapes: &shapes, layout, elements })
         };
         let singles = (first..end).map(|link| name(link, link + 1)).collect();
         let name = name(first, end);
         // A network has many runs of one kind.
         if !candidates.is_empty() && pieces.iter().all(|piece| piece.name != name) {
-            let (chain, input) = (chain.part(first..end), shapes[first]);
+            let (chain, input) = (chain.part(first..end), shapes[chain.input_of(first)]);
             pieces.push(Piece { name, singles, chain, input, candidates });
         }
     }
@@ -342,10 +342,11 @@ pub async fn measure_async(
     let mut seconds = Vec::new();
     for step in &schedule.steps {
         let part = chain.part(step.first..step.first + step.links);
-        let subject = Subject::new(gpu, "measured", &part, shapes[step.first], layout).await?;
+        let input = shapes[chain.input_of(step.first)];
+        let subject = Subject::new(gpu, "measured", &part, input, layout).await?;
         // By its name, since a caller may have changed the rest.
         let choice = Choice::Named(step.recipe.name.clone());
-        let schedule = planner::schedule(&part, shapes[step.first], layout, gpu.caps(), &choice)?;
+        let schedule = planner::schedule(&part, input, layout, gpu.caps(), &choice)?;
         let bound = subject.bind(&schedule).await?;
         timer.layer_async(&bound, 1).await?;
         let first = timer.layer_async(&bound, 1).await?;

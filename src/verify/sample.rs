@@ -1,7 +1,7 @@
 //! A sample of a large problem's outputs, since the oracle is slow: some channels of the last convolution, in all their
 //! pixels.
 
-use crate::model::chain::{Chain, Link};
+use crate::model::chain::{Chain, Join, Link};
 use crate::model::error::Result;
 use crate::model::shape::Shape;
 use crate::model::weights::Weights;
@@ -24,7 +24,7 @@ impl Sample {
         let one = shape.len() / u64::from(shape.channels.max(1)) * conv.fan_in();
         let count = (most / one.max(1)).max(2);
         let last = chain.links().len() - 1;
-        let is_run = chain.edges().iter().all(|edge| (edge.tensor, edge.link) == (0, last));
+        let is_run = chain.edges().iter().all(|edge| (edge.tensor, edge.link, edge.join) == (0, last, Join::Add));
         if conv.groups != 1 || count >= u64::from(shape.channels) || !is_run {
             return None;
         }
@@ -51,7 +51,8 @@ impl Sample {
         // The only edge is one from the input to the last link.
         let added = chain.source(last).map(|_| &data.input).or(data.residual.as_ref());
         let added = added.filter(|_| chain.links()[last].residual().is_some()).map(|values| self.select(values));
-        oracle::run(&Chain::new(links).with_dtype(chain.dtype()), &data.input, input, &weights, added.as_deref())
+        let (chain, scale) = (Chain::new(links).with_dtype(chain.dtype()), data.scale.as_deref());
+        oracle::run_scaled(&chain, &data.input, input, &weights, added.as_deref(), scale)
     }
 
     /// These channels of a tensor of the output's shape, NCHW.

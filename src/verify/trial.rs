@@ -42,10 +42,14 @@ impl Trial<'_> {
             Some((values, link)) => Some(guarded(gpu, values, shapes[link + 1], layout, dtype).await?),
             None => None,
         };
+        let scale = match data.scale.as_ref().zip(chain.outside_scale_shape(&shapes)) {
+            Some((values, shape)) => Some(guarded(gpu, values, shape, layout, dtype).await?),
+            None => None,
+        };
         let poison = vec![f32::from_bits(POISON); output_shape.len() as usize];
         let output = guarded(gpu, &poison, output_shape, layout, dtype).await?;
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
-        let inputs = Inputs { input: &input, residual: residual.as_ref() };
+        let inputs = Inputs { input: &input, residual: residual.as_ref(), scale: scale.as_ref() };
         layer.encode_async(&mut encoder, inputs, &output).await?;
         gpu.queue().submit([encoder.finish()]);
         let (element, buffer) = (dtype.bytes(), output.buffer().clone());

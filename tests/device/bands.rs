@@ -58,7 +58,7 @@ fn check(gpu: &GpuConv, chain: &Chain, input: [u32; 4], layout: Layout, choice: 
         let x = guarded(gpu, &values.0, input, layout);
         let residual = outside.zip(values.1).map(|(shape, values)| guarded(gpu, &values, shape, layout));
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
-        layer.encode(&mut encoder, Inputs { input: &x, residual: residual.as_ref() }, &y)?;
+        layer.encode(&mut encoder, Inputs { input: &x, residual: residual.as_ref(), scale: None }, &y)?;
         gpu.queue().submit([encoder.finish()]);
     }
     let all = (output.len() as usize + 2 * GUARD) as u32;

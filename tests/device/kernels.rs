@@ -15,8 +15,16 @@ use crate::common::{as_gpu, gpu};
 /// How many cases of each kernel and layout the quick tests check.
 const FEW: usize = 1;
 /// Kernels that software devices have, in both layouts.
-const SOFTWARE: &[&str] =
-    &["depthwise", "direct", "implicit_gemm_subgroup", "matvec", "pointwise_subgroup", "window_pool", "winograd"];
+const SOFTWARE: &[&str] = &[
+    "depthwise",
+    "direct",
+    "gate",
+    "implicit_gemm_subgroup",
+    "matvec",
+    "pointwise_subgroup",
+    "window_pool",
+    "winograd",
+];
 
 #[test]
 fn every_case_of_the_table_reads() {
@@ -42,7 +50,7 @@ fn every_kernel_in_f16_agrees_with_the_oracle_on_a_few_cases() {
 #[test]
 fn every_kernel_for_gpus_agrees_with_the_oracle_on_a_few_cases() {
     let pointwise = ["pointwise", "pointwise_uniform", "matvec", "split", "window_pool"];
-    let windows = ["depthwise", "direct", "implicit_gemm", "implicit_gemm_uniform", "separable", "winograd"];
+    let windows = ["depthwise", "direct", "gate", "implicit_gemm", "implicit_gemm_uniform", "separable", "winograd"];
     check_few(as_gpu, &[&pointwise[..], &windows].concat(), DType::F32);
 }
 

@@ -7,6 +7,7 @@ mod awaited;
 mod bands;
 mod common;
 mod faults;
+mod graph;
 mod half;
 mod inverted_residual;
 mod kernels;

@@ -104,7 +104,8 @@ async fn load(gpu: &GpuConv, problem: &Problem, data: &Data) -> gpuconv::Result<
         Some(_) => Some(gpu.empty_async(shape, layout).await?),
         None => None,
     };
-    let bound = layer.bind_async(Inputs { input: &input, residual: residual.as_ref() }, &output).await?;
+    let inputs = Inputs { input: &input, residual: residual.as_ref(), scale: None };
+    let bound = layer.bind_async(inputs, &output).await?;
     let kernel = layer.schedule_async(problem.input, layout).await?.name();
     Ok((Subject { gpu: gpu.clone(), layer: bound, input, residual, output }, kernel))
 }
@@ -196,7 +197,7 @@ async fn measured(gpu: &GpuConv, problem: &Problem, choice: &Choice) -> gpuconv:
         }
         let run = gpuconv::internals::Run {
             links: &chain.links()[links.clone()],
-            shapes: &shapes[links.start..=links.end],
+            shapes: &chain.run_shapes(links.clone(), &shapes),
             layout,
             elements: gpuconv::internals::Elements::new(problem.dtype, gpu.caps()),
         };

@@ -45,7 +45,7 @@ impl Layer {
                 Some(tensor) => Some(tensor.made().await?),
                 None => None,
             };
-            let inputs = Inputs { input: &input, residual: residual.as_ref() };
+            let inputs = Inputs { input: &input, residual: residual.as_ref(), scale: None };
             let output = this.layer.forward_async(inputs).await.map_err(failed)?;
             Ok(Tensor::of(&this.gpu, output, true))
         })

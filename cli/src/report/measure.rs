@@ -163,7 +163,7 @@ fn of_choice(gpu: &GpuConv, problem: &Problem, choice: &Choice, ceilings: &Ceili
     let (shapes, cost) = (chain.shapes(input)?, cost::chain(&chain, input)?);
     let steps = schedule.steps.iter().zip(seconds).zip(scales).map(|((step, seconds), scale)| {
         let links = step.first..step.first + step.links;
-        let (of_chain, shapes) = (&chain.links()[links.clone()], &shapes[links.start..=links.end]);
+        let (of_chain, shapes) = (&chain.links()[links.clone()], &chain.run_shapes(links.clone(), &shapes));
         let elements = Elements::new(chain.dtype(), gpu.caps());
         let run = Run { links: of_chain, shapes, layout, elements };
         let flops: u64 = links.map(|link| 2 * cost.links[link].mult_adds).sum();
@@ -218,7 +218,9 @@ fn in_bands(
     let [x, y] = [gpu.empty(input, layout)?, gpu.empty(output, layout)?];
     let residual = data.residual.as_ref().map(|_| gpu.empty(output, layout)).transpose()?;
     let layer = gpu.chain_with(&chain, &data.weights(), choice.clone())?;
-    let layer = layer.bind(Inputs { input: &x, residual: residual.as_ref() }, &y)?;
+    let scale =
+        data.scale.as_ref().map(|_| gpu.empty(gpuconv::Shape { height: 1, width: 1, ..input }, layout)).transpose()?;
+    let layer = layer.bind(Inputs { input: &x, residual: residual.as_ref(), scale: scale.as_ref() }, &y)?;
     let timer = Timer::new(gpu)?;
     // The first run compiles.
     timer.layer(&layer, 1)?;

@@ -1,5 +1,6 @@
 //! Bands of a stretch of links: which part of each tensor takes part, and what a band is as a chain of its own.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::model::chain::{Chain, Link};
@@ -47,11 +48,11 @@ impl Extents {
 }
 
 /// Consecutive links of a chain that are computed band by band together.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Links<'a> {
     pub links: &'a [Link],
     /// The shapes of their tensors, the input's first.
-    pub shapes: &'a [Shape],
+    pub shapes: Cow<'a, [Shape]>,
     pub layout: Layout,
     pub dtype: DType,
 }
@@ -65,6 +66,14 @@ pub struct Band {
     padding: Vec<[u32; 4]>,
     /// Its channels of the input, if it has not all.
     pub channels: Option<Range<u32>>,
+}
+
+impl Band {
+    /// Its part of what the input is multiplied by, a value for each image and channel.
+    pub fn scale(&self) -> Region {
+        let Region { start: [image, channel, ..], extents: [images, channels, ..] } = self.regions[0];
+        Region { start: [image, channel, 0, 0], extents: [images, channels, 1, 1] }
+    }
 }
 
 /// A direction in which the images of a band are cut, or not: the first is down, the second right.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::stretches::{Source, Stretch as Cut, Subject};
 use super::{Access, Division, Kind, Part, Spot, Stretch};
 use crate::model::caps::Caps;
+use crate::model::chain::scale_shape;
 use crate::model::error::{Error, Result};
 use crate::planner::workspace::Span;
 use crate::planner::workspace::arrange::{self, Limits, Uses};
@@ -57,8 +58,14 @@ impl Planner<'_> {
                 };
                 let residual =
                     cut.residual.map(|(link, source)| access(source, link + 1, false, Spot::Residual(number)));
+                let scale = cut.scale.map(|source| {
+                    let (shape, region) = (scale_shape(links.input()), band.scale());
+                    let way = subject.way(source, shape, &region, false);
+                    Access { source, shape: region.shape(), way, spot: Spot::Scale(number) }
+                });
                 parts.push(Part {
                     kind,
+                    scale,
                     input: access(cut.from, 0, false, Spot::Input(number)),
                     residual,
                     output: access(cut.to, links.links.len(), true, Spot::Output(number)),
@@ -67,7 +74,11 @@ impl Planner<'_> {
             let own: &[Part] = &parts[first_part..];
             let dtype = subject.chain.dtype();
             let copied = |access: &Access| if access.way.is_copied() { access.shape.bytes(dtype) } else { 0 };
-            let into = |part: &Part| copied(&part.input) + part.residual.as_ref().map_or(0, copied);
+            let others = |part: &Part| {
+                let [residual, scale] = [&part.residual, &part.scale].map(|other| other.as_ref().map_or(0, copied));
+                residual + scale
+            };
+            let into = |part: &Part| copied(&part.input) + others(part);
             stretches.push(Stretch {
                 first: cut.links.start,
                 links: cut.links.len(),

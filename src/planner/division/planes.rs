@@ -14,7 +14,7 @@ impl Subject<'_> {
         let is_pool = matches!(self.chain.links()[link], Link::GlobalAveragePool) && self.chain.dtype() == DType::F32;
         let limit = largest_binding(self.caps);
         let sizes = [limit, limit / SMALLEST_SHARE].into_iter().filter(|_| is_pool);
-        let extents = sizes.flat_map(|most| self.parts_of_planes(self.shapes[link], most));
+        let extents = sizes.flat_map(|most| self.parts_of_planes(self.shapes[self.chain.input_of(link)], most));
         extents.filter_map(|extents| self.sum_of_sums(link, extents, limit)).collect()
     }
 
@@ -44,7 +44,7 @@ impl Subject<'_> {
 
     /// The two stretches.
     fn sum_of_sums(&self, link: usize, extents: Extents, limit: u64) -> Option<Vec<Stretch>> {
-        let (input, output) = (self.shapes[link], self.shapes[link + 1]);
+        let (input, output) = (self.shapes[self.chain.input_of(link)], self.shapes[link + 1]);
         let (rows, columns) = (input.height, input.width);
         let whole = Extents { images: input.batch, channels: input.channels, rows, columns };
         let parts = u64::from(rows.div_ceil(extents.rows)) * u64::from(columns.div_ceil(extents.columns));
@@ -52,19 +52,22 @@ impl Subject<'_> {
         if parts < 2 || extents.bands(whole) > MOST_BANDS || sums.bytes(self.chain.dtype()) > limit {
             return None;
         }
+        let source = self.chain.input_of(link);
         let between = Source::Sums { link, shape: sums };
         let divisor = u32::try_from(input.pixels()).ok()?;
         let stretch = |divisor: u32, shapes: [Shape; 2], [from, to]: [Source; 2], parts: Option<[Extents; 2]>| {
             let own = vec![Link::PlaneSum { divisor }];
-            let links = Links { links: &own, shapes: &shapes, layout: self.layout, dtype: self.chain.dtype() };
+            let links =
+                Links { links: &own, shapes: shapes[..].into(), layout: self.layout, dtype: self.chain.dtype() };
             let (bands, [extents, whole]) = match parts {
                 Some(parts) => (links.bands_of_planes(parts[0]), parts),
                 None => (links.bands(links.whole())?, [links.whole(); 2]),
             };
-            let (shapes, inside, residual) = (shapes.to_vec(), Vec::new(), None);
-            Some(Stretch { links: link..link + 1, own, shapes, from, to, extents, whole, bands, inside, residual })
+            let (shapes, inside, residual, scale) = (shapes.to_vec(), Vec::new(), None, None);
+            let links = link..link + 1;
+            Some(Stretch { links, own, shapes, from, to, extents, whole, bands, inside, residual, scale })
         };
-        let first = stretch(divisor, [input, sums], [Source::Tensor(link), between], Some([extents, whole]))?;
+        let first = stretch(divisor, [input, sums], [Source::Tensor(source), between], Some([extents, whole]))?;
         let last = stretch(1, [sums, output], [between, Source::Tensor(link + 1)], None)?;
         Some(vec![first, last])
     }

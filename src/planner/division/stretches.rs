@@ -31,6 +31,8 @@ pub enum Source {
     Tensor(usize),
     /// The residual from outside.
     Residual,
+    /// The scale from outside.
+    Scale,
     /// The sums of parts of planes, of a pool.
     Sums {
         /// The pool.
@@ -56,6 +58,8 @@ pub struct Stretch {
     pub inside: Vec<(usize, usize)>,
     /// The link of its own that adds what is outside of it, and what that is.
     pub residual: Option<(usize, Source)>,
+    /// What its first link multiplies its input by.
+    pub scale: Option<Source>,
 }
 
 /// A chain on an input, for a device.
@@ -102,13 +106,18 @@ impl<'a> Subject<'a> {
     }
 
     pub fn links(&self, range: Range<usize>) -> Links<'a> {
-        let shapes = &self.shapes[range.start..=range.end];
+        let shapes = self.chain.run_shapes(range.clone(), self.shapes).into();
         Links { links: &self.chain.links()[range], shapes, layout: self.layout, dtype: self.chain.dtype() }
     }
 
     /// The links of a stretch.
     pub fn links_of<'b>(&self, stretch: &'b Stretch) -> Links<'b> {
-        Links { links: &stretch.own, shapes: &stretch.shapes, layout: self.layout, dtype: self.chain.dtype() }
+        Links {
+            links: &stretch.own,
+            shapes: stretch.shapes.as_slice().into(),
+            layout: self.layout,
+            dtype: self.chain.dtype(),
+        }
     }
 
     fn whole(&self, shape: Shape) -> Whole {
@@ -119,7 +128,7 @@ impl<'a> Subject<'a> {
     pub fn way(&self, source: Source, shape: Shape, region: &super::band::Region, writes: bool) -> Way {
         let shape = match source {
             Source::Tensor(tensor) => self.shapes[tensor],
-            Source::Residual => shape,
+            Source::Residual | Source::Scale => shape,
             Source::Sums { shape, .. } => shape,
         };
         self.whole(shape).way(region, writes, self.caps)
@@ -135,6 +144,12 @@ impl<'a> Subject<'a> {
             .edges()
             .iter()
             .any(|edge| (range.start + 1..range.end).contains(&edge.tensor) && edge.link >= range.end);
+        // These begin stretches of their own.
+        let begins = |link: usize| self.chain.input_of(link) != link || self.chain.links()[link].is_scaled();
+        let is_scaled = self.chain.links()[range.start].is_scaled() && range.len() > 1;
+        if is_scaled || (range.start + 1..range.end).any(begins) {
+            return None;
+        }
         if leaves || between(range.start) > self.caps.max_buffer || between(range.end) > self.caps.max_buffer {
             return None;
         }
@@ -175,13 +190,13 @@ impl<'a> Subject<'a> {
         let whole = links.whole();
         let has_windows = extents.rows < whole.rows || extents.columns < whole.columns;
         let (mut inside, mut residual) = (Vec::new(), None);
+        let input = self.chain.input_of(range.start);
         for link in range.clone().filter(|&link| self.chain.links()[link].residual().is_some()) {
             match self.chain.source(link) {
                 // Within a band such a tensor has other rows than the link's output.
                 Some(source) if source > range.start && has_windows => return None,
-                Some(source) if source > range.start || source == range.start && !has_windows => {
-                    inside.push((source - range.start, link - range.start));
-                }
+                Some(source) if source > range.start => inside.push((source - range.start, link - range.start)),
+                Some(source) if source == input && !has_windows => inside.push((0, link - range.start)),
                 _ if residual.is_some() => return None,
                 source => residual = Some((link - range.start, source.map_or(Source::Residual, Source::Tensor))),
             }
@@ -190,9 +205,11 @@ impl<'a> Subject<'a> {
             return None;
         }
         let bands = links.bands(extents)?;
-        let (from, to) = (Source::Tensor(range.start), Source::Tensor(range.end));
+        let (from, to) = (Source::Tensor(input), Source::Tensor(range.end));
         let (own, shapes) = (links.links.to_vec(), links.shapes.to_vec());
-        Some(Stretch { links: range, own, shapes, from, to, extents, whole, bands, inside, residual })
+        let scale = links.links.first().is_some_and(Link::is_scaled);
+        let scale = scale.then(|| self.chain.scale_of(range.start).map_or(Source::Scale, Source::Tensor));
+        Some(Stretch { links: range, own, shapes, from, to, extents, whole, bands, inside, residual, scale })
     }
 
     /// What it takes, in bytes that are moved.

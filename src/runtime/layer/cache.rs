@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use super::BoundLayer;
+use super::{BoundLayer, Inputs};
 use crate::model::error::Result;
 use crate::model::shape::{Layout, Shape};
 use crate::runtime::device::lock;
@@ -21,8 +21,22 @@ const MOST_BINDINGS: usize = 16;
 /// plan.
 pub const MOST_BYTES: u64 = 256 << 20;
 
-/// Input, residual and output.
-pub type Tensors = (Tensor, Option<Tensor>, Tensor);
+/// The tensors that a layer was bound to.
+#[derive(Clone, PartialEq)]
+pub struct Tensors {
+    input: Tensor,
+    residual: Option<Tensor>,
+    scale: Option<Tensor>,
+    output: Tensor,
+}
+
+impl Tensors {
+    pub fn new(inputs: Inputs<'_>, output: &Tensor) -> Self {
+        let Inputs { input, residual, scale } = inputs;
+        let (residual, scale) = (residual.cloned(), scale.cloned());
+        Self { input: input.clone(), residual, scale, output: output.clone() }
+    }
+}
 
 /// Everything that a layer keeps. Each lock is for a moment: none is held while something is made.
 pub struct Cache {
@@ -125,8 +139,8 @@ impl Cache {
 
 /// Bytes of the buffers that bindings keep and the last of them does not.
 fn bytes_before_last(bindings: &VecDeque<(Tensors, BoundLayer)>) -> u64 {
-    let buffers = |(input, residual, output): &'_ Tensors| {
-        let tensors = [Some(input), residual.as_ref(), Some(output)];
+    let buffers = |Tensors { input, residual, scale, output }: &'_ Tensors| {
+        let tensors = [Some(input), residual.as_ref(), scale.as_ref(), Some(output)];
         tensors.into_iter().flatten().map(|tensor| tensor.buffer().clone()).collect::<Vec<_>>()
     };
     let mut seen = bindings.back().map(|(tensors, _)| buffers(tensors)).unwrap_or_default();
@@ -154,20 +168,20 @@ mod tests {
         // Two ways to pack the weights.
         let tensors = [3, 4].map(|width| {
             let tensor = || gpu.empty([1, 8, 4, width], Layout::Nchw).unwrap();
-            (tensor(), None, tensor())
+            Tensors { input: tensor(), residual: None, scale: None, output: tensor() }
         });
-        let encode = |(input, _, output): &Tensors| {
+        let encode = |Tensors { input, output, .. }: &Tensors| {
             layer.encode(&mut gpu.device().create_command_encoder(&Default::default()), input, output).unwrap();
         };
         for (tensors, recipe) in tensors.iter().zip(["direct/4x1", "direct/4x4"]) {
-            let input = &tensors.0;
+            let input = &tensors.input;
             let (chain, choice) = (layer.chain(), crate::Choice::Named(recipe.into()));
             let schedule = gpu.schedule(chain, input.shape(), Layout::Nchw, &choice).unwrap();
             block_on(layer.fix(input.shape(), Layout::Nchw, schedule)).unwrap();
             encode(tensors);
         }
         let cache = &layer.cache;
-        let newest = block_on(layer.plan(tensors[1].0.shape(), Layout::Nchw)).unwrap();
+        let newest = block_on(layer.plan(tensors[1].input.shape(), Layout::Nchw)).unwrap();
         let counts = || {
             let bindings = lock(&cache.bindings).len();
             [lock(&cache.plans).values().count(), lock(&cache.packed).values().count(), bindings]

@@ -23,6 +23,7 @@ pub struct Subject {
     layer: Layer,
     input: Tensor,
     residual: Option<Tensor>,
+    scale: Option<Tensor>,
     output: Tensor,
     oracle: Option<Oracle>,
 }
@@ -36,12 +37,17 @@ impl Subject {
             Some(values) => Some(gpu.upload_of_async(values, output, layout, dtype).await?),
             None => None,
         };
+        let scale = match (&data.scale, chain.outside_scale_shape(&shapes)) {
+            (Some(values), Some(shape)) => Some(gpu.upload_of_async(values, shape, layout, dtype).await?),
+            _ => None,
+        };
         Ok(Self {
             name: name.into(),
             layer: gpu.chain(chain, &data.weights())?,
             // In any order: values do not change times.
             input: gpu.upload_of_async(&data.input, input, layout, dtype).await?,
             residual,
+            scale,
             output: gpu.empty_of_async(output, layout, dtype).await?,
             chain: chain.clone(),
             gpu: gpu.clone(),
@@ -59,7 +65,8 @@ impl Subject {
     /// Compiles and binds a schedule.
     pub async fn bind(&self, schedule: &Schedule) -> Result<BoundLayer> {
         self.layer.fix(self.shapes[0], self.layout, schedule.clone()).await?;
-        self.layer.bind_async(Inputs { input: &self.input, residual: self.residual.as_ref() }, &self.output).await
+        let (residual, scale) = (self.residual.as_ref(), self.scale.as_ref());
+        self.layer.bind_async(Inputs { input: &self.input, residual, scale }, &self.output).await
     }
 
     /// What the oracle says of a schedule.

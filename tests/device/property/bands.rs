@@ -69,7 +69,7 @@ fn check(gpu: &GpuConv, subject: &Subject, share: u64, alignment: u32) -> Result
         let output = shapes[shapes.len() - 1];
         let y: Tensor = upload(gpu, &vec![f32::NAN; output.len() as usize], output)?;
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
-        layer.encode(&mut encoder, Inputs { input: &x, residual: residual.as_ref() }, &y)?;
+        layer.encode(&mut encoder, Inputs { input: &x, residual: residual.as_ref(), scale: None }, &y)?;
         gpu.queue().submit([encoder.finish()]);
         gpu.download(&y)
     };

@@ -167,7 +167,7 @@ fn winograd_spreads_nan_only_within_a_tile() {
     // In F(2x2) no output depends on more inputs than its own.
     for (transform, spreads) in [("winograd/2x2", false), ("winograd/4x4", true)] {
         let schedule = schedules.iter().find(|schedule| schedule.name().starts_with(transform)).unwrap();
-        let mut data = Data { input: clean.input.clone(), weights: clean.weights.clone(), residual: None };
+        let mut data = Data { input: clean.input.clone(), weights: clean.weights.clone(), residual: None, scale: None };
         // One is in a corner, one in the middle of a tile, one at a tile's edge. The second image has none.
         for (channel, row, column) in [(0, 0, 0), (1, 10, 9), (2, 15, 16)] {
             data.input[(channel * 21 + row) * 22 + column] = f32::NAN;

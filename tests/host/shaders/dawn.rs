@@ -164,23 +164,24 @@ impl<'a> Case<'a> {
         let (last, output) = (self.chain.links().len() - 1, self.output());
         let input = from_nchw(&self.data.input, self.shapes[0], self.layout);
         let weights = self.data.weights();
-        let mut weights = weights.iter().copied();
-        let weights: Vec<_> = self.chain.links().iter().map(|link| link.conv().and_then(|_| weights.next())).collect();
-        let weights = pack::buffer(self.chain.links(), &weights, &recipe.weights, self.chain.dtype()).unwrap();
+        let convs: Vec<_> = self.chain.convolutions().map(|(_, conv)| conv).collect();
+        let weights = pack::buffer(&convs, &weights, &recipe.weights, self.chain.dtype()).unwrap();
         let residual = match (&self.data.residual, self.chain.source(last)) {
             (Some(residual), _) => from_nchw(residual, output, self.layout),
             (None, Some(0)) => input.clone(),
             _ => Vec::new(),
         };
-        let mut buffers = vec![export.put(&input), export.put(&weights), export.put(&residual)];
+        let scale = self.data.scale.clone().unwrap_or_default();
+        let mut buffers = vec![export.put(&input), export.put(&weights), export.put(&residual), export.put(&scale)];
         buffers.push(json!({ "bytes": output.len() * 4 }));
         buffers.extend(recipe.workspace.iter().map(|bytes| json!({ "bytes": bytes })));
         let binding = |operand: &Operand| match operand {
             Operand::Input => 0,
             Operand::Weights => 1,
             Operand::Residual => 2,
-            Operand::Output => 3,
-            Operand::ReadWorkspace(index) | Operand::WriteWorkspace(index) => 4 + index,
+            Operand::Scale => 3,
+            Operand::Output => 4,
+            Operand::ReadWorkspace(index) | Operand::WriteWorkspace(index) => 5 + index,
             other => panic!("{}: {other:?}", recipe.name),
         };
         let passes = recipe.passes.iter().zip(shaders).map(|(pass, shader)| {

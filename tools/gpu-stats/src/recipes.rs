@@ -123,7 +123,7 @@ fn shaders(gpu: &Gpu, problems: &[Problem], wanted: &Wanted, folder: &Path) -> R
             let end = considered.first + considered.links;
             let run = Run {
                 links: &chain.links()[considered.first..end],
-                shapes: &shapes[considered.first..=end],
+                shapes: &chain.run_shapes(considered.first..end, &shapes),
                 layout,
                 elements: Elements::new(chain.dtype(), &caps),
             };

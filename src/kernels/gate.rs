@@ -1,0 +1,178 @@
+//! `gate`: the gates of squeeze-and-excite blocks, a workgroup for each image.
+
+use minijinja::{Value, context};
+
+use super::{
+    Kernel, Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, compulsory_bytes,
+    fitting,
+};
+use crate::kernels::elements::{Element, Elements};
+use crate::kernels::pack::{Order, Packing, Section, sections};
+use crate::kernels::{pool, shader};
+use crate::model::caps::Caps;
+use crate::model::chain::Link;
+use crate::model::conv::Conv2d;
+use crate::model::dtype::DType;
+use crate::model::gate::SqueezeExcite;
+use crate::model::shape::Shape;
+
+pub const GATE: Kernel = Kernel { name: "gate", links: 1, candidates };
+
+/// Invocations of a workgroup, and those that share a plane. A plane of few pixels keeps few busy.
+const TILES: &[[u32; 2]] = &[[256, 16], [256, 4], [256, 1], [64, 4]];
+/// On a software device a barrier costs more than the loads.
+const SERIAL: &[[u32; 2]] = &[[32, 1]];
+/// The tile of the second of two passes, which reads the means.
+const POOLED: [u32; 2] = [256, 1];
+/// Values of an image from which on they are summed by many workgroups.
+const LARGE: u64 = 1 << 18;
+
+fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
+    let gate = match run.links {
+        [Link::SqueezeExcite(gate)] => gate,
+        [link] => return Err(Unsupported::link(link)),
+        links => return Err(Unsupported::Links(links.len())),
+    };
+    let tiles = if caps.is_cpu { SERIAL } else { TILES };
+    let mut recipes: Vec<_> = tiles.iter().map(|&tile| at_once(run, gate, tile)).collect();
+    if !caps.is_cpu && run.input().pixels() * u64::from(run.input().channels) >= LARGE {
+        recipes.push(pooled(run, gate));
+    }
+    fitting(run, caps, recipes)
+}
+
+/// One of the two products.
+struct Product {
+    name: &'static str,
+    reads: &'static str,
+    depth: u32,
+    /// Quads of outputs.
+    quads: u32,
+    /// Invocations that take turns at k for the same outputs.
+    slices: u32,
+}
+
+impl Product {
+    fn new(name: &'static str, reads: &'static str, conv: &Conv2d, workgroup: u32) -> Self {
+        let quads = conv.out_channels.div_ceil(4);
+        // A power of two, as the workgroup is.
+        let slices = (workgroup / quads.min(workgroup).next_power_of_two()).max(1);
+        Self { name, reads, depth: conv.in_channels, quads, slices }
+    }
+
+    fn values(&self, [at, bias_at]: [u64; 2]) -> Value {
+        let Self { name, reads, depth, quads, slices } = *self;
+        context! { name, reads, depth, quads, slices, at, bias_at }
+    }
+}
+
+/// Everything in one dispatch.
+fn at_once(run: &Run<'_>, gate: &SqueezeExcite, tile: [u32; 2]) -> Recipe {
+    let name = format!("{}/{}x{}", GATE.name, tile[0], tile[1]);
+    let (weights, pass) = pass(run, gate, &name, tile);
+    let work = Work { bytes: compulsory_bytes(run), ..work(run, gate, tile[0]) };
+    recipe(name, vec![pass], weights, Vec::new(), work)
+}
+
+/// The means by one dispatch of many workgroups, for planes so large that one workgroup would take long; then a gate of
+/// these.
+fn pooled(run: &Run<'_>, gate: &SqueezeExcite) -> Recipe {
+    let name = format!("{}/pooled-{}", GATE.name, POOLED[0]);
+    // The means are not rounded between the passes.
+    let pools = [Link::GlobalAveragePool];
+    let first = Run { links: &pools, elements: Elements { output: Element::F32, ..run.elements }, ..*run };
+    let mut means = pool::means(&first, &name);
+    means.operands = vec![Operand::Input, Operand::WriteWorkspace(0)];
+    let shapes = [run.output(), run.output()];
+    let second = Run { shapes: &shapes, elements: Elements { input: Element::F32, ..run.elements }, ..*run };
+    let (weights, mut pass) = pass(&second, gate, &name, POOLED);
+    pass.operands = vec![Operand::ReadWorkspace(0), Operand::Weights, Operand::Output];
+    let bytes = run.output().bytes(DType::F32);
+    let (pixels, products) = (run.input().len() as f64, work(&second, gate, POOLED[0]));
+    let work = Work {
+        mult_adds: products.mult_adds + pixels,
+        accesses: products.accesses + pixels,
+        bytes: compulsory_bytes(run) + 2.0 * bytes as f64,
+        ..products
+    };
+    recipe(name, vec![means, pass], weights, vec![bytes], work)
+}
+
+fn pass(run: &Run<'_>, gate: &SqueezeExcite, name: &str, [workgroup, lanes]: [u32; 2]) -> (Vec<Section>, Pass) {
+    let convs = [&gate.squeeze, &gate.excite];
+    let of_link = |(link, conv): (usize, &Conv2d)| {
+        let block = conv.out_channels.next_multiple_of(4);
+        let panels = Packing::Panels { block, k_align: 1, order: Order::ChannelFirst };
+        [panels, Packing::Bias { block }].map(|packing| run.section(link, conv, packing))
+    };
+    let (weights, offsets) = sections(convs.into_iter().enumerate().flat_map(of_link));
+    let products = [
+        Product::new("squeeze", "means", &gate.squeeze, workgroup),
+        Product::new("excite", "squeezed", &gate.excite, workgroup),
+    ];
+    let Shape { channels, batch, .. } = run.input();
+    let quads = products[0].quads;
+    let has_slices = products.iter().any(|product| product.slices > 1);
+    let lane_sums = if lanes > 1 { workgroup } else { 0 };
+    let slice_sums = if has_slices { workgroup } else { 0 };
+    let floats = channels.saturating_add(quads * 4).saturating_add(lane_sums + slice_sums * 4);
+    let (gate, layout, elements, recipe) = (gate.clone(), run.layout, run.elements, name.to_string());
+    let values = move || {
+        let at = |index: usize| [offsets[2 * index] / 4, offsets[2 * index + 1] / 4];
+        context! {
+            recipe,
+            CHANNELS => channels,
+            SQUEEZED => gate.squeeze.out_channels,
+            WORKGROUP => workgroup,
+            LANES => lanes,
+            products => [products[0].values(at(0)), products[1].values(at(1))],
+            inner_activations => [shader::inner_activation_values("squeeze", gate.squeeze.activation, 1, false)],
+            geometry => (),
+            elements => elements.values(),
+            layout => shader::layout_name(layout),
+            input => "scalar",
+            weights => "quads",
+            output => "scalar",
+            ..shader::epilogue_values(&gate.excite)
+        }
+    };
+    let pass = Pass {
+        wgsl: Wgsl::template("gate.wgsl", values),
+        operands: vec![Operand::Input, Operand::Weights, Operand::Output],
+        params: Params { work: batch, ..Params::of(run) },
+        workgroup,
+        workgroups: batch.into(),
+        workgroup_memory: floats.saturating_mul(4),
+        sums: 4,
+        registers: 16 + REGISTERS_FOR_ADDRESSES,
+    };
+    (weights, pass)
+}
+
+/// What it takes, but for bytes.
+fn work(run: &Run<'_>, gate: &SqueezeExcite, workgroup: u32) -> Work {
+    let images = f64::from(run.input().batch);
+    let weights = (gate.squeeze.weight_shape().len() + gate.excite.weight_shape().len()) as f64;
+    let values = run.input().len() as f64;
+    Work {
+        mult_adds: values + images * weights,
+        accesses: values + images * (weights * run.elements.weights.of_wide_load() + f64::from(workgroup)),
+        shared: images * weights / 4.0,
+        bytes: 0.0,
+    }
+}
+
+fn recipe(name: String, passes: Vec<Pass>, weights: Vec<Section>, workspace: Vec<u64>, work: Work) -> Recipe {
+    Recipe {
+        name,
+        passes,
+        weights,
+        workspace,
+        work,
+        // That of a pool, of two sums in order, and of the activation between them.
+        tolerance: 24.0,
+        // Means and activations are quotients.
+        exact: false,
+        spreads_errors: false,
+    }
+}

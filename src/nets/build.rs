@@ -1,0 +1,116 @@
+//! Networks put together link by link, with the names of their tensors.
+
+use super::{Names, Network};
+use crate::model::chain::{Chain, Link};
+use crate::model::conv::{Activation, Conv2d, Residual};
+use crate::model::error::Result;
+use crate::model::gate::SqueezeExcite;
+
+/// The names that timm and torchvision give. Those of a publisher that does not have the network are left out at the end.
+pub type Both = [Names; 2];
+
+/// Means and standard deviations of ImageNet's pixels, and Inception's numbers.
+pub const IMAGENET: [[f32; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
+
+/// A network that is put together.
+pub struct Builder {
+    links: Vec<Link>,
+    edges: Vec<Wanted>,
+    names: [Vec<Names>; 2],
+    /// Channels of the last tensor.
+    pub channels: u32,
+}
+
+/// An edge that is added at the end: its tensor and its link.
+enum Wanted {
+    Input(usize, usize),
+    Scale(usize, usize),
+    Add(usize, usize, Residual),
+}
+
+impl Builder {
+    /// A network of images with three channels.
+    pub fn new() -> Self {
+        Self { links: Vec::new(), edges: Vec::new(), names: [Vec::new(), Vec::new()], channels: 3 }
+    }
+
+    /// The last tensor.
+    pub fn tensor(&self) -> usize {
+        self.links.len()
+    }
+
+    /// Adds a convolution of the last tensor.
+    pub fn conv(&mut self, conv: Conv2d, names: Both) {
+        self.channels = conv.out_channels;
+        self.links.push(conv.into());
+        self.name(names);
+    }
+
+    fn name(&mut self, names: Both) {
+        self.names.iter_mut().zip(names).for_each(|(all, own)| all.push(own));
+    }
+
+    /// Adds a gate of the last tensor, and a convolution of that tensor times the gate.
+    pub fn gated(&mut self, gate: SqueezeExcite, of_gate: [Both; 2], conv: Conv2d, names: Both) {
+        let tensor = self.tensor();
+        self.links.push(gate.into());
+        of_gate.into_iter().for_each(|names| self.name(names));
+        self.conv_of(tensor, conv, names);
+        self.edges.push(Wanted::Scale(tensor + 1, tensor + 1));
+    }
+
+    /// Adds a convolution of an earlier tensor.
+    pub fn conv_of(&mut self, tensor: usize, conv: Conv2d, names: Both) {
+        self.edges.push(Wanted::Input(tensor, self.links.len()));
+        self.conv(conv, names);
+    }
+
+    /// Has the last link add an earlier tensor.
+    pub fn add(&mut self, tensor: usize, residual: Residual) {
+        let link = self.links.len().saturating_sub(1);
+        self.edges.push(Wanted::Add(tensor, link, residual));
+    }
+
+    /// Adds a link without weights that keeps the channels.
+    pub fn plain(&mut self, link: Link) {
+        self.links.push(link);
+    }
+
+    /// Adds the mean of each channel, and a linear layer of these.
+    pub fn classifier(&mut self, classes: u32, names: [&str; 2]) {
+        self.plain(Link::GlobalAveragePool);
+        self.linear(classes, Activation::None, names);
+    }
+
+    /// Adds a linear layer of a single pixel.
+    pub fn linear(&mut self, outputs: u32, activation: Activation, names: [&str; 2]) {
+        let conv = Conv2d::pointwise(self.channels, outputs).activation(activation);
+        self.conv(conv, names.map(Names::linear));
+    }
+
+    /// The network. `torchvision` says whether torchvision has it.
+    pub fn network(self, name: &'static str, width: f64, classes: u32, torchvision: bool) -> Result<Network> {
+        let mut chain = Chain::new(self.links);
+        for edge in self.edges {
+            chain = match edge {
+                Wanted::Input(tensor, link) => chain.reads(tensor, link)?,
+                Wanted::Scale(tensor, link) => chain.scales(tensor, link)?,
+                Wanted::Add(tensor, link, residual) => chain.edge(tensor, link, residual)?,
+            };
+        }
+        let [timm, of_torchvision] = self.names;
+        let torchvision = if torchvision { of_torchvision } else { Vec::new() };
+        let eps = [super::EPS; 2];
+        Ok(Network { name, width, classes, pixels: IMAGENET, eps, chain, timm, torchvision })
+    }
+}
+
+/// A convolution and the batch norm behind it, by both publishers' names.
+pub fn both(timm: [&str; 2], torchvision: [&str; 2]) -> Both {
+    [timm, torchvision].map(|[conv, norm]| Names::new("", conv, norm))
+}
+
+/// The same behind each publisher's prefix.
+pub fn behind([timm, torchvision]: [&str; 2], own: [&str; 2], others: [&str; 2]) -> Both {
+    [Names::new(timm, own[0], own[1]), Names::new(torchvision, others[0], others[1])]
+}
