@@ -31,6 +31,10 @@ pub const RUN: Examples = &[
          --output y.npy",
         "both halves of a separable convolution",
     ],
+    [
+        "run mobilenet_v3_large --weights mobilenet_v3_large.safetensors --input x.npy --output y.npy",
+        "a network, for images of the input's size",
+    ],
 ];
 pub const BENCH: Examples = &[
     ["bench \"conv 1x64x56x56 -> 64 k3 p1\" \"depthwise 1x64x56x56 k3 p1\"", "several problems in one table"],
@@ -65,18 +69,22 @@ pub const MAN: Examples = &[
 /// The grammar of problems.
 const PROBLEMS: &str = "\
 A problem is one argument (quote it):
-  conv       NxCxHxW -> OC kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [dD|dHxW] [gG] [ACTIVATION] [RESIDUAL] [nobias] [f16] [nhwc]
+  conv       NxCxHxW -> OC kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [dD|dHxW] [gG] [ACTIVATION] [scaled] [RESIDUAL] [nobias] [f16] [nhwc]
   depthwise  NxCxHxW [-> OC] kK ...
   pointwise  NxCxHxW -> OC ...
   separable  NxCxHxW -> OC kK ...        the activation follows both halves
   maxpool    NxCxHxW kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [dD|dHxW] [ceil] [f16] [nhwc]
   avgpool    NxCxHxW kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [ceil] [excludepad] [f16] [nhwc]
   pool       NxCxHxW [f16] [nhwc]        the mean of each channel
-  mobilenet_v1|mobilenet_v2 N|Nx3xHxW [-> CLASSES] [wWIDTH] [f16] [nhwc]
+  gate       NxCxHxW -> SQUEEZED [ACTIVATION GATE] [nobias] [f16] [nhwc]        a value for each channel
+  NETWORK    N|Nx3xHxW [-> CLASSES] [wWIDTH] [f16] [nhwc]
+NETWORK is mobilenet_v1, mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small, mobilenetv4_conv_small,
+mobilenetv4_conv_medium, mnasnet1_0, efficientnet_b0, efficientnet_lite0, mobileone_s0 or repvgg_a0.
 ACTIVATION is relu, relu6, silu, hardswish, sigmoid, hardsigmoid, tanh, gelu, leakyrelu:SLOPE or clamp:LOW,HIGH;
-RESIDUAL is residual (added before the activation) or residual:after. Defaults: stride 1, padding 0, dilation 1, one
-group, a bias, no activation, elements in f32, NCHW; for pools the kernel as stride, and means that count the padding;
-for networks images of 224x224, 1000 classes, width 1.";
+scaled multiplies the input by a value for each image and channel; RESIDUAL is residual (added before the activation) or
+residual:after. Defaults: stride 1, padding 0, dilation 1, one group, a bias, no activation (of gates relu sigmoid), elements
+in f32, NCHW; for pools the kernel as stride, and means that count the padding; for networks images of 224x224, 1000 classes,
+width 1.";
 
 const EXIT_CODES: &str =
     "Exit codes: 0 success, 1 a check failed, 2 the call or its files are wrong, 3 no usable device, or it failed.";

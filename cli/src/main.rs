@@ -85,7 +85,7 @@ enum Command {
     /// Show which recipes would run, and why no others
     #[command(after_help = help::short(help::PLAN), after_long_help = help::with_problems(help::PLAN))]
     Plan(plan::Plan),
-    /// Run a convolution on npy files
+    /// Run a convolution or a network on npy files
     #[command(after_help = help::short(help::RUN), after_long_help = help::with_problems(help::RUN))]
     Run(run::Run),
     /// Measure how long problems take
@@ -212,8 +212,11 @@ fn usage(error: &clap::Error) -> ExitCode {
 /// Whether the arguments look like a problem without quotes.
 fn forgot_quotes() -> bool {
     let arguments: Vec<_> = std::env::args().collect();
-    let is_bare = |pair: &[String]| !pair[0].starts_with("--") && near::OPERATIONS.contains(&pair[1].as_str());
-    arguments.windows(2).any(is_bare)
+    let is_bare = |words: &[String]| {
+        let is_operation = near::operations().any(|name| name == words[1]);
+        is_operation && [&words[0], &words[2]].iter().all(|word| !word.starts_with("--"))
+    };
+    arguments.windows(3).any(is_bare)
 }
 
 fn one_line(text: &str) -> String {

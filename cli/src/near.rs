@@ -1,10 +1,11 @@
 //! Suggestions for misspelt words.
 
+use clap::builder::PossibleValuesParser;
+use gpuconv::nets::NETWORKS;
 use gpuconv::{Error, ParseError};
 
-/// The words that problems begin with.
-pub const OPERATIONS: &[&str] =
-    &["conv", "depthwise", "pointwise", "separable", "maxpool", "avgpool", "pool", "mobilenet_v1", "mobilenet_v2"];
+/// The words that problems of links begin with.
+const OPERATIONS: &[&str] = &["conv", "depthwise", "pointwise", "separable", "maxpool", "avgpool", "pool", "gate"];
 const OPTIONS: &[&str] = &[
     "relu",
     "relu6",
@@ -17,6 +18,7 @@ const OPTIONS: &[&str] = &[
     "leakyrelu:SLOPE",
     "clamp:LOW,HIGH",
     "residual",
+    "scaled",
     "residual:after",
     "nobias",
     "ceil",
@@ -31,14 +33,24 @@ pub fn suggestion(error: &Error) -> Option<&str> {
     match error {
         Error::Parse(ParseError { line, start, end, .. }) => {
             let is_first = line[..*start].trim().is_empty();
-            let known = if is_first { OPERATIONS } else { OPTIONS };
             let word = &line[*start..*end];
+            let near = if is_first { nearest(word, operations()) } else { nearest(word, OPTIONS.iter().copied()) };
             // A known word is wrong for another reason.
-            nearest(word, known.iter().copied()).filter(|near| *near != word)
+            near.filter(|near| *near != word)
         }
         Error::UnknownKernel { name, known } => nearest(name, known.iter().map(String::as_str)),
         _ => None,
     }
+}
+
+/// The words that problems begin with, networks among them.
+pub fn operations() -> impl Iterator<Item = &'static str> {
+    OPERATIONS.iter().copied().chain(NETWORKS.iter().map(|(name, _)| *name))
+}
+
+/// Takes the name of a network.
+pub fn networks() -> PossibleValuesParser {
+    PossibleValuesParser::new(NETWORKS.iter().map(|(name, _)| *name))
 }
 
 /// The closest of the known words, if at most a third of its letters are wrong, missing or extra.
@@ -60,7 +72,7 @@ mod tests {
             ["relu", "relu6", "hardswish", "nhwc", "nobias"]
         );
         assert_eq!(["k3", "s2", "fast", "gelu:tanh", ""].map(option), [None; 5]);
-        let operation = |word| nearest(word, OPERATIONS.iter().copied());
+        let operation = |word| nearest(word, operations());
         assert_eq!(
             ["seperable", "conv2d", "mobilenetv2"].map(operation).map(Option::unwrap),
             ["separable", "conv", "mobilenet_v2"]

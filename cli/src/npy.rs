@@ -26,6 +26,14 @@ pub fn read(path: &Path, what: &str, shape: &[u64]) -> Outcome<Vec<f32>> {
     }
 }
 
+/// The shape of a file's array. `what` names the tensor in messages.
+pub fn shape(path: &Path, what: &str) -> Outcome<Vec<u64>> {
+    let unreadable = |error: io::Error| Failure::Call(format!("cannot read {}, the {what}: {error}", path.display()));
+    let mut reader = BufReader::new(File::open(path).map_err(unreadable)?);
+    let header = header(&mut reader).map_err(unreadable)?;
+    Ok(NpyFile::new(header.chain(reader)).map_err(unreadable)?.shape().to_vec())
+}
+
 /// The same from a reader. `name` is the file's name in messages.
 pub fn values(mut reader: impl Read, name: &str, what: &str, shape: &[u64]) -> Outcome<Vec<f32>> {
     let unreadable = |error: io::Error| Failure::Call(format!("cannot read {name}: {error}"));

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{Case, Failure, Outcome, Target, files, print, print_json, table};
+use super::{Case, Failure, Outcome, Target, files, near, print, print_json, table};
 use data::Report as Data;
 
 /// The default problems: that of `examples/separable.rs`, layers of MobileNetV1 (arXiv 1704.04861, table 1), a layer of
@@ -35,7 +35,7 @@ pub struct Report {
     #[arg(long)]
     json: bool,
     /// Report a network; a problem line such as "mobilenet_v2 8 w0.5 nhwc" has more options
-    #[arg(long, value_name = "NAME", value_parser = ["mobilenet_v1", "mobilenet_v2"])]
+    #[arg(long, value_name = "NAME", value_parser = near::networks())]
     network: Option<String>,
     /// Number of images for the --network
     #[arg(long, default_value_t = 1, requires = "network")]

@@ -1,10 +1,11 @@
-//! `run`: a convolution from npy files to an npy file. The files are in PyTorch's order; a problem's `nhwc` is only the
+//! `run`: a convolution or a network from npy files to an npy file. The files are in PyTorch's order; a problem's `nhwc` is only the
 //! layout on the device. They hold float32 or float16, the output what the problem says.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
+use gpuconv::nets::NETWORKS;
 use gpuconv::shape::{from_nchw, to_nchw};
 use gpuconv::{Conv2d, Layer, Operation, Problem, Residual, Shape, Weights};
 use serde::Serialize;
@@ -16,14 +17,17 @@ pub struct Run {
     /// Write an object about the run
     #[arg(long)]
     json: bool,
-    /// The problem to compute
+    /// The problem to compute, or the name of a network for images of the input's size
     problem: String,
-    /// The input, N x C x H x W
+    /// The input, N x C x H x W; for a network images that are normalized already, N x 3 x H x W
     #[arg(long, value_name = "X.NPY")]
     input: PathBuf,
     /// The weight, OC x IC/g x KH x KW; for a separable convolution, that of its depthwise half
     #[arg(long, value_name = "W.NPY")]
-    weight: PathBuf,
+    weight: Option<PathBuf>,
+    /// A network's weights, by the names of timm or torchvision
+    #[arg(long, value_name = "W.SAFETENSORS", conflicts_with_all = ["weight", "bias", "residual"])]
+    weights: Option<PathBuf>,
     /// The bias, OC; for a separable convolution, that of its depthwise half
     #[arg(long, value_name = "B.NPY")]
     bias: Option<PathBuf>,
@@ -67,7 +71,7 @@ struct Files {
 
 impl Run {
     pub fn execute(&self, target: &Target) -> Outcome {
-        let mut problem = Case::parse(&self.problem)?.problem;
+        let mut problem = self.problem()?;
         let adds_residual = problem.chain().outside_residual().is_some();
         match &self.residual {
             Some(_) if !adds_residual => problem = problem.with_residual(Residual::BeforeActivation),
@@ -86,8 +90,18 @@ impl Run {
         if self.json { print_json(&done) } else { Ok(()) }
     }
 
+    /// The problem. A network's name alone is for the images that there are.
+    fn problem(&self) -> Outcome<Problem> {
+        if !NETWORKS.iter().any(|(name, _)| *name == self.problem.trim()) {
+            return Ok(Case::parse(&self.problem)?.problem);
+        }
+        let shape = npy::shape(&self.input, "input")?;
+        let extents = shape.iter().map(u64::to_string).collect::<Vec<_>>().join("x");
+        Ok(Case::parse(&format!("{} {extents}", self.problem.trim()))?.problem)
+    }
+
     fn read(&self, problem: &Problem) -> Outcome<Files> {
-        let first = ("--weight", Some(self.weight.as_path()), "--bias", self.bias.as_deref());
+        let first = ("--weight", self.weight.as_deref(), "--bias", self.bias.as_deref());
         let second = (
             "--pointwise-weight",
             self.pointwise_weight.as_deref(),
@@ -106,8 +120,22 @@ impl Run {
                 }
                 vec![parameters(conv, "", first)?]
             }
-            _ => return Err(Failure::Call("`run` is for convolutions".into())),
+            Operation::Network(network) => {
+                let Some(path) = &self.weights else {
+                    return Err(Failure::Call("a network has many weights: give --weights, a safetensors file".into()));
+                };
+                let unreadable = |error| Failure::Call(format!("cannot read {}: {error}", path.display()));
+                let weights = network.weights(&std::fs::read(path).map_err(unreadable)?)?;
+                weights.into_iter().map(|own| (own.weight, own.bias)).collect()
+            }
+            _ => return Err(Failure::Call("`run` is for convolutions and networks".into())),
         };
+        if self.weights.is_some() && !matches!(problem.operation, Operation::Network(_)) {
+            return Err(Failure::Call("--weights is for networks; a convolution has --weight and --bias".into()));
+        }
+        if problem.chain().outside_scale().is_some() {
+            return Err(Failure::Call("`run` takes no scale: remove the word `scaled`".into()));
+        }
         let output = problem.output()?;
         let residual = self.residual.as_deref().map(|path| tensor(path, "residual", output)).transpose()?;
         Ok(Files { input: tensor(&self.input, "input", problem.input)?, weights, residual })
@@ -151,7 +179,10 @@ fn parameters(
     (weight_option, weight, bias_option, bias): (&str, Option<&Path>, &str, Option<&Path>),
 ) -> Outcome<(Vec<f32>, Option<Vec<f32>>)> {
     let Some(weight) = weight else {
-        return Err(Failure::Call(format!("a separable convolution has two weights: also give {weight_option}")));
+        return Err(Failure::Call(match half {
+            "" => format!("a convolution has a weight: give {weight_option}"),
+            _ => format!("a separable convolution has two weights: also give {weight_option}"),
+        }));
     };
     let bias_path = match (conv.bias, bias) {
         (true, None) => {

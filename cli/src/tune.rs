@@ -13,7 +13,7 @@ use gpuconv::{GpuConv, Tuning, probe};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{Case, Failure, Outcome, Target, device_name, pipelines, print, print_json, table, tuning_file};
+use super::{Case, Failure, Outcome, Target, device_name, near, pipelines, print, print_json, table, tuning_file};
 
 #[derive(Args)]
 pub struct Tune {
@@ -24,7 +24,7 @@ pub struct Tune {
     #[arg(long, value_name = "FILE")]
     cases: Option<PathBuf>,
     /// Tune for a network; a problem line such as "mobilenet_v2 8 w0.5 nhwc" has more options
-    #[arg(long, value_name = "NAME", value_parser = ["mobilenet_v1", "mobilenet_v2"])]
+    #[arg(long, value_name = "NAME", value_parser = near::networks())]
     network: Option<String>,
     /// Number of images for the --network
     #[arg(long, default_value_t = 1, requires = "network")]
