@@ -18,6 +18,7 @@ mod logits;
 mod mobile;
 mod mobilenet_v4;
 mod pixels;
+mod resnet;
 #[cfg(feature = "safetensors")]
 mod weights;
 
@@ -29,6 +30,7 @@ pub use branches::{mobileone_s0, repvgg_a0};
 pub use logits::{softmax, top};
 pub use mobile::{efficientnet_b0, efficientnet_lite0, mnasnet1_0, mobilenet_v3_large, mobilenet_v3_small};
 pub use mobilenet_v4::{mobilenetv4_conv_medium, mobilenetv4_conv_small};
+pub use resnet::{resnet18, resnet34, resnet50};
 
 /// The largest multiplier. No published network is wider, and a channel count must not overflow.
 const WIDEST: f64 = 16.0;
@@ -52,6 +54,9 @@ pub const NETWORKS: &[(&str, Make)] = &[
     ("efficientnet_lite0", efficientnet_lite0),
     ("mobileone_s0", mobileone_s0),
     ("repvgg_a0", repvgg_a0),
+    ("resnet18", resnet18),
+    ("resnet34", resnet34),
+    ("resnet50", resnet50),
 ];
 
 /// A network, and what published weights call its tensors.

@@ -79,7 +79,8 @@ A problem is one argument (quote it):
   gate       NxCxHxW -> SQUEEZED [ACTIVATION GATE] [nobias] [f16] [nhwc]        a value for each channel
   NETWORK    N|Nx3xHxW [-> CLASSES] [wWIDTH] [f16] [nhwc]
 NETWORK is mobilenet_v1, mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small, mobilenetv4_conv_small,
-mobilenetv4_conv_medium, mnasnet1_0, efficientnet_b0, efficientnet_lite0, mobileone_s0 or repvgg_a0.
+mobilenetv4_conv_medium, mnasnet1_0, efficientnet_b0, efficientnet_lite0, mobileone_s0, repvgg_a0,
+resnet18, resnet34 or resnet50.
 ACTIVATION is relu, relu6, silu, hardswish, sigmoid, hardsigmoid, tanh, gelu, leakyrelu:SLOPE or clamp:LOW,HIGH;
 scaled multiplies the input by a value for each image and channel; RESIDUAL is residual (added before the activation) or
 residual:after. Defaults: stride 1, padding 0, dilation 1, one group, a bias, no activation (of gates relu sigmoid), elements

@@ -175,6 +175,9 @@ const OTHERS: &[(&str, &str)] = &[
     ("efficientnet_lite0", "timm"),
     ("mobileone_s0", "timm"),
     ("repvgg_a0", "timm"),
+    ("resnet18", "torchvision"),
+    ("resnet34", "torchvision"),
+    ("resnet50", "torchvision"),
 ];
 
 #[test]
@@ -258,6 +261,9 @@ fn networks_have_the_published_numbers_of_parameters() {
         ("mobilenet_v3_small", 1.0, 2_542_856),
         ("mnasnet1_0", 1.0, 4_383_312),
         ("efficientnet_b0", 1.0, 5_288_548),
+        ("resnet18", 1.0, 11_689_512),
+        ("resnet34", 1.0, 21_797_672),
+        ("resnet50", 1.0, 25_557_032),
     ] {
         let network = build(name, width, 1000).unwrap();
         assert_eq!(network.parameters(), expected, "{name} {width}");

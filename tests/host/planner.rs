@@ -1,6 +1,7 @@
 //! The planner, without a GPU: which recipes it chooses, what it must not fuse, and the reasons for refusals.
 
 mod cliffs;
+mod gates;
 mod model;
 
 use std::fmt::Write as _;

@@ -188,3 +188,56 @@ fn run_needs_the_files_that_the_problem_implies() {
     let output = folder.run(PROBLEM, options);
     assert!(message(&output, 2).contains("none/y.npy"));
 }
+
+/// A file of the library's fixtures.
+fn fixture(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name);
+    path.to_str().unwrap().into()
+}
+
+/// The values of a tensor of a safetensors file.
+fn tensor(file: &[u8], name: &str) -> Vec<f32> {
+    let (length, rest) = file.split_at(8);
+    let (header, data) = rest.split_at(u64::from_le_bytes(length.try_into().unwrap()) as usize);
+    let header: serde_json::Value = serde_json::from_slice(header).unwrap();
+    let [start, end] = [0, 1].map(|end| header[name]["data_offsets"][end].as_u64().unwrap() as usize);
+    data[start..end].chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
+}
+
+#[test]
+fn run_takes_a_network_from_a_file_of_weights() {
+    let folder = Folder::new();
+    let images = gpuconv::internals::random::uniform("mobilenet_v1/x", 3 * 112 * 112, 2.0);
+    save(folder.path("images.npy").as_ref(), &[1, 3, 112, 112], Order::C, &images);
+    let weights = fixture("mobilenet_v1.timm.safetensors");
+    let options = format!("--input images.npy --weights {weights} --kernel direct");
+    let output = folder.run("mobilenet_v1 1x3x112x112 -> 20 w0.03", &format!("{options} --output y.npy"));
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let (shape, logits) = load(folder.path("y.npy").as_ref());
+    assert_eq!(shape, [1, 20, 1, 1]);
+    let expected = tensor(&fs::read(fixture("mobilenet_v1.answer.safetensors")).unwrap(), "logits.timm");
+    for (logit, expected) in logits.iter().zip(&expected) {
+        assert!((logit - expected).abs() < 1e-3, "{logit} is not {expected}");
+    }
+    fs::remove_file(folder.path("y.npy")).unwrap();
+
+    // The name alone is of the published width, for images of the input's size.
+    let message = folder.failure("mobilenet_v1", &options);
+    assert!(message.contains("`conv_stem.weight` must be [32, 3, 3, 3], but is [8, 3, 3, 3]"), "{message}");
+    let other = folder.failure("mobilenet_v2 1x3x112x112 -> 20 w0.03", &options);
+    assert!(
+        other.contains("the file has no tensor `blocks.0.0.conv_pw.weight`") || other.contains("must be"),
+        "{other}"
+    );
+    let flat = folder.failure("mobilenet_v1", &options.replace("images.npy", "b.npy"));
+    assert!(flat.contains("the input's shape is NxCxHxW, not `1`") || flat.contains("must"), "{flat}");
+    for (problem, options, part) in [
+        ("mobilenet_v1 1x3x112x112", "--input images.npy", "give --weights"),
+        (PROBLEM, "--input x.npy", "give --weight"),
+        (PROBLEM, "--input x.npy --weights w.npy", "--weight"),
+        ("pool 1x1x3x3", "--input x.npy", "convolutions and networks"),
+    ] {
+        let message = folder.failure(problem, options);
+        assert!(message.contains(part), "{problem}: {message}");
+    }
+}

@@ -1,0 +1,40 @@
+//! Blocks with gates: how many dispatches they take, and what of them is in memory.
+
+use gpuconv::nets::{efficientnet_b0, mobilenet_v3_large};
+use gpuconv::planner::{self, Schedule};
+use gpuconv::{Choice, Fusion, Layout, Link};
+
+use super::{devices, kernels, makes};
+
+/// The steps of a block with a gate, for each: from behind the last projection to the one that reads through the gate.
+fn steps_of_gated_blocks(schedule: &Schedule, links: &[Link]) -> Vec<usize> {
+    let is_linear = |link: usize| links[link].conv().is_some_and(|conv| conv.activation == gpuconv::Activation::None);
+    let gates = links.iter().enumerate().filter(|(_, link)| matches!(link, Link::SqueezeExcite(_)));
+    let of_block = |(gate, _): (usize, &Link)| {
+        let first = (0..gate).rev().find(|&link| is_linear(link)).map_or(0, |link| link + 1);
+        let block = first..gate + 2;
+        schedule.steps.iter().filter(|step| block.contains(&step.first)).count()
+    };
+    gates.map(of_block).collect()
+}
+
+#[test]
+fn a_block_with_a_gate_takes_three_steps_on_gpus() {
+    for network in [mobilenet_v3_large(1.0, 1000).unwrap(), efficientnet_b0(1.0, 1000).unwrap()] {
+        for (device, caps) in devices().into_iter().chain(makes()).filter(|(_, caps)| !caps.is_cpu) {
+            let plan = |fusion| {
+                let choice = Choice::Fusion(fusion);
+                planner::schedule(&network.chain, [1, 3, 224, 224], Layout::Nchw, &caps, &choice).unwrap()
+            };
+            let fused = plan(Fusion::Always);
+            let steps = steps_of_gated_blocks(&fused, network.chain.links());
+            assert!(steps.len() >= 8 && steps.iter().all(|&steps| steps <= 4), "{device}: {steps:?}");
+            // But for the first blocks, which have a stem before them, or no expansion.
+            assert!(steps.iter().skip(1).all(|&steps| steps <= 3), "{} on {device}: {steps:?}", network.name);
+            // One dispatch for each gate of MobileNetV3, whose planes are small.
+            let gates = fused.steps.iter().filter(|step| step.recipe.name.starts_with("gate/"));
+            assert!(network.name != "mobilenet_v3_large" || gates.clone().all(|step| step.recipe.passes.len() == 1));
+            assert!(kernels(&plan(Fusion::Auto)).contains(&"gate"), "{device}");
+        }
+    }
+}
