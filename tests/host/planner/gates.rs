@@ -21,7 +21,9 @@ fn steps_of_gated_blocks(schedule: &Schedule, links: &[Link]) -> Vec<usize> {
 #[test]
 fn a_block_with_a_gate_takes_three_steps_on_gpus() {
     for network in [mobilenet_v3_large(1.0, 1000).unwrap(), efficientnet_b0(1.0, 1000).unwrap()] {
-        for (device, caps) in devices().into_iter().chain(makes()).filter(|(_, caps)| !caps.is_cpu) {
+        // Mali's invocations have too few registers to fuse an expansion.
+        let gpus = devices().into_iter().chain(makes()).filter(|(device, caps)| !caps.is_cpu && *device != "mali-g710");
+        for (device, caps) in gpus {
             let plan = |fusion| {
                 let choice = Choice::Fusion(fusion);
                 planner::schedule(&network.chain, [1, 3, 224, 224], Layout::Nchw, &caps, &choice).unwrap()
