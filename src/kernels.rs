@@ -14,8 +14,10 @@ mod matvec;
 pub mod pack;
 mod pointwise;
 mod pool;
+mod resize;
 mod separable;
 pub(crate) mod shader;
+mod shuffle;
 mod single;
 mod split;
 mod template;
@@ -63,6 +65,8 @@ pub const KERNELS: &[Kernel] = &[
     implicit_gemm::IMPLICIT_GEMM_UNIFORM,
     implicit_gemm::IMPLICIT_GEMM,
     direct::DIRECT,
+    shuffle::SHUFFLE,
+    resize::RESIZE,
     window_pool::WINDOW_POOL,
     pool::POOL,
     gate::GATE,
@@ -71,7 +75,14 @@ pub const KERNELS: &[Kernel] = &[
 /// The kernel that takes every convolution, unless it is too large for the device.
 pub(crate) const DIRECT: &str = direct::DIRECT.name;
 /// The kernels that take every link of a kind, unless it is too large for the device.
-pub(crate) const TAKE_ALL: &[&str] = &[DIRECT, window_pool::WINDOW_POOL.name, pool::POOL.name, gate::GATE.name];
+pub(crate) const TAKE_ALL: &[&str] = &[
+    DIRECT,
+    shuffle::SHUFFLE.name,
+    resize::RESIZE.name,
+    window_pool::WINDOW_POOL.name,
+    pool::POOL.name,
+    gate::GATE.name,
+];
 
 /// Consecutive links of a chain for one kernel to compute, with the shapes of their tensors.
 ///

@@ -1,5 +1,6 @@
 //! The oracle: convolutions on the CPU, in f64. Slow, obvious, and never optimised.
 
+mod moved;
 mod pool;
 
 use crate::model::chain::{Chain, Link, scale_shape};
@@ -8,6 +9,7 @@ use crate::model::error::Result;
 use crate::model::gate::SqueezeExcite;
 use crate::model::shape::Shape;
 use crate::model::weights::{Weights, check_weights, length};
+pub use moved::{pixel_shuffle, pixel_unshuffle, resize};
 pub use pool::pool;
 
 /// The oracle's answer for one link.
@@ -171,6 +173,9 @@ pub fn run_scaled(
             }
             (Link::SqueezeExcite(excite), &[first, second]) => gate(excite, &input.values, shape, [first, second])?,
             (Link::Pool(own), _) => pool(own, &input.values, shape)?,
+            (Link::PixelShuffle { factor }, _) => pixel_shuffle(*factor, &input.values, shape)?,
+            (Link::PixelUnshuffle { factor }, _) => pixel_unshuffle(*factor, &input.values, shape)?,
+            (Link::Resize(own), _) => resize(own, &input.values, shape)?,
             (Link::PlaneSum { divisor }, _) => plane_sum(&input.values, shape, (*divisor).into())?,
             _ => global_average_pool(&input.values, shape)?,
         };
@@ -185,6 +190,9 @@ pub fn run_scaled(
                 }
                 // Means of magnitudes, or the largest.
                 (Link::Pool(own), _) => pool(own, magnitudes, shape)?.values,
+                (Link::PixelShuffle { factor }, _) => pixel_shuffle(*factor, magnitudes, shape)?.values,
+                (Link::PixelUnshuffle { factor }, _) => pixel_unshuffle(*factor, magnitudes, shape)?.values,
+                (Link::Resize(own), _) => resize(own, magnitudes, shape)?.values,
                 (Link::PlaneSum { divisor }, _) => plane_sum(magnitudes, shape, (*divisor).into())?.values,
                 _ => global_average_pool(magnitudes, shape)?.values,
             };

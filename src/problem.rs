@@ -11,6 +11,7 @@ use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
 use crate::model::gate::SqueezeExcite;
 use crate::model::pool::{Pool2d, PoolMode};
+use crate::model::resize::{Resize, ResizeMode, ResizeTo};
 use crate::model::separable::Separable;
 use crate::model::shape::{Layout, Shape};
 use crate::nets::Network;
@@ -26,6 +27,9 @@ use parser::Parser;
 /// maxpool    NxCxHxW kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [dD|dHxW] [ceil] [f16] [nhwc]
 /// avgpool    NxCxHxW kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [ceil] [excludepad] [f16] [nhwc]
 /// pool       NxCxHxW [f16] [nhwc]        the mean of each channel
+/// resize     NxCxHxW -> HxW [bilinear [aligned]] [f16] [nhwc]
+/// resize     NxCxHxW xF|xF,F ...         by a factor, or one for rows and one for columns
+/// pixelshuffle|pixelunshuffle NxCxHxW rR [f16] [nhwc]
 /// gate       NxCxHxW -> SQUEEZED [ACTIVATION GATE] [nobias] [f16] [nhwc]        a value for each channel
 /// NETWORK    N|Nx3xHxW [-> CLASSES] [wWIDTH] [f16] [nhwc]
 /// ```
@@ -73,6 +77,12 @@ pub enum Operation {
     Pool,
     /// The gate of a squeeze-and-excite block.
     Gate(SqueezeExcite),
+    /// Images of another size.
+    Resize(Resize),
+    /// Channels to pixels, by a factor.
+    PixelShuffle(u32),
+    /// Pixels to channels, by a factor.
+    PixelUnshuffle(u32),
     /// A whole network.
     Network(Network),
 }
@@ -86,6 +96,9 @@ impl Problem {
             Operation::Pool2d(pool) => pool.clone().into(),
             Operation::Pool => Link::GlobalAveragePool.into(),
             Operation::Gate(gate) => Link::from(gate.clone()).into(),
+            Operation::Resize(resize) => (*resize).into(),
+            Operation::PixelShuffle(factor) => Link::PixelShuffle { factor: *factor }.into(),
+            Operation::PixelUnshuffle(factor) => Link::PixelUnshuffle { factor: *factor }.into(),
             Operation::Network(network) => network.chain.clone(),
         };
         chain.with_dtype(self.dtype)
@@ -106,7 +119,7 @@ impl Problem {
                 conv.residual = Some(residual);
             }
             Operation::Separable(separable) => separable.pointwise.residual = Some(residual),
-            Operation::Pool2d(_) | Operation::Pool | Operation::Gate(_) | Operation::Network(_) => {}
+            _ => {}
         }
         self
     }
@@ -122,6 +135,9 @@ impl Problem {
             Operation::Pool2d(Pool2d { mode: PoolMode::Average { .. }, .. }) => "avgpool",
             Operation::Pool => "pool",
             Operation::Gate(_) => "gate",
+            Operation::Resize(_) => "resize",
+            Operation::PixelShuffle(_) => "pixelshuffle",
+            Operation::PixelUnshuffle(_) => "pixelunshuffle",
             Operation::Network(network) => network.name,
         }
     }
@@ -157,6 +173,8 @@ impl fmt::Display for Problem {
                 }
                 f.write_str(if squeeze.bias { "" } else { " nobias" })?;
             }
+            Operation::Resize(resize) => write_resize(f, resize)?,
+            Operation::PixelShuffle(factor) | Operation::PixelUnshuffle(factor) => write!(f, " r{factor}")?,
             Operation::Network(network) => {
                 if network.classes != CLASSES {
                     write!(f, " -> {}", network.classes)?;
@@ -229,6 +247,18 @@ fn write_pool(f: &mut fmt::Formatter<'_>, pool: &Pool2d) -> fmt::Result {
     }
 }
 
+fn write_resize(f: &mut fmt::Formatter<'_>, resize: &Resize) -> fmt::Result {
+    match resize.to {
+        to @ ResizeTo::Size(_) => write!(f, " -> {to}")?,
+        to @ ResizeTo::Factor(_) => write!(f, " {to}")?,
+    }
+    f.write_str(match resize.mode {
+        ResizeMode::Nearest => "",
+        ResizeMode::Bilinear { align_corners: false } => " bilinear",
+        ResizeMode::Bilinear { align_corners: true } => " bilinear aligned",
+    })
+}
+
 /// `K`, or `HxW`.
 fn pair([rows, columns]: [u32; 2]) -> String {
     if rows == columns { rows.to_string() } else { format!("{rows}x{columns}") }
@@ -273,6 +303,12 @@ mod tests {
             "avgpool 1x8x7x7 k2",
             "avgpool 1x8x7x7 k3x2 s2 p1,0,1,0 ceil excludepad",
             "pool 3x20x7x5",
+            "resize 2x3x7x9 -> 14x5",
+            "resize 2x3x7x9 -> 14x5 bilinear aligned f16 nhwc",
+            "resize 2x3x7x9 x2",
+            "resize 2x3x7x9 x1.5,0.7 bilinear nhwc",
+            "pixelshuffle 2x12x5x4 r2 nhwc",
+            "pixelunshuffle 1x3x6x9 r3 f16",
             "pool 0x8x1x1 nhwc",
             "gate 2x16x5x4 -> 8",
             "gate 2x16x5x4 -> 8 silu sigmoid nobias f16 nhwc",
@@ -348,6 +384,25 @@ mod tests {
             ("avgpool 1x3x8x8 k3 d2", "d2"),
             ("avgpool 1x3x8x8 k3 residual", "residual"),
             ("avgpool 60000x60000x9x9 k3", "60000x60000x9x9"),
+            ("resize 1x3x8x8", ""),
+            ("resize 1x3x8x8 bilinear", "bilinear"),
+            ("resize 1x3x8x8 -> 4", "4"),
+            ("resize 1x3x8x8 -> 0x4", "0x4"),
+            ("resize 1x3x8x8 -> 4x4 x2", "x2"),
+            ("resize 1x3x8x8 x2 x2", "x2"),
+            ("resize 1x3x8x8 x0.1", "x0.1"),
+            ("resize 1x3x8x8 x-2", "x-2"),
+            ("resize 1x3x8x8 xinf", "xinf"),
+            ("resize 1x3x8x8 x2,", "x2,"),
+            ("resize 1x3x8x8 x2 aligned", "aligned"),
+            ("resize 1x3x8x8 x2 bilinear relu", "relu"),
+            ("resize 1x3x8x8 x100000", "x100000"),
+            ("pixelshuffle 1x8x4x4", ""),
+            ("pixelshuffle 1x6x4x4 r2", "r2"),
+            ("pixelshuffle 1x4x4x4 r0", "r0"),
+            ("pixelshuffle 1x4x4x4 r2 r2", "r2"),
+            ("pixelunshuffle 1x1x6x4 r4", "r4"),
+            ("pixelunshuffle 1x1x4x4 k2", "k2"),
             ("pool", ""),
             ("pool 1x3x0x8", "1x3x0x8"),
             ("pool 1x3x8x8 k3", "k3"),

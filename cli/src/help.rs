@@ -76,6 +76,9 @@ A problem is one argument (quote it):
   maxpool    NxCxHxW kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [dD|dHxW] [ceil] [f16] [nhwc]
   avgpool    NxCxHxW kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [ceil] [excludepad] [f16] [nhwc]
   pool       NxCxHxW [f16] [nhwc]        the mean of each channel
+  resize     NxCxHxW -> HxW [bilinear [aligned]] [f16] [nhwc]
+  resize     NxCxHxW xF|xF,F ...         by a factor, or one for rows and one for columns
+  pixelshuffle|pixelunshuffle NxCxHxW rR [f16] [nhwc]
   gate       NxCxHxW -> SQUEEZED [ACTIVATION GATE] [nobias] [f16] [nhwc]        a value for each channel
   NETWORK    N|Nx3xHxW [-> CLASSES] [wWIDTH] [f16] [nhwc]
 NETWORK is mobilenet_v1, mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small, mobilenetv4_conv_small,

@@ -5,7 +5,19 @@ use gpuconv::nets::NETWORKS;
 use gpuconv::{Error, ParseError};
 
 /// The words that problems of links begin with.
-const OPERATIONS: &[&str] = &["conv", "depthwise", "pointwise", "separable", "maxpool", "avgpool", "pool", "gate"];
+const OPERATIONS: &[&str] = &[
+    "conv",
+    "depthwise",
+    "pointwise",
+    "separable",
+    "maxpool",
+    "avgpool",
+    "pool",
+    "gate",
+    "resize",
+    "pixelshuffle",
+    "pixelunshuffle",
+];
 const OPTIONS: &[&str] = &[
     "relu",
     "relu6",
@@ -23,6 +35,8 @@ const OPTIONS: &[&str] = &[
     "nobias",
     "ceil",
     "excludepad",
+    "bilinear",
+    "aligned",
     "f32",
     "f16",
     "nhwc",

@@ -30,6 +30,8 @@ const KERNELS: &[(&str, &str)] = files![
     "pool_strided.wgsl",
     "probe_arithmetic.wgsl",
     "probe_loads.wgsl",
+    "resize.wgsl",
+    "shuffle.wgsl",
     "split_sum.wgsl",
     "window_pool.wgsl",
     "winograd_input.wgsl",

@@ -5,154 +5,10 @@ use std::ops::Range;
 use crate::model::conv::{Activation, Conv2d, Residual};
 use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
-use crate::model::gate::SqueezeExcite;
-use crate::model::pool::{Pool2d, PoolMode};
+pub use crate::model::link::Link;
+use crate::model::pool::Pool2d;
+use crate::model::resize::Resize;
 use crate::model::shape::Shape;
-
-/// One operation of a chain, with its epilogue.
-#[non_exhaustive]
-#[derive(Clone, Debug, PartialEq)]
-pub enum Link {
-    /// A convolution with its epilogue.
-    Conv(Conv2d),
-    /// A pool over windows.
-    Pool(Pool2d),
-    /// The mean over the pixels of each channel of each image: `torch.nn.AdaptiveAvgPool2d(1)`.
-    GlobalAveragePool,
-    /// The gate of a squeeze-and-excite block: a value for each channel of each image.
-    SqueezeExcite(SqueezeExcite),
-    /// The sum over the pixels of each channel of each image, divided by a number: a part of a global average pool whose
-    /// planes are larger than a binding.
-    #[doc(hidden)]
-    PlaneSum {
-        /// What the sum is divided by.
-        divisor: u32,
-    },
-}
-
-impl Link {
-    /// The convolution, if it is one.
-    pub fn conv(&self) -> Option<&Conv2d> {
-        match self {
-            Self::Conv(conv) => Some(conv),
-            Self::Pool(_) | Self::GlobalAveragePool | Self::SqueezeExcite(_) | Self::PlaneSum { .. } => None,
-        }
-    }
-
-    /// The convolutions that it has weights for: itself, the two of a gate, or none.
-    pub fn convolutions(&self) -> impl Iterator<Item = &Conv2d> {
-        let convs = match self {
-            Self::Conv(conv) => [Some(conv), None],
-            Self::SqueezeExcite(gate) => [Some(&gate.squeeze), Some(&gate.excite)],
-            Self::Pool(_) | Self::GlobalAveragePool | Self::PlaneSum { .. } => [None, None],
-        };
-        convs.into_iter().flatten()
-    }
-
-    /// The windows that its outputs depend on, if they are windows: of a convolution and of a pool over windows.
-    pub(crate) fn window(&self) -> Option<Window> {
-        match self {
-            Self::Conv(conv) => {
-                Some(Window { extents: conv.dilated_kernel(), stride: conv.stride, padding: conv.padding })
-            }
-            Self::Pool(pool) => {
-                Some(Window { extents: pool.dilated_kernel(), stride: pool.stride, padding: pool.padding })
-            }
-            Self::GlobalAveragePool | Self::SqueezeExcite(_) | Self::PlaneSum { .. } => None,
-        }
-    }
-
-    /// Whether no output depends on another channel than its own.
-    pub(crate) fn keeps_channels_apart(&self) -> bool {
-        match self {
-            Self::Conv(conv) => conv.is_depthwise(),
-            Self::Pool(_) | Self::GlobalAveragePool | Self::PlaneSum { .. } => true,
-            Self::SqueezeExcite(_) => false,
-        }
-    }
-
-    /// Its name, for messages.
-    pub(crate) fn kind(&self) -> &'static str {
-        match self {
-            Self::Conv(_) => "a convolution",
-            Self::Pool(Pool2d { mode: PoolMode::Max, .. }) => "a max pool",
-            Self::Pool(Pool2d { mode: PoolMode::Average { .. }, .. }) => "an average pool",
-            Self::GlobalAveragePool => "a global average pool",
-            Self::SqueezeExcite(_) => "a gate",
-            Self::PlaneSum { .. } => "a sum of each plane",
-        }
-    }
-
-    /// Whether and where it adds a residual; only a convolution does.
-    pub fn residual(&self) -> Option<Residual> {
-        match self {
-            Self::Conv(conv) => conv.residual,
-            Self::Pool(_) | Self::GlobalAveragePool | Self::SqueezeExcite(_) | Self::PlaneSum { .. } => None,
-        }
-    }
-
-    /// Whether it multiplies what it reads by a value for each image and channel; only a convolution does.
-    pub fn is_scaled(&self) -> bool {
-        self.conv().is_some_and(|conv| conv.scaled)
-    }
-
-    /// The activation after its sum and a residual that is added before it.
-    pub(crate) fn activation(&self) -> Activation {
-        match self {
-            Self::Conv(conv) => conv.activation,
-            Self::SqueezeExcite(gate) => gate.excite.activation,
-            Self::Pool(_) | Self::GlobalAveragePool | Self::PlaneSum { .. } => Activation::None,
-        }
-    }
-
-    /// The output's shape for an input's: that of a global pool or a gate has the input's channels and a single pixel.
-    ///
-    /// # Errors
-    /// What [`Conv2d::output_shape`], [`Pool2d::output_shape`] and [`SqueezeExcite::output_shape`] say; of a global pool
-    /// [`Error::EmptyInput`] and [`Error::TooLarge`].
-    pub fn output_shape(&self, input: impl Into<Shape>) -> Result<Shape> {
-        let input = input.into();
-        match self {
-            Self::Conv(conv) => conv.output_shape(input),
-            Self::Pool(pool) => pool.output_shape(input),
-            Self::SqueezeExcite(gate) => gate.output_shape(input),
-            Self::GlobalAveragePool | Self::PlaneSum { .. } if input.channels == 0 || input.pixels() == 0 => {
-                Err(Error::EmptyInput { shape: input })
-            }
-            Self::GlobalAveragePool | Self::PlaneSum { .. } => {
-                input.check_indexable("input")?;
-                Ok(Shape { height: 1, width: 1, ..input })
-            }
-        }
-    }
-}
-
-/// What an output depends on: rows and columns, the steps between two, and what lies around the image.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Window {
-    /// With what dilation leaves out.
-    pub extents: [u64; 2],
-    pub stride: [u32; 2],
-    pub padding: [u32; 4],
-}
-
-impl From<Pool2d> for Link {
-    fn from(pool: Pool2d) -> Self {
-        Self::Pool(pool)
-    }
-}
-
-impl From<Conv2d> for Link {
-    fn from(conv: Conv2d) -> Self {
-        Self::Conv(conv)
-    }
-}
-
-impl From<SqueezeExcite> for Link {
-    fn from(gate: SqueezeExcite) -> Self {
-        Self::SqueezeExcite(gate)
-    }
-}
 
 /// A tensor that a link reads besides the output of the link before, or instead of it.
 #[non_exhaustive]
@@ -480,6 +336,12 @@ impl From<Pool2d> for Chain {
     }
 }
 
+impl From<Resize> for Chain {
+    fn from(resize: Resize) -> Self {
+        Self::new([resize])
+    }
+}
+
 impl From<Conv2d> for Chain {
     fn from(link: Conv2d) -> Self {
         Self::new([link])
@@ -495,6 +357,7 @@ impl From<&Conv2d> for Chain {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::gate::SqueezeExcite;
 
     #[test]
     fn edges_move_with_their_links() {

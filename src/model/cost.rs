@@ -76,7 +76,7 @@ fn mult_adds_of(link: &Link, output: Shape) -> u64 {
             let of = |conv: &Conv2d| u64::from(conv.out_channels) * (conv.fan_in() + u64::from(conv.bias));
             u64::from(output.batch) * (of(&gate.squeeze) + of(&gate.excite))
         }
-        Link::Pool(_) | Link::GlobalAveragePool | Link::PlaneSum { .. } => 0,
+        _ => 0,
     }
 }
 

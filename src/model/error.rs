@@ -43,6 +43,18 @@ pub enum Error {
         padding[0], padding[1], padding[2], padding[3], kernel[0], kernel[1])]
     PoolPadding { padding: [u32; 4], kernel: [u32; 2] },
 
+    /// A pixel shuffle's channels are no multiple of its factor's square.
+    #[error("a pixel shuffle by {factor} takes channels in multiples of {}, not {channels}", u64::from(*factor).pow(2))]
+    PixelShuffle { factor: u32, channels: u32 },
+
+    /// What undoes a pixel shuffle has rows or columns that are no multiple of its factor.
+    #[error("a pixel unshuffle by {factor} takes rows and columns in multiples of it, not {}x{}", image[0], image[1])]
+    PixelUnshuffle { factor: u32, image: [u32; 2] },
+
+    /// A resize that leaves no row or no column, or whose factor is no positive number.
+    #[error("a resize of {}x{} to {to} leaves nothing", image[0], image[1])]
+    Resize { image: [u32; 2], to: String },
+
     /// Channels, height or width of the input are zero. (A batch of zero is fine.)
     #[error("an input of {shape} has no pixels; only its batch may be zero")]
     EmptyInput { shape: Shape },

@@ -1,5 +1,7 @@
 //! The parser of problem lines.
 
+mod links;
+
 use std::ops::Range;
 
 use super::{Operation, Problem};
@@ -12,7 +14,8 @@ use crate::model::separable::Separable;
 use crate::model::shape::{Layout, Shape};
 use crate::nets;
 
-const OPERATIONS: &str = "conv, depthwise, pointwise, separable, maxpool, avgpool, pool, gate";
+const OPERATIONS: &str =
+    "conv, depthwise, pointwise, separable, maxpool, avgpool, pool, gate, resize, pixelshuffle, pixelunshuffle";
 
 const ACTIVATIONS: &str = "relu, relu6, silu, hardswish, sigmoid, hardsigmoid, tanh, gelu, leakyrelu:S, clamp:A,B";
 
@@ -99,11 +102,15 @@ impl<'a> Parser<'a> {
 
     /// Notes that an option was given; an error if it was before.
     fn once(&mut self, span: &Range<usize>, option: &'static str) -> Parsed<()> {
-        if self.seen.iter().any(|(seen, _)| *seen == option) {
+        if self.saw(option) {
             return self.error(span.clone(), format!("{option} is given twice"));
         }
         self.seen.push((option, span.clone()));
         Ok(())
+    }
+
+    fn saw(&self, option: &str) -> bool {
+        self.seen.iter().any(|(seen, _)| *seen == option)
     }
 
     fn span_of(&self, option: &str) -> Range<usize> {
@@ -118,6 +125,9 @@ impl<'a> Parser<'a> {
             "maxpool" => self.pool_of_windows(word, Pool2d::max(1))?,
             "avgpool" => self.pool_of_windows(word, Pool2d::average(1))?,
             "pool" => self.pool()?,
+            "resize" => self.resize()?,
+            "pixelshuffle" => self.shuffle(word, Operation::PixelShuffle)?,
+            "pixelunshuffle" => self.shuffle(word, Operation::PixelUnshuffle)?,
             "gate" => self.gate()?,
             _ => match nets::NETWORKS.iter().find(|(name, _)| *name == word) {
                 Some((_, make)) => self.network(*make)?,
@@ -132,6 +142,11 @@ impl<'a> Parser<'a> {
                     Error::Groups { .. } => self.span_of("the groups"),
                     Error::KernelTooLarge { .. } => self.span_of("the kernel"),
                     Error::PoolPadding { .. } => self.span_of("the padding"),
+                    Error::PixelShuffle { .. } | Error::PixelUnshuffle { .. } => self.span_of("the factor"),
+                    Error::Resize { .. } => self.span_of("the new size"),
+                    Error::TooLarge { .. } if self.saw("the new size") && input.check_indexable("input").is_ok() => {
+                        self.span_of("the new size")
+                    }
                     Error::TooLarge { .. } => self.span_of("the shape"),
                     _ => 0..self.line.len(),
                 };
@@ -164,65 +179,12 @@ impl<'a> Parser<'a> {
         Ok((input, operation))
     }
 
-    fn pool_of_windows(&mut self, operation: &str, mut pool: Pool2d) -> Parsed<(Shape, Operation)> {
-        let (input, mut stride) = (self.shape()?, None);
-        while self.next < self.words.len() {
-            let (span, word) = self.word("an option")?;
-            let mut characters = word.chars();
-            match (characters.next(), characters.as_str()) {
-                _ if self.common_option(&span, word)? => {}
-                _ if word == "ceil" => {
-                    self.once(&span, "ceil")?;
-                    pool = pool.ceil_mode(true);
-                }
-                _ if word == "excludepad" && operation == "avgpool" => {
-                    self.once(&span, "excludepad")?;
-                    pool = pool.count_include_pad(false);
-                }
-                (Some('k'), value) if starts_with_digit(value) => {
-                    self.once(&span, "the kernel")?;
-                    pool.kernel_size = self.pair(&span, value, "the kernel size")?;
-                }
-                (Some('s'), value) if starts_with_digit(value) => {
-                    self.once(&span, "the stride")?;
-                    stride = Some(self.pair(&span, value, "the stride")?);
-                }
-                (Some('p'), value) if starts_with_digit(value) => {
-                    self.once(&span, "the padding")?;
-                    pool.padding = self.padding(&span, value)?;
-                }
-                (Some('d'), value) if operation == "maxpool" && starts_with_digit(value) => {
-                    self.once(&span, "the dilation")?;
-                    pool.dilation = self.pair(&span, value, "the dilation")?;
-                }
-                _ => {
-                    let own = if operation == "maxpool" { "dD, ceil" } else { "ceil, excludepad" };
-                    let options = format!("kK, sS, pP, {own}, f32, f16, nhwc");
-                    return self.error(span, format!("`{word}` is no option of {operation}; there are {options}"));
-                }
-            }
-        }
-        self.needs_kernel()?;
-        Ok((input, Operation::Pool2d(Pool2d { stride: stride.unwrap_or(pool.kernel_size), ..pool })))
-    }
-
     /// Refuses a line without a kernel size.
     fn needs_kernel(&self) -> Parsed<()> {
-        match self.seen.iter().any(|(seen, _)| *seen == "the kernel") {
+        match self.saw("the kernel") {
             true => Ok(()),
             false => self.error(self.line.len()..self.line.len(), "the kernel size, kK or kHxW, is missing"),
         }
-    }
-
-    fn pool(&mut self) -> Parsed<(Shape, Operation)> {
-        let input = self.shape()?;
-        while self.next < self.words.len() {
-            let (span, word) = self.word("an option")?;
-            if !self.common_option(&span, word)? {
-                return self.error(span, format!("`{word}` is no option of pool; there are f32, f16, nhwc"));
-            }
-        }
-        Ok((input, Operation::Pool))
     }
 
     fn gate(&mut self) -> Parsed<(Shape, Operation)> {

@@ -134,6 +134,10 @@ fn pools_over_windows_are_computed_in_bands() {
             let division = check(&narrow(&gpu, 1024, 32), &chain, input, Layout::Nchw, Choice::Auto).unwrap();
             assert!(only(&division).bands > 1, "{division:?}");
         }
+        // Both, of a window that fits for one channel alone.
+        let one = 4 * pool.dilated_kernel().iter().product::<u64>();
+        let division = check(&narrow(&gpu, one, 4), &chain, [1, 3, 5, 6], Layout::Nhwc, Choice::Auto).unwrap();
+        assert_eq!(only(&division).extents.channels, 1);
         // Between others.
         let chain = Chain::from(Conv2d::depthwise(2, 3).padding(1)).then(chain).then(Conv2d::pointwise(2, 3));
         let division = check(&narrow(&gpu, 2048, 32), &chain, [1, 2, 30, 22], Layout::Nchw, direct()).unwrap();

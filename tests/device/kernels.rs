@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use gpuconv::internals::{KERNELS, kernel_of};
 use gpuconv::planner::{self, Schedule};
 use gpuconv::verify::{self, Oracle};
-use gpuconv::{Caps, DType, GpuConv, Layout, Operation, PoolMode, Problem};
+use gpuconv::{Caps, DType, GpuConv, Layout, Operation, PoolMode, Problem, ResizeMode};
 
 use crate::common::{as_gpu, gpu};
 
@@ -22,6 +22,8 @@ const SOFTWARE: &[&str] = &[
     "implicit_gemm_subgroup",
     "matvec",
     "pointwise_subgroup",
+    "resize",
+    "shuffle",
     "window_pool",
     "winograd",
 ];
@@ -49,7 +51,7 @@ fn every_kernel_in_f16_agrees_with_the_oracle_on_a_few_cases() {
 /// Runs the variants for GPUs also on a software device, which would get other variants.
 #[test]
 fn every_kernel_for_gpus_agrees_with_the_oracle_on_a_few_cases() {
-    let pointwise = ["pointwise", "pointwise_uniform", "matvec", "split", "window_pool"];
+    let pointwise = ["pointwise", "pointwise_uniform", "matvec", "split", "window_pool", "resize", "shuffle"];
     let windows = ["depthwise", "direct", "gate", "implicit_gemm", "implicit_gemm_uniform", "separable", "winograd"];
     check_few(as_gpu, &[&pointwise[..], &windows].concat(), DType::F32);
 }
@@ -201,6 +203,8 @@ fn rounds(problem: &Problem) -> bool {
     let is_copy = match &problem.operation {
         Operation::Pool => problem.input.pixels() == 1,
         Operation::Pool2d(pool) => pool.mode == PoolMode::Max,
+        Operation::PixelShuffle(_) | Operation::PixelUnshuffle(_) => true,
+        Operation::Resize(resize) => resize.mode == ResizeMode::Nearest,
         _ => false,
     };
     problem.input.batch > 0 && !is_copy

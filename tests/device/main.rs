@@ -14,6 +14,7 @@ mod kernels;
 mod layers;
 mod limits;
 mod memory;
+mod moved;
 #[cfg(feature = "safetensors")]
 mod nets;
 mod planted_faults;

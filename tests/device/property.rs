@@ -180,3 +180,15 @@ fn pools_agree_with_the_oracle() {
 fn pools_over_windows_agree_with_the_oracle() {
     agrees_with_the_oracle(12, draw::window_pools());
 }
+
+#[test]
+#[ignore = "takes minutes"]
+fn resizes_agree_with_the_oracle() {
+    agrees_with_the_oracle(12, draw::resizes());
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn shuffles_agree_with_the_oracle() {
+    agrees_with_the_oracle(6, draw::shuffles());
+}

@@ -272,6 +272,10 @@ impl<'a> Subject<'a> {
             if !links.are_windows() {
                 continue;
             }
+            // Where the windows of all channels do not fit, those of one may.
+            let fits_one = fits(links, Extents { rows: 1, columns: 1, ..one }, most);
+            let channels = if links.keep_channels_apart() && !fits_one { 1 } else { one.channels };
+            let one = Extents { channels, ..one };
             if let Some(rows) = largest(whole.rows, |rows| fits(links, Extents { rows, ..one }, most)) {
                 let row = |shape: Shape| u64::from(shape.width) * u64::from(shape.channels) * links.dtype.bytes();
                 let down = links.links.iter().filter_map(Link::window).map(|window| u64::from(window.stride[0]));

@@ -4,7 +4,8 @@
 use std::fmt;
 
 use gpuconv::{
-    Activation, Caps, Chain, Conv2d, DType, Layout, Link, Operation, Pool2d, Problem, Residual, Separable, Shape,
+    Activation, Caps, Chain, Conv2d, DType, Layout, Link, Operation, Pool2d, Problem, Residual, Resize, Separable,
+    Shape,
 };
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -84,6 +85,8 @@ pub fn anything() -> impl Strategy<Value = Vec<Subject>> {
         chains().boxed(),
         pools().boxed(),
         window_pools().boxed(),
+        resizes().boxed(),
+        shuffles().boxed(),
     ];
     proptest::strategy::Union::new(kinds)
 }
@@ -376,13 +379,53 @@ pub fn window_pools() -> impl Strategy<Value = Vec<Subject>> {
     })
 }
 
+fn resize() -> impl Strategy<Value = Resize> {
+    let factor = || prop_oneof![select(vec![0.5, 1.0, 1.5, 2.0, 3.0]), 0.3..2.5];
+    let to = prop_oneof![
+        [1u32..=24, 1u32..=24].prop_map(Resize::to),
+        factor().prop_map(Resize::by),
+        [factor(), factor()].prop_map(Resize::by_factors),
+    ];
+    (to, 0..3).prop_map(|(resize, mode)| match mode {
+        0 => resize,
+        _ => resize.bilinear(mode == 1),
+    })
+}
+
+pub fn resizes() -> impl Strategy<Value = Vec<Subject>> {
+    (resize(), sizes(), forms()).prop_map(|(resize, sizes, form)| {
+        let make = |&Sizes { inputs, batch, extents, .. }: &Sizes| {
+            // A factor of 0.3 leaves something of four rows.
+            let [height, width] = extents.map(|extent| extent.max(4));
+            subject(Operation::Resize(resize), Shape { batch, channels: inputs, height, width }, form)
+        };
+        sizes.iter().map(make).collect()
+    })
+}
+
+/// Pixel shuffles, and what undoes them.
+pub fn shuffles() -> impl Strategy<Value = Vec<Subject>> {
+    (1u32..=4, any::<bool>(), sizes(), forms()).prop_map(|(factor, shuffles, sizes, form)| {
+        let make = |&Sizes { inputs, batch, extents: [height, width], .. }: &Sizes| {
+            let many = Shape { batch, channels: inputs.min(16) * factor * factor, height, width };
+            let large =
+                Shape { batch, channels: inputs, height: height.min(20) * factor, width: width.min(20) * factor };
+            match shuffles {
+                true => subject(Operation::PixelShuffle(factor), many, form),
+                false => subject(Operation::PixelUnshuffle(factor), large, form),
+            }
+        };
+        sizes.iter().map(make).collect()
+    })
+}
+
 /// A link without its input channels, which follow from the link before it.
 #[derive(Clone, Debug)]
 enum Kind {
     Pointwise(u32),
     Depthwise(Window),
     Conv(u32, Window),
-    Window(Pool2d),
+    Other(Link),
     Pool,
 }
 
@@ -391,7 +434,10 @@ fn kinds() -> impl Strategy<Value = Kind> {
         4 => (1u32..=24).prop_map(Kind::Pointwise),
         4 => windows().prop_map(Kind::Depthwise),
         1 => ((1u32..=12), windows()).prop_map(|(channels, window)| Kind::Conv(channels, window)),
-        1 => window_pool().prop_map(Kind::Window),
+        1 => window_pool().prop_map(|pool| Kind::Other(pool.into())),
+        1 => resize().prop_map(|resize| Kind::Other(resize.into())),
+        1 => (1u32..=3).prop_map(|factor| Kind::Other(Link::PixelShuffle { factor })),
+        1 => (1u32..=3).prop_map(|factor| Kind::Other(Link::PixelUnshuffle { factor })),
         1 => Just(Kind::Pool),
     ]
 }
@@ -441,10 +487,10 @@ fn linked(input: Shape, drawn: &[(Kind, Epilogue, Index)]) -> Chain {
                 shapes.push(Shape { height: 1, width: 1, ..shape });
                 continue;
             }
-            Kind::Window(ref pool) => {
-                // One that does not fit is left out.
-                if let Ok(output) = pool.output_shape(shape) {
-                    links.push(pool.clone().into());
+            Kind::Other(ref link) => {
+                // One that does not fit is left out, and one that would make images large.
+                if let Some(output) = link.output_shape(shape).ok().filter(|output| output.pixels() <= 900) {
+                    links.push(link.clone());
                     shapes.push(output);
                 }
                 continue;
@@ -473,6 +519,10 @@ fn linked(input: Shape, drawn: &[(Kind, Epilogue, Index)]) -> Chain {
         }
         links.push(Link::Conv(conv));
         shapes.push(output);
+    }
+    if links.is_empty() {
+        // All were left out.
+        links.push(Conv2d::pointwise(input.channels, 1).into());
     }
     edges.into_iter().fold(Chain::new(links), |chain, (source, link, residual)| {
         chain.edge(source, link, residual).expect("edges lead forward")

@@ -4,7 +4,9 @@ use gpuconv::internals::half_unit;
 use gpuconv::planner::Schedule;
 use gpuconv::shape::{from_nchw, to_nchw};
 use gpuconv::verify::Data;
-use gpuconv::{Caps, Chain, Choice, DType, Error, GpuConv, Layout, Problem, Result, Shape, f16, planner};
+use gpuconv::{
+    Caps, Chain, Choice, DType, Error, GpuConv, Layout, Link, Problem, ResizeMode, Result, Shape, f16, planner,
+};
 use proptest::prelude::*;
 
 use super::draw::{self, Planted, Subject};
@@ -24,8 +26,9 @@ fn nan_and_infinity_go_where_they_should() {
             case,
             |_| true,
             |gpu, subject, schedule| {
-                // After another link it may spread from any place.
-                if mixes_inputs(schedule) && schedule.steps.len() > 1 {
+                // After another link it may spread from any place. In a mean a weight that is zero may come out as a little
+                // more, and zero times infinity is no number.
+                if mixes_inputs(schedule) && schedule.steps.len() > 1 || has_means(&subject.chain) {
                     return Ok(Verdict::NotChecked);
                 }
                 let mut data = data(subject)?;
@@ -98,6 +101,12 @@ fn the_largest_sums_are_finite() {
 
 fn data(subject: &Subject) -> Result<Data> {
     Data::random(&subject.name, &subject.chain, subject.input)
+}
+
+/// Whether the chain has a resize by weighted means.
+fn has_means(chain: &Chain) -> bool {
+    let is_mean = |link: &Link| matches!(link, Link::Resize(resize) if resize.mode != ResizeMode::Nearest);
+    chain.links().iter().any(is_mean)
 }
 
 /// Whether an output depends on more inputs than its own, as with Winograd's method.

@@ -1,0 +1,180 @@
+//! The links that chains are made of.
+
+use crate::model::conv::{Activation, Conv2d, Residual};
+use crate::model::error::{Error, Result};
+use crate::model::gate::SqueezeExcite;
+use crate::model::pool::{Pool2d, PoolMode};
+use crate::model::resize::{Resize, ResizeMode};
+use crate::model::shape::Shape;
+use crate::model::shuffle;
+
+/// One operation of a chain, with its epilogue.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq)]
+pub enum Link {
+    /// A convolution with its epilogue.
+    Conv(Conv2d),
+    /// A pool over windows.
+    Pool(Pool2d),
+    /// Channels to pixels: `torch.nn.PixelShuffle`. As many channels as `factor` squared become as many pixels of one.
+    PixelShuffle {
+        /// How many times as high and wide images become.
+        factor: u32,
+    },
+    /// Pixels to channels: `torch.nn.PixelUnshuffle`.
+    PixelUnshuffle {
+        /// How many times as high and wide images were.
+        factor: u32,
+    },
+    /// Images of another size.
+    Resize(Resize),
+    /// The mean over the pixels of each channel of each image: `torch.nn.AdaptiveAvgPool2d(1)`.
+    GlobalAveragePool,
+    /// The gate of a squeeze-and-excite block: a value for each channel of each image.
+    SqueezeExcite(SqueezeExcite),
+    /// The sum over the pixels of each channel of each image, divided by a number: a part of a global average pool whose
+    /// planes are larger than a binding.
+    #[doc(hidden)]
+    PlaneSum {
+        /// What the sum is divided by.
+        divisor: u32,
+    },
+}
+
+impl Link {
+    /// The convolution, if it is one.
+    pub fn conv(&self) -> Option<&Conv2d> {
+        match self {
+            Self::Conv(conv) => Some(conv),
+            _ => None,
+        }
+    }
+
+    /// The convolutions that it has weights for: itself, the two of a gate, or none.
+    pub fn convolutions(&self) -> impl Iterator<Item = &Conv2d> {
+        let convs = match self {
+            Self::Conv(conv) => [Some(conv), None],
+            Self::SqueezeExcite(gate) => [Some(&gate.squeeze), Some(&gate.excite)],
+            _ => [None, None],
+        };
+        convs.into_iter().flatten()
+    }
+
+    /// The windows that its outputs depend on, if they are windows: of a convolution and of a pool over windows.
+    pub(crate) fn window(&self) -> Option<Window> {
+        match self {
+            Self::Conv(conv) => {
+                Some(Window { extents: conv.dilated_kernel(), stride: conv.stride, padding: conv.padding })
+            }
+            Self::Pool(pool) => {
+                Some(Window { extents: pool.dilated_kernel(), stride: pool.stride, padding: pool.padding })
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether no output depends on another channel than its own.
+    pub(crate) fn keeps_channels_apart(&self) -> bool {
+        match self {
+            Self::Conv(conv) => conv.is_depthwise(),
+            Self::PixelShuffle { .. } | Self::PixelUnshuffle { .. } | Self::SqueezeExcite(_) => false,
+            Self::Pool(_) | Self::Resize(_) | Self::GlobalAveragePool | Self::PlaneSum { .. } => true,
+        }
+    }
+
+    /// Its name, for messages.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Conv(_) => "a convolution",
+            Self::Pool(Pool2d { mode: PoolMode::Max, .. }) => "a max pool",
+            Self::Pool(Pool2d { mode: PoolMode::Average { .. }, .. }) => "an average pool",
+            Self::PixelShuffle { .. } => "a pixel shuffle",
+            Self::PixelUnshuffle { .. } => "a pixel unshuffle",
+            Self::Resize(Resize { mode: ResizeMode::Nearest, .. }) => "a resize by nearest pixels",
+            Self::Resize(Resize { mode: ResizeMode::Bilinear { .. }, .. }) => "a bilinear resize",
+            Self::GlobalAveragePool => "a global average pool",
+            Self::SqueezeExcite(_) => "a gate",
+            Self::PlaneSum { .. } => "a sum of each plane",
+        }
+    }
+
+    /// Whether and where it adds a residual; only a convolution does.
+    pub fn residual(&self) -> Option<Residual> {
+        match self {
+            Self::Conv(conv) => conv.residual,
+            _ => None,
+        }
+    }
+
+    /// Whether it multiplies what it reads by a value for each image and channel; only a convolution does.
+    pub fn is_scaled(&self) -> bool {
+        self.conv().is_some_and(|conv| conv.scaled)
+    }
+
+    /// The activation after its sum and a residual that is added before it.
+    pub(crate) fn activation(&self) -> Activation {
+        match self {
+            Self::Conv(conv) => conv.activation,
+            Self::SqueezeExcite(gate) => gate.excite.activation,
+            _ => Activation::None,
+        }
+    }
+
+    /// The output's shape for an input's: that of a global pool or a gate has the input's channels and a single pixel.
+    ///
+    /// # Errors
+    /// What [`Conv2d::output_shape`], [`Pool2d::output_shape`], [`Resize::output_shape`] and [`SqueezeExcite::output_shape`]
+    /// say; of other links [`Error::EmptyInput`] and [`Error::TooLarge`], of shuffles also [`Error::PixelShuffle`],
+    /// [`Error::PixelUnshuffle`] and [`Error::Parameter`].
+    pub fn output_shape(&self, input: impl Into<Shape>) -> Result<Shape> {
+        let input = input.into();
+        match self {
+            Self::Conv(conv) => conv.output_shape(input),
+            Self::Pool(pool) => pool.output_shape(input),
+            Self::SqueezeExcite(gate) => gate.output_shape(input),
+            Self::PixelShuffle { factor } => shuffle::shuffled(input, *factor),
+            Self::PixelUnshuffle { factor } => shuffle::unshuffled(input, *factor),
+            Self::Resize(resize) => resize.output_shape(input),
+            Self::GlobalAveragePool | Self::PlaneSum { .. } if input.channels == 0 || input.pixels() == 0 => {
+                Err(Error::EmptyInput { shape: input })
+            }
+            Self::GlobalAveragePool | Self::PlaneSum { .. } => {
+                input.check_indexable("input")?;
+                Ok(Shape { height: 1, width: 1, ..input })
+            }
+        }
+    }
+}
+
+/// What an output depends on: rows and columns, the steps between two, and what lies around the image.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    /// With what dilation leaves out.
+    pub extents: [u64; 2],
+    pub stride: [u32; 2],
+    pub padding: [u32; 4],
+}
+
+impl From<Pool2d> for Link {
+    fn from(pool: Pool2d) -> Self {
+        Self::Pool(pool)
+    }
+}
+
+impl From<Resize> for Link {
+    fn from(resize: Resize) -> Self {
+        Self::Resize(resize)
+    }
+}
+
+impl From<Conv2d> for Link {
+    fn from(conv: Conv2d) -> Self {
+        Self::Conv(conv)
+    }
+}
+
+impl From<SqueezeExcite> for Link {
+    fn from(gate: SqueezeExcite) -> Self {
+        Self::SqueezeExcite(gate)
+    }
+}

@@ -1,0 +1,160 @@
+//! Links that move values or make new ones between pixels: shuffles and resizes.
+
+use super::Answer;
+use crate::model::error::Result;
+use crate::model::resize::{Resize, ResizeMode};
+use crate::model::shape::Shape;
+use crate::model::shuffle;
+use crate::model::weights::length;
+
+/// Channels to pixels, on NCHW data: `torch.nn.PixelShuffle`.
+///
+/// # Errors
+/// What [`Link::output_shape`](crate::Link::output_shape) says; [`Error::Length`](crate::Error::Length).
+pub fn pixel_shuffle(factor: u32, input: &[f64], input_shape: impl Into<Shape>) -> Result<Answer> {
+    let input_shape = input_shape.into();
+    let shape = shuffle::shuffled(input_shape, factor)?;
+    // Of an output's place the remainders say which of the channels it comes from.
+    moved(input, input_shape, shape, |[image, channel, y, x]| {
+        [image, (channel * factor + y % factor) * factor + x % factor, y / factor, x / factor]
+    })
+}
+
+/// Pixels to channels, on NCHW data: `torch.nn.PixelUnshuffle`.
+///
+/// # Errors
+/// What [`Link::output_shape`](crate::Link::output_shape) says; [`Error::Length`](crate::Error::Length).
+pub fn pixel_unshuffle(factor: u32, input: &[f64], input_shape: impl Into<Shape>) -> Result<Answer> {
+    let input_shape = input_shape.into();
+    let shape = shuffle::unshuffled(input_shape, factor)?;
+    moved(input, input_shape, shape, |[image, channel, y, x]| {
+        let (row, column) = (channel / factor % factor, channel % factor);
+        [image, channel / factor / factor, y * factor + row, x * factor + column]
+    })
+}
+
+/// Values from other places.
+fn moved(input: &[f64], input_shape: Shape, shape: Shape, from: impl Fn([u32; 4]) -> [u32; 4]) -> Result<Answer> {
+    length("input".into(), input_shape.len(), input.len())?;
+    let values: Vec<_> = places(shape).map(|place| input[index(input_shape, from(place))]).collect();
+    let terms: Vec<_> = values.iter().map(|value| value.abs()).collect();
+    Ok(Answer { values, magnitudes: terms.clone(), terms, shape, is_stored_exactly: true })
+}
+
+/// Images of another size, on NCHW data: `torch.nn.functional.interpolate`.
+///
+/// # Errors
+/// What [`Resize::output_shape`] says; [`Error::Length`](crate::Error::Length).
+pub fn resize(resize: &Resize, input: &[f64], input_shape: impl Into<Shape>) -> Result<Answer> {
+    let input_shape = input_shape.into();
+    let shape = resize.output_shape(input_shape)?;
+    let [down, right] = resize.distances(input_shape, shape);
+    let align_corners = match resize.mode {
+        ResizeMode::Nearest => {
+            return moved(input, input_shape, shape, |[image, channel, y, x]| {
+                // The product is an f32, as PyTorch's is: a pixel may lie on the border between two.
+                let nearest = |at: u32, distance: f32, extent: u32| ((at as f32 * distance) as u32).min(extent - 1);
+                [image, channel, nearest(y, down, input_shape.height), nearest(x, right, input_shape.width)]
+            });
+        }
+        ResizeMode::Bilinear { align_corners } => align_corners,
+    };
+    length("input".into(), input_shape.len(), input.len())?;
+    let (mut values, mut terms, mut magnitudes) = (Vec::new(), Vec::new(), Vec::new());
+    for [image, channel, y, x] in places(shape) {
+        let rows = Between::new(y, down, input_shape.height, align_corners);
+        let columns = Between::new(x, right, input_shape.width, align_corners);
+        let (mut value, mut magnitude, mut all) = (0.0, 0.0, 0.0);
+        for (row, of_row) in rows.pixels {
+            for (column, of_column) in columns.pixels {
+                let pixel = input[index(input_shape, [image, channel, row, column])];
+                value += of_row * of_column * pixel;
+                magnitude += of_row * of_column * pixel.abs();
+                all += pixel.abs();
+            }
+        }
+        values.push(value);
+        terms.push(magnitude);
+        // A place is rounded, so that the weights of all four are off by a little.
+        magnitudes.push(magnitude + (rows.place + columns.place + 1.0) * all);
+    }
+    Ok(Answer { values, magnitudes, terms, shape, is_stored_exactly: true })
+}
+
+/// A place between two rows or columns of the input.
+struct Between {
+    place: f64,
+    /// Both, with their weights.
+    pixels: [(u32, f64); 2],
+}
+
+impl Between {
+    fn new(at: u32, distance: f32, extent: u32, align_corners: bool) -> Self {
+        let (at, distance) = (f64::from(at), f64::from(distance));
+        let place = if align_corners { at * distance } else { ((at + 0.5) * distance - 0.5).max(0.0) };
+        let first = (place as u32).min(extent - 1);
+        let second = (first + 1).min(extent - 1);
+        let share = (place - f64::from(first)).clamp(0.0, 1.0);
+        Self { place, pixels: [(first, 1.0 - share), (second, share)] }
+    }
+}
+
+/// All places of a tensor, in NCHW's order.
+fn places(shape: Shape) -> impl Iterator<Item = [u32; 4]> {
+    let Shape { batch, channels, height, width } = shape;
+    let planes = (0..batch).flat_map(move |image| (0..channels).map(move |channel| [image, channel]));
+    let rows = planes.flat_map(move |[image, channel]| (0..height).map(move |y| [image, channel, y]));
+    rows.flat_map(move |[image, channel, y]| (0..width).map(move |x| [image, channel, y, x]))
+}
+
+fn index(shape: Shape, [image, channel, y, x]: [u32; 4]) -> usize {
+    let plane = image as usize * shape.channels as usize + channel as usize;
+    (plane * shape.height as usize + y as usize) * shape.width as usize + x as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shuffles_worked_out_by_hand() {
+        // Four channels of two pixels become a channel of two rows and four columns.
+        let input: Vec<f64> = (0..8).map(f64::from).collect();
+        let answer = pixel_shuffle(2, &input, [1, 4, 1, 2]).unwrap();
+        assert_eq!(answer.shape, [1, 1, 2, 4].into());
+        assert_eq!(answer.values, [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);
+        let back = pixel_unshuffle(2, &answer.values, answer.shape).unwrap();
+        assert_eq!((back.values, back.shape), (input, [1, 4, 1, 2].into()));
+        // The channels of an output lie side by side.
+        let several = pixel_shuffle(2, &(0..8).map(f64::from).collect::<Vec<_>>(), [1, 8, 1, 1]).unwrap();
+        assert_eq!(several.values, (0..8).map(f64::from).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_nearest_pixel_is_the_one_before() {
+        let row = |resize: Resize, values: &[f64]| {
+            self::resize(&resize, values, [1, 1, 1, values.len() as u32]).unwrap().values
+        };
+        assert_eq!(row(Resize::to([1, 5]), &[1.0, 2.0, 3.0]), [1.0, 1.0, 2.0, 2.0, 3.0]);
+        assert_eq!(row(Resize::to([1, 2]), &[1.0, 2.0, 3.0, 4.0, 5.0]), [1.0, 3.0]);
+        assert_eq!(row(Resize::by_factors([1.0, 2.0]), &[1.0, 2.0]), [1.0, 1.0, 2.0, 2.0]);
+        // By the factor, not by the ratio of the sizes: the fourth lies at 3 / 0.65, not at 3 * 7 / 4.
+        assert_eq!(row(Resize::by_factors([1.0, 0.65]), &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0])[3], 4.0);
+        assert_eq!(row(Resize::to([1, 4]), &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0])[3], 5.0);
+    }
+
+    #[test]
+    fn weighted_means_worked_out_by_hand() {
+        let row = |resize: Resize| resize_row(&resize, &[0.0, 4.0]);
+        assert_eq!(row(Resize::to([1, 4]).bilinear(false)), [0.0, 1.0, 3.0, 4.0]);
+        assert_eq!(row(Resize::to([1, 5]).bilinear(true)), [0.0, 1.0, 2.0, 3.0, 4.0]);
+        assert_eq!(row(Resize::to([1, 1]).bilinear(true)), [0.0]);
+        assert_eq!(row(Resize::to([1, 1]).bilinear(false)), [2.0]);
+        let answer = resize(&Resize::by(2.0).bilinear(false), &[0.0, 4.0, 8.0, 16.0], [1, 1, 2, 2]).unwrap();
+        assert_eq!(answer.values[5], 0.75 * 1.0 + 0.25 * 10.0);
+    }
+
+    fn resize_row(own: &Resize, values: &[f64]) -> Vec<f64> {
+        resize(own, values, [1, 1, 1, values.len() as u32]).unwrap().values
+    }
+}
