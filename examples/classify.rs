@@ -1,4 +1,4 @@
-//! Says what a photograph shows, with a MobileNet and published weights:
+//! Says what a photograph shows, with a network and published weights:
 //!
 //! `cargo run --release --example classify -- --weights mobilenetv2_100.safetensors photograph.jpg`. Without a GPU, put
 //! `scripts/headless` before it.
@@ -25,7 +25,8 @@ pub struct Options {
     /// A safetensors file with timm's or torchvision's names
     #[arg(long)]
     weights: Option<PathBuf>,
-    #[arg(long, default_value = "mobilenet_v2", value_parser = ["mobilenet_v1", "mobilenet_v2"])]
+    /// MobileNets, EfficientNets, ResNets and others
+    #[arg(long, default_value = "mobilenet_v2")]
     network: String,
     /// Multiplier of the channels
     #[arg(long, default_value_t = 1.0)]
@@ -51,10 +52,10 @@ const SIZE: u32 = 224;
 pub fn classify(options: &Options) -> Result<(), Box<dyn Error>> {
     let (start, classes) = (Instant::now(), options.classes);
     let bar = ProgressBar::new(3).with_style(ProgressStyle::with_template("{bar:30} {elapsed}")?);
-    let network = match options.network.as_str() {
-        "mobilenet_v1" => nets::mobilenet_v1(options.width, classes)?,
-        _ => nets::mobilenet_v2(options.width, classes)?,
-    };
+    let known = nets::NETWORKS.iter().find(|(name, _)| *name == options.network);
+    let names = || nets::NETWORKS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    let (_, make) = known.ok_or_else(|| format!("no network is called {}; there are {}", options.network, names()))?;
+    let network = make(options.width, classes)?;
     let read = |path: &PathBuf| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
     let random = |(weight, bias)| OwnedWeights { weight, bias };
     let weights: Vec<_> = match &options.weights {

@@ -165,6 +165,12 @@ fn mobilenet_v3_small_agrees_with_onnx_runtime() {
     agrees_with_onnx_runtime("mobilenet_v3_small", "torchvision", Layout::Nchw, DType::F32);
 }
 
+#[test]
+#[ignore = "takes a minute"]
+fn mobilenet_v3_small_in_f16_agrees_with_onnx_runtime_in_full() {
+    agrees_with_onnx_runtime("mobilenet_v3_small", "torchvision", Layout::Nhwc, DType::F16);
+}
+
 /// Those whose fixtures are not in the tests above, with the publisher of their weights.
 const OTHERS: &[(&str, &str)] = &[
     ("mobilenet_v3_large", "torchvision"),

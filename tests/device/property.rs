@@ -6,6 +6,7 @@
 
 mod bands;
 mod draw;
+mod graphs;
 mod values;
 mod workgroup_memory;
 

@@ -17,8 +17,18 @@ fn most(dtype: DType) -> f32 {
 #[test]
 #[ignore = "takes minutes"]
 fn bands_give_what_the_whole_gives() {
-    let cases = (draw::anything(), 1u64..1000, prop_oneof![Just(32u32), Just(256)]);
-    draw_and_check(12, 50, cases, |gpu, (subjects, share, alignment)| {
+    give_what_the_whole_gives(12, 50, draw::anything());
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn bands_of_graphs_give_what_the_whole_gives() {
+    give_what_the_whole_gives(8, 20, super::graphs::graphs());
+}
+
+fn give_what_the_whole_gives(count: u32, percent: usize, subjects: impl Strategy<Value = Vec<Subject>>) {
+    let cases = (subjects, 1u64..1000, prop_oneof![Just(32u32), Just(256)]);
+    draw_and_check(count, percent, cases, |gpu, (subjects, share, alignment)| {
         let mut tally = Tally::default();
         for subject in subjects.iter().filter(|subject| subject.input.batch > 0) {
             tally.drawn += 1;

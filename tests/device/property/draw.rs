@@ -108,8 +108,8 @@ fn devices() -> impl Strategy<Value = Device> {
 
 /// The parameters of a window, which are constants in shaders.
 #[derive(Clone, Copy, Debug)]
-struct Window {
-    kernel_size: [u32; 2],
+pub struct Window {
+    pub kernel_size: [u32; 2],
     stride: [u32; 2],
     dilation: [u32; 2],
     padding: [u32; 4],
@@ -120,7 +120,7 @@ fn pair(values: impl Strategy<Value = u32> + Clone + 'static) -> impl Strategy<V
     prop_oneof![3 => values.clone().prop_map(|both| [both; 2]), 1 => [values.clone(), values]]
 }
 
-fn windows() -> impl Strategy<Value = Window> {
+pub fn windows() -> impl Strategy<Value = Window> {
     let kernel_size = pair(prop_oneof![4 => Just(3u32), 3 => 1u32..=7]);
     let stride = pair(prop_oneof![4 => Just(1u32), 2 => Just(2u32), 1 => 1u32..=4]);
     let dilation = pair(prop_oneof![5 => Just(1u32), 1 => 1u32..=3]);
@@ -134,7 +134,7 @@ fn windows() -> impl Strategy<Value = Window> {
 }
 
 impl Window {
-    fn of(self, conv: Conv2d) -> Conv2d {
+    pub fn of(self, conv: Conv2d) -> Conv2d {
         let Self { stride, dilation, padding, .. } = self;
         conv.stride(stride).dilation(dilation).padding(padding)
     }
@@ -142,7 +142,7 @@ impl Window {
 
 /// The epilogue of a link.
 #[derive(Clone, Copy, Debug)]
-struct Epilogue {
+pub struct Epilogue {
     bias: bool,
     activation: Activation,
     residual: Option<Residual>,
@@ -180,7 +180,7 @@ fn activations() -> impl Strategy<Value = Activation> {
     ]
 }
 
-fn epilogues() -> impl Strategy<Value = Epilogue> {
+pub fn epilogues() -> impl Strategy<Value = Epilogue> {
     let residual = prop_oneof![
         3 => Just(None),
         1 => select(vec![Some(Residual::BeforeActivation), Some(Residual::AfterActivation)]),
@@ -190,7 +190,7 @@ fn epilogues() -> impl Strategy<Value = Epilogue> {
 }
 
 impl Epilogue {
-    fn of(self, conv: Conv2d) -> Conv2d {
+    pub fn of(self, conv: Conv2d) -> Conv2d {
         let Self { bias, activation, residual } = self;
         conv.bias(bias).activation(activation).residual(residual)
     }
@@ -223,7 +223,7 @@ pub struct Sizes {
     extents: [u32; 2],
 }
 
-fn sizes() -> impl Strategy<Value = Vec<Sizes>> {
+pub fn sizes() -> impl Strategy<Value = Vec<Sizes>> {
     let sizes = (channels(), channels(), batches(), extents()).prop_map(|(inputs, outputs, batch, extents)| Sizes {
         inputs,
         outputs,
@@ -234,9 +234,9 @@ fn sizes() -> impl Strategy<Value = Vec<Sizes>> {
 }
 
 /// How tensors are stored.
-type Form = (Layout, DType);
+pub type Form = (Layout, DType);
 
-fn forms() -> impl Strategy<Value = Form> {
+pub fn forms() -> impl Strategy<Value = Form> {
     let layouts = prop_oneof![3 => Just(Layout::Nchw), 2 => Just(Layout::Nhwc)];
     (layouts, prop_oneof![2 => Just(DType::F32), 1 => Just(DType::F16)])
 }
@@ -473,7 +473,7 @@ pub fn chains() -> impl Strategy<Value = Vec<Subject>> {
 }
 
 /// A small input, because the links of a chain may have many channels.
-fn small_input(&Sizes { inputs, batch, extents: [height, width], .. }: &Sizes) -> Shape {
+pub fn small_input(&Sizes { inputs, batch, extents: [height, width], .. }: &Sizes) -> Shape {
     Shape { batch, channels: inputs.min(20), height: height.min(20), width: width.min(20) }
 }
 

@@ -1,0 +1,92 @@
+//! Chains whose links read any earlier tensor, with gates.
+
+use gpuconv::{Chain, Conv2d, Link, Residual, Shape, SqueezeExcite};
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use super::agrees_with_the_oracle;
+use super::draw::{Epilogue, Subject, Window, epilogues, forms, sizes, small_input, windows};
+
+/// What is done to a tensor.
+#[derive(Clone, Debug)]
+enum Node {
+    Pointwise(u32),
+    Depthwise(Window),
+    Conv(u32, Window),
+    /// A gate with so many channels inside, and a pointwise link that reads the same tensor through it.
+    Gated(u32, u32),
+}
+
+/// A node, its epilogue, which tensor it reads (the last one if none is said), and which it adds.
+type Drawn = (Node, Epilogue, Option<Index>, Index);
+
+fn nodes() -> impl Strategy<Value = Node> {
+    prop_oneof![
+        3 => (1u32..=20).prop_map(Node::Pointwise),
+        2 => windows().prop_map(Node::Depthwise),
+        1 => ((1u32..=12), windows()).prop_map(|(channels, window)| Node::Conv(channels, window)),
+        2 => ((1u32..=9), (1u32..=20)).prop_map(|(squeezed, outputs)| Node::Gated(squeezed, outputs)),
+    ]
+}
+
+/// Graphs, with one of the tensors that each link reads drawn from all before it.
+pub fn graphs() -> impl Strategy<Value = Vec<Subject>> {
+    let drawn = (nodes(), epilogues(), prop::option::of(any::<Index>()), any::<Index>());
+    (prop::collection::vec(drawn, 2..=5), sizes(), forms()).prop_map(|(drawn, sizes, (layout, dtype))| {
+        let make = |sizes| {
+            let input = small_input(sizes);
+            let chain = linked(input, &drawn).with_dtype(dtype);
+            Subject { name: format!("{chain:?} on {input} {layout:?}"), chain, input, layout }
+        };
+        sizes.iter().map(make).collect()
+    })
+}
+
+fn linked(input: Shape, drawn: &[Drawn]) -> Chain {
+    let (mut links, mut shapes) = (Vec::<Link>::new(), vec![input]);
+    let (mut reads, mut scales, mut adds) = (Vec::new(), Vec::new(), Vec::<(usize, usize, Residual)>::new());
+    for (node, epilogue, tensor, which) in drawn {
+        let source = tensor.map_or(shapes.len() - 1, |index| index.index(shapes.len()));
+        let shape = shapes[source];
+        let is_gate = source > 0 && matches!(links[source - 1], Link::SqueezeExcite(_));
+        let conv = match *node {
+            Node::Gated(squeezed, outputs) if !is_gate => {
+                links.push(SqueezeExcite::new(shape.channels, squeezed).into());
+                reads.push((source, links.len() - 1));
+                shapes.push(Shape { height: 1, width: 1, ..shape });
+                scales.push((shapes.len() - 1, links.len()));
+                Conv2d::pointwise(shape.channels, outputs)
+            }
+            Node::Pointwise(outputs) | Node::Gated(_, outputs) => Conv2d::pointwise(shape.channels, outputs),
+            Node::Depthwise(window) => window.of(Conv2d::depthwise(shape.channels, window.kernel_size)),
+            Node::Conv(outputs, window) => window.of(Conv2d::new(shape.channels, outputs, window.kernel_size)),
+        };
+        let mut conv = epilogue.of(conv);
+        let Ok(output) = conv.output_shape(shape) else { continue };
+        let sources: Vec<_> = (0..shapes.len()).filter(|&tensor| shapes[tensor] == output).collect();
+        if let Some(residual) = conv.residual.take_if(|_| !sources.is_empty()) {
+            adds.push((sources[which.index(sources.len())], links.len(), residual));
+        }
+        conv.residual = None;
+        reads.push((source, links.len()));
+        links.push(conv.into());
+        shapes.push(output);
+    }
+    let links = if links.is_empty() { vec![Conv2d::pointwise(input.channels, 3).into()] } else { links };
+    let count = links.len();
+    let mut chain = Chain::new(links);
+    for (tensor, link) in reads.into_iter().filter(|(_, link)| *link < count) {
+        chain = chain.reads(tensor, link).expect("it leads forward");
+    }
+    for (tensor, link) in scales {
+        chain = chain.scales(tensor, link).expect("it leads forward");
+    }
+    let add = |chain: Chain, (tensor, link, residual)| chain.edge(tensor, link, residual).expect("it leads forward");
+    adds.into_iter().fold(chain, add)
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn graphs_agree_with_the_oracle() {
+    agrees_with_the_oracle(8, graphs());
+}
