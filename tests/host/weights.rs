@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use gpuconv::Error;
-use gpuconv::nets::{Network, mobilenet_v1, mobilenet_v2};
+use gpuconv::nets::{NETWORKS, Network, mobilenet_v1, mobilenet_v2};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
@@ -210,4 +210,35 @@ fn a_tensor_that_does_not_fit_is_named() {
     assert!(matches!(wider, Err(Error::TensorShape { .. })), "{wider:?}");
     let other = network.weights(&read(&v2, publisher));
     assert!(matches!(other, Err(Error::MissingTensor { .. } | Error::TensorShape { .. })), "{other:?}");
+}
+
+/// Each fixture is taken by its own network, and by no other; the error names a tensor.
+#[test]
+fn weights_of_another_network_are_refused_by_name() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let published = NETWORKS.iter().flat_map(|(name, make)| {
+        let answer = std::fs::read(fixtures.join(format!("{name}.answer.safetensors"))).unwrap();
+        let width = SafeTensors::deserialize(&answer).unwrap().tensor("width").unwrap().data().try_into().unwrap();
+        let network = make(f64::from_le_bytes(width), 20).unwrap();
+        let files = ["timm", "torchvision"].map(|publisher| fixtures.join(format!("{name}.{publisher}.safetensors")));
+        let files: Vec<_> = files.into_iter().filter_map(|path| std::fs::read(path).ok()).collect();
+        assert!(!files.is_empty(), "{name}");
+        files.into_iter().map(move |file| (network.clone(), file))
+    });
+    let published: Vec<_> = published.collect();
+    for (network, _) in &published {
+        for (owner, file) in &published {
+            let what = format!("{} with {}'s weights", network.name, owner.name);
+            match network.weights(file) {
+                Ok(weights) => {
+                    assert_eq!(network.name, owner.name, "{what}");
+                    assert_eq!(weights.len(), network.chain.convolutions().count(), "{what}");
+                }
+                Err(Error::MissingTensor { .. } | Error::SurplusTensor { .. } | Error::TensorShape { .. }) => {
+                    assert_ne!(network.name, owner.name, "{what}");
+                }
+                Err(other) => panic!("{what}: {other}"),
+            }
+        }
+    }
 }

@@ -36,6 +36,12 @@ fn a_block_with_a_gate_takes_three_steps_on_gpus() {
             // One dispatch for each gate of MobileNetV3, whose planes are small.
             let gates = fused.steps.iter().filter(|step| step.recipe.name.starts_with("gate/"));
             assert!(network.name != "mobilenet_v3_large" || gates.clone().all(|step| step.recipe.passes.len() == 1));
+            // Without scratch memory each step is one dispatch: products are not cut, and gates are not pooled before.
+            let choice = Choice::Fusion(Fusion::Always).within(0);
+            let single = planner::schedule(&network.chain, [1, 3, 224, 224], Layout::Nchw, &caps, &choice).unwrap();
+            assert!(single.steps.iter().all(|step| step.recipe.passes.len() == 1), "{device}: {}", single.name());
+            let steps = steps_of_gated_blocks(&single, network.chain.links());
+            assert!(steps.iter().skip(1).all(|&steps| steps <= 3), "{} on {device}: {steps:?}", network.name);
             assert!(kernels(&plan(Fusion::Auto)).contains(&"gate"), "{device}");
         }
     }
