@@ -34,11 +34,16 @@ fn gated(dtype: DType) -> Chain {
     chain.edge(1, 4, Residual::AfterActivation).unwrap().with_dtype(dtype)
 }
 
-/// Checks the planner's choices for a chain on a device, step by step, and the whole against its steps.
-fn agrees(gpu: &GpuConv, name: &str, chain: &Chain, input: [u32; 4], layout: Layout) {
+/// The kernel that a software device compiles fastest.
+fn direct() -> Choice {
+    Choice::Named("direct".into())
+}
+
+/// Checks a choice for a chain on a device, step by step, and the whole against its steps.
+fn agrees(gpu: &GpuConv, name: &str, chain: &Chain, input: [u32; 4], layout: Layout, choice: &Choice) {
     let oracle = Oracle::of_chain(name, chain.clone(), input, layout, u64::MAX).unwrap();
-    let schedules = planner::alternatives(chain, input, layout, gpu.caps()).unwrap();
-    let report = oracle.check(gpu, &schedules[0]).unwrap();
+    let schedule = planner::schedule(chain, input, layout, gpu.caps(), choice).unwrap();
+    let report = oracle.check(gpu, &schedule).unwrap();
     // In f16 the rounding of the stores hides most errors.
     let is_checked = report.share_of_bound > 0.0 || chain.dtype() == DType::F16;
     assert!(report.passes() && is_checked, "{name} {layout}: {report:?}");
@@ -47,17 +52,17 @@ fn agrees(gpu: &GpuConv, name: &str, chain: &Chain, input: [u32; 4], layout: Lay
 #[test]
 fn a_block_with_a_projection_agrees_with_the_oracle() {
     for layout in [Layout::Nchw, Layout::Nhwc] {
-        agrees(&gpu(), "projected", &projected(DType::F32), [2, 4, 9, 7], layout);
+        agrees(&gpu(), "projected", &projected(DType::F32), [2, 4, 9, 7], layout, &direct());
     }
-    agrees(&as_gpu(), "projected", &projected(DType::F16), [2, 4, 9, 7], Layout::Nchw);
+    agrees(&as_gpu(), "projected", &projected(DType::F16), [2, 4, 9, 7], Layout::Nchw, &direct());
 }
 
 #[test]
 fn a_block_with_a_gate_agrees_with_the_oracle() {
-    for layout in [Layout::Nchw, Layout::Nhwc] {
-        agrees(&gpu(), "gated", &gated(DType::F32), [2, 3, 13, 11], layout);
-    }
-    agrees(&as_gpu(), "gated", &gated(DType::F16), [2, 3, 13, 11], Layout::Nhwc);
+    let names = "direct+direct+direct+gate+pointwise_subgroup+direct";
+    agrees(&gpu(), "gated", &gated(DType::F32), [2, 3, 13, 11], Layout::Nchw, &Choice::Named(names.into()));
+    agrees(&gpu(), "gated", &gated(DType::F32), [2, 3, 13, 11], Layout::Nhwc, &direct());
+    agrees(&as_gpu(), "gated", &gated(DType::F16), [2, 3, 13, 11], Layout::Nhwc, &direct());
 }
 
 /// Whole numbers through a layer as callers use it, with the same tensor read by three links.
@@ -98,10 +103,10 @@ fn a_scale_from_outside_is_asked_for_and_checked() {
 fn graphs_are_computed_in_bands() {
     let images = |chain: &Chain, input: [u32; 4], limit: u64| {
         let gpu = gpu().with_caps(|caps| Caps { max_storage_binding: limit, ..caps });
-        let division = gpu.divide(chain, input, Layout::Nchw, &Choice::Auto).unwrap();
+        let division = gpu.divide(chain, input, Layout::Nchw, &direct()).unwrap();
         assert!(division.is_divided(), "{input:?}");
         let oracle = Oracle::of_chain("bands", chain.clone(), input, Layout::Nchw, u64::MAX).unwrap();
-        let report = oracle.check_layer(&gpu, &Choice::Auto).unwrap();
+        let report = oracle.check_layer(&gpu, &direct()).unwrap();
         assert!(report.passes(), "{input:?}: {report:?}");
         division.stretches.iter().map(|stretch| stretch.extents.rows < stretch.whole.rows).collect::<Vec<_>>()
     };
@@ -120,7 +125,7 @@ fn graphs_are_computed_in_bands() {
     assert_eq!(images(&chain, [1, 4, 80, 80], 128 << 10), [false, true]);
     // And a gate of what does not fit is an error.
     let gpu = gpu().with_caps(|caps| Caps { max_storage_binding: 16 << 10, ..caps });
-    let refused = gpu.divide(&chain, [1, 4, 80, 80], Layout::Nchw, &Choice::Auto);
+    let refused = gpu.divide(&chain, [1, 4, 80, 80], Layout::Nchw, &direct());
     assert!(matches!(refused, Err(Error::TooLarge { limit: 16384, .. })), "{refused:?}");
 }
 

@@ -138,7 +138,7 @@ fn agrees_with_onnx_runtime_by_any_fusion(folder: &Path, name: &str, publishers:
                 (layer.schedule(images, Layout::Nchw).unwrap().steps.len(), layer.chain().links().len());
             match fusion {
                 Fusion::Never => assert_eq!(steps, links),
-                Fusion::Always if name.starts_with("mobilenet_v") => {
+                Fusion::Always if ["mobilenet_v1", "mobilenet_v2"].contains(&name) => {
                     assert!(steps < links - 12, "{steps} steps for {links} links");
                 }
                 _ => {}
@@ -161,7 +161,8 @@ fn mobilenet_v1_in_f16_agrees_with_onnx_runtime() {
 }
 
 #[test]
-fn mobilenet_v3_small_agrees_with_onnx_runtime() {
+#[ignore = "takes a minute"]
+fn mobilenet_v3_small_agrees_with_onnx_runtime_in_full() {
     agrees_with_onnx_runtime("mobilenet_v3_small", "torchvision", Layout::Nchw, DType::F32);
 }
 
