@@ -65,7 +65,8 @@ const END: &str = "// ---- end ";
 
 /// The engine. Its built-in filters and functions, of which templates need six, would make a web page's module a tenth larger.
 static ENVIRONMENT: LazyLock<Result<Environment<'static>, minijinja::Error>> = LazyLock::new(|| {
-    let mut environment = Environment::new();
+    // Only with what is added here, since the engine has more where another crate of a program asks for more of it.
+    let mut environment = Environment::empty();
     let syntax = SyntaxConfig::builder()
         .line_statement_prefix("//%")
         .line_comment_prefix("//#")
@@ -86,6 +87,7 @@ static ENVIRONMENT: LazyLock<Result<Environment<'static>, minijinja::Error>> = L
         },
     );
     environment.add_filter("max", |numbers: Vec<i64>| numbers.into_iter().max());
+    environment.add_filter("min", |numbers: Vec<i64>| numbers.into_iter().min());
     environment.add_filter("reverse", |list: Vec<Value>| -> Vec<Value> { list.into_iter().rev().collect() });
     environment.add_filter("trim", |text: String| text.trim().to_string());
     environment.add_function("plus", plus);
