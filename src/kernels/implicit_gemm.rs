@@ -25,7 +25,7 @@ pub const IMPLICIT_GEMM_SUBGROUP: Kernel =
 
 /// Channels and pixels of blocks in registers, on GPUs and on software devices. A row of eight pixels loads less for
 /// each than one of four.
-const UNIFORM_BLOCKS: &[[u32; 2]] = &[[4, 8], [4, 4], [16, 8], [16, 4]];
+const UNIFORM_BLOCKS: &[[u32; 2]] = &[[4, 8], [4, 4], [8, 4], [16, 8], [16, 4]];
 const SUBGROUP_BLOCKS: &[[u32; 2]] = &[[32, 8], [32, 4], [8, 8], [4, 8], [2, 8]];
 /// The same for strides at which neighbours share few inputs, so that four pixels load no more for each than eight, and
 /// compile in half the time.

@@ -53,7 +53,10 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     if depthwise.fan_in() > MOST_TAPS {
         return Err(Unsupported::KernelSize(depthwise.kernel_size));
     }
-    let blocks = TILES.iter().map(|&tile| Block::new(depthwise, tile));
+    // Beside more channels Mesa's compiler for Adreno 630 spills.
+    let most_expanded = if caps.loads_ahead() { 8 } else { u32::MAX };
+    let blocks =
+        TILES.iter().map(|&tile| Block::new(depthwise, tile)).filter(|block| block.expanded() <= most_expanded);
     let recipes: Vec<_> = blocks
         .clone()
         .filter(|block| block.memory() <= MOST_MEMORY)

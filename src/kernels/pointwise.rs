@@ -39,7 +39,7 @@ fn by_broadcasts(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported>
 
 /// Channels and pixels of blocks in registers, on GPUs and on software devices. Where channels are few, what is done once for
 /// an invocation takes most of the time, so it has more pixels there.
-pub const UNIFORM_BLOCKS: &[[u32; 2]] = &[[4, 4], [16, 4]];
+pub const UNIFORM_BLOCKS: &[[u32; 2]] = &[[4, 4], [8, 4], [16, 4]];
 pub const SUBGROUP_BLOCKS: &[[u32; 2]] = &[[32, 4], [8, 4], [4, 8], [2, 8]];
 
 /// The source of a product whose pixels are the input itself.

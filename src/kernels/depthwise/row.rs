@@ -37,6 +37,8 @@ pub fn shapes(view: &View, caps: &Caps) -> impl Iterator<Item = [u32; 2]> {
 /// aligned.
 const BLOCK: u32 = 16;
 const BLOCK_OF_QUADS: u32 = 8;
+/// The same if there are several, for compilers that load the next block beside this one.
+const BLOCK_LOADED_AHEAD: u32 = 4;
 /// The smallest for GPUs with few registers.
 const SMALLEST_BLOCK: u32 = 8;
 const BLOCK_CPU: u32 = 32;
@@ -158,7 +160,8 @@ pub fn recipe(
     let broadcasting = caps.subgroup.filter(|sizes| caps.is_cpu && sizes.iter().all(|size| size.is_power_of_two()));
     let mut row = Row { view, rows, columns, lanes, weights: Weights::Own, workgroup: WORKGROUP, block: BLOCK };
     if lanes == 4 {
-        row.block = BLOCK_OF_QUADS;
+        let is_long = row.view.link.kernel_size[1] > BLOCK_OF_QUADS;
+        row.block = if is_long && caps.loads_ahead() { BLOCK_LOADED_AHEAD } else { BLOCK_OF_QUADS };
         while row.registers() > MOST_REGISTERS && row.block > 2 {
             row.block /= 2;
         }

@@ -79,6 +79,10 @@ const THREADS: u32 = 64;
 /// Sums of an invocation whose stores a software device compiles in good time where they are written out.
 const MOST_WRITTEN_OUT: u32 = 32;
 
+/// Sums of an invocation beside which compilers that load ahead keep what they load in registers. Mesa's for Adreno 630 spills
+/// beside 64.
+const MOST_LOADED_AHEAD: u32 = 32;
+
 /// The blocks to consider for a link. Those of few channels load more for each, so they pay only where larger ones have more
 /// channels without work.
 fn worthwhile<'a>(link: &Conv2d, blocks: &'a [[u32; 2]]) -> impl Iterator<Item = &'a [u32; 2]> {
@@ -100,6 +104,8 @@ pub fn uniform_blocks(
     if caps.is_cpu {
         return Err(Unsupported::SoftwareDevice);
     }
+    let fits = |[channels, pixels]: &&[u32; 2]| !caps.loads_ahead() || channels * pixels <= MOST_LOADED_AHEAD;
+    let blocks: Vec<_> = blocks.iter().filter(fits).copied().collect();
     let block = |&[channels, pixels]: &[u32; 2]| Block {
         channels,
         pixels,
@@ -110,7 +116,7 @@ pub fn uniform_blocks(
         longs: false,
         sums_in_array: false,
     };
-    Ok(worthwhile(link, blocks).map(block).collect())
+    Ok(worthwhile(link, &blocks).map(block).collect())
 }
 
 /// Blocks for software devices with subgroups, of these channels and pixels.
