@@ -2,6 +2,7 @@
 
 use crate::kernels::{Pass, Recipe, Run, Work};
 use crate::model::caps::Caps;
+use crate::model::dtype::DType;
 use crate::model::gpu::Gpu;
 pub use crate::model::gpu::Multiprocessor;
 use crate::planner::instructions::per_multiply_add;
@@ -167,6 +168,11 @@ impl Parts {
     /// The parts of a recipe's work for a run on a device.
     pub fn new(recipe: &Recipe, run: &Run<'_>, device: &DeviceModel) -> Self {
         let Work { mult_adds, accesses, shared, bytes, .. } = recipe.work;
+        // They are beside the loops whose instructions were counted.
+        let rounding = match run.elements.output.dtype() {
+            DType::F16 => run.output().len() as f64 * ROUNDING,
+            DType::F32 => 0.0,
+        };
         let DeviceModel { rates, core } = device;
         let memory = Self {
             bytes: bytes / rates.bytes,
@@ -180,7 +186,9 @@ impl Parts {
                 let invocations = of_passes(|pass| pass.workgroups as f64 * f64::from(pass.workgroup));
                 let turns = (accesses / invocations.max(1.0) / IN_FLIGHT).max(1.0);
                 Self {
-                    mult_adds: mult_adds * per_multiply_add(&recipe.name, run, gpu.kind) / rates.mult_adds / occupancy,
+                    mult_adds: (mult_adds * per_multiply_add(&recipe.name, run, gpu.kind) + rounding)
+                        / rates.mult_adds
+                        / occupancy,
                     accesses: accesses / rates.accesses / occupancy,
                     shared: shared / rates.shared / occupancy,
                     launch: of_passes(|pass| pass.workgroups as f64) / gpu.hertz,
@@ -193,7 +201,7 @@ impl Parts {
             Core::Serial { shared: factor } => {
                 let occupancy = whole_rounds(recipe, rates.parallel).clamp(1e-3, 1.0);
                 Self {
-                    mult_adds: mult_adds / rates.mult_adds / occupancy,
+                    mult_adds: (mult_adds + rounding) / rates.mult_adds / occupancy,
                     accesses: accesses / rates.accesses / occupancy,
                     shared: shared / (rates.shared * factor) / occupancy,
                     occupancy,
@@ -214,6 +222,9 @@ impl Parts {
         busy + self.dispatch
     }
 }
+
+/// Instructions that round a sum to f16, as `tensors.wgsl` does it, in multiply-adds.
+const ROUNDING: f64 = 16.0;
 
 /// How much of what a GPU overlaps still shows. A rule, not a measurement: overlap is not perfect, so of two recipes with the
 /// same slowest part the one that does less else is the better.
