@@ -12,8 +12,12 @@ const { create, globals } = createRequire(join(packages, "/"))("webgpu");
 Object.assign(globalThis, globals);
 /** Relative error that passes: verify's `MOST_RELATIVE_ERROR`. */
 const MOST_RELATIVE_ERROR = 2e-5;
-/** A NaN that no arithmetic makes. It fills outputs and workspaces, and surrounds every buffer. */
-const POISON = 0x7fc5a5a5;
+/**
+ * A NaN that no arithmetic makes. It fills outputs and workspaces, and surrounds every buffer. Its halves are such NaNs
+ * too.
+ */
+const POISON = 0x7fc57fc5;
+const POISON_OF_HALVES = POISON & 0xffff;
 /** Bytes around a buffer. A multiple of the alignment of bindings. */
 const GUARD = 256;
 /** Shaders that are compiled at a time. */
@@ -48,17 +52,29 @@ for (let first = 0; first < wanted.length; first += AT_ONCE) {
 console.log(`${pipelines.size} of ${wanted.length} shaders compiled, ${seconds()}`);
 
 let right = 0;
-for (const run of chosen) {
+// Without halves, runs that need them have no shaders.
+const possible = chosen.filter(({ passes }) => hasHalves || passes.every(({ shader }) => !needsHalves(shader)));
+for (const run of possible) {
   const why = await execute(run).catch((error) => error.message);
   why ? fail(run.name, why) : right++;
 }
-console.log(`${right} of ${chosen.length} runs right, ${seconds()}`);
+const halves = possible.filter(({ half }) => half).length;
+console.log(`${right} of ${possible.length} runs right, ${halves} of them in f16, ${seconds()}`);
 process.exit(failures ? 1 : 0);
+
+function textOf(number) {
+  return readFileSync(join(folder, `${number}.wgsl`), "utf8");
+}
+
+/** Whether a shader has half-precision numbers of its own. */
+function needsHalves(number) {
+  return /^enable f16;$/m.test(textOf(number));
+}
 
 /** A shader's module, or null. */
 async function check({ origin }, number) {
-  const text = readFileSync(join(folder, `${number}.wgsl`), "utf8");
-  if (!hasHalves && /^enable f16;$/m.test(text)) return null;
+  const text = textOf(number);
+  if (!hasHalves && needsHalves(number)) return null;
   // naga 30, wgpu's own front end, does not know this line.
   const code = /\bsubgroup[A-Z]/.test(text) ? `enable subgroups;\n${text}` : text;
   device.pushErrorScope("validation");
@@ -82,7 +98,7 @@ async function compile(number) {
 }
 
 /** Runs a recipe. Gives what is wrong, if anything is. */
-async function execute({ buffers, output, passes, expected, bounds, norm }) {
+async function execute({ buffers, output, passes, expected, bounds, half, norm }) {
   const missing = passes.find(({ shader }) => !pipelines.has(shader));
   if (missing) return `${missing.shader}.wgsl was not compiled`;
   device.pushErrorScope("validation");
@@ -110,28 +126,37 @@ async function execute({ buffers, output, passes, expected, bounds, norm }) {
   await copy.mapAsync(GPUMapMode.READ);
   const all = copy.getMappedRange().slice(0);
   [...made, copy].forEach((buffer) => buffer.destroy());
-  return judge(all, numbers(expected), numbers(bounds), norm);
+  return judge(all, numbers(expected), numbers(bounds), half && numbers(half), norm);
 }
 
-/** What is wrong with an output and its guards. */
-function judge(all, expected, bounds, norm) {
-  const [words, values] = [new Uint32Array(all), new Float32Array(all)];
-  const start = GUARD / 4;
+/** What is wrong with an output and its guards. `half` has what the stores of an output in f16 may change. */
+function judge(all, expected, bounds, half, norm) {
+  const bits = half ? new Uint16Array(all) : new Uint32Array(all);
+  const values = half ? Float64Array.from(bits, fromHalf) : new Float32Array(all);
+  const poison = half ? POISON_OF_HALVES : POISON;
+  const start = GUARD / bits.BYTES_PER_ELEMENT;
   let [stray, unwritten, share, squares] = [0, 0, 0, 0];
-  words.forEach((word, index) => {
+  bits.forEach((element, index) => {
     const inside = index >= start && index < start + expected.length;
-    stray += !inside && word !== POISON;
-    unwritten += inside && word === POISON;
+    stray += !inside && element !== poison;
+    unwritten += inside && element === poison;
   });
   expected.forEach((value, index) => {
-    const error = Math.abs(values[start + index] - value);
     // Math.max keeps a NaN.
+    const error = Math.max(0, Math.abs(values[start + index] - value) - (half?.[index] ?? 0));
     share = Math.max(share, error / bounds[index]);
     squares += error * error;
   });
   const relative = Math.sqrt(squares) / norm;
   const passes = stray + unwritten === 0 && share <= 1 && relative <= MOST_RELATIVE_ERROR;
   return passes ? "" : `${share} of the bound, relative error ${relative}, ${unwritten} unwritten, ${stray} stray`;
+}
+
+/** The number of an f16's bits. */
+function fromHalf(bits) {
+  const [sign, exponent, fraction] = [bits >> 15 ? -1 : 1, (bits >> 10) & 31, bits & 1023];
+  if (exponent === 31) return fraction ? NaN : sign * Infinity;
+  return exponent ? sign * 2 ** (exponent - 25) * (1024 + fraction) : sign * 2 ** -24 * fraction;
 }
 
 function numbers({ at, bytes }) {
@@ -141,9 +166,10 @@ function numbers({ at, bytes }) {
 /** A buffer between guards: with values from `data`, or with poison. */
 function guarded({ at, bytes }) {
   const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC;
-  return filled(bytes + 2 * GUARD, usage, (words) => {
+  // A buffer has whole words, and a tensor of halves may end inside one.
+  return filled(Math.ceil(bytes / 4) * 4 + 2 * GUARD, usage, (words) => {
     words.fill(POISON);
-    if (at !== undefined) words.set(new Uint32Array(data.buffer, data.byteOffset + at, bytes / 4), GUARD / 4);
+    if (at !== undefined) new Uint8Array(words.buffer).set(data.subarray(at, at + bytes), GUARD);
   });
 }
 

@@ -74,7 +74,17 @@ fn problems() -> Vec<(String, Chain, Shape, Layout)> {
             relu6(2, layout),
         ]
     });
-    table.chain(blocks).collect()
+    // What a gate follows is expanded and convolved by one kernel.
+    let expanded = [Layout::Nchw, Layout::Nhwc].map(|layout| {
+        let links = [Conv2d::pointwise(8, 20), depthwise(3)];
+        (
+            format!("an expansion and a depthwise convolution in {layout}"),
+            Chain::new(links),
+            [2, 8, 9, 7].into(),
+            layout,
+        )
+    });
+    table.chain(blocks).chain(expanded).collect()
 }
 
 /// The shaders of the devices that differ most: GPUs with half-precision numbers and without (none of whose shaders uses

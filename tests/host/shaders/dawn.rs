@@ -6,11 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gpuconv::gpu::GpuKind;
-use gpuconv::internals::{KERNELS, Operand, bounds, fold, kernel_of, norm, pack};
+use gpuconv::internals::{Element, KERNELS, Operand, bounds, fold, half_unit, kernel_of, norm, pack};
 use gpuconv::planner::{Pass, Recipe};
 use gpuconv::shape::from_nchw;
 use gpuconv::verify::Data;
-use gpuconv::{Caps, Chain, Choice, DType, Layout, Shape, planner};
+use gpuconv::{Caps, Chain, Choice, DType, Layout, Shape, f16, planner};
 use serde_json::{Value, json};
 
 use super::problems;
@@ -72,6 +72,15 @@ struct Run {
     recipe: Recipe,
     shaders: Vec<usize>,
     layout: Layout,
+    /// How shaders have the elements.
+    element: Element,
+}
+
+impl Run {
+    /// Runs of one kind do much the same.
+    fn kind(&self) -> (&str, String, String) {
+        (&self.recipe.name, self.layout.to_string(), format!("{:?}", self.element))
+    }
 }
 
 #[test]
@@ -92,9 +101,10 @@ fn write_the_folder_for_dawn() {
                 for recipe in considered.answer.iter().flatten().map(|candidate| candidate.recipe.clone()) {
                     let origin = format!("{} of {name}", recipe.name);
                     let shaders = recipe.passes.iter().map(|pass| export.shader(pass, &origin)).collect();
-                    // Parts of chains have cases of their own. Outputs are judged as f32.
-                    if considered.links == chain.links().len() && !is_empty && !is_half {
-                        runs.push(Run { case, recipe, shaders, layout: *layout });
+                    // Parts of chains have cases of their own.
+                    if considered.links == chain.links().len() && !is_empty {
+                        let element = Element::new(chain.dtype(), &caps);
+                        runs.push(Run { case, recipe, shaders, layout: *layout, element });
                     }
                 }
             }
@@ -105,24 +115,23 @@ fn write_the_folder_for_dawn() {
     let missing: Vec<_> = KERNELS.iter().map(|kernel| kernel.name).filter(|name| !kernels.contains(name)).collect();
     assert!(missing.is_empty(), "no run of {missing:?}");
 
-    // In a hurry, the last of each kernel and layout is enough.
-    let mut quick = HashSet::new();
+    let quick = quick(&runs, &chosen);
     let run = |&index: &usize| {
-        let Run { case, recipe, shaders, layout } = &runs[index];
+        let Run { case, recipe, shaders, layout, .. } = &runs[index];
         let (name, chain, input, _) = &problems[*case];
         let mut run = Case::new(name, chain, *input, *layout).run(&mut export, recipe, shaders);
-        run["quick"] = quick.insert((kernel_of(&recipe.name), layout.to_string())).into();
+        run["quick"] = quick.contains(&index).into();
         run
     };
-    let chosen: Vec<_> = chosen.iter().rev().map(run).collect();
+    let chosen: Vec<_> = chosen.iter().map(run).collect();
     let index = json!({ "shaders": export.shaders, "runs": chosen });
     fs::write(format!("{FOLDER}/index.json"), index.to_string()).unwrap();
     fs::write(format!("{FOLDER}/data"), &export.data).unwrap();
 }
 
-/// Some of the runs: one of each case, and one of each recipe in each layout.
+/// Some of the runs: one of each case, and one of each recipe in each layout and element.
 fn choose(runs: &[Run], cases: usize) -> Vec<usize> {
-    let kind = |index: usize| (runs[index].recipe.name.as_str(), runs[index].layout.to_string());
+    let kind = |index: usize| runs[index].kind();
     let mut taken = HashMap::new();
     let mut chosen = Vec::new();
     for case in 0..cases {
@@ -136,6 +145,21 @@ fn choose(runs: &[Run], cases: usize) -> Vec<usize> {
     // The last case of each other kind: the first cases are the smallest.
     chosen.extend((0..runs.len()).rev().filter(|&index| taken.insert(kind(index), 1).is_none()));
     chosen
+}
+
+/// Enough in a hurry: one of each kernel and layout, and in f16 one of each kernel and element: those with the shortest
+/// shaders, which drivers compile fastest.
+fn quick(runs: &[Run], chosen: &[usize]) -> HashSet<usize> {
+    let mut best: HashMap<_, (usize, usize)> = HashMap::new();
+    for &index in chosen {
+        let (name, layout, element) = runs[index].kind();
+        let key = (kernel_of(name), if runs[index].element == Element::F32 { layout } else { element });
+        let texts = runs[index].recipe.passes.iter().map(|pass| pass.wgsl.text().map_or(0, |text| text.len()));
+        let length = texts.sum();
+        let least = best.entry(key).or_insert((length, index));
+        *least = (*least).min((length, index));
+    }
+    best.into_values().map(|(_, index)| index).collect()
 }
 
 /// A problem with its data.
@@ -172,8 +196,15 @@ impl<'a> Case<'a> {
             _ => Vec::new(),
         };
         let scale = self.data.scale.clone().unwrap_or_default();
-        let mut buffers = vec![export.put(&input), export.put(&weights), export.put(&residual), export.put(&scale)];
-        buffers.push(json!({ "bytes": output.len() * 4 }));
+        let bounds = bounds(&self.answer, &[recipe]);
+        let dtype = self.chain.dtype();
+        let stored = |export: &mut Export, values: &[f32]| match dtype {
+            DType::F16 => export.put(&values.iter().map(|&value| f16::from_f32(value).to_bits()).collect::<Vec<_>>()),
+            _ => export.put(values),
+        };
+        let [input, residual, scale] = [&input, &residual, &scale].map(|values| stored(export, values));
+        let mut buffers = vec![input, export.put(&weights), residual, scale];
+        buffers.push(json!({ "bytes": output.bytes(dtype) }));
         buffers.extend(recipe.workspace.iter().map(|bytes| json!({ "bytes": bytes })));
         let binding = |operand: &Operand| match operand {
             Operand::Input => 0,
@@ -191,13 +222,19 @@ impl<'a> Case<'a> {
             json!({ "shader": shader, "params": params, "bindings": bindings, "grid": grid })
         });
         let passes: Vec<_> = passes.collect();
+        // By how much the store of each output may change it.
+        let stores = |(&value, &bound): (&f64, &f64)| half_unit(value.abs() + bound);
+        let half =
+            (dtype == DType::F16).then(|| self.answer.values.iter().zip(&bounds).map(stores).collect::<Vec<_>>());
+        let half = half.map(|stores| export.put(&in_layout(&stores, output, self.layout)));
         json!({
             "name": format!("{} of {}", recipe.name, self.name),
             "buffers": buffers,
-            "output": 3,
+            "output": 4,
             "passes": passes,
             "expected": export.put(&in_layout(&self.answer.values, output, self.layout)),
-            "bounds": export.put(&in_layout(&bounds(&self.answer, &[recipe]), output, self.layout)),
+            "bounds": export.put(&in_layout(&bounds, output, self.layout)),
+            "half": half,
             "norm": norm(&self.answer),
         })
     }
