@@ -132,7 +132,7 @@ fn a_wrong_call_is_one_line() {
         (&["cost", "conv", "1x3x8x8"], "1x3x8x8"),
         (&["convolve"], "convolve"),
         (&["bench", "--time", "long", "pointwise 1x1x1x1 -> 1"], "not a number"),
-        (&["run", "pointwise 1x1x1x1 -> 1"], "--weight"),
+        (&["run", "pointwise 1x1x1x1 -> 1"], "--input"),
     ] {
         let message = one_line(args, 2);
         assert!(message.contains(part), "{message}");
