@@ -21,6 +21,7 @@ mod shuffle;
 mod single;
 mod split;
 mod template;
+mod transposed;
 mod window_pool;
 mod winograd;
 
@@ -65,6 +66,7 @@ pub const KERNELS: &[Kernel] = &[
     implicit_gemm::IMPLICIT_GEMM_UNIFORM,
     implicit_gemm::IMPLICIT_GEMM,
     direct::DIRECT,
+    transposed::TRANSPOSED,
     shuffle::SHUFFLE,
     resize::RESIZE,
     window_pool::WINDOW_POOL,
@@ -77,6 +79,7 @@ pub(crate) const DIRECT: &str = direct::DIRECT.name;
 /// The kernels that take every link of a kind, unless it is too large for the device.
 pub(crate) const TAKE_ALL: &[&str] = &[
     DIRECT,
+    transposed::TRANSPOSED.name,
     shuffle::SHUFFLE.name,
     resize::RESIZE.name,
     window_pool::WINDOW_POOL.name,

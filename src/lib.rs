@@ -130,6 +130,7 @@ pub use model::pool::{Pool2d, PoolMode};
 pub use model::resize::{Resize, ResizeMode, ResizeTo};
 pub use model::separable::Separable;
 pub use model::shape::{Layout, Shape};
+pub use model::transposed::ConvTranspose2d;
 pub use model::weights::Weights;
 pub use model::{cost, gpu, shape};
 pub use planner::{Choice, Fusion};

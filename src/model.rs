@@ -16,5 +16,6 @@ pub(crate) mod rounding;
 pub(crate) mod separable;
 pub mod shape;
 pub(crate) mod shuffle;
+pub(crate) mod transposed;
 pub(crate) mod unsupported;
 pub(crate) mod weights;

@@ -2,6 +2,7 @@
 
 mod moved;
 mod pool;
+mod transposed;
 
 use crate::model::chain::{Chain, Link, scale_shape};
 use crate::model::conv::{Activation, Conv2d, Residual};
@@ -11,6 +12,7 @@ use crate::model::shape::Shape;
 use crate::model::weights::{Weights, check_weights, length};
 pub use moved::{pixel_shuffle, pixel_unshuffle, resize};
 pub use pool::pool;
+pub use transposed::convolve_transposed;
 
 /// The oracle's answer for one link.
 #[non_exhaustive]
@@ -172,6 +174,7 @@ pub fn run_scaled(
                 convolve(conv, &input.values, shape, weights, added.map(Vec::as_slice))?
             }
             (Link::SqueezeExcite(excite), &[first, second]) => gate(excite, &input.values, shape, [first, second])?,
+            (Link::ConvTranspose(own), &[weights]) => convolve_transposed(own, &input.values, shape, weights)?,
             (Link::Pool(own), _) => pool(own, &input.values, shape)?,
             (Link::PixelShuffle { factor }, _) => pixel_shuffle(*factor, &input.values, shape)?,
             (Link::PixelUnshuffle { factor }, _) => pixel_unshuffle(*factor, &input.values, shape)?,
@@ -188,6 +191,7 @@ pub fn run_scaled(
                     let squeezed = spread(&gate.squeeze, &means.values, means.shape, first)?;
                     spread(&gate.excite, &squeezed, gate.squeeze.output_shape(means.shape)?, second)?
                 }
+                (Link::ConvTranspose(own), &[weights]) => transposed::spread(own, magnitudes, shape, weights)?,
                 // Means of magnitudes, or the largest.
                 (Link::Pool(own), _) => pool(own, magnitudes, shape)?.values,
                 (Link::PixelShuffle { factor }, _) => pixel_shuffle(*factor, magnitudes, shape)?.values,

@@ -14,6 +14,7 @@ use crate::model::pool::{Pool2d, PoolMode};
 use crate::model::resize::{Resize, ResizeMode, ResizeTo};
 use crate::model::separable::Separable;
 use crate::model::shape::{Layout, Shape};
+use crate::model::transposed::ConvTranspose2d;
 use crate::nets::Network;
 use parser::Parser;
 
@@ -24,6 +25,7 @@ use parser::Parser;
 /// depthwise  NxCxHxW [-> OC] kK ...
 /// pointwise  NxCxHxW -> OC ...
 /// separable  NxCxHxW -> OC kK ...        the activation follows both halves
+/// transposed NxCxHxW -> OC kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [oO|oHxW] [dD|dHxW] [gG] [ACTIVATION] [nobias] [f16] [nhwc]
 /// maxpool    NxCxHxW kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [dD|dHxW] [ceil] [f16] [nhwc]
 /// avgpool    NxCxHxW kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [ceil] [excludepad] [f16] [nhwc]
 /// pool       NxCxHxW [f16] [nhwc]        the mean of each channel
@@ -71,6 +73,8 @@ pub enum Operation {
     Pointwise(Conv2d),
     /// A depthwise and a pointwise convolution.
     Separable(Separable),
+    /// A transposed convolution.
+    ConvTranspose(ConvTranspose2d),
     /// A pool over windows.
     Pool2d(Pool2d),
     /// A global average pool.
@@ -93,6 +97,7 @@ impl Problem {
         let chain: Chain = match &self.operation {
             Operation::Conv(conv) | Operation::Depthwise(conv) | Operation::Pointwise(conv) => conv.into(),
             Operation::Separable(separable) => separable.into(),
+            Operation::ConvTranspose(transposed) => transposed.clone().into(),
             Operation::Pool2d(pool) => pool.clone().into(),
             Operation::Pool => Link::GlobalAveragePool.into(),
             Operation::Gate(gate) => Link::from(gate.clone()).into(),
@@ -133,6 +138,7 @@ impl Problem {
             Operation::Separable(_) => "separable",
             Operation::Pool2d(Pool2d { mode: PoolMode::Max, .. }) => "maxpool",
             Operation::Pool2d(Pool2d { mode: PoolMode::Average { .. }, .. }) => "avgpool",
+            Operation::ConvTranspose(_) => "transposed",
             Operation::Pool => "pool",
             Operation::Gate(_) => "gate",
             Operation::Resize(_) => "resize",
@@ -165,6 +171,12 @@ impl fmt::Display for Problem {
             }
             Operation::Separable(separable) => self.write_options(f, &separable.depthwise, &separable.pointwise)?,
             Operation::Pool2d(pool) => write_pool(f, pool)?,
+            Operation::ConvTranspose(transposed) => {
+                self.write_options(f, &transposed.conv, &transposed.conv)?;
+                if transposed.output_padding != [0; 2] {
+                    write!(f, " o{}", pair(transposed.output_padding))?;
+                }
+            }
             Operation::Pool => {}
             Operation::Gate(SqueezeExcite { squeeze, excite }) => {
                 write!(f, " -> {}", squeeze.out_channels)?;
@@ -211,7 +223,9 @@ impl Problem {
         if spatial.dilation != [1; 2] {
             write!(f, " d{}", pair(spatial.dilation))?;
         }
-        if matches!(self.operation, Operation::Conv(_) | Operation::Pointwise(_)) && last.groups != 1 {
+        if matches!(self.operation, Operation::Conv(_) | Operation::Pointwise(_) | Operation::ConvTranspose(_))
+            && last.groups != 1
+        {
             write!(f, " g{}", last.groups)?;
         }
         if last.activation != Activation::None {
@@ -298,6 +312,8 @@ mod tests {
             "depthwise 1x8x4x4 k3 tanh",
             "depthwise 1x8x4x4 k3 gelu nhwc",
             "separable 1x8x9x9 -> 16 k5 s2 p2 d1x2 relu residual nhwc",
+            "transposed 1x8x5x6 -> 4 k2 s2",
+            "transposed 2x8x5x6 -> 4 k3x4 s2x3 p1,0,1,2 d2x1 g2 relu nobias o1x2 f16 nhwc",
             "maxpool 1x64x112x112 k3 s2 p1",
             "maxpool 2x3x9x8 k3x2 s2x1 p1,0,0,1 d2x1 ceil f16 nhwc",
             "avgpool 1x8x7x7 k2",
@@ -371,6 +387,15 @@ mod tests {
             ("depthwise 1x3x8x8 -> 4 k3", "4"),
             ("depthwise 1x3x8x8 k3 g3", "g3"),
             ("pointwise 1x3x8x8 -> 4 k3", "k3"),
+            ("transposed 1x3x8x8 k3", "k3"),
+            ("transposed 1x3x8x8 -> 4", ""),
+            ("transposed 1x3x8x8 -> 4 k3 s2 o2", "o2"),
+            ("transposed 1x3x8x8 -> 4 k3 o0 o0", "o0"),
+            ("transposed 1x3x8x8 -> 4 k3 p5", "p5"),
+            ("transposed 1x3x8x8 -> 4 k3 g2", "g2"),
+            ("transposed 1x3x8x8 -> 4 k3 residual", "residual"),
+            ("transposed 1x3x8x8 -> 4 k3 scaled", "scaled"),
+            ("conv 1x3x8x8 -> 4 k3 o1", "o1"),
             ("maxpool 1x3x8x8", ""),
             ("maxpool 1x3x8x8 k0", "k0"),
             ("maxpool 1x3x8x8 k2 s0", "s0"),

@@ -81,6 +81,7 @@ fn op(link: &Link) -> &'static str {
         Link::Pool(pool) if pool.mode == PoolMode::Max => "maxpool",
         Link::Pool(_) => "avgpool",
         Link::SqueezeExcite(_) => "gate",
+        Link::ConvTranspose(_) => "transposed",
         Link::Resize(_) => "resize",
         Link::PixelShuffle { .. } => "pixelshuffle",
         Link::PixelUnshuffle { .. } => "pixelunshuffle",

@@ -10,6 +10,7 @@ const OPERATIONS: &[&str] = &[
     "depthwise",
     "pointwise",
     "separable",
+    "transposed",
     "maxpool",
     "avgpool",
     "pool",

@@ -34,6 +34,8 @@ pub enum Packing {
     Winograd { outputs: u32, block: u32, k_align: u32 },
     /// [`Packing::Panels`] of the weights cut along their input channels.
     Slices { slices: u32, block: u32, k_align: u32, order: Order },
+    /// [`Packing::Panels`] of the weights of a transposed convolution, with `k` in PyTorch's order.
+    TransposedPanels { block: u32 },
     /// The bias of each output channel in the order of [`Packing::Panels`]; zeros where there is none.
     Bias { block: u32 },
     /// `[tap][channel]`: for each kernel position the weights of all channels of a depthwise link.
@@ -85,6 +87,7 @@ impl Packing {
             Self::Slices { slices, block, k_align, order } => {
                 Self::Panels { block, k_align, order }.len(&slices::product(conv, slices))
             }
+            Self::TransposedPanels { block } => groups * padded(block) * conv.fan_in(),
             Self::Bias { block } => groups * padded(block),
             Self::Taps => u64::from(conv.out_channels) * conv.fan_in(),
             Self::BlockTaps { block } => u64::from(conv.out_channels.next_multiple_of(block)) * conv.fan_in(),
@@ -102,6 +105,9 @@ impl Packing {
             Self::Slices { slices, block, k_align, order } => {
                 let weight = slices::weights(conv, weights.weight, slices);
                 panels(&slices::product(conv, slices), &weight, block, k_align, order)
+            }
+            Self::TransposedPanels { block } => {
+                panels(conv, &by_output_channels(conv, weights.weight), block, 1, Order::ChannelFirst)
             }
             Self::Bias { block } => biases(conv, weights.bias, block),
             Self::Taps => {
@@ -121,6 +127,18 @@ impl Packing {
             }
         }
     }
+}
+
+/// The weights of a transposed convolution (input channels, output channels of a group, taps) in the order of a convolution
+/// with the same numbers: output channels, input channels of a group, taps.
+fn by_output_channels(conv: &Conv2d, weight: &[f32]) -> Vec<f32> {
+    let [group_in, group_out] = [conv.group_in_channels(), conv.group_out_channels()].map(|count| count as usize);
+    let taps = conv.kernel_size.map(|extent| extent as usize).iter().product::<usize>();
+    let outputs = 0..conv.out_channels as usize;
+    let rows = outputs
+        .flat_map(|output| (0..group_in).map(move |of_group| (output, output / group_out * group_in + of_group)));
+    let starts = rows.map(|(output, input)| (input * group_out + output % group_out) * taps);
+    starts.flat_map(|start| weight[start..start + taps].iter().copied()).collect()
 }
 
 /// Sections one after the other, and where each starts, in elements.

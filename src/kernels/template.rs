@@ -33,6 +33,7 @@ const KERNELS: &[(&str, &str)] = files![
     "resize.wgsl",
     "shuffle.wgsl",
     "split_sum.wgsl",
+    "transposed.wgsl",
     "window_pool.wgsl",
     "winograd_input.wgsl",
     "winograd_output.wgsl",

@@ -9,6 +9,7 @@ pub use crate::model::link::Link;
 use crate::model::pool::Pool2d;
 use crate::model::resize::Resize;
 use crate::model::shape::Shape;
+use crate::model::transposed::ConvTranspose2d;
 
 /// A tensor that a link reads besides the output of the link before, or instead of it.
 #[non_exhaustive]
@@ -333,6 +334,12 @@ impl From<Link> for Chain {
 impl From<Pool2d> for Chain {
     fn from(pool: Pool2d) -> Self {
         Self::new([pool])
+    }
+}
+
+impl From<ConvTranspose2d> for Chain {
+    fn from(transposed: ConvTranspose2d) -> Self {
+        Self::new([transposed])
     }
 }
 

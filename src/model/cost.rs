@@ -69,12 +69,18 @@ pub(crate) fn params_of(link: &Link) -> u64 {
 }
 
 /// Multiply-adds of any link for an output.
-fn mult_adds_of(link: &Link, output: Shape) -> u64 {
+fn mult_adds_of(link: &Link, input: Shape, output: Shape) -> u64 {
     match link {
         Link::Conv(conv) => output.len() * (conv.fan_in() + u64::from(conv.bias)),
         Link::SqueezeExcite(gate) => {
             let of = |conv: &Conv2d| u64::from(conv.out_channels) * (conv.fan_in() + u64::from(conv.bias));
             u64::from(output.batch) * (of(&gate.squeeze) + of(&gate.excite))
+        }
+        // Each value of the input is multiplied by each weight of its channel. torchinfo counts zeros as well.
+        Link::ConvTranspose(own) => {
+            let weights =
+                u64::from(own.conv.group_out_channels()) * own.conv.kernel_size.map(u64::from).iter().product::<u64>();
+            input.len() * weights + if own.conv.bias { output.len() } else { 0 }
         }
         _ => 0,
     }
@@ -106,7 +112,7 @@ pub fn chain(chain: &Chain, input: impl Into<Shape>) -> Result<ChainCost> {
         let residual = if link.residual().is_some() { output.bytes(dtype) } else { 0 };
         let scale = if link.is_scaled() { scale_shape(input).bytes(dtype) } else { 0 };
         let parameter_bytes = params * dtype.bytes() + residual + scale;
-        let mult_adds = mult_adds_of(link, output);
+        let mult_adds = mult_adds_of(link, input, output);
         let bytes = input.bytes(dtype) + parameter_bytes + output.bytes(dtype);
         total.params += params;
         // Of a few links as large as links may be the sum passes 64 bits.

@@ -55,6 +55,15 @@ pub enum Error {
     #[error("a resize of {}x{} to {to} leaves nothing", image[0], image[1])]
     Resize { image: [u32; 2], to: String },
 
+    /// The output padding of a transposed convolution is below neither its stride nor its dilation.
+    #[error("an output padding of {}x{} is below neither the stride {}x{} nor the dilation {}x{}",
+        output_padding[0], output_padding[1], stride[0], stride[1], dilation[0], dilation[1])]
+    OutputPadding { output_padding: [u32; 2], stride: [u32; 2], dilation: [u32; 2] },
+
+    /// The padding of a transposed convolution cuts off all of its output.
+    #[error("of {}x{} the output is {}x{}: the padding cuts off all of it", image[0], image[1], size[0], size[1])]
+    EmptyOutput { image: [u32; 2], size: [i64; 2] },
+
     /// Channels, height or width of the input are zero. (A batch of zero is fine.)
     #[error("an input of {shape} has no pixels; only its batch may be zero")]
     EmptyInput { shape: Shape },

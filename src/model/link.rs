@@ -7,6 +7,7 @@ use crate::model::pool::{Pool2d, PoolMode};
 use crate::model::resize::{Resize, ResizeMode};
 use crate::model::shape::Shape;
 use crate::model::shuffle;
+use crate::model::transposed::ConvTranspose2d;
 
 /// One operation of a chain, with its epilogue.
 #[non_exhaustive]
@@ -14,6 +15,8 @@ use crate::model::shuffle;
 pub enum Link {
     /// A convolution with its epilogue.
     Conv(Conv2d),
+    /// A transposed convolution with its epilogue.
+    ConvTranspose(ConvTranspose2d),
     /// A pool over windows.
     Pool(Pool2d),
     /// Channels to pixels: `torch.nn.PixelShuffle`. As many channels as `factor` squared become as many pixels of one.
@@ -50,10 +53,12 @@ impl Link {
         }
     }
 
-    /// The convolutions that it has weights for: itself, the two of a gate, or none.
+    /// The convolutions that it has weights for: itself, the two of a gate, or none. The weights of a transposed convolution
+    /// are in another order than its numbers say here: [`ConvTranspose2d::weight_shape`].
     pub fn convolutions(&self) -> impl Iterator<Item = &Conv2d> {
         let convs = match self {
             Self::Conv(conv) => [Some(conv), None],
+            Self::ConvTranspose(transposed) => [Some(&transposed.conv), None],
             Self::SqueezeExcite(gate) => [Some(&gate.squeeze), Some(&gate.excite)],
             _ => [None, None],
         };
@@ -77,7 +82,10 @@ impl Link {
     pub(crate) fn keeps_channels_apart(&self) -> bool {
         match self {
             Self::Conv(conv) => conv.is_depthwise(),
-            Self::PixelShuffle { .. } | Self::PixelUnshuffle { .. } | Self::SqueezeExcite(_) => false,
+            Self::ConvTranspose(_)
+            | Self::PixelShuffle { .. }
+            | Self::PixelUnshuffle { .. }
+            | Self::SqueezeExcite(_) => false,
             Self::Pool(_) | Self::Resize(_) | Self::GlobalAveragePool | Self::PlaneSum { .. } => true,
         }
     }
@@ -86,6 +94,7 @@ impl Link {
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Conv(_) => "a convolution",
+            Self::ConvTranspose(_) => "a transposed convolution",
             Self::Pool(Pool2d { mode: PoolMode::Max, .. }) => "a max pool",
             Self::Pool(Pool2d { mode: PoolMode::Average { .. }, .. }) => "an average pool",
             Self::PixelShuffle { .. } => "a pixel shuffle",
@@ -115,6 +124,7 @@ impl Link {
     pub(crate) fn activation(&self) -> Activation {
         match self {
             Self::Conv(conv) => conv.activation,
+            Self::ConvTranspose(transposed) => transposed.conv.activation,
             Self::SqueezeExcite(gate) => gate.excite.activation,
             _ => Activation::None,
         }
@@ -123,13 +133,14 @@ impl Link {
     /// The output's shape for an input's: that of a global pool or a gate has the input's channels and a single pixel.
     ///
     /// # Errors
-    /// What [`Conv2d::output_shape`], [`Pool2d::output_shape`], [`Resize::output_shape`] and [`SqueezeExcite::output_shape`]
+    /// What [`Conv2d::output_shape`], [`ConvTranspose2d::output_shape`], [`Pool2d::output_shape`], [`Resize::output_shape`] and [`SqueezeExcite::output_shape`]
     /// say; of other links [`Error::EmptyInput`] and [`Error::TooLarge`], of shuffles also [`Error::PixelShuffle`],
     /// [`Error::PixelUnshuffle`] and [`Error::Parameter`].
     pub fn output_shape(&self, input: impl Into<Shape>) -> Result<Shape> {
         let input = input.into();
         match self {
             Self::Conv(conv) => conv.output_shape(input),
+            Self::ConvTranspose(transposed) => transposed.output_shape(input),
             Self::Pool(pool) => pool.output_shape(input),
             Self::SqueezeExcite(gate) => gate.output_shape(input),
             Self::PixelShuffle { factor } => shuffle::shuffled(input, *factor),
@@ -158,6 +169,12 @@ pub(crate) struct Window {
 impl From<Pool2d> for Link {
     fn from(pool: Pool2d) -> Self {
         Self::Pool(pool)
+    }
+}
+
+impl From<ConvTranspose2d> for Link {
+    fn from(transposed: ConvTranspose2d) -> Self {
+        Self::ConvTranspose(transposed)
     }
 }
 

@@ -14,8 +14,7 @@ use crate::model::separable::Separable;
 use crate::model::shape::{Layout, Shape};
 use crate::nets;
 
-const OPERATIONS: &str =
-    "conv, depthwise, pointwise, separable, maxpool, avgpool, pool, gate, resize, pixelshuffle, pixelunshuffle";
+const OPERATIONS: &str = "conv, depthwise, pointwise, separable, transposed, maxpool, avgpool, pool, gate, resize, pixelshuffle, pixelunshuffle";
 
 const ACTIVATIONS: &str = "relu, relu6, silu, hardswish, sigmoid, hardsigmoid, tanh, gelu, leakyrelu:S, clamp:A,B";
 
@@ -122,6 +121,7 @@ impl<'a> Parser<'a> {
         let (span, word) = self.word(&format!("the operation ({})", operations()))?;
         let (input, operation) = match word {
             "conv" | "depthwise" | "pointwise" | "separable" => self.convolution(word)?,
+            "transposed" => self.transposed()?,
             "maxpool" => self.pool_of_windows(word, Pool2d::max(1))?,
             "avgpool" => self.pool_of_windows(word, Pool2d::average(1))?,
             "pool" => self.pool()?,
@@ -141,7 +141,8 @@ impl<'a> Parser<'a> {
                 let span = match error {
                     Error::Groups { .. } => self.span_of("the groups"),
                     Error::KernelTooLarge { .. } => self.span_of("the kernel"),
-                    Error::PoolPadding { .. } => self.span_of("the padding"),
+                    Error::PoolPadding { .. } | Error::EmptyOutput { .. } => self.span_of("the padding"),
+                    Error::OutputPadding { .. } => self.span_of("the output padding"),
                     Error::PixelShuffle { .. } | Error::PixelUnshuffle { .. } => self.span_of("the factor"),
                     Error::Resize { .. } => self.span_of("the new size"),
                     Error::TooLarge { .. } if self.saw("the new size") && input.check_indexable("input").is_ok() => {
@@ -382,7 +383,7 @@ impl<'a> Parser<'a> {
                 conv.dilation = self.pair(span, value, "the dilation")?;
                 self.once(span, "the dilation")
             }
-            Some('g') if matches!(operation, "conv" | "pointwise") && starts_with_digit(value) => {
+            Some('g') if matches!(operation, "conv" | "pointwise" | "transposed") && starts_with_digit(value) => {
                 conv.groups = self.number(span, value, "the number of groups", 1..1 << 32)?;
                 self.once(span, "the groups")
             }
@@ -409,7 +410,9 @@ fn known_options(operation: &str) -> String {
     let own = match operation {
         "conv" => "kK, sS, pP, dD, gG",
         "pointwise" => "sS, pP, dD, gG",
+        "transposed" => "kK, sS, pP, oO, dD, gG",
         _ => "kK, sS, pP, dD",
     };
-    format!("{own}, {ACTIVATIONS}, scaled, residual[:after], nobias, f32, f16, nhwc")
+    let joins = if operation == "transposed" { "" } else { "scaled, residual[:after], " };
+    format!("{own}, {ACTIVATIONS}, {joins}nobias, f32, f16, nhwc")
 }

@@ -24,6 +24,7 @@ const SOFTWARE: &[&str] = &[
     "pointwise_subgroup",
     "resize",
     "shuffle",
+    "transposed",
     "window_pool",
     "winograd",
 ];
@@ -45,7 +46,8 @@ fn every_kernel_agrees_with_the_oracle_on_a_few_cases() {
 /// Runs the variants for GPUs also on a software device, which would get other variants.
 #[test]
 fn every_kernel_for_gpus_agrees_with_the_oracle_on_a_few_cases() {
-    let pointwise = ["pointwise", "pointwise_uniform", "matvec", "split", "window_pool", "resize", "shuffle"];
+    let pointwise =
+        ["pointwise", "pointwise_uniform", "matvec", "split", "window_pool", "resize", "shuffle", "transposed"];
     let windows = ["depthwise", "direct", "gate", "implicit_gemm", "implicit_gemm_uniform", "separable", "winograd"];
     check_few(as_gpu, &[&pointwise[..], &windows].concat());
 }

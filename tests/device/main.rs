@@ -22,5 +22,6 @@ mod pool;
 mod property;
 mod robustness;
 mod threads;
+mod transposed;
 #[cfg(feature = "tuning")]
 mod tuner;

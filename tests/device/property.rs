@@ -190,6 +190,12 @@ fn resizes_agree_with_the_oracle() {
 
 #[test]
 #[ignore = "takes minutes"]
+fn transposed_convolutions_agree_with_the_oracle() {
+    agrees_with_the_oracle(12, draw::transposed());
+}
+
+#[test]
+#[ignore = "takes minutes"]
 fn shuffles_agree_with_the_oracle() {
     agrees_with_the_oracle(6, draw::shuffles());
 }

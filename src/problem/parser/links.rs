@@ -1,11 +1,36 @@
-//! Lines of links that have no weights.
+//! Lines of transposed convolutions, and of links that have no weights.
 
 use super::{Operation, Parsed, Parser, starts_with_digit};
+use crate::model::conv::Conv2d;
 use crate::model::pool::Pool2d;
 use crate::model::resize::{Resize, ResizeMode};
 use crate::model::shape::Shape;
+use crate::model::transposed::ConvTranspose2d;
 
 impl Parser<'_> {
+    pub(super) fn transposed(&mut self) -> Parsed<(Shape, Operation)> {
+        let input = self.shape()?;
+        let out_channels = self.out_channels("transposed", input)?;
+        let (mut conv, mut output_padding) = (Conv2d::pointwise(input.channels, out_channels), [0; 2]);
+        while self.next < self.words.len() {
+            let (span, word) = self.word("an option")?;
+            match word.strip_prefix('o') {
+                Some(value) if starts_with_digit(value) => {
+                    self.once(&span, "the output padding")?;
+                    let (rows, columns) = value.split_once('x').unwrap_or((value, value));
+                    let number = |text| self.number(&span, text, "the output padding", 0..(1 << 16) + 1);
+                    output_padding = [number(rows)?, number(columns)?];
+                }
+                _ if word == "scaled" || word.starts_with("residual") => {
+                    return self.error(span, format!("`{word}` is no option of transposed, which reads one tensor"));
+                }
+                _ => self.option("transposed", &mut conv, &span, word)?,
+            }
+        }
+        self.needs_kernel()?;
+        Ok((input, Operation::ConvTranspose(ConvTranspose2d { conv, output_padding })))
+    }
+
     pub(super) fn pool_of_windows(&mut self, operation: &str, mut pool: Pool2d) -> Parsed<(Shape, Operation)> {
         let (input, mut stride) = (self.shape()?, None);
         while self.next < self.words.len() {

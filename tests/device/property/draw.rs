@@ -4,8 +4,8 @@
 use std::fmt;
 
 use gpuconv::{
-    Activation, Caps, Chain, Conv2d, DType, Layout, Link, Operation, Pool2d, Problem, Residual, Resize, Separable,
-    Shape,
+    Activation, Caps, Chain, Conv2d, ConvTranspose2d, DType, Layout, Link, Operation, Pool2d, Problem, Residual,
+    Resize, Separable, Shape,
 };
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -87,6 +87,7 @@ pub fn anything() -> impl Strategy<Value = Vec<Subject>> {
         window_pools().boxed(),
         resizes().boxed(),
         shuffles().boxed(),
+        transposed().boxed(),
     ];
     proptest::strategy::Union::new(kinds)
 }
@@ -398,6 +399,30 @@ pub fn resizes() -> impl Strategy<Value = Vec<Subject>> {
             // A factor of 0.3 leaves something of four rows.
             let [height, width] = extents.map(|extent| extent.max(4));
             subject(Operation::Resize(resize), Shape { batch, channels: inputs, height, width }, form)
+        };
+        sizes.iter().map(make).collect()
+    })
+}
+
+pub fn transposed() -> impl Strategy<Value = Vec<Subject>> {
+    let groups = prop_oneof![3 => Just(1u32), 1 => 2u32..=4];
+    let numbers = (windows(), epilogues(), groups, [0u32..4, 0u32..4]);
+    (numbers, sizes(), forms()).prop_map(|((window, epilogue, groups, more), sizes, form)| {
+        let Window { kernel_size, stride, dilation, padding } = window;
+        let make = |sizes: &Sizes| {
+            let [inputs, outputs] = [sizes.inputs, sizes.outputs].map(|count| count.next_multiple_of(groups));
+            let mut conv = ConvTranspose2d::new(inputs, outputs, kernel_size).stride(stride).dilation(dilation);
+            // Half of the kernel on each side leaves something of a single pixel.
+            let half = conv.conv.dilated_kernel().map(|extent| (extent as u32 - 1) / 2);
+            let padding: [u32; 4] = std::array::from_fn(|side| padding[side].min(half[side % 2]));
+            let output_padding = [0, 1].map(|axis| more[axis] % stride[axis].max(dilation[axis]));
+            conv = conv.padding(padding).output_padding(output_padding).groups(groups);
+            conv = conv.bias(epilogue.bias).activation(epilogue.activation);
+            let weights = u64::from(outputs / groups) * u64::from(kernel_size[0] * kernel_size[1]);
+            let work =
+                |input: Shape| conv.output_shape(input).map_or(0, |output| output.len().max(input.len() * weights));
+            let input = input_of([1, 1], [0; 4], &Sizes { inputs, ..*sizes }, work);
+            subject(Operation::ConvTranspose(conv), input, form)
         };
         sizes.iter().map(make).collect()
     })
