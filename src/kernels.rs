@@ -14,6 +14,7 @@ mod matvec;
 pub mod pack;
 mod pointwise;
 mod pool;
+mod prelu;
 mod resize;
 mod separable;
 pub(crate) mod shader;
@@ -67,6 +68,7 @@ pub const KERNELS: &[Kernel] = &[
     implicit_gemm::IMPLICIT_GEMM,
     direct::DIRECT,
     transposed::TRANSPOSED,
+    prelu::PRELU,
     shuffle::SHUFFLE,
     resize::RESIZE,
     window_pool::WINDOW_POOL,
@@ -80,6 +82,7 @@ pub(crate) const DIRECT: &str = direct::DIRECT.name;
 pub(crate) const TAKE_ALL: &[&str] = &[
     DIRECT,
     transposed::TRANSPOSED.name,
+    prelu::PRELU.name,
     shuffle::SHUFFLE.name,
     resize::RESIZE.name,
     window_pool::WINDOW_POOL.name,

@@ -127,6 +127,7 @@ pub use model::dtype::DType;
 pub use model::error::{Cause, Error, ParseError, Result};
 pub use model::gate::SqueezeExcite;
 pub use model::pool::{Pool2d, PoolMode};
+pub use model::prelu::PRelu;
 pub use model::resize::{Resize, ResizeMode, ResizeTo};
 pub use model::separable::Separable;
 pub use model::shape::{Layout, Shape};

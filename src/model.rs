@@ -11,6 +11,7 @@ pub(crate) mod gate;
 pub mod gpu;
 pub(crate) mod link;
 pub(crate) mod pool;
+pub(crate) mod prelu;
 pub(crate) mod resize;
 pub(crate) mod rounding;
 pub(crate) mod separable;

@@ -2,6 +2,7 @@
 
 mod moved;
 mod pool;
+mod prelu;
 mod transposed;
 
 use crate::model::chain::{Chain, Link, scale_shape};
@@ -12,6 +13,7 @@ use crate::model::shape::Shape;
 use crate::model::weights::{Weights, check_weights, length};
 pub use moved::{pixel_shuffle, pixel_unshuffle, resize};
 pub use pool::pool;
+pub use prelu::prelu;
 pub use transposed::convolve_transposed;
 
 /// The oracle's answer for one link.
@@ -175,6 +177,7 @@ pub fn run_scaled(
             }
             (Link::SqueezeExcite(excite), &[first, second]) => gate(excite, &input.values, shape, [first, second])?,
             (Link::ConvTranspose(own), &[weights]) => convolve_transposed(own, &input.values, shape, weights)?,
+            (Link::PRelu(own), &[weights]) => prelu(own, &input.values, shape, weights)?,
             (Link::Pool(own), _) => pool(own, &input.values, shape)?,
             (Link::PixelShuffle { factor }, _) => pixel_shuffle(*factor, &input.values, shape)?,
             (Link::PixelUnshuffle { factor }, _) => pixel_unshuffle(*factor, &input.values, shape)?,
@@ -192,6 +195,7 @@ pub fn run_scaled(
                     spread(&gate.excite, &squeezed, gate.squeeze.output_shape(means.shape)?, second)?
                 }
                 (Link::ConvTranspose(own), &[weights]) => transposed::spread(own, magnitudes, shape, weights)?,
+                (Link::PRelu(own), &[weights]) => prelu::spread(own, magnitudes, shape, weights)?,
                 // Means of magnitudes, or the largest.
                 (Link::Pool(own), _) => pool(own, magnitudes, shape)?.values,
                 (Link::PixelShuffle { factor }, _) => pixel_shuffle(*factor, magnitudes, shape)?.values,

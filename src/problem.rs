@@ -11,6 +11,7 @@ use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
 use crate::model::gate::SqueezeExcite;
 use crate::model::pool::{Pool2d, PoolMode};
+use crate::model::prelu::PRelu;
 use crate::model::resize::{Resize, ResizeMode, ResizeTo};
 use crate::model::separable::Separable;
 use crate::model::shape::{Layout, Shape};
@@ -26,6 +27,7 @@ use parser::Parser;
 /// pointwise  NxCxHxW -> OC ...
 /// separable  NxCxHxW -> OC kK ...        the activation follows both halves
 /// transposed NxCxHxW -> OC kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [oO|oHxW] [dD|dHxW] [gG] [ACTIVATION] [nobias] [f16] [nhwc]
+/// prelu      NxCxHxW [f16] [nhwc]        a slope for each channel
 /// maxpool    NxCxHxW kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [dD|dHxW] [ceil] [f16] [nhwc]
 /// avgpool    NxCxHxW kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [ceil] [excludepad] [f16] [nhwc]
 /// pool       NxCxHxW [f16] [nhwc]        the mean of each channel
@@ -75,6 +77,8 @@ pub enum Operation {
     Separable(Separable),
     /// A transposed convolution.
     ConvTranspose(ConvTranspose2d),
+    /// A slope a channel for what is not positive.
+    PRelu(PRelu),
     /// A pool over windows.
     Pool2d(Pool2d),
     /// A global average pool.
@@ -98,6 +102,7 @@ impl Problem {
             Operation::Conv(conv) | Operation::Depthwise(conv) | Operation::Pointwise(conv) => conv.into(),
             Operation::Separable(separable) => separable.into(),
             Operation::ConvTranspose(transposed) => transposed.clone().into(),
+            Operation::PRelu(prelu) => prelu.clone().into(),
             Operation::Pool2d(pool) => pool.clone().into(),
             Operation::Pool => Link::GlobalAveragePool.into(),
             Operation::Gate(gate) => Link::from(gate.clone()).into(),
@@ -139,6 +144,7 @@ impl Problem {
             Operation::Pool2d(Pool2d { mode: PoolMode::Max, .. }) => "maxpool",
             Operation::Pool2d(Pool2d { mode: PoolMode::Average { .. }, .. }) => "avgpool",
             Operation::ConvTranspose(_) => "transposed",
+            Operation::PRelu(_) => "prelu",
             Operation::Pool => "pool",
             Operation::Gate(_) => "gate",
             Operation::Resize(_) => "resize",
@@ -177,7 +183,7 @@ impl fmt::Display for Problem {
                     write!(f, " o{}", pair(transposed.output_padding))?;
                 }
             }
-            Operation::Pool => {}
+            Operation::PRelu(_) | Operation::Pool => {}
             Operation::Gate(SqueezeExcite { squeeze, excite }) => {
                 write!(f, " -> {}", squeeze.out_channels)?;
                 if (squeeze.activation, excite.activation) != (Activation::Relu, Activation::Sigmoid) {
@@ -314,6 +320,7 @@ mod tests {
             "separable 1x8x9x9 -> 16 k5 s2 p2 d1x2 relu residual nhwc",
             "transposed 1x8x5x6 -> 4 k2 s2",
             "transposed 2x8x5x6 -> 4 k3x4 s2x3 p1,0,1,2 d2x1 g2 relu nobias o1x2 f16 nhwc",
+            "prelu 2x5x6x7 f16 nhwc",
             "maxpool 1x64x112x112 k3 s2 p1",
             "maxpool 2x3x9x8 k3x2 s2x1 p1,0,0,1 d2x1 ceil f16 nhwc",
             "avgpool 1x8x7x7 k2",
@@ -396,6 +403,8 @@ mod tests {
             ("transposed 1x3x8x8 -> 4 k3 residual", "residual"),
             ("transposed 1x3x8x8 -> 4 k3 scaled", "scaled"),
             ("conv 1x3x8x8 -> 4 k3 o1", "o1"),
+            ("prelu", ""),
+            ("prelu 1x3x8x8 k3", "k3"),
             ("maxpool 1x3x8x8", ""),
             ("maxpool 1x3x8x8 k0", "k0"),
             ("maxpool 1x3x8x8 k2 s0", "s0"),

@@ -82,6 +82,7 @@ fn op(link: &Link) -> &'static str {
         Link::Pool(_) => "avgpool",
         Link::SqueezeExcite(_) => "gate",
         Link::ConvTranspose(_) => "transposed",
+        Link::PRelu(_) => "prelu",
         Link::Resize(_) => "resize",
         Link::PixelShuffle { .. } => "pixelshuffle",
         Link::PixelUnshuffle { .. } => "pixelunshuffle",

@@ -74,6 +74,7 @@ A problem is one argument (quote it):
   pointwise  NxCxHxW -> OC ...
   separable  NxCxHxW -> OC kK ...        the activation follows both halves
   transposed NxCxHxW -> OC kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [oO|oHxW] [dD|dHxW] [gG] [ACTIVATION] [nobias] [f16] [nhwc]
+  prelu      NxCxHxW [f16] [nhwc]        a slope for each channel
   maxpool    NxCxHxW kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [dD|dHxW] [ceil] [f16] [nhwc]
   avgpool    NxCxHxW kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [ceil] [excludepad] [f16] [nhwc]
   pool       NxCxHxW [f16] [nhwc]        the mean of each channel

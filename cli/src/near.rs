@@ -11,6 +11,7 @@ const OPERATIONS: &[&str] = &[
     "pointwise",
     "separable",
     "transposed",
+    "prelu",
     "maxpool",
     "avgpool",
     "pool",

@@ -28,6 +28,7 @@ const KERNELS: &[(&str, &str)] = files![
     "pool.wgsl",
     "pool_serial.wgsl",
     "pool_strided.wgsl",
+    "prelu.wgsl",
     "probe_arithmetic.wgsl",
     "probe_loads.wgsl",
     "resize.wgsl",

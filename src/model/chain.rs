@@ -7,6 +7,7 @@ use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
 pub use crate::model::link::Link;
 use crate::model::pool::Pool2d;
+use crate::model::prelu::PRelu;
 use crate::model::resize::Resize;
 use crate::model::shape::Shape;
 use crate::model::transposed::ConvTranspose2d;
@@ -340,6 +341,12 @@ impl From<Pool2d> for Chain {
 impl From<ConvTranspose2d> for Chain {
     fn from(transposed: ConvTranspose2d) -> Self {
         Self::new([transposed])
+    }
+}
+
+impl From<PRelu> for Chain {
+    fn from(prelu: PRelu) -> Self {
+        Self::new([prelu])
     }
 }
 

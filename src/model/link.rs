@@ -4,6 +4,7 @@ use crate::model::conv::{Activation, Conv2d, Residual};
 use crate::model::error::{Error, Result};
 use crate::model::gate::SqueezeExcite;
 use crate::model::pool::{Pool2d, PoolMode};
+use crate::model::prelu::PRelu;
 use crate::model::resize::{Resize, ResizeMode};
 use crate::model::shape::Shape;
 use crate::model::shuffle;
@@ -17,6 +18,8 @@ pub enum Link {
     Conv(Conv2d),
     /// A transposed convolution with its epilogue.
     ConvTranspose(ConvTranspose2d),
+    /// A slope a channel for what is not positive.
+    PRelu(PRelu),
     /// A pool over windows.
     Pool(Pool2d),
     /// Channels to pixels: `torch.nn.PixelShuffle`. As many channels as `factor` squared become as many pixels of one.
@@ -59,6 +62,7 @@ impl Link {
         let convs = match self {
             Self::Conv(conv) => [Some(conv), None],
             Self::ConvTranspose(transposed) => [Some(&transposed.conv), None],
+            Self::PRelu(prelu) => [Some(&prelu.conv), None],
             Self::SqueezeExcite(gate) => [Some(&gate.squeeze), Some(&gate.excite)],
             _ => [None, None],
         };
@@ -71,6 +75,7 @@ impl Link {
             Self::Conv(conv) => {
                 Some(Window { extents: conv.dilated_kernel(), stride: conv.stride, padding: conv.padding })
             }
+            Self::PRelu(_) => Some(Window { extents: [1; 2], stride: [1; 2], padding: [0; 4] }),
             Self::Pool(pool) => {
                 Some(Window { extents: pool.dilated_kernel(), stride: pool.stride, padding: pool.padding })
             }
@@ -86,7 +91,7 @@ impl Link {
             | Self::PixelShuffle { .. }
             | Self::PixelUnshuffle { .. }
             | Self::SqueezeExcite(_) => false,
-            Self::Pool(_) | Self::Resize(_) | Self::GlobalAveragePool | Self::PlaneSum { .. } => true,
+            Self::PRelu(_) | Self::Pool(_) | Self::Resize(_) | Self::GlobalAveragePool | Self::PlaneSum { .. } => true,
         }
     }
 
@@ -95,6 +100,7 @@ impl Link {
         match self {
             Self::Conv(_) => "a convolution",
             Self::ConvTranspose(_) => "a transposed convolution",
+            Self::PRelu(_) => "a PReLU",
             Self::Pool(Pool2d { mode: PoolMode::Max, .. }) => "a max pool",
             Self::Pool(Pool2d { mode: PoolMode::Average { .. }, .. }) => "an average pool",
             Self::PixelShuffle { .. } => "a pixel shuffle",
@@ -141,6 +147,7 @@ impl Link {
         match self {
             Self::Conv(conv) => conv.output_shape(input),
             Self::ConvTranspose(transposed) => transposed.output_shape(input),
+            Self::PRelu(prelu) => prelu.output_shape(input),
             Self::Pool(pool) => pool.output_shape(input),
             Self::SqueezeExcite(gate) => gate.output_shape(input),
             Self::PixelShuffle { factor } => shuffle::shuffled(input, *factor),
@@ -175,6 +182,12 @@ impl From<Pool2d> for Link {
 impl From<ConvTranspose2d> for Link {
     fn from(transposed: ConvTranspose2d) -> Self {
         Self::ConvTranspose(transposed)
+    }
+}
+
+impl From<PRelu> for Link {
+    fn from(prelu: PRelu) -> Self {
+        Self::PRelu(prelu)
     }
 }
 

@@ -53,6 +53,7 @@ pub fn run_name(run: &Run<'_>) -> String {
             Link::Conv(conv) if conv.kernel_size == [1, 1] => Operation::Pointwise(conv.clone()),
             Link::Conv(conv) => Operation::Conv(conv.clone()),
             Link::ConvTranspose(transposed) => Operation::ConvTranspose(transposed.clone()),
+            Link::PRelu(prelu) => Operation::PRelu(prelu.clone()),
             Link::PixelShuffle { factor } => Operation::PixelShuffle(*factor),
             Link::PixelUnshuffle { factor } => Operation::PixelUnshuffle(*factor),
             Link::Resize(resize) => Operation::Resize(*resize),

@@ -10,11 +10,12 @@ use crate::model::dtype::DType;
 use crate::model::error::{Error, ParseError};
 use crate::model::gate::SqueezeExcite;
 use crate::model::pool::Pool2d;
+use crate::model::prelu::PRelu;
 use crate::model::separable::Separable;
 use crate::model::shape::{Layout, Shape};
 use crate::nets;
 
-const OPERATIONS: &str = "conv, depthwise, pointwise, separable, transposed, maxpool, avgpool, pool, gate, resize, pixelshuffle, pixelunshuffle";
+const OPERATIONS: &str = "conv, depthwise, pointwise, separable, transposed, prelu, maxpool, avgpool, pool, gate, resize, pixelshuffle, pixelunshuffle";
 
 const ACTIVATIONS: &str = "relu, relu6, silu, hardswish, sigmoid, hardsigmoid, tanh, gelu, leakyrelu:S, clamp:A,B";
 
@@ -122,9 +123,10 @@ impl<'a> Parser<'a> {
         let (input, operation) = match word {
             "conv" | "depthwise" | "pointwise" | "separable" => self.convolution(word)?,
             "transposed" => self.transposed()?,
+            "prelu" => self.plain(word, |input| Operation::PRelu(PRelu::new(input.channels)))?,
             "maxpool" => self.pool_of_windows(word, Pool2d::max(1))?,
             "avgpool" => self.pool_of_windows(word, Pool2d::average(1))?,
-            "pool" => self.pool()?,
+            "pool" => self.plain(word, |_| Operation::Pool)?,
             "resize" => self.resize()?,
             "pixelshuffle" => self.shuffle(word, Operation::PixelShuffle)?,
             "pixelunshuffle" => self.shuffle(word, Operation::PixelUnshuffle)?,

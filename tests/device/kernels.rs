@@ -22,6 +22,7 @@ const SOFTWARE: &[&str] = &[
     "implicit_gemm_subgroup",
     "matvec",
     "pointwise_subgroup",
+    "prelu",
     "resize",
     "shuffle",
     "transposed",
@@ -46,8 +47,17 @@ fn every_kernel_agrees_with_the_oracle_on_a_few_cases() {
 /// Runs the variants for GPUs also on a software device, which would get other variants.
 #[test]
 fn every_kernel_for_gpus_agrees_with_the_oracle_on_a_few_cases() {
-    let pointwise =
-        ["pointwise", "pointwise_uniform", "matvec", "split", "window_pool", "resize", "shuffle", "transposed"];
+    let pointwise = [
+        "pointwise",
+        "pointwise_uniform",
+        "matvec",
+        "split",
+        "window_pool",
+        "resize",
+        "shuffle",
+        "transposed",
+        "prelu",
+    ];
     let windows = ["depthwise", "direct", "gate", "implicit_gemm", "implicit_gemm_uniform", "separable", "winograd"];
     check_few(as_gpu, &[&pointwise[..], &windows].concat());
 }

@@ -8,6 +8,7 @@ use crate::model::conv::Conv2d;
 use crate::model::dtype::DType;
 use crate::model::error::Result;
 use crate::model::pool::Pool2d;
+use crate::model::prelu::PRelu;
 use crate::model::shape::{Layout, Shape};
 
 /// A box of a tensor, in PyTorch's order of extents. Rows and columns may lie outside of it, in the padding.
@@ -263,6 +264,7 @@ impl<'a> Links<'a> {
                 let conv = conv.clone();
                 Link::Conv(Conv2d { in_channels: input, out_channels: output, groups, padding, ..conv })
             }
+            Link::PRelu(_) => Link::PRelu(PRelu::new(band.regions[index].extents[1])),
             Link::Pool(pool) => Link::Pool(Pool2d { padding, ..pool.clone() }),
             other => other.clone(),
         });

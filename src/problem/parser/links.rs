@@ -1,4 +1,4 @@
-//! Lines of transposed convolutions, and of links that have no weights.
+//! Lines of links other than convolutions and gates.
 
 use super::{Operation, Parsed, Parser, starts_with_digit};
 use crate::model::conv::Conv2d;
@@ -73,15 +73,16 @@ impl Parser<'_> {
         Ok((input, Operation::Pool2d(Pool2d { stride: stride.unwrap_or(pool.kernel_size), ..pool })))
     }
 
-    pub(super) fn pool(&mut self) -> Parsed<(Shape, Operation)> {
+    /// A link of which the input says all.
+    pub(super) fn plain(&mut self, operation: &str, of: fn(Shape) -> Operation) -> Parsed<(Shape, Operation)> {
         let input = self.shape()?;
         while self.next < self.words.len() {
             let (span, word) = self.word("an option")?;
             if !self.common_option(&span, word)? {
-                return self.error(span, format!("`{word}` is no option of pool; there are f32, f16, nhwc"));
+                return self.error(span, format!("`{word}` is no option of {operation}; there are f32, f16, nhwc"));
             }
         }
-        Ok((input, Operation::Pool))
+        Ok((input, of(input)))
     }
 
     pub(super) fn resize(&mut self) -> Parsed<(Shape, Operation)> {

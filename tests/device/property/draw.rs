@@ -4,7 +4,7 @@
 use std::fmt;
 
 use gpuconv::{
-    Activation, Caps, Chain, Conv2d, ConvTranspose2d, DType, Layout, Link, Operation, Pool2d, Problem, Residual,
+    Activation, Caps, Chain, Conv2d, ConvTranspose2d, DType, Layout, Link, Operation, PRelu, Pool2d, Problem, Residual,
     Resize, Separable, Shape,
 };
 use proptest::prelude::*;
@@ -451,6 +451,7 @@ enum Kind {
     Depthwise(Window),
     Conv(u32, Window),
     Other(Link),
+    PRelu,
     Pool,
 }
 
@@ -461,6 +462,7 @@ fn kinds() -> impl Strategy<Value = Kind> {
         1 => ((1u32..=12), windows()).prop_map(|(channels, window)| Kind::Conv(channels, window)),
         1 => window_pool().prop_map(|pool| Kind::Other(pool.into())),
         1 => resize().prop_map(|resize| Kind::Other(resize.into())),
+        1 => Just(Kind::PRelu),
         1 => (1u32..=3).prop_map(|factor| Kind::Other(Link::PixelShuffle { factor })),
         1 => (1u32..=3).prop_map(|factor| Kind::Other(Link::PixelUnshuffle { factor })),
         1 => Just(Kind::Pool),
@@ -510,6 +512,11 @@ fn linked(input: Shape, drawn: &[(Kind, Epilogue, Index)]) -> Chain {
             Kind::Pool => {
                 links.push(Link::GlobalAveragePool);
                 shapes.push(Shape { height: 1, width: 1, ..shape });
+                continue;
+            }
+            Kind::PRelu => {
+                links.push(PRelu::new(shape.channels).into());
+                shapes.push(shape);
                 continue;
             }
             Kind::Other(ref link) => {
