@@ -15,6 +15,7 @@ use gpuconv::{
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use super::spread::Spread;
 use super::{Case, Failure, KernelOptions, Outcome, Target, adapter_name, device_name, kernels, print, table};
 
 /// The oracle checks problems of fewer floating-point operations than this; it is slow.
@@ -66,14 +67,6 @@ struct Measured {
     gbps: f64,
     /// Norm of the error over the norm of the oracle's answer, which is that of the data in f32 for f16 too.
     rel_err: Option<f64>,
-}
-
-/// Measured times, in milliseconds.
-#[derive(Serialize)]
-struct Spread {
-    min: f64,
-    median: f64,
-    max: f64,
 }
 
 impl Bench {
@@ -310,16 +303,6 @@ fn repeat(time: Duration, mut once: impl FnMut() -> Outcome<f64>) -> Outcome<Spr
     Ok(Spread::of(samples))
 }
 
-impl Spread {
-    fn of(mut samples: Vec<f64>) -> Self {
-        samples.sort_by(f64::total_cmp);
-        let (last, half) = (samples.len() - 1, samples.len() / 2);
-        // The mean of the two in the middle if the count is even.
-        let median = (samples[half] + samples[last - half]) / 2.0;
-        Self { min: samples[0], median, max: samples[last] }
-    }
-}
-
 fn text(gpu: &GpuConv, measured: &[Measured]) -> String {
     let header = ["problem", "kernel", "gpu ms", "wall ms", "e2e ms", "GFLOP/s", "GB/s", "rel. error"];
     let mut table = table::new(header, 2);
@@ -353,14 +336,6 @@ fn text(gpu: &GpuConv, measured: &[Measured]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn medians_worked_out_by_hand() {
-        let spread = |samples: &[f64]| Spread::of(samples.to_vec());
-        assert_eq!(spread(&[3.0, 1.0, 2.0]).median, 2.0);
-        assert_eq!(spread(&[4.0, 1.0, 2.0, 8.0]).median, 3.0);
-        assert_eq!((spread(&[3.0, 1.0]).min, spread(&[3.0, 1.0]).max), (1.0, 3.0));
-    }
 
     #[test]
     fn a_time_is_a_number_of_seconds() {

@@ -3,6 +3,7 @@
 mod bench;
 mod cost;
 mod devices;
+mod figures;
 mod files;
 mod help;
 mod limits;
@@ -13,6 +14,7 @@ mod plan;
 mod report;
 mod run;
 mod shell;
+mod spread;
 mod table;
 mod tune;
 mod tuning_file;

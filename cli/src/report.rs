@@ -92,6 +92,12 @@ impl Report {
     }
 }
 
+impl From<Box<dyn std::error::Error>> for Failure {
+    fn from(error: Box<dyn std::error::Error>) -> Self {
+        Self::Call(format!("cannot draw a chart: {error}"))
+    }
+}
+
 fn load(path: &Path) -> Outcome<Data> {
     let wrong = |what: &str| Failure::Call(format!("cannot read {}: {what}", path.display()));
     let bytes = fs::read(path).map_err(|error| wrong(&error.to_string()))?;
@@ -119,7 +125,7 @@ fn write_charts(folder: &Path, report: &Data) -> Outcome<String> {
             &report.time[..10.min(report.time.len())]
         ),
     ];
-    let mut charts = vec![("roofline".to_string(), roofline::draw(report, WIDTH, Some(&title))?)];
+    let mut charts = vec![("roofline".to_string(), roofline::draw(report.into(), WIDTH, Some(&title))?)];
     if !report.separable.is_empty() {
         charts.push(("separable".into(), bars::draw(report, WIDTH)?));
     }

@@ -1,19 +1,21 @@
 //! `verify`: checks every kernel on every case against the oracle, on this device.
 
-use std::collections::BTreeSet;
+mod rows;
+
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use clap::Args;
-use gpuconv::internals::{KERNELS, Kernel, kernel_of};
+use gpuconv::internals::{KERNELS, kernel_of};
 use gpuconv::planner::{self, Division, Schedule};
-use gpuconv::verify::{self, Oracle, Report};
+use gpuconv::verify::{self, Oracle};
 use gpuconv::{Caps, Choice, Error, GpuConv, Problem};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::{Case, Failure, Outcome, Target, adapter_name, device_name, print, print_json, table};
+use rows::{Check, Failed, Row, rows};
 
 /// More threads, each with its device, would only wait for each other.
 const MAX_THREADS: usize = 8;
@@ -49,13 +51,6 @@ struct Verified {
     failed: Vec<Failed>,
 }
 
-#[derive(Serialize)]
-struct Failed {
-    problem: String,
-    schedule: String,
-    complaint: String,
-}
-
 impl Verified {
     fn new(gpu: &GpuConv, cases: usize, checks: &[Check], seconds: f64) -> Self {
         let failed: Vec<_> = checks.iter().filter(|check| !check.passes()).map(Failed::new).collect();
@@ -70,21 +65,6 @@ impl Verified {
             failed,
         }
     }
-}
-
-impl Failed {
-    fn new(check: &Check) -> Self {
-        Self { problem: check.problem.clone(), schedule: check.schedule.clone(), complaint: check.complaint() }
-    }
-}
-
-/// One schedule on one problem.
-struct Check {
-    /// The problem's place among the cases.
-    case: usize,
-    problem: String,
-    schedule: String,
-    outcome: Result<Report, Error>,
 }
 
 impl Verify {
@@ -209,64 +189,6 @@ impl Verify {
     }
 }
 
-impl Check {
-    fn passes(&self) -> bool {
-        self.outcome.as_ref().is_ok_and(Report::passes)
-    }
-
-    /// What is wrong.
-    fn complaint(&self) -> String {
-        match &self.outcome {
-            Err(error) => super::one_line(&error.to_string()),
-            Ok(report) => report.complaint(),
-        }
-    }
-}
-
-/// The results of a kernel's checks.
-#[derive(Default, Serialize)]
-struct Row {
-    kernel: &'static str,
-    #[serde(serialize_with = "count")]
-    cases: BTreeSet<usize>,
-    checks: usize,
-    failures: usize,
-    worst_share_of_bound: f64,
-    worst_rel_err: f64,
-}
-
-fn count<S: serde::Serializer>(cases: &BTreeSet<usize>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u64(cases.len() as u64)
-}
-
-impl Row {
-    fn add(&mut self, check: &Check) {
-        self.cases.insert(check.case);
-        self.checks += 1;
-        self.failures += usize::from(!check.passes());
-        if let Ok(report) = &check.outcome {
-            self.worst_share_of_bound = worse(self.worst_share_of_bound, report.share_of_bound);
-            self.worst_rel_err = worse(self.worst_rel_err, report.relative_error);
-        }
-    }
-}
-
-/// The larger of two errors. A NaN is worse than any number.
-fn worse(a: f64, b: f64) -> f64 {
-    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
-}
-
-/// A row for each kernel. A check of two kernels counts for both.
-fn rows(checks: &[Check]) -> Vec<Row> {
-    let row = |kernel: &Kernel| {
-        let mut row = Row { kernel: kernel.name, ..Row::default() };
-        let uses = |check: &&Check| check.schedule.split('+').any(|recipe| kernel_of(recipe) == kernel.name);
-        checks.iter().filter(uses).for_each(|check| row.add(check));
-        row
-    };
-    KERNELS.iter().map(row).collect()
-}
-
 fn summary(checks: &[Check]) -> comfy_table::Table {
     let mut table =
         table::new(["kernel", "cases", "checks", "failures", "worst share of bound", "worst rel. error"], 1);
@@ -286,27 +208,12 @@ fn summary(checks: &[Check]) -> comfy_table::Table {
 
 #[cfg(test)]
 mod tests {
+    use gpuconv::verify::Report;
+
     use super::*;
 
     fn check(schedule: &str, outcome: Result<Report, Error>) -> Check {
         Check { case: 0, problem: "conv".into(), schedule: schedule.into(), outcome }
-    }
-
-    #[test]
-    fn complaints_say_what_is_wrong() {
-        let report = Report { inexact: 3, share_of_bound: f64::NAN, stray: 1, ..Report::default() };
-        assert_eq!(
-            check("direct", Ok(report)).complaint(),
-            "3 outputs of whole numbers differ, 1 elements outside of the output are written, \
-             the error is NaN times the bound"
-        );
-        let report = Report { unstable: 2, relative_error: 1e-4, ..Report::default() };
-        assert_eq!(
-            check("direct", Ok(report)).complaint(),
-            "2 outputs differ when computed again, the relative error is 1.0e-4, above 2e-5"
-        );
-        assert_eq!(check("direct", Err(Error::DeviceLost("a\nb".into()))).complaint(), "the device is lost: a b");
-        assert!(check("direct", Ok(Report::default())).passes());
     }
 
     #[test]
@@ -319,11 +226,5 @@ mod tests {
         };
         assert_eq!(row("direct")[1..4], ["1", "2", "1"]);
         assert_eq!(row("depthwise")[1..4], ["1", "1", "1"]);
-    }
-
-    #[test]
-    fn nothing_is_worse_than_nan() {
-        assert!(worse(f64::NAN, 1.0).is_nan() && worse(1.0, -f64::NAN).is_nan());
-        assert_eq!(worse(1.0, 2.0), 2.0);
     }
 }

@@ -4,6 +4,7 @@ use js_sys::{Array, Function, Object, Promise, Reflect};
 use wasm_bindgen::{JsCast, JsValue};
 use wasm_bindgen_futures::JsFuture;
 
+use crate::model::dtype::DType;
 use crate::model::error::{Cause, Error, Result};
 use crate::model::shape::{Layout, Shape};
 use crate::runtime::gpu::GpuConv;
@@ -11,7 +12,7 @@ use crate::runtime::tensor::Tensor;
 
 impl GpuConv {
     /// A `GPUDevice` that JavaScript made, as [`GpuConv::with_device`] takes wgpu's. wgpu itself has no way to take one. Ask for
-    /// the features `subgroups` and `timestamp-query` where the adapter has them, and for its limits.
+    /// the features `subgroups`, `timestamp-query` and `shader-f16` where the adapter has them, and for its limits.
     ///
     /// # Errors
     /// [`Error::RequestDevice`] if it is no `GPUDevice`.
@@ -19,7 +20,8 @@ impl GpuConv {
         adopt(device).await.map(|(device, queue)| Self::with_device(device, queue))
     }
 
-    /// A tensor in a `GPUBuffer` that JavaScript made on this device, as [`Tensor::from_buffer`] makes one in wgpu's.
+    /// A tensor in a `GPUBuffer` that JavaScript made on this device, as [`Tensor::from_buffer_of`] makes one in
+    /// wgpu's.
     ///
     /// # Errors
     /// As [`Tensor::from_buffer`]; [`Error::Validation`] if it is no `GPUBuffer`.
@@ -29,8 +31,9 @@ impl GpuConv {
         offset: u64,
         shape: impl Into<Shape>,
         layout: Layout,
+        dtype: DType,
     ) -> Result<Tensor> {
-        Tensor::from_buffer(adopt_buffer(self.device(), buffer)?, offset, shape, layout)
+        Tensor::from_buffer_of(adopt_buffer(self.device(), buffer)?, offset, shape, layout, dtype)
     }
 }
 
@@ -48,7 +51,7 @@ const LIMITS: [&str; 9] = [
 ];
 
 /// Features that kernels use, by WebGPU's names.
-const FEATURES: [&str; 2] = ["subgroups", "timestamp-query"];
+const FEATURES: [&str; 3] = ["subgroups", "timestamp-query", "shader-f16"];
 
 /// What a browser says of an adapter.
 #[derive(Clone, Debug, Default)]

@@ -1,5 +1,5 @@
 // The page. All that computes is in worker.js.
-import { escaped, roofline } from "./chart.js";
+import initCharts, { roofline, style } from "./charts/charts.js";
 
 const $ = (id) => document.getElementById(id);
 const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
@@ -46,6 +46,8 @@ async function busy(form, state, words, run) {
   }
 }
 
+const escaped = (text) => text.replace(/[&<>"]/g, (char) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[char]);
+
 function table(caption, header, rows) {
   const heads = header.map((cell) => `<th scope="col">${escaped(cell)}</th>`).join("");
   const cells = (row) => row.map((cell) => `<td>${escaped(String(cell))}</td>`).join("");
@@ -80,7 +82,7 @@ async function open() {
     Clock: info.timestamps ? "the device's" : "the host's",
     "Largest binding": `${(info.max_storage_binding / 2 ** 20).toFixed()} MiB`,
     "Workgroup memory": `${info.max_workgroup_memory / 1024} KiB`,
-    "f16 in shaders": features.includes("shader-f16") ? "yes; gpuconv does not use it yet" : "no",
+    "f16": info.f16 ? "in shaders" : "by words of two",
     gpuconv: version,
   };
   $("facts").innerHTML = Object.entries(facts).map(([name, fact]) => `<dt>${name}</dt><dd>${escaped(fact)}</dd>`).join("");
@@ -96,16 +98,16 @@ async function open() {
 
 /** A row of a form of a convolution. */
 function row(form, steps) {
-  const [ms, mult_adds, bytes] = ["ms", "mult_adds", "bytes"].map((name) => sum(steps, (step) => step[name]));
+  const [ms, flops, bytes] = ["ms", "flops", "bytes"].map((name) => sum(steps, (step) => step[name]));
   const recipes = steps.map((step) => step.recipe).join(" + ");
-  return [form, figure(ms), millions(mult_adds), `${figure(bytes / 1e6)} MB`, figure((2 * mult_adds) / (ms * 1e6)), recipes];
+  return [form, figure(ms), millions(flops / 2), `${figure(bytes / 1e6)} MB`, figure(flops / (ms * 1e6)), recipes];
 }
 
 $("pair").addEventListener("submit", (event) => {
   event.preventDefault();
-  const { in: inputs, out, size, kernel, stride } = Object.fromEntries(new FormData(event.target));
+  const { in: inputs, out, size, kernel, stride, dtype } = Object.fromEntries(new FormData(event.target));
   const pad = (kernel - 1) / 2;
-  const [input, geometry] = [`1x${inputs}x${size}x${size} -> ${out}`, `k${kernel} s${stride} p${pad}`];
+  const [input, geometry] = [`1x${inputs}x${size}x${size} -> ${out}`, `k${kernel} s${stride} p${pad} ${dtype}`];
   busy(event.target, $("measure-state"), "Compiling and measuring…", async () => {
     const rows = [];
     // The first run is apart: it compiles.
@@ -130,12 +132,13 @@ $("pair").addEventListener("submit", (event) => {
 
 $("network").addEventListener("submit", (event) => {
   event.preventDefault();
-  const { problem } = Object.fromEntries(new FormData(event.target));
+  const { name, dtype } = Object.fromEntries(new FormData(event.target));
+  const problem = `${name} 1 ${dtype}`;
   busy(event.target, $("measure-state"), "Measuring the device's rates…", async () => {
     const rates = await ask("probe");
     $("measure-state").textContent = "Compiling and measuring each step…";
     const steps = await ask("measure", [problem, {}]);
-    const { svg, words } = roofline(steps, rates);
+    const [svg, words] = await draw(steps, rates);
     $("measured").innerHTML = `<h3>Roofline</h3><p>${words}</p>${svg}${table(
       `${problem}: each step on its own, the least of several runs`,
       ["step", "ms", "multiply-adds", "from and to memory", "GFLOP/s", "by"],
@@ -144,6 +147,16 @@ $("network").addEventListener("submit", (event) => {
     return `${steps.length} steps, ${figure(sum(steps, (step) => step.ms))} ms in all.`;
   });
 });
+
+let charts;
+
+/** The roofline as the command line's report draws it, and its message in words. */
+async function draw(steps, rates) {
+  charts ??= initCharts().then(() => document.head.append(Object.assign(document.createElement("style"), { textContent: style() })));
+  await charts;
+  const width = Math.min(960, $("measured").clientWidth);
+  return roofline(JSON.stringify({ device: device.info.adapter, rates, steps }), width);
+}
 
 // Right?
 

@@ -3,14 +3,15 @@
 use gpuconv::internals::timer::Timer;
 use gpuconv::shape::{from_nchw, to_nchw};
 use gpuconv::verify::Data;
-use gpuconv::{BoundLayer, Choice, GpuConv, Inputs, Layout, Problem, Tensor, cost, tuner};
-use js_sys::Float32Array;
+use gpuconv::{BoundLayer, Choice, DType, GpuConv, Inputs, Layout, Problem, Tensor, cost, f16, tuner};
+use js_sys::{Float32Array, Function, Reflect};
 use serde::Serialize;
-use wasm_bindgen::JsValue;
+use wasm_bindgen::{JsCast, JsValue};
 use web_time::Instant;
 
 use crate::js::{failed, json, refused};
 use crate::options::Options;
+use crate::spread::Spread;
 
 /// The oracle checks problems of fewer floating-point operations than this; it is slow.
 const MOST_CHECKED: u64 = 2_000_000_000;
@@ -28,25 +29,9 @@ pub struct Bench {
     /// The first run.
     first_ms: f64,
     mult_adds: u64,
-    /// Norm of the error over the norm of the oracle's answer; none for what takes the oracle too long.
+    /// Norm of the error over the norm of the oracle's answer, which is that of the data in f32 for f16 too; none for what
+    /// takes the oracle too long.
     rel_err: Option<f64>,
-}
-
-#[derive(Serialize)]
-struct Spread {
-    min: f64,
-    median: f64,
-    max: f64,
-    runs: usize,
-}
-
-impl Spread {
-    fn of(mut samples: Vec<f64>) -> Self {
-        samples.sort_by(f64::total_cmp);
-        let (last, half) = (samples.len() - 1, samples.len() / 2);
-        let median = (samples[half] + samples[last - half]) / 2.0;
-        Self { min: samples[0], median, max: samples[last], runs: samples.len() }
-    }
 }
 
 /// A layer on the device, bound to its tensors.
@@ -84,7 +69,10 @@ pub async fn bench(gpu: &GpuConv, line: &str, seconds: f64) -> Result<Bench, JsV
     let cost = cost::chain(&chain, problem.input).map_err(failed)?;
     let is_checked = 2 * cost.mult_adds < MOST_CHECKED;
     let rel_err = match is_checked {
-        true => Some(relative_error(&values.to_vec(), &data.answer(&chain, problem.input).map_err(failed)?.values)),
+        true => {
+            let answer = data.answer(&chain.with_dtype(DType::F32), problem.input).map_err(failed)?;
+            Some(relative_error(&values.to_vec(), &answer.values))
+        }
         false => None,
     };
     // It has no form in JSON.
@@ -98,10 +86,10 @@ pub async fn bench(gpu: &GpuConv, line: &str, seconds: f64) -> Result<Bench, JsV
 async fn load(gpu: &GpuConv, problem: &Problem, data: &Data) -> gpuconv::Result<(Subject, String)> {
     let layer = gpu.chain(&problem.chain(), &data.weights())?;
     let (shape, layout) = (layer.output_shape(problem.input)?, problem.layout);
-    let input = gpu.empty_async(problem.input, layout).await?;
-    let output = gpu.empty_async(shape, layout).await?;
+    let input = gpu.empty_of_async(problem.input, layout, problem.dtype).await?;
+    let output = gpu.empty_of_async(shape, layout, problem.dtype).await?;
     let residual = match &data.residual {
-        Some(_) => Some(gpu.empty_async(shape, layout).await?),
+        Some(_) => Some(gpu.empty_of_async(shape, layout, problem.dtype).await?),
         None => None,
     };
     let inputs = Inputs { input: &input, residual: residual.as_ref(), scale: None };
@@ -113,9 +101,9 @@ async fn load(gpu: &GpuConv, problem: &Problem, data: &Data) -> gpuconv::Result<
 impl Subject {
     /// From typed arrays to a typed array, in PyTorch's order for both layouts of the device.
     async fn run(&self, input: &Float32Array, residual: Option<&Float32Array>) -> gpuconv::Result<Float32Array> {
-        self.write(&self.input, input);
+        write(&self.gpu, &self.input, input);
         if let (Some(tensor), Some(values)) = (&self.residual, residual) {
-            self.write(tensor, values);
+            write(&self.gpu, tensor, values);
         }
         let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
         self.layer.encode(&mut encoder);
@@ -127,15 +115,31 @@ impl Subject {
             layout => Float32Array::from(&to_nchw(&values, self.output.shape(), layout)[..]),
         })
     }
+}
 
-    fn write(&self, tensor: &Tensor, values: &Float32Array) {
-        let mut values = values.to_vec();
-        if tensor.layout() != Layout::Nchw {
-            values = from_nchw(&values, tensor.shape(), tensor.layout());
-        }
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        self.gpu.queue().write_buffer(tensor.buffer(), tensor.offset(), &bytes);
+/// Writes values, which are in PyTorch's order.
+fn write(gpu: &GpuConv, tensor: &Tensor, values: &Float32Array) {
+    // As they are, they need not be copied into the module's memory first.
+    if (tensor.layout(), tensor.dtype()) == (Layout::Nchw, DType::F32) && write_as_is(gpu, tensor, values).is_some() {
+        return;
     }
+    let mut values = values.to_vec();
+    if tensor.layout() != Layout::Nchw {
+        values = from_nchw(&values, tensor.shape(), tensor.layout());
+    }
+    let mut bytes: Vec<u8> = match tensor.dtype() {
+        DType::F16 => values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect(),
+        _ => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+    };
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    gpu.queue().write_buffer(tensor.buffer(), tensor.offset(), &bytes);
+}
+
+/// Has the browser write an array. `None` if it has no way.
+fn write_as_is(gpu: &GpuConv, tensor: &Tensor, values: &Float32Array) -> Option<()> {
+    let queue: &JsValue = gpu.queue().as_webgpu()?.as_ref();
+    let write: Function = Reflect::get(queue, &"writeBuffer".into()).ok()?.dyn_into().ok()?;
+    write.call3(queue, tensor.buffer().as_webgpu()?.as_ref(), &(tensor.offset() as f64).into(), values).ok().map(|_| ())
 }
 
 fn milliseconds(since: Instant) -> f64 {
@@ -161,8 +165,11 @@ struct MeasuredStep {
     first: usize,
     links: usize,
     ms: f64,
-    mult_adds: u64,
-    /// Bytes from and to memory: what it reads and what it writes.
+    /// Floating-point operations, two for each multiply-add.
+    flops: u64,
+    /// With idle and recomputed ones.
+    flops_done: u64,
+    /// Bytes from and to memory.
     bytes: u64,
     is_by_device_clock: bool,
 }
@@ -186,15 +193,6 @@ async fn measured(gpu: &GpuConv, problem: &Problem, choice: &Choice) -> gpuconv:
     let mut steps = Vec::new();
     for (step, seconds) in schedule.steps.iter().zip(seconds) {
         let links = step.first..step.first + step.links;
-        let (mut mult_adds, mut bytes) = (0, 0);
-        for link in &cost.links[links.clone()] {
-            mult_adds += link.mult_adds;
-            bytes += link.bytes;
-        }
-        // A tensor inside of a step is neither written nor read.
-        for link in &cost.links[links.start..links.end - 1] {
-            bytes = bytes.saturating_sub(2 * link.output.bytes(problem.dtype));
-        }
         let run = gpuconv::internals::Run {
             links: &chain.links()[links.clone()],
             shapes: &chain.run_shapes(links.clone(), &shapes),
@@ -207,8 +205,9 @@ async fn measured(gpu: &GpuConv, problem: &Problem, choice: &Choice) -> gpuconv:
             first: step.first,
             links: step.links,
             ms: seconds * 1e3,
-            mult_adds,
-            bytes,
+            flops: cost.links[links].iter().map(|link| 2 * link.mult_adds).sum(),
+            flops_done: (2.0 * step.recipe.work.mult_adds) as u64,
+            bytes: step.recipe.work.bytes as u64,
             is_by_device_clock: has_clock,
         });
     }

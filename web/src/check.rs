@@ -1,9 +1,6 @@
 //! `verify`: every kernel on every case, against the oracle.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use gpuconv::internals::kernel_of;
-use gpuconv::verify::{self, Oracle, Report};
+use gpuconv::verify::{self, Oracle};
 use gpuconv::{Choice, Error, GpuConv, Problem};
 use js_sys::Array;
 use serde::Serialize;
@@ -12,9 +9,10 @@ use web_time::Instant;
 
 use crate::js::{failed, json, refused, tell};
 use crate::options::Options;
+use crate::rows::{Check, Failed, Row, rows};
 
 /// The results, with the keys of `gpuconv verify --json`.
-#[derive(Default, Serialize)]
+#[derive(Serialize)]
 struct Verified {
     version: &'static str,
     adapter: String,
@@ -24,29 +22,6 @@ struct Verified {
     seconds: f64,
     kernels: Vec<Row>,
     failed: Vec<Failed>,
-}
-
-/// The results of a kernel's checks.
-#[derive(Default, Serialize)]
-struct Row {
-    kernel: String,
-    #[serde(serialize_with = "count")]
-    cases: BTreeSet<usize>,
-    checks: usize,
-    failures: usize,
-    worst_share_of_bound: f64,
-    worst_rel_err: f64,
-}
-
-fn count<S: serde::Serializer>(cases: &BTreeSet<usize>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u64(cases.len() as u64)
-}
-
-#[derive(Serialize)]
-struct Failed {
-    problem: String,
-    schedule: String,
-    complaint: String,
 }
 
 /// Where it is.
@@ -68,23 +43,29 @@ pub async fn verify(gpu: &GpuConv, options: &Options<'_>) -> Result<JsValue, JsV
         None => verify::cases(),
     };
     let (progress, start) = (options.get("progress"), Instant::now());
-    let mut checked = Checked::default();
+    let mut checked = Vec::new();
     for (case, problem) in problems.iter().enumerate() {
-        let (line, Verified { checks, failures, .. }) = (problem.to_string(), &checked.all);
-        let (checks, failures) = (*checks, *failures);
+        let line = problem.to_string();
+        let (checks, failures) = (checked.len(), failed_of(&checked).count());
         tell(&progress, &Progress { done: case, total: problems.len(), checks, failures, problem: &line })?;
         check_case(gpu, problem, case, &mut checked).await.map_err(failed)?;
     }
-    let kernels = checked.kernels.into_values().collect();
+    let failed: Vec<_> = failed_of(&checked).map(Failed::new).collect();
     let verified = Verified {
         version: env!("CARGO_PKG_VERSION"),
         adapter: gpu.adapter_name(),
         cases: problems.len(),
+        checks: checked.len(),
+        failures: failed.len(),
         seconds: start.elapsed().as_secs_f64(),
-        kernels,
-        ..checked.all
+        kernels: rows(&checked).into_iter().filter(|row| row.checks > 0).collect(),
+        failed,
     };
     Ok(json(&verified))
+}
+
+fn failed_of(checks: &[Check]) -> impl Iterator<Item = &Check> {
+    checks.iter().filter(|check| !check.passes())
 }
 
 fn problem(line: JsValue) -> Result<Problem, JsValue> {
@@ -92,42 +73,8 @@ fn problem(line: JsValue) -> Result<Problem, JsValue> {
     line.parse().map_err(failed)
 }
 
-/// What was checked so far.
-#[derive(Default)]
-struct Checked {
-    all: Verified,
-    kernels: BTreeMap<String, Row>,
-}
-
-impl Checked {
-    /// Counts a check. One of two kernels counts for both.
-    fn add(&mut self, case: usize, problem: &Problem, schedule: &str, outcome: Result<Report, Error>) {
-        let complaint = match &outcome {
-            Ok(report) => report.complaint(),
-            Err(error) => error.to_string(),
-        };
-        let passes = outcome.as_ref().is_ok_and(Report::passes);
-        self.all.checks += 1;
-        if !passes {
-            self.all.failures += 1;
-            self.all.failed.push(Failed { problem: problem.to_string(), schedule: schedule.into(), complaint });
-        }
-        let kernels: BTreeSet<_> = schedule.split('+').map(kernel_of).collect();
-        for kernel in kernels {
-            let row = self.kernels.entry(kernel.into()).or_default();
-            row.kernel = kernel.into();
-            row.cases.insert(case);
-            row.checks += 1;
-            row.failures += usize::from(!passes);
-            if let Ok(report) = &outcome {
-                row.worst_share_of_bound = row.worst_share_of_bound.max(report.share_of_bound);
-                row.worst_rel_err = row.worst_rel_err.max(report.relative_error);
-            }
-        }
-    }
-}
-
-async fn check_case(gpu: &GpuConv, problem: &Problem, case: usize, checked: &mut Checked) -> gpuconv::Result<()> {
+async fn check_case(gpu: &GpuConv, problem: &Problem, case: usize, checks: &mut Vec<Check>) -> gpuconv::Result<()> {
+    let mut add = |schedule, outcome| checks.push(Check { case, problem: problem.to_string(), schedule, outcome });
     let oracle = Oracle::new(problem)?;
     let schedules = match verify::schedules(problem, gpu.caps(), case) {
         Ok(schedules) => schedules,
@@ -138,7 +85,7 @@ async fn check_case(gpu: &GpuConv, problem: &Problem, case: usize, checked: &mut
                 return Err(error);
             };
             let outcome = oracle.check_layer_async(gpu, &Choice::Auto).await;
-            checked.add(case, problem, &division.schedule().name(), outcome);
+            add(division.schedule().name(), outcome);
             return Ok(());
         }
     };
@@ -147,7 +94,7 @@ async fn check_case(gpu: &GpuConv, problem: &Problem, case: usize, checked: &mut
         if let Err(error @ Error::DeviceLost(_)) = outcome {
             return Err(error);
         }
-        checked.add(case, problem, &schedule.name(), outcome);
+        add(schedule.name(), outcome);
     }
     Ok(())
 }

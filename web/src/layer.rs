@@ -9,7 +9,7 @@ use wasm_bindgen::prelude::*;
 
 use crate::GpuConv;
 use crate::js::{failed, json, promise, refused};
-use crate::options::{Options, layout};
+use crate::options::{Options, dtype, layout};
 use crate::tensor::{Tensor, extents, shape};
 
 /// A chain of convolutions with its weights. It takes inputs of any batch, height and width, in either layout.
@@ -77,11 +77,8 @@ impl Layer {
 
 impl Layer {
     pub fn new(gpu: &GpuConv, chain: &Chain, weights: &[Weights<'_>]) -> Result<Self, JsValue> {
-        Ok(Self::of(gpu, gpu.gpu.chain(chain, weights).map_err(failed)?))
-    }
-
-    pub fn of(gpu: &GpuConv, layer: Inner) -> Self {
-        Self { gpu: gpu.clone(), layer: Rc::new(layer) }
+        let layer = gpu.gpu.chain(chain, weights).map_err(failed)?;
+        Ok(Self { gpu: gpu.clone(), layer: Rc::new(layer) })
     }
 }
 
@@ -130,9 +127,10 @@ impl Network {
     pub fn open(gpu: &GpuConv, make: fn(f64, u32) -> gpuconv::Result<Net>, file: JsValue, options: JsValue) -> Promise {
         let gpu = gpu.clone();
         promise(async move {
-            let options = Options::of("a network", &options, &["width", "classes"])?;
+            let options = Options::of("a network", &options, &["width", "classes", "dtype"])?;
             let (width, classes) = (options.float("width", 1.0)?, options.number("classes", Some(1000))?);
-            let network = make(width, classes).map_err(failed)?;
+            let mut network = make(width, classes).map_err(failed)?;
+            network.chain = network.chain.with_dtype(dtype(&options.get("dtype"))?);
             let bytes = if file.has_type::<ArrayBuffer>() || file.has_type::<Uint8Array>() {
                 Uint8Array::new(&file).to_vec()
             } else {

@@ -12,6 +12,11 @@ mod options;
 mod plan;
 mod tensor;
 mod tune;
+// The command line's, since both count checks and times in the same way.
+#[path = "../../cli/src/verify/rows.rs"]
+mod rows;
+#[path = "../../cli/src/spread.rs"]
+mod spread;
 
 use std::rc::Rc;
 
@@ -58,8 +63,8 @@ impl GpuConv {
         })
     }
 
-    /// The page's own device. It is not destroyed with the last handle. Ask for the features `subgroups` and
-    /// `timestamp-query` where the adapter has them, and for its limits: what the device lacks, kernels do without.
+    /// The page's own device. It is not destroyed with the last handle. Ask for the features `subgroups`, `timestamp-query` and
+    /// `shader-f16` where the adapter has them, and for its limits: what the device lacks, kernels do without.
     #[wasm_bindgen(js_name = fromDevice, unchecked_return_type = "Promise<GpuConv>")]
     pub fn from_device(#[wasm_bindgen(unchecked_param_type = "GPUDevice")] device: JsValue) -> Promise {
         promise(async move {
@@ -80,15 +85,17 @@ impl GpuConv {
         json(&plan::Info::of(&self.gpu))
     }
 
-    /// A tensor with these values, which are in the order of the layout. That there is no memory for it shows when it is
-    /// used.
+    /// A tensor with these values, which are in the order of the layout, and are rounded if it is of f16. That there is no
+    /// memory for it shows when it is used.
     pub fn upload(
         &self,
         values: &Float32Array,
         #[wasm_bindgen(unchecked_param_type = "Shape")] shape: JsValue,
         #[wasm_bindgen(unchecked_param_type = "Layout | undefined")] layout: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "DType | undefined")] dtype: JsValue,
     ) -> Result<Tensor, JsValue> {
-        Tensor::upload(self, values.to_vec(), self::shape(&shape)?, options::layout(&layout)?)
+        let (layout, dtype) = (options::layout(&layout)?, options::dtype(&dtype)?);
+        Tensor::upload(self, values.to_vec(), self::shape(&shape)?, layout, dtype)
     }
 
     /// A tensor in a buffer of the device that the page made, with the usage `STORAGE`; `COPY_SRC` as well to be
@@ -112,7 +119,7 @@ impl GpuConv {
         })
     }
 
-    /// The values of a tensor, in its layout.
+    /// The values of a tensor, in its layout; those of f16 as they are, which f32 has too.
     #[wasm_bindgen(unchecked_return_type = "Promise<Float32Array>")]
     pub fn download(&self, tensor: &Tensor) -> Promise {
         let (gpu, tensor) = (self.gpu.clone(), tensor.clone());
@@ -131,8 +138,8 @@ impl GpuConv {
     ) -> Promise {
         let gpu = self.clone();
         promise(async move {
-            let (conv, weights) = options::conv(&options, &weights, options::CONV)?;
-            Layer::new(&gpu, &conv.into(), &[weights.borrow()])
+            let (chain, weights) = options::conv(&options, &weights, options::CONV)?;
+            Layer::new(&gpu, &chain, &[weights.borrow()])
         })
     }
 
@@ -145,9 +152,8 @@ impl GpuConv {
     ) -> Promise {
         let gpu = self.clone();
         promise(async move {
-            let (conv, weights) = options::conv(&options, &weights, options::DEPTHWISE)?;
-            let layer = gpu.gpu.depthwise(&conv, weights.borrow()).map_err(failed)?;
-            Ok(Layer::of(&gpu, layer))
+            let (chain, weights) = options::conv(&options, &weights, options::DEPTHWISE)?;
+            Layer::new(&gpu, &chain, &[weights.borrow()])
         })
     }
 
@@ -160,9 +166,8 @@ impl GpuConv {
     ) -> Promise {
         let gpu = self.clone();
         promise(async move {
-            let (conv, weights) = options::conv(&options, &weights, options::POINTWISE)?;
-            let layer = gpu.gpu.pointwise(&conv, weights.borrow()).map_err(failed)?;
-            Ok(Layer::of(&gpu, layer))
+            let (chain, weights) = options::conv(&options, &weights, options::POINTWISE)?;
+            Layer::new(&gpu, &chain, &[weights.borrow()])
         })
     }
 
@@ -176,8 +181,8 @@ impl GpuConv {
     ) -> Promise {
         let gpu = self.clone();
         promise(async move {
-            let (separable, [depthwise, pointwise]) = options::separable(&options, &weights)?;
-            Layer::new(&gpu, &separable.into(), &[depthwise.borrow(), pointwise.borrow()])
+            let (chain, [depthwise, pointwise]) = options::separable(&options, &weights)?;
+            Layer::new(&gpu, &chain, &[depthwise.borrow(), pointwise.borrow()])
         })
     }
 

@@ -1,10 +1,10 @@
 //! Options and weights, as JavaScript gives them.
 
-use gpuconv::{Activation, Conv2d, Layout, OwnedWeights, Residual, Separable};
+use gpuconv::{Activation, Chain, Conv2d, DType, Layout, OwnedWeights, Residual, Separable};
 use js_sys::{Array, Float32Array, Object, Reflect};
 use wasm_bindgen::{JsCast, JsValue};
 
-use crate::js::refused;
+use crate::js::{failed, refused};
 
 /// An object of options, all of whose names are known.
 pub struct Options<'a> {
@@ -148,19 +148,30 @@ pub const CONV: Kind = Kind {
         "groups",
         "activation",
         "residual",
+        "dtype",
     ],
 };
 pub const DEPTHWISE: Kind = Kind {
     name: "depthwise",
-    options: &["channels", "outChannels", "kernelSize", "stride", "padding", "dilation", "activation", "residual"],
+    options: &[
+        "channels",
+        "outChannels",
+        "kernelSize",
+        "stride",
+        "padding",
+        "dilation",
+        "activation",
+        "residual",
+        "dtype",
+    ],
 };
 pub const POINTWISE: Kind = Kind {
     name: "pointwise",
-    options: &["inChannels", "outChannels", "stride", "padding", "groups", "activation", "residual"],
+    options: &["inChannels", "outChannels", "stride", "padding", "groups", "activation", "residual", "dtype"],
 };
 
 /// A convolution and its weights.
-pub fn conv(options: &JsValue, weights: &JsValue, kind: Kind) -> Result<(Conv2d, OwnedWeights), JsValue> {
+pub fn conv(options: &JsValue, weights: &JsValue, kind: Kind) -> Result<(Chain, OwnedWeights), JsValue> {
     let options = Options::of(kind.name, options, kind.options)?;
     let weights = self::weights(weights, "weight", "bias")?;
     let mut conv = match kind.name {
@@ -186,12 +197,13 @@ pub fn conv(options: &JsValue, weights: &JsValue, kind: Kind) -> Result<(Conv2d,
     conv.bias = weights.bias.is_some();
     conv.activation = options.activation()?;
     conv.residual = options.residual()?;
-    Ok((conv, weights))
+    Ok((Chain::from(conv).with_dtype(dtype(&options.get("dtype"))?), weights))
 }
 
 /// A separable convolution and the weights of its halves.
-pub fn separable(options: &JsValue, weights: &JsValue) -> Result<(Separable, [OwnedWeights; 2]), JsValue> {
-    let known = ["inChannels", "outChannels", "kernelSize", "stride", "padding", "dilation", "activation", "residual"];
+pub fn separable(options: &JsValue, weights: &JsValue) -> Result<(Chain, [OwnedWeights; 2]), JsValue> {
+    let known =
+        ["inChannels", "outChannels", "kernelSize", "stride", "padding", "dilation", "activation", "residual", "dtype"];
     let options = Options::of("separable", options, &known)?;
     let (depthwise, pointwise) =
         (self::weights(weights, "depthwise", "depthwiseBias")?, self::weights(weights, "pointwise", "pointwiseBias")?);
@@ -204,7 +216,7 @@ pub fn separable(options: &JsValue, weights: &JsValue) -> Result<(Separable, [Ow
     separable.depthwise.padding = options.padding()?;
     separable.depthwise.bias = depthwise.bias.is_some();
     separable.pointwise.bias = pointwise.bias.is_some();
-    Ok((separable, [depthwise, pointwise]))
+    Ok((Chain::from(separable).with_dtype(dtype(&options.get("dtype"))?), [depthwise, pointwise]))
 }
 
 /// Weights under two names, of which the second may be missing.
@@ -233,6 +245,15 @@ pub fn layout(value: &JsValue) -> Result<Layout, JsValue> {
         Some("nhwc") => Ok(Layout::Nhwc),
         None if value.is_undefined() => Ok(Layout::Nchw),
         _ => Err(refused(&format!("a layout is nchw or nhwc, not {}", text(value)))),
+    }
+}
+
+/// An element type, f32 if there is none.
+pub fn dtype(value: &JsValue) -> Result<DType, JsValue> {
+    match value.as_string() {
+        Some(word) => word.parse().map_err(failed),
+        None if value.is_undefined() => Ok(DType::F32),
+        None => Err(refused(&format!("an element type is f32 or f16, not {}", text(value)))),
     }
 }
 

@@ -19,6 +19,7 @@ pub struct Info {
     max_invocations: u32,
     subgroup: Option<[u32; 2]>,
     timestamps: bool,
+    f16: bool,
 }
 
 impl Info {
@@ -34,6 +35,7 @@ impl Info {
             max_invocations: caps.max_invocations,
             subgroup: caps.subgroup,
             timestamps: caps.timestamps,
+            f16: caps.f16,
         }
     }
 }

@@ -3,14 +3,14 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use gpuconv::{Error, Layout, Shape, Tensor as Inner};
+use gpuconv::{DType, Error, Layout, Shape, Tensor as Inner};
 use js_sys::{Array, Promise};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 
 use crate::GpuConv;
 use crate::js::{failed, promise, refused};
-use crate::options::{Options, layout, text, whole};
+use crate::options::{Options, dtype, layout, text, whole};
 
 /// Numbers on the GPU, with a shape and a layout.
 #[wasm_bindgen]
@@ -18,6 +18,7 @@ use crate::options::{Options, layout, text, whole};
 pub struct Tensor {
     shape: Shape,
     layout: Layout,
+    dtype: DType,
     memory: Rc<Memory>,
 }
 
@@ -56,6 +57,12 @@ impl Tensor {
         self.layout.to_string()
     }
 
+    /// The type of its elements on the device.
+    #[wasm_bindgen(getter, unchecked_return_type = "DType")]
+    pub fn dtype(&self) -> String {
+        self.dtype.to_string()
+    }
+
     /// How many elements it has.
     #[wasm_bindgen(getter)]
     pub fn length(&self) -> f64 {
@@ -77,7 +84,13 @@ impl Tensor {
 
 impl Tensor {
     /// A tensor of values that are on their way.
-    pub fn upload(gpu: &GpuConv, values: Vec<f32>, shape: Shape, layout: Layout) -> Result<Self, JsValue> {
+    pub fn upload(
+        gpu: &GpuConv,
+        values: Vec<f32>,
+        shape: Shape,
+        layout: Layout,
+        dtype: DType,
+    ) -> Result<Self, JsValue> {
         if values.len() as u64 != shape.len() {
             let (expected, actual) = (shape.len(), values.len() as u64);
             return Err(failed(Error::Length { what: "tensor".into(), expected, actual }));
@@ -85,26 +98,27 @@ impl Tensor {
         let made = Made::default();
         let (cell, own) = (made.clone(), gpu.gpu.clone());
         let making = promise(async move {
-            let tensor = own.upload_as_async(&values, shape, layout).await;
+            let tensor = own.upload_of_async(&values, shape, layout, dtype).await;
             *cell.borrow_mut() = Some(tensor);
             Ok(JsValue::UNDEFINED)
         });
         let memory = Memory { made, making: Some(making), is_own: true, _gpu: gpu.clone() };
-        Ok(Self { shape, layout, memory: Rc::new(memory) })
+        Ok(Self { shape, layout, dtype, memory: Rc::new(memory) })
     }
 
     /// A tensor that is there.
     pub fn of(gpu: &GpuConv, tensor: Inner, is_own: bool) -> Self {
-        let (shape, layout) = (tensor.shape(), tensor.layout());
+        let (shape, layout, dtype) = (tensor.shape(), tensor.layout(), tensor.dtype());
         let memory = Memory { made: Rc::new(RefCell::new(Some(Ok(tensor)))), making: None, is_own, _gpu: gpu.clone() };
-        Self { shape, layout, memory: Rc::new(memory) }
+        Self { shape, layout, dtype, memory: Rc::new(memory) }
     }
 
     /// A tensor in a buffer of the page's.
     pub fn of_buffer(gpu: &GpuConv, buffer: &JsValue, shape: Shape, options: &JsValue) -> Result<Self, JsValue> {
-        let options = Options::of("tensor", options, &["offset", "layout"])?;
+        let options = Options::of("tensor", options, &["offset", "layout", "dtype"])?;
         let (offset, layout) = (options.number("offset", Some(0))?, layout(&options.get("layout"))?);
-        let tensor = gpu.gpu.tensor_of_webgpu_buffer(buffer, offset.into(), shape, layout);
+        let dtype = dtype(&options.get("dtype"))?;
+        let tensor = gpu.gpu.tensor_of_webgpu_buffer(buffer, offset.into(), shape, layout, dtype);
         Ok(Self::of(gpu, tensor.map_err(failed)?, false))
     }
 

@@ -2,6 +2,8 @@
 export type Shape = [number, number, number, number] | number[];
 /** The order of a tensor's elements. */
 export type Layout = "nchw" | "nhwc";
+/** How numbers are stored on the GPU; arithmetic is in f32 for both. */
+export type DType = "f32" | "f16";
 /** What follows a sum; two numbers clamp it. */
 export type Activation =
     | "none"
@@ -25,6 +27,8 @@ export interface Geometry {
     activation?: Activation;
     /** Where a residual is added, which `forward` then takes: before the activation or after it. */
     residual?: "before" | "after";
+    /** Of weights, tensors and residual; f32. Weights are given as f32 for both, and rounded. */
+    dtype?: DType;
 }
 
 export interface ConvOptions extends Geometry {
@@ -75,12 +79,15 @@ export interface NetworkOptions {
     width?: number;
     /** 1000. */
     classes?: number;
+    /** f32. */
+    dtype?: DType;
 }
 
 export interface BufferOptions {
     /** Where in the buffer the tensor starts, bytes. */
     offset?: number;
     layout?: Layout;
+    dtype?: DType;
 }
 
 /** What a device is. Sizes are in bytes. */
@@ -97,6 +104,8 @@ export interface DeviceInfo {
     /** The smallest and the largest. */
     subgroup: [number, number] | null;
     timestamps: boolean;
+    /** Whether shaders have half-precision numbers. Without them f16 works as well, by words of two. */
+    f16: boolean;
 }
 
 export interface Plan {
@@ -165,7 +174,11 @@ export interface MeasuredStep {
     first: number;
     links: number;
     ms: number;
-    mult_adds: number;
+    /** Floating-point operations, two for each multiply-add. */
+    flops: number;
+    /** With idle and recomputed ones. */
+    flops_done: number;
+    /** From and to memory. */
     bytes: number;
     is_by_device_clock: boolean;
 }

@@ -64,6 +64,25 @@ const tests = {
     equal(await gpu.download(await chain.forward(gpu.upload(floats(1, 3, 10, 30), [1, 2, 1, 2]))), floats(2, 20));
   },
 
+  async "half precision"({ gpu }) {
+    // 2049 lies half way between two halves, and goes to the even one.
+    const x = gpu.upload(floats(2049, 3), [1, 1, 1, 2], "nchw", "f16");
+    equal([x.dtype, ...(await gpu.download(x))], ["f16", 2048, 3]);
+    const layer = await gpu.pointwise({ inChannels: 1, outChannels: 1, dtype: "f16" }, { weight: floats(3), bias: floats(1) });
+    const y = await layer.forward(x);
+    // 6145 is a tie as well.
+    equal([y.dtype, ...(await gpu.download(y))], ["f16", 6144, 10]);
+    await rejects(layer.forward(gpu.upload(floats(1), [1, 1, 1, 1])), /f16/);
+    throws(() => gpu.upload(floats(1), [1, 1, 1, 1], "nchw", "f8"), "an element type is f32, f16, not `f8`");
+    const chain = await gpu.chain("depthwise 1x2x2x2 k2 f16", [{ weight: floats(1, 1, 1, 1, 0.25, 0.25, 0.25, 0.25), bias: floats(0, 0) }]);
+    const sums = await chain.forward(gpu.upload(floats(1, 2, 3, 4, 1, 2, 3, 4), [1, 2, 2, 2], "nhwc", "f16"));
+    equal([sums.layout, sums.dtype, ...(await gpu.download(sums))], ["nhwc", "f16", 8, 3]);
+    for (const problem of ["pointwise 1x64x14x14 -> 64 relu f16", "depthwise 1x33x7x7 k3 p1 nhwc f16"]) {
+      const { rel_err } = await gpu.bench(problem, 0);
+      equal([problem, rel_err > 1e-5, rel_err < 1e-3], [problem, true, true]);
+    }
+  },
+
   async "write, and a second handle"({ gpu }) {
     const x = gpu.upload(floats(1, 2), [1, 1, 1, 2]);
     const same = x.share();
@@ -112,7 +131,7 @@ const tests = {
       log(`${problem}: ${bench.kernel}, ${bench.e2e_ms.median.toFixed(2)} ms`);
     }
     const steps = await gpu.measure("separable 1x32x28x28 -> 64 k3 p1 relu6", { fusion: "never" });
-    equal([steps.length, steps.every(({ ms, bytes, mult_adds }) => ms > 0 && bytes > 0 && mult_adds > 0)], [2, true]);
+    equal([steps.length, steps.every(({ ms, bytes, flops }) => ms > 0 && bytes > 0 && flops > 0)], [2, true]);
   },
 
   async "tuning goes from JSON to JSON"({ gpu }) {

@@ -3,9 +3,8 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
-use super::chart::{self, Area, FORMS, GRID, LINE, MUTED, TEXT};
+use super::chart::{self, Area, Chart, FORMS, GRID, LINE, MUTED, TEXT};
 use super::data::{Comparison, Form, Report};
-use crate::Outcome;
 
 /// A quantity to compare: its name, its unit, and its value for a form.
 type Measure = (&'static str, &'static str, fn(&Form) -> f64);
@@ -72,7 +71,7 @@ const FOOT: i32 = 24;
 const ROOM: i32 = 74;
 
 /// Draws the chart `width` pixels wide: a panel for each quantity, side by side or one below the other.
-pub fn draw(report: &Report, width: u32) -> Outcome<String> {
+pub fn draw(report: &Report, width: u32) -> Chart {
     let abreast = width >= 600;
     let panel = HEAD + FOOT + report.separable.len() as i32 * GROUP;
     let names = FORMS.map(|(name, ink)| (name.to_string(), ink));

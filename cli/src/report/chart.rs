@@ -1,17 +1,20 @@
 //! Shared by the charts: colours, markers, text, and the placing of labels so that they do not overlap.
+//! `web/page` draws by this file, too.
 
 use gpuconv::internals::kernel_of;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::{Failure, Outcome, table};
+use crate::figures::{count, figure};
 
 /// Where a chart is drawn, in pixels.
 pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 /// A point in pixels.
 pub type Point = (i32, i32);
 type Drawn = Result<(), Box<dyn std::error::Error>>;
+/// A chart as SVG.
+pub type Chart = Result<String, Box<dyn std::error::Error>>;
 
 /// A colour for light backgrounds, and its counterpart for dark ones. Charts are drawn in the light colour, and a rule
 /// of their style sheet replaces it by the dark one.
@@ -149,12 +152,12 @@ pub fn style() -> String {
 }
 
 /// Draws a chart and returns its SVG. `label` describes the chart for screen readers.
-pub fn svg(size: (u32, u32), label: &str, draw: impl FnOnce(&Area<'_>) -> Drawn) -> Outcome<String> {
+pub fn svg(size: (u32, u32), label: &str, draw: impl FnOnce(&Area<'_>) -> Drawn) -> Chart {
     let mut text = String::new();
     let area = SVGBackend::with_string(&mut text, size).into_drawing_area();
     let drawn = draw(&area).and_then(|()| Ok(area.present()?));
     drop(area);
-    drawn.map_err(|error| Failure::Call(format!("cannot draw a chart: {error}")))?;
+    drawn?;
     let label = label.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
     // The backend writes a line break after every text, and an opacity that is always 1.
     let text = text.replace("\n</text>", "</text>").replace(">\n", ">").replace(" opacity=\"1\"", "");
@@ -210,10 +213,10 @@ pub fn draw_legend(area: &Area<'_>, names: &[(String, Ink)], places: &[Point]) -
 /// A number beside a bar: three digits, or a whole number in groups of three.
 pub fn amount(number: f64) -> String {
     match number {
-        small if small > 0.0 && small < 0.001 => table::figure(number),
+        small if small > 0.0 && small < 0.001 => figure(number),
         small if small < 1.0 => format!("{number:.3}"),
-        large if large >= 1000.0 => table::count(number.round() as u64),
-        _ => table::figure(number),
+        large if large >= 1000.0 => count(number.round() as u64),
+        _ => figure(number),
     }
 }
 

@@ -1,5 +1,6 @@
-//! A report's data: everything that was measured, as `--json` writes it and `--from` reads it.
+//! A report's data: everything that was measured, as `--json` writes it and `--from` reads it. `web/page` has this file, too.
 
+use gpuconv::planner::model::Rates;
 use serde::{Deserialize, Serialize};
 
 /// Times are in milliseconds, sizes in bytes. Operations are floating-point operations, two for each multiply-add,
@@ -54,6 +55,19 @@ pub struct Ceilings {
 }
 
 impl Ceilings {
+    /// Of the rates that a probe measured.
+    pub fn new(rates: &Rates) -> Self {
+        let (gflops, gbps) = (2e-9 * rates.mult_adds, 1e-9 * rates.bytes);
+        Self {
+            gflops,
+            gbps,
+            ridge: gflops / gbps,
+            gloads: 1e-9 * rates.accesses,
+            shared_gloads: 1e-9 * rates.shared,
+            dispatch_us: 1e6 * rates.dispatch,
+        }
+    }
+
     /// The roof in GFLOP/s at an arithmetic intensity.
     pub fn roof(&self, intensity: f64) -> f64 {
         self.gflops.min(self.gbps * intensity)
@@ -83,6 +97,33 @@ pub struct Step {
     /// Its GFLOP/s, over the roof at its intensity. It can exceed 1: caches are faster than memory, and Winograd's
     /// method multiplies less often.
     pub share_of_roofline: f64,
+}
+
+/// A step as it was measured: what it does, and how long it takes.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Run {
+    pub layer: String,
+    pub recipe: String,
+    pub first: usize,
+    pub links: usize,
+    pub ms: f64,
+    pub flops: u64,
+    pub flops_done: u64,
+    pub bytes: u64,
+}
+
+impl Step {
+    /// A step under a device's ceilings.
+    pub fn new(run: Run, ceilings: &Ceilings) -> Self {
+        let Run { layer, recipe, first, links, ms, flops, flops_done, bytes } = run;
+        // A clock that is too coarse for the step may give 0, but a rate must be finite.
+        let ms = ms.max(1e-6);
+        let (intensity, gflops) = (flops as f64 / bytes.max(1) as f64, 1e-6 * flops as f64 / ms);
+        let gbps = 1e-6 * bytes as f64 / ms;
+        // A pool multiplies nothing, so only its bytes count.
+        let share_of_roofline = if flops > 0 { gflops / ceilings.roof(intensity) } else { gbps / ceilings.gbps };
+        Self { layer, recipe, first, links, ms, flops, flops_done, bytes, intensity, gflops, gbps, share_of_roofline }
+    }
 }
 
 /// A separable convolution and the standard one that it replaces. A form is `None` if the device cannot compute it.

@@ -9,7 +9,7 @@ use gpuconv::verify::Data;
 use gpuconv::{Choice, Error, Fusion, GpuConv, Inputs, Operation, Problem, cost, planner, probe, tuner};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::data::{Ceilings, Comparison, Device, Form, Memory, Network, Report, Step};
+use super::data::{self, Ceilings, Comparison, Device, Form, Memory, Network, Report, Step};
 use crate::{Case, Outcome, devices, kernels as kernel_names};
 
 /// Measures the ceilings, then each problem as it is planned. Separable problems are measured in all three forms.
@@ -53,16 +53,7 @@ fn device(gpu: &GpuConv) -> Device {
 }
 
 fn ceilings(gpu: &GpuConv) -> Outcome<Ceilings> {
-    let rates = probe::probe(gpu)?;
-    let (gflops, gbps) = (2e-9 * rates.mult_adds, 1e-9 * rates.bytes);
-    Ok(Ceilings {
-        gflops,
-        gbps,
-        ridge: gflops / gbps,
-        gloads: 1e-9 * rates.accesses,
-        shared_gloads: 1e-9 * rates.shared,
-        dispatch_us: 1e6 * rates.dispatch,
-    })
+    Ok(Ceilings::new(&probe::probe(gpu)?))
 }
 
 /// How often the whole of a layer that is computed band by band is measured.
@@ -167,28 +158,18 @@ fn of_choice(gpu: &GpuConv, problem: &Problem, choice: &Choice, ceilings: &Ceili
         let elements = Elements::new(chain.dtype(), gpu.caps());
         let run = Run { links: of_chain, shapes, layout, elements };
         let flops: u64 = links.map(|link| 2 * cost.links[link].mult_adds).sum();
-        let mut work = step.recipe.work;
-        work.mult_adds *= scale;
-        work.bytes *= scale;
-        // A clock that is too coarse for the step may give 0, but a rate must be finite.
-        let seconds = seconds.max(1e-9);
-        let (intensity, gflops) = (flops as f64 / work.bytes.max(1.0), 1e-9 * flops as f64 / seconds);
-        let roof = ceilings.roof(intensity);
-        Step {
+        let work = step.recipe.work;
+        let run = data::Run {
             layer: run_name(&run),
             recipe: step.recipe.name.clone(),
             first: step.first,
             links: step.links,
             ms: seconds * 1e3,
             flops,
-            flops_done: (2.0 * work.mult_adds) as u64,
-            bytes: work.bytes as u64,
-            intensity,
-            gflops,
-            gbps: 1e-9 * work.bytes / seconds,
-            // A pool multiplies nothing, so only its bytes count.
-            share_of_roofline: if flops > 0 { gflops / roof } else { 1e-9 * work.bytes / seconds / ceilings.gbps },
-        }
+            flops_done: (2.0 * work.mult_adds * scale) as u64,
+            bytes: (work.bytes * scale) as u64,
+        };
+        Step::new(run, ceilings)
     });
     let steps = steps.collect();
     Ok(Measured { schedule, steps })

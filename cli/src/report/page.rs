@@ -19,7 +19,7 @@ struct Figure {
 }
 
 impl Figure {
-    fn new(takeaway: String, draw: impl Fn(u32) -> Outcome<String>) -> Outcome<Self> {
+    fn new(takeaway: String, draw: impl Fn(u32) -> chart::Chart) -> Outcome<Self> {
         let [wide, narrow] = WIDTHS.map(draw);
         Ok(Self { takeaway, wide: wide?, narrow: narrow? })
     }
@@ -41,7 +41,7 @@ fn memory_takeaway(report: &Report) -> String {
 
 /// The report's page.
 pub fn html(report: &Report) -> Outcome<String> {
-    let roofline = Figure::new(roofline::takeaway(report), |width| roofline::draw(report, width, None))?;
+    let roofline = Figure::new(roofline::takeaway(report.into()), |width| roofline::draw(report.into(), width, None))?;
     let bars = match report.separable.is_empty() {
         true => None,
         false => Some(Figure::new(bars::takeaway(report), |width| bars::draw(report, width))?),

@@ -3,22 +3,36 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
-use super::chart::{self, Area, Box4, Family, GRID, LINE, MUTED, Point, TEXT, place};
-use super::data::{Report, Step};
-use crate::{Outcome, table::figure};
+use super::chart::{self, Area, Box4, Chart, Family, GRID, LINE, MUTED, Point, TEXT, place};
+use super::data::{Ceilings, Report, Step};
+use crate::figures::figure;
+
+/// What the chart is of.
+#[derive(Clone, Copy)]
+pub struct Measured<'a> {
+    pub device: &'a str,
+    pub ceilings: &'a Ceilings,
+    pub layers: &'a [Step],
+}
+
+impl<'a> From<&'a Report> for Measured<'a> {
+    fn from(report: &'a Report) -> Self {
+        Self { device: &report.device.name, ceilings: &report.ceilings, layers: &report.layers }
+    }
+}
 
 /// The layers that can be drawn on logarithmic axes. A pool multiplies nothing, so it cannot.
-fn points(report: &Report) -> Vec<&Step> {
-    report.layers.iter().filter(|step| step.intensity > 0.0 && step.gflops > 0.0).collect()
+fn points(measured: Measured<'_>) -> Vec<&Step> {
+    measured.layers.iter().filter(|step| step.intensity > 0.0 && step.gflops > 0.0).collect()
 }
 
 /// The chart's message in words.
-pub fn takeaway(report: &Report) -> String {
-    let points = points(report);
+pub fn takeaway(measured: Measured<'_>) -> String {
+    let points = points(measured);
     let Some(best) = points.iter().max_by(|a, b| a.share_of_roofline.total_cmp(&b.share_of_roofline)) else {
         return "Nothing was measured that multiplies.".into();
     };
-    let ceilings = &report.ceilings;
+    let ceilings = measured.ceilings;
     let below = points.iter().filter(|step| step.intensity < ceilings.ridge).count();
     let mut shares: Vec<_> = points.iter().map(|step| step.share_of_roofline).collect();
     shares.sort_by(f64::total_cmp);
@@ -64,8 +78,7 @@ fn rounded(value: f64, up: bool) -> f64 {
 }
 
 /// The ranges of both axes.
-fn ranges(report: &Report, points: &[&Step]) -> [[f64; 2]; 2] {
-    let ceilings = &report.ceilings;
+fn ranges(ceilings: &Ceilings, points: &[&Step]) -> [[f64; 2]; 2] {
     let span = |value: fn(&Step) -> f64, with: f64| {
         let values = || points.iter().map(|step| value(step)).chain([with]);
         [values().fold(f64::MAX, f64::min), values().fold(f64::MIN, f64::max)]
@@ -76,23 +89,28 @@ fn ranges(report: &Report, points: &[&Step]) -> [[f64; 2]; 2] {
 }
 
 /// Draws the chart `width` pixels wide, with a title if it is a file of its own.
-pub fn draw(report: &Report, width: u32, title: Option<&[String; 2]>) -> Outcome<String> {
+pub fn draw(measured: Measured<'_>, width: u32, title: Option<&[String; 2]>) -> Chart {
     let head = if title.is_some() { 56 } else { 0 };
     let height = if width < 600 { 420 } else { 500 };
-    let label = format!("Roofline of {}. {}", report.device.name, takeaway(report));
+    let label = format!("Roofline of {}. {}", measured.device, takeaway(measured));
     chart::svg((width, height + head), &label, |area| {
         let (top, area) = area.split_vertically(head);
         if let Some([first, second]) = title {
             chart::text(&top, first, (12, 24), 16.0, TEXT, HPos::Left)?;
             chart::text(&top, second, (12, 45), 12.0, MUTED, HPos::Left)?;
         }
-        plot(report, &area, (width, height))
+        plot(measured, &area, (width, height))
     })
 }
 
-fn plot(report: &Report, area: &Area<'_>, (width, height): (u32, u32)) -> Result<(), Box<dyn std::error::Error>> {
-    let points = points(report);
-    let [x, y] = ranges(report, &points);
+fn plot(
+    measured: Measured<'_>,
+    area: &Area<'_>,
+    (width, height): (u32, u32),
+) -> Result<(), Box<dyn std::error::Error>> {
+    let points = points(measured);
+    let ceilings = measured.ceilings;
+    let [x, y] = ranges(ceilings, &points);
     let (left, below) = (52, 46);
     let x_axis = (x[0]..x[1]).log_scale().with_key_points(ticks(x, width - left));
     let y_axis = (y[0]..y[1]).log_scale().with_key_points(ticks(y, height - below));
@@ -111,7 +129,6 @@ fn plot(report: &Report, area: &Area<'_>, (width, height): (u32, u32)) -> Result
         .x_label_formatter(&|value| tick(*value))
         .y_label_formatter(&|value| tick(*value))
         .draw()?;
-    let ceilings = &report.ceilings;
     let start = (y[0] / ceilings.gbps).max(x[0]);
     let roof = [(start, ceilings.gbps * start), (ceilings.ridge, ceilings.gflops), (x[1], ceilings.gflops)];
     chart.draw_series([PathElement::new(roof.to_vec(), LINE.color().stroke_width(2))])?;
@@ -132,12 +149,12 @@ fn plot(report: &Report, area: &Area<'_>, (width, height): (u32, u32)) -> Result
     for (family, spot) in &spots {
         family.draw(area, *spot, 4)?;
     }
-    labels(report, area, plot, &roof, &spots)
+    labels(ceilings, area, plot, &roof, &spots)
 }
 
 /// Draws the names of the ceilings and the kernels, each near what it names.
 fn labels(
-    report: &Report,
+    ceilings: &Ceilings,
     area: &Area<'_>,
     plot: Box4,
     roof: &[Point],
@@ -146,7 +163,6 @@ fn labels(
     const SIZE: f64 = 13.0;
     let mut taken: Vec<Box4> = spots.iter().map(|(_, spot)| Box4::around(*spot, 7)).collect();
     taken.extend(along(roof).map(|point| Box4::around(point, 3)));
-    let ceilings = &report.ceilings;
     let [slope, flat] = [0, 1].map(|part| along(&roof[part..part + 2]).collect::<Vec<_>>());
     // The name of the flat part goes at its end, that of the slope near its upper half.
     let ends = [flat[flat.len() - 1..].to_vec(), slope[slope.len() / 2..].to_vec()];

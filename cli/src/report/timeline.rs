@@ -3,9 +3,9 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::HPos;
 
-use super::chart::{self, Area, Family, GRID, LINE, MUTED, amount};
+use super::chart::{self, Area, Chart, Family, GRID, LINE, MUTED, amount};
 use super::data::{Network, Step};
-use crate::{Outcome, table::figure};
+use crate::figures::figure;
 
 /// The share of the time for each family of kernels, largest first.
 fn shares(network: &Network) -> Vec<(Family, f64)> {
@@ -56,7 +56,7 @@ fn short(step: &Step) -> String {
 const FOOT: i32 = 42;
 
 /// Draws the chart `width` pixels wide, with names to the left of the bars or above them.
-pub fn draw(network: &Network, width: u32) -> Outcome<String> {
+pub fn draw(network: &Network, width: u32) -> Chart {
     let (row, left) = if width < 600 { (27, 8) } else { (17, 230) };
     let name = |(family, share): (Family, f64)| (format!("{} {:.0} %", family.name, 100.0 * share), family.ink);
     let names: Vec<_> = shares(network).into_iter().map(name).collect();
