@@ -82,7 +82,7 @@ async function open() {
     Clock: info.timestamps ? "the device's" : "the host's",
     "Largest binding": `${(info.max_storage_binding / 2 ** 20).toFixed()} MiB`,
     "Workgroup memory": `${info.max_workgroup_memory / 1024} KiB`,
-    "f16": info.f16 ? "in shaders" : "by words of two",
+    "Half precision": info.f16 ? "in shaders" : "two to a word",
     gpuconv: version,
   };
   $("facts").innerHTML = Object.entries(facts).map(([name, fact]) => `<dt>${name}</dt><dd>${escaped(fact)}</dd>`).join("");

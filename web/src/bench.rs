@@ -3,7 +3,7 @@
 use gpuconv::internals::timer::Timer;
 use gpuconv::shape::{from_nchw, to_nchw};
 use gpuconv::verify::Data;
-use gpuconv::{BoundLayer, Choice, DType, GpuConv, Inputs, Layout, Problem, Tensor, cost, f16, tuner};
+use gpuconv::{BoundLayer, Choice, DType, GpuConv, Inputs, Layout, Problem, Shape, Tensor, cost, f16, tuner};
 use js_sys::{Float32Array, Function, Reflect};
 use serde::Serialize;
 use wasm_bindgen::{JsCast, JsValue};
@@ -38,8 +38,8 @@ pub struct Bench {
 struct Subject {
     gpu: GpuConv,
     layer: BoundLayer,
-    input: Tensor,
-    residual: Option<Tensor>,
+    /// What is written before each run: the input, and the residual and the scale that the layer takes.
+    inputs: Vec<(Tensor, Float32Array)>,
     output: Tensor,
 }
 
@@ -51,19 +51,17 @@ pub async fn bench(gpu: &GpuConv, line: &str, seconds: f64) -> Result<Bench, JsV
     let problem: Problem = line.parse().map_err(failed)?;
     let chain = problem.chain();
     let data = Data::random(&line, &chain, problem.input).map_err(failed)?;
-    let (input, residual) =
-        (Float32Array::from(&data.input[..]), data.residual.as_ref().map(|values| Float32Array::from(&values[..])));
     let start = Instant::now();
     let (subject, kernel) = load(gpu, &problem, &data).await.map_err(failed)?;
     let load_ms = milliseconds(start);
     let start = Instant::now();
-    subject.run(&input, residual.as_ref()).await.map_err(failed)?;
+    subject.run().await.map_err(failed)?;
     let first_ms = milliseconds(start);
-    let values = subject.run(&input, residual.as_ref()).await.map_err(failed)?;
+    let values = subject.run().await.map_err(failed)?;
     let (all, mut samples) = (Instant::now(), Vec::new());
     while samples.len() < 3 || milliseconds(all) < 1e3 * seconds {
         let start = Instant::now();
-        subject.run(&input, residual.as_ref()).await.map_err(failed)?;
+        subject.run().await.map_err(failed)?;
         samples.push(milliseconds(start));
     }
     let cost = cost::chain(&chain, problem.input).map_err(failed)?;
@@ -92,19 +90,25 @@ async fn load(gpu: &GpuConv, problem: &Problem, data: &Data) -> gpuconv::Result<
         Some(_) => Some(gpu.empty_of_async(shape, layout, problem.dtype).await?),
         None => None,
     };
-    let inputs = Inputs { input: &input, residual: residual.as_ref(), scale: None };
+    let planes = Shape { height: 1, width: 1, ..problem.input };
+    let scale = match &data.scale {
+        Some(_) => Some(gpu.empty_of_async(planes, layout, problem.dtype).await?),
+        None => None,
+    };
+    let inputs = Inputs { input: &input, residual: residual.as_ref(), scale: scale.as_ref() };
     let bound = layer.bind_async(inputs, &output).await?;
     let kernel = layer.schedule_async(problem.input, layout).await?.name();
-    Ok((Subject { gpu: gpu.clone(), layer: bound, input, residual, output }, kernel))
+    let with = |values: &[f32]| Float32Array::from(values);
+    let mut inputs = vec![(input, with(&data.input))];
+    inputs.extend(residual.zip(data.residual.as_deref().map(with)));
+    inputs.extend(scale.zip(data.scale.as_deref().map(with)));
+    Ok((Subject { gpu: gpu.clone(), layer: bound, inputs, output }, kernel))
 }
 
 impl Subject {
     /// From typed arrays to a typed array, in PyTorch's order for both layouts of the device.
-    async fn run(&self, input: &Float32Array, residual: Option<&Float32Array>) -> gpuconv::Result<Float32Array> {
-        write(&self.gpu, &self.input, input);
-        if let (Some(tensor), Some(values)) = (&self.residual, residual) {
-            write(&self.gpu, tensor, values);
-        }
+    async fn run(&self) -> gpuconv::Result<Float32Array> {
+        self.inputs.iter().for_each(|(tensor, values)| write(&self.gpu, tensor, values));
         let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
         self.layer.encode(&mut encoder);
         let readback = self.gpu.encode_download_async(&mut encoder, &self.output).await?;

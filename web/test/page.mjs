@@ -18,7 +18,7 @@ export async function testPage({ open, fail, mode, screenshots }) {
     /** Waits for words of an element. */
     const says = async (id, words) => {
       const seen = ([id, words]) => new RegExp(words).test(document.getElementById(id).textContent);
-      await page.waitForFunction(seen, [id, words], { timeout: 120e3 }).catch(async () => {
+      await page.waitForFunction(seen, [id, words], { timeout: 300e3 }).catch(async () => {
         fail(`page, ${name}: #${id} says "${await page.textContent(`#${id}`)}", not ${words}`);
       });
     };
@@ -60,9 +60,11 @@ export async function testPage({ open, fail, mode, screenshots }) {
         .map((element) => element.outerHTML.slice(0, 80)));
     if (nameless.length) fail(`page, ${name}: without a name: ${nameless}`);
 
-    if (mode === "all") {
+    if (mode === "all" || name === "light") {
       await page.click("#network button");
       await says("measure-state", "steps, .* ms in all");
+      const chart = await page.textContent("#measured svg");
+      if (!/GFLOP\/s.*operations for each byte moved/s.test(chart)) fail(`page, ${name}: the roofline is ${chart}`);
       await shot("network");
     }
     console.log(`ok: the page, ${name}, ${(performance.now() - start).toFixed()} ms`);
