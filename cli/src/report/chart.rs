@@ -60,7 +60,7 @@ const fn family(name: &'static str, ink: Ink, marker: Marker) -> Family {
     Family { name, ink, marker }
 }
 
-const FAMILIES: [Family; 10] = [
+const FAMILIES: [Family; 17] = [
     family("depthwise", BLUE, Marker::Circle),
     family("pointwise", ORANGE, Marker::Square),
     family("implicit_gemm", GREEN, Marker::Up),
@@ -71,6 +71,13 @@ const FAMILIES: [Family; 10] = [
     family("matvec", ORANGE, Marker::Diamond),
     family("direct", SLATE, Marker::Plus),
     family("pool", BROWN, Marker::Circle),
+    family("window_pool", BROWN, Marker::Square),
+    family("expand_depthwise", PINK, Marker::Plus),
+    family("gate", PINK, Marker::Circle),
+    family("transposed", GREEN, Marker::Down),
+    family("resize", GREEN, Marker::Square),
+    family("shuffle", GREEN, Marker::Circle),
+    family("prelu", SLATE, Marker::Square),
 ];
 const OTHERS: Family = family("other", SLATE, Marker::Circle);
 
