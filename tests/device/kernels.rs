@@ -211,6 +211,8 @@ fn rounds(problem: &Problem) -> bool {
         Operation::Pool2d(pool) => pool.mode == PoolMode::Max,
         Operation::PixelShuffle(_) | Operation::PixelUnshuffle(_) => true,
         Operation::Resize(resize) => resize.mode == ResizeMode::Nearest,
+        // A single value may be positive.
+        Operation::PRelu(_) => problem.input.len() == 1,
         _ => false,
     };
     problem.input.batch > 0 && !is_copy
