@@ -140,16 +140,18 @@ fn the_variants_without_64_bit_integers_agree_with_the_oracle_in_full() {
     assert!(checks > verify::cases().len() / 7, "only {checks} checks");
 }
 
-/// Every recipe that a GPU can get, on every case that it takes. This is for SwiftShader, which compiles fast.
+/// Every recipe that a GPU can get, on a third of the cases that it takes: of each case another third of the recipes. This
+/// is for SwiftShader, which compiles fast.
 #[test]
 #[ignore = "takes minutes"]
 fn every_recipe_for_gpus_agrees_with_the_oracle_in_full() {
     let caps = as_gpu().caps().clone();
-    let all = |problem: Problem| {
+    let third = |(turn, problem): (usize, Problem)| {
         let schedules = planner::alternatives(&problem.chain(), problem.input, problem.layout, &caps).unwrap();
-        (problem, schedules)
+        let own = schedules.into_iter().enumerate().filter(|(index, _)| (turn + index) % 3 == 0);
+        (problem, own.map(|(_, schedule)| schedule).collect())
     };
-    let chosen: Vec<_> = verify::cases().into_iter().map(all).collect();
+    let chosen: Vec<_> = verify::cases().into_iter().enumerate().map(third).collect();
     let steps = chosen.iter().flat_map(|(_, schedules)| schedules).flat_map(|schedule| &schedule.steps);
     let recipes: BTreeSet<String> = steps.map(|step| step.recipe.name.clone()).collect();
     let checks = check(as_gpu, &chosen);
