@@ -149,7 +149,7 @@ fn every_recipe_for_gpus_agrees_with_the_oracle_in_full() {
     let third = |(turn, problem): (usize, Problem)| {
         let schedules = planner::alternatives(&problem.chain(), problem.input, problem.layout, &caps).unwrap();
         let own = schedules.into_iter().enumerate().filter(|(index, _)| (turn + index) % 3 == 0);
-        (problem, own.map(|(_, schedule)| schedule).collect())
+        (problem, own.map(|(_, schedule)| schedule).collect::<Vec<_>>())
     };
     let chosen: Vec<_> = verify::cases().into_iter().enumerate().map(third).collect();
     let steps = chosen.iter().flat_map(|(_, schedules)| schedules).flat_map(|schedule| &schedule.steps);
