@@ -8,7 +8,7 @@
 // input    NCHW or NHWC, by the strides
 // weights  [group][panel][input channel, row, column][block], then the biases [group][panel][block]
 //#
-//# include  tensors.wgsl, output.wgsl
+//# include  channel_block.wgsl, tensors.wgsl, output.wgsl
 //# host     scales ("none" or "scalar"), BLOCK (channels), PIXELS (outputs), WORKGROUP (invocations); params.tiles_x (blocks of PIXELS in a row),
 //#          params.tiles_y (rows of the output), params.bias_at (in blocks), params.work (invocations)
 
@@ -16,25 +16,6 @@ const BLOCK: u32 = ${BLOCK}u;
 const PIXELS: u32 = ${PIXELS}u;
 const WORKGROUP: u32 = ${WORKGROUP}u;
 //% set block = "f32" if BLOCK == 1 else "vec4<f32>"
-
-// The input at a column of a row that starts at `row`; zero in the padding.
-fn load_padded(row: u32, x: i32) -> f32 {
-    let column = u32(clamp(x, 0, i32(params.in_width) - 1));
-    return select(0.0, load_input(row + column * in_pixel_stride()), inside(x, params.in_width));
-}
-
-// Stores those of a block's channels that the group has.
-fn store_block(at: u32, channels: u32, sum: ${block}) {
-    //% if BLOCK == 1
-    store(at, sum);
-    //% else
-    let step = out_channel_stride();
-    store(at, sum.x);
-    if channels > 1u { store(at + step, sum.y); }
-    if channels > 2u { store(at + 2u * step, sum.z); }
-    if channels > 3u { store(at + 3u * step, sum.w); }
-    //% endif
-}
 
 @compute @workgroup_size(WORKGROUP)
 fn main(
@@ -91,6 +72,8 @@ fn main(
     if x + ${pixel}u < params.out_width { store_block(at + ${pixel}u * out_pixel_stride(), channels, sum${pixel}); }
     //% endfor
 }
+
+//% include "channel_block.wgsl"
 
 //% include "tensors.wgsl"
 

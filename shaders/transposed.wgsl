@@ -10,7 +10,7 @@
 // input    NCHW or NHWC, by the strides
 // weights  [group][panel][input channel, row, column][block], then the biases [group][panel][block]
 //#
-//# include  tensors.wgsl, output.wgsl
+//# include  channel_block.wgsl, tensors.wgsl, output.wgsl
 //# host     BLOCK (channels), PIXELS (outputs), WORKGROUP (invocations); taps: divisor, step and inverse for y and x (see
 //#          below); params.tiles_x (blocks of PIXELS in a row, times STRIDE_X), params.tiles_y (rows of the output),
 //#          params.bias_at (in blocks), params.work (invocations)
@@ -32,25 +32,6 @@ const INVERSE_X: u32 = ${taps.inverse[1]}u;
 // The first tap that an output of a phase sees. A phase that the divisor does not divide sees none.
 fn first_tap(phase: u32, divisor: u32, step: u32, inverse: u32, kernel: u32) -> u32 {
     return select(kernel, phase / divisor * inverse % step, phase % divisor == 0u);
-}
-
-// The input at a column of a row that starts at `row`; zero beside the image.
-fn load_padded(row: u32, x: i32) -> f32 {
-    let column = u32(clamp(x, 0, i32(params.in_width) - 1));
-    return select(0.0, load_input(row + column * in_pixel_stride()), inside(x, params.in_width));
-}
-
-// Stores those of a block's channels that the group has.
-fn store_block(at: u32, channels: u32, sum: ${block}) {
-    //% if BLOCK == 1
-    store(at, sum);
-    //% else
-    let step = out_channel_stride();
-    store(at, sum.x);
-    if channels > 1u { store(at + step, sum.y); }
-    if channels > 2u { store(at + 2u * step, sum.z); }
-    if channels > 3u { store(at + 3u * step, sum.w); }
-    //% endif
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -111,6 +92,8 @@ fn main(
     }
     //% endfor
 }
+
+//% include "channel_block.wgsl"
 
 //% include "tensors.wgsl"
 

@@ -1,5 +1,6 @@
 //! Kernels: the ways to compute a run of links, each answering with plain data.
 
+mod channel_blocks;
 pub mod copy;
 mod depthwise;
 mod direct;

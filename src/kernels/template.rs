@@ -42,6 +42,7 @@ const KERNELS: &[(&str, &str)] = files![
 
 /// What they include.
 const PARTS: &[(&str, &str)] = files![
+    "channel_block.wgsl",
     "inner_activation.wgsl",
     "output.wgsl",
     "source_depthwise.wgsl",

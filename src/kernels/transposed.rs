@@ -2,20 +2,14 @@
 
 use minijinja::{Value, context};
 
-use super::{
-    Kernel, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, compulsory_bytes, fitting,
-    single_pass_operands,
-};
-use crate::kernels::pack::{Packing, sections};
-use crate::kernels::shader;
+use super::channel_blocks::{Definition, PIXELS, recipes};
+use super::{Kernel, Recipe, Run, Unsupported, fitting};
+use crate::kernels::pack::Packing;
 use crate::model::caps::Caps;
 use crate::model::chain::Link;
 use crate::model::conv::Conv2d;
 
 pub const TRANSPOSED: Kernel = Kernel { name: "transposed", links: 1, candidates };
-
-const PIXELS: u32 = 4;
-const WORKGROUP: u32 = 64;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let conv = match run.links {
@@ -23,80 +17,16 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
         [link] => return Err(Unsupported::link(link)),
         links => return Err(Unsupported::Links(links.len())),
     };
-    // Four channels share a pixel's load where a group has them.
-    let blocks: &[u32] = if conv.group_out_channels() == 1 { &[1] } else { &[4, 1] };
-    let recipes = blocks.iter().map(|&block| recipe(run, conv, caps, block)).collect();
-    fitting(run, caps, recipes)
-}
-
-fn recipe(run: &Run<'_>, conv: &Conv2d, caps: &Caps, block: u32) -> Recipe {
-    let panels = u64::from(conv.group_out_channels().div_ceil(block));
-    let packings = [Packing::TransposedPanels { block }, Packing::Bias { block }];
-    let (weights, offsets) = sections(packings.map(|packing| run.section(0, conv, packing)));
-
-    let output = run.output();
-    let tiles_x = output.width.div_ceil(conv.stride[1]).div_ceil(PIXELS) * conv.stride[1];
-    let channel_blocks = u64::from(conv.groups) * panels;
-    let items = u64::from(tiles_x) * u64::from(output.height) * channel_blocks * u64::from(output.batch);
-
-    let name = format!("transposed/{PIXELS}x{block}");
-    let (recipe_name, only, layout, elements) = (name.clone(), conv.clone(), run.layout, run.elements);
-    let values = move || {
-        context! {
-            recipe => recipe_name,
-            problem => shader::problem(&only, layout),
-            BLOCK => block,
-            PIXELS,
-            WORKGROUP,
-            taps => taps(&only),
-            geometry => shader::geometry_values(&only),
-            elements => elements.values(),
-            layout => shader::layout_name(layout),
-            input => "scalar",
-            weights => if block == 1 { "scalar" } else { "quads" },
-            output => "scalar",
-            ..shader::epilogue_values(&only)
-        }
-    };
-
     // Of a phase; the mean of all.
-    let taps = [0, 1].map(|axis| f64::from(conv.kernel_size[axis]) / f64::from(conv.stride[axis]));
-    let depth = f64::from(conv.group_in_channels()) * taps[0] * taps[1];
-    let (items_f, block_f) = (items as f64, f64::from(block));
-    // A software device loads a block's weights as fast as one.
-    let weight_loads = if caps.is_cpu { 1.0 } else { block_f };
-    let pass = Pass {
-        wgsl: Wgsl::template("transposed.wgsl", values),
-        operands: single_pass_operands(run),
-        params: Params {
-            tiles_x,
-            tiles_y: output.height,
-            work: items as u32,
-            bias_at: (offsets[1] / u64::from(block)) as u32,
-            ..Params::of(run).grouped(conv, block)
-        },
-        workgroup: WORKGROUP,
-        workgroups: items.div_ceil(WORKGROUP.into()),
-        workgroup_memory: 0,
-        sums: PIXELS * block,
-        registers: PIXELS * block + PIXELS + block + REGISTERS_FOR_ADDRESSES,
+    let taps_of_phase = [0, 1].map(|axis| f64::from(conv.kernel_size[axis]) / f64::from(conv.stride[axis]));
+    let definition = Definition {
+        kernel: TRANSPOSED.name,
+        file: "transposed.wgsl",
+        packing: |block| Packing::TransposedPanels { block },
+        tiles_x: run.output().width.div_ceil(conv.stride[1]).div_ceil(PIXELS) * conv.stride[1],
+        depth: f64::from(conv.group_in_channels()) * taps_of_phase[0] * taps_of_phase[1],
     };
-    Recipe {
-        name,
-        weights,
-        workspace: Vec::new(),
-        work: Work {
-            mult_adds: items_f * depth * block_f * f64::from(PIXELS),
-            accesses: items_f * (depth * (f64::from(PIXELS) + weight_loads) + f64::from(PIXELS) * block_f),
-            shared: 0.0,
-            bytes: compulsory_bytes(run),
-        },
-        passes: vec![pass],
-        // One sum in order: an epsilon for each term at the worst, far fewer for terms of either sign.
-        tolerance: 4.0,
-        exact: true,
-        spreads_errors: false,
-    }
+    fitting(run, caps, recipes(run, conv, caps, &definition, |conv| context! { taps => taps(conv) }))
 }
 
 /// What the shader needs to find the taps of a phase: those for which the dilation times the tap is the phase, modulo the

@@ -13,7 +13,7 @@ enum Node {
     Pointwise(u32),
     Depthwise(Window),
     Conv(u32, Window),
-    /// A gate with so many channels inside, and a pointwise link that reads the same tensor through it.
+    /// A gate, with its number of channels inside, and a pointwise link that is scaled by it.
     Gated(u32, u32),
 }
 
