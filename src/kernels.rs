@@ -6,6 +6,7 @@ mod depthwise;
 mod direct;
 pub mod elements;
 mod expand_depthwise;
+mod expand_depthwise_gate;
 mod flat;
 mod gate;
 mod gemm;
@@ -56,6 +57,7 @@ pub struct Kernel {
 pub const KERNELS: &[Kernel] = &[
     inverted_residual::INVERTED_RESIDUAL,
     separable::SEPARABLE,
+    expand_depthwise_gate::EXPAND_DEPTHWISE_GATE,
     expand_depthwise::EXPAND_DEPTHWISE,
     matvec::MATVEC,
     pointwise::POINTWISE_SUBGROUP,
@@ -93,7 +95,8 @@ pub(crate) const TAKE_ALL: &[&str] = &[
 
 /// Consecutive links of a chain for one kernel to compute, with the shapes of their tensors.
 ///
-/// Each link reads the output of the one before. Only the last may add a residual; it comes from outside the run.
+/// Each link reads the output of the one before. Only the last may add a residual; it comes from outside the run. If a link
+/// after the run reads what one inside gives, a kernel must keep that: see [`Operand::Kept`].
 #[derive(Clone, Copy, Debug)]
 pub struct Run<'a> {
     /// The links, first to last; at least one.
@@ -199,6 +202,14 @@ pub struct Recipe {
     pub spreads_errors: bool,
 }
 
+impl Recipe {
+    /// The links before the last whose outputs it stores too.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = usize> {
+        let operands = self.passes.iter().flat_map(|pass| &pass.operands);
+        operands.filter_map(|operand| if let Operand::Kept(link) = operand { Some(*link) } else { None })
+    }
+}
+
 /// One dispatch.
 #[non_exhaustive]
 #[derive(Clone, Debug)]
@@ -263,6 +274,8 @@ pub enum Operand {
     Residual,
     /// What the run's input is multiplied by, a value for each image and channel.
     Scale,
+    /// The output of this link of the run, not the last, which the pass writes for links after the run.
+    Kept(usize),
     /// A scratch buffer that the pass reads.
     ReadWorkspace(usize),
     /// A scratch buffer that the pass writes.
@@ -272,7 +285,7 @@ pub enum Operand {
 impl Operand {
     /// Whether the shader writes it.
     pub fn is_written(self) -> bool {
-        matches!(self, Self::Output | Self::WriteWorkspace(_))
+        matches!(self, Self::Output | Self::Kept(_) | Self::WriteWorkspace(_))
     }
 }
 
@@ -418,7 +431,8 @@ fn unfit(run: &Run<'_>, caps: &Caps, recipe: &Recipe) -> Option<Unsupported> {
     let weights = recipe.weights.iter().map(Section::bytes).sum();
     // Indices do not reach past 2^31 elements, even if a device can bind more.
     let limit = caps.max_storage_binding.min(caps.max_buffer).min(MOST_ELEMENTS * run.elements.input.dtype().bytes());
-    let buffers = [run.input_bytes(), run.output_bytes(), weights];
+    let kept = recipe.kept().map(|link| run.shapes[link + 1].bytes(run.elements.output.dtype()));
+    let buffers: Vec<_> = [run.input_bytes(), run.output_bytes(), weights].into_iter().chain(kept).collect();
     if let Some(&bytes) = buffers.iter().chain(&recipe.workspace).find(|&&bytes| bytes > limit) {
         return Some(Unsupported::Binding { bytes, limit });
     }

@@ -285,9 +285,7 @@ impl Planner<'_> {
         let mut considered = Vec::new();
         for first in 0..chain.links().len() {
             for links in 1..=most.min(chain.links().len() - first) {
-                if inner_tensor_needed(chain, first, links) {
-                    continue;
-                }
+                let Some(needed) = inner_tensors(chain, first, links) else { continue };
                 let end = first + links;
                 let own_shapes = chain.run_shapes(first..end, shapes);
                 let run = Run {
@@ -305,7 +303,15 @@ impl Planner<'_> {
                 let flat = Flat::of(&run);
                 let seen = flat.as_ref().map_or(run, |flat| flat.run(&run));
                 for kernel in KERNELS.iter().filter(|kernel| kernel.links == links) {
-                    let answer = (kernel.candidates)(&seen, self.caps).and_then(|recipes| accepted(recipes, refused));
+                    let mut answer =
+                        (kernel.candidates)(&seen, self.caps).and_then(|recipes| accepted(recipes, refused));
+                    if !needed.is_empty() {
+                        let Ok(recipes) = &mut answer else { continue };
+                        recipes.retain(|recipe| needed.iter().all(|link| recipe.kept().any(|kept| kept == *link)));
+                        if recipes.is_empty() {
+                            continue;
+                        }
+                    }
                     let answer = answer.map(|recipes| recipes.into_iter().map(candidate).collect());
                     considered.push(Considered { first, links, kernel: kernel.name, answer });
                 }
@@ -405,12 +411,16 @@ fn accepted(mut recipes: Vec<Recipe>, refused: &Refused) -> Result<Vec<Recipe>, 
     if recipes.is_empty() { Err(Unsupported::Refused) } else { Ok(recipes) }
 }
 
-/// Whether an edge of the chain starts at a tensor inside a run, or a link inside reads another than the one before it, so
-/// that these links are no run.
-fn inner_tensor_needed(chain: &Chain, first: usize, links: usize) -> bool {
+/// The links of a run, counted from its first, whose outputs links after it read; none of them is the last. Nothing if a link
+/// inside reads another tensor than the output of the one before, so that these links are no run.
+fn inner_tensors(chain: &Chain, first: usize, links: usize) -> Option<Vec<usize>> {
     let inner = first + 1..first + links;
     let reads_another = |edge: &Edge| edge.join != Join::Add && inner.contains(&edge.link);
-    chain.edges().iter().any(|edge| inner.contains(&edge.tensor) || reads_another(edge))
+    if chain.edges().iter().any(reads_another) {
+        return None;
+    }
+    let needed = chain.edges().iter().filter(|edge| inner.contains(&edge.tensor));
+    Some(needed.map(|edge| edge.tensor - inner.start).collect())
 }
 
 /// Refuses names that no kernel and no recipe has.

@@ -13,6 +13,7 @@ use crate::model::caps::Caps;
 use crate::model::chain::Chain;
 use crate::model::conv::Activation;
 use crate::model::error::{Error, Result};
+use crate::model::pool::Pool2d;
 use crate::model::shape::{Layout, Shape};
 use crate::model::weights::Weights;
 use crate::oracle::{self, Answer};
@@ -371,8 +372,44 @@ impl Oracle {
                 None => judge(&values, &answer, steps, self.chain.dtype(), report),
             }
             tensors[links.end] = Some(values);
+            for link in step.recipe.kept() {
+                let values = self.judge_kept(gpu, &part, step, link, report).await?;
+                tensors[links.start + link + 1] = Some(values);
+            }
         }
         tensors.pop().flatten().ok_or_else(|| no_tensor(shapes.len() - 1))
+    }
+
+    /// Judges what a step has stored of a link that is not its last, and gives it. The step runs once more, and a link behind
+    /// it copies that tensor.
+    async fn judge_kept(
+        &self,
+        gpu: &GpuConv,
+        part: &Part<'_>,
+        step: &Step,
+        link: usize,
+        report: &mut Report,
+    ) -> Result<Vec<f32>> {
+        let copied = part.chain.clone().then(Pool2d::max(1)).reads(link + 1, step.links)?;
+        let choice = Choice::Named(format!("{}+window_pool", step.recipe.name));
+        let mut schedule = planner::schedule(&copied, part.input, self.layout, gpu.caps(), &choice)?;
+        // The step's own shaders.
+        schedule.steps[0].recipe = step.recipe.clone();
+        let trial = Trial { chain: &copied, input: part.input, layout: self.layout, data: part.data };
+        let values = trial.run(gpu, &schedule, report).await?;
+        let before = part.chain.part(0..link + 1);
+        let data = Data {
+            input: part.data.input.clone(),
+            weights: part.chain.of_links(&(0..link + 1), &part.data.weights),
+            residual: None,
+            scale: part.data.scale.clone(),
+        };
+        let alone = Part { chain: &before, input: part.input, data: &data };
+        let compared = alone.sample(self.most)?.map(|sample| sample.select(&values));
+        let answer = alone.answer(self.most)?;
+        let compared = compared.as_ref().unwrap_or(&values);
+        judge(compared, &answer, std::slice::from_ref(step), self.chain.dtype(), report);
+        Ok(values)
     }
 
     /// The data of a step.

@@ -11,11 +11,11 @@ use super::{
     Kernel, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, compulsory_bytes, fitting,
     single_pass_operands,
 };
-use crate::kernels::pack::{Order, Packing, sections};
+use crate::kernels::pack::{Order, Packing, Section, sections};
 use crate::kernels::shader;
 use crate::model::caps::Caps;
 use crate::model::conv::{Activation, Conv2d};
-use crate::model::shape::Layout;
+use crate::model::shape::{Layout, Shape};
 
 pub const EXPAND_DEPTHWISE: Kernel = Kernel { name: "expand_depthwise", links: 2, candidates };
 
@@ -23,7 +23,13 @@ pub const EXPAND_DEPTHWISE: Kernel = Kernel { name: "expand_depthwise", links: 2
 const TILES: &[[u32; 2]] = &[[16, 64], [32, 64], [8, 128], [8, 64], [16, 32], [32, 32]];
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
-    let [expand, depthwise] = run.convs()?;
+    let links = run.convs()?;
+    let recipes = blocks(run, links, caps)?.into_iter().map(|block| recipe(run, links, block)).collect();
+    fitting(run, caps, recipes)
+}
+
+/// The blocks of outputs that a workgroup can compute.
+pub fn blocks(run: &Run<'_>, [expand, depthwise]: [&Conv2d; 2], caps: &Caps) -> Result<Vec<Block>, Unsupported> {
     if caps.is_cpu {
         return Err(Unsupported::SoftwareDevice);
     }
@@ -46,99 +52,144 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
         Block::new(depthwise, tile).clip(run.input())
     };
     let memory = |block: &Block| block.staged().saturating_mul(16);
-    let blocks = TILES.iter().map(tile);
-    let recipes: Vec<_> = blocks
-        .clone()
-        .filter(|block| memory(block) <= MOST_MEMORY)
-        .map(|block| recipe(run, [expand, depthwise], block))
-        .collect();
-    if recipes.is_empty() {
-        let needed = blocks.map(|block| memory(&block)).min().unwrap_or(0);
+    let all: Vec<_> = TILES.iter().map(tile).collect();
+    let blocks: Vec<_> = all.iter().copied().filter(|block| memory(block) <= MOST_MEMORY).collect();
+    if blocks.is_empty() {
+        let needed = all.iter().map(memory).min().unwrap_or(0);
         return Err(Unsupported::WorkgroupMemory { needed, limit: MOST_MEMORY });
     }
-    fitting(run, caps, recipes)
+    Ok(blocks)
 }
 
-fn recipe(run: &Run<'_>, [expand, depthwise]: [&Conv2d; 2], block: Block) -> Recipe {
-    let Tile { pixels, depth, .. } = block.tile;
-    let name = format!("{}/{depth}x{pixels}", EXPAND_DEPTHWISE.name);
+fn recipe(run: &Run<'_>, links: [&Conv2d; 2], block: Block) -> Recipe {
+    let name = name(EXPAND_DEPTHWISE.name, block);
+    let (weights, offsets) = sections(weights(run, links, block));
+    let pass = Pass { operands: single_pass_operands(run), ..pass(run, links, block, &name, &offsets, false) };
+    Recipe {
+        name,
+        weights,
+        workspace: Vec::new(),
+        work: Work { bytes: compulsory_bytes(run), ..work(run, links, block) },
+        passes: vec![pass],
+        tolerance: TOLERANCE,
+        exact: true,
+        spreads_errors: false,
+    }
+}
+
+/// A sum in order of the input channels, and one of the taps.
+pub const TOLERANCE: f64 = 8.0;
+
+/// The name of a kernel's recipe with these blocks.
+pub fn name(kernel: &str, Block { tile, .. }: Block) -> String {
+    format!("{kernel}/{}x{}", tile.depth, tile.pixels)
+}
+
+/// The sections of the weights of both links.
+pub fn weights(run: &Run<'_>, [expand, depthwise]: [&Conv2d; 2], block: Block) -> [Section; 4] {
+    let depth = block.tile.depth;
     let order = Order::ChannelFirst;
-    let (weights, offsets) = sections([
+    [
         run.section(0, expand, Packing::Panels { block: depth, k_align: 4, order }),
         run.section(0, expand, Packing::Bias { block: depth }),
         run.section(1, depthwise, Packing::BlockTaps { block: 4 }),
         run.section(1, depthwise, Packing::Bias { block: 1 }),
-    ]);
-    let output = run.output();
-    let tiles = [output.height.div_ceil(pixels / BLOCK_WIDTH), output.width.div_ceil(BLOCK_WIDTH)];
-    let panels = depthwise.out_channels.div_ceil(depth);
-    let workgroups = u64::from(tiles[0]) * u64::from(tiles[1]) * u64::from(panels) * u64::from(output.batch);
+    ]
+}
 
-    let neighbours = match run.layout {
-        Layout::Nchw => output.width,
-        Layout::Nhwc => output.channels,
-    };
-    let stores_quads = neighbours.is_multiple_of(4);
-    let (links, layout, elements, recipe) =
-        ([expand.clone(), depthwise.clone()], run.layout, run.elements, name.clone());
+/// Columns and rows of blocks of an image.
+pub fn tiles(output: Shape, block: Block) -> [u32; 2] {
+    [output.width.div_ceil(BLOCK_WIDTH), output.height.div_ceil(block.tile.pixels / BLOCK_WIDTH)]
+}
+
+fn workgroups(run: &Run<'_>, block: Block) -> u64 {
+    let output = run.output();
+    let tiles: u64 = tiles(output, block).map(u64::from).iter().product();
+    tiles * u64::from(output.channels.div_ceil(block.tile.depth)) * u64::from(output.batch)
+}
+
+/// The dispatch, without its operands. With `means` it also stores what makes up the mean of each plane.
+pub fn pass(
+    run: &Run<'_>,
+    [expand, depthwise]: [&Conv2d; 2],
+    block: Block,
+    name: &str,
+    offsets: &[u64],
+    means: bool,
+) -> Pass {
+    let Tile { pixels, depth, .. } = block.tile;
+    let output = run.output();
+    let stores_quads = stores_quads(run);
+    let [tiles_x, tiles_y] = tiles(output, block);
+    let panels = output.channels.div_ceil(depth);
+    let workgroups = workgroups(run, block);
+    // The epilogue activates what is stored, unless it was activated to be added up.
+    let linear = Conv2d { activation: Activation::None, ..depthwise.clone() };
+    let (inner, stored) = if means { (depthwise, &linear) } else { (&linear, depthwise) };
+    let [low_bits, high_bits] = stored.activation.parameters().map(f32::to_bits);
+    let (inner, stored) = ([expand.clone(), inner.clone()], stored.clone());
+    let links = [expand.clone(), depthwise.clone()];
+    let (layout, elements, recipe) = (run.layout, run.elements, name.to_string());
+    let at: Vec<_> = offsets.iter().map(|offset| offset / 4).collect();
     let values = move || {
-        // The epilogue activates what is stored.
-        let inner = [links[0].clone(), Conv2d { activation: Activation::None, ..links[1].clone() }];
         let own = context! {
             recipe,
             problem => shader::problem_of_run(&links, layout),
+            means,
             TILE_DEPTH => depth,
             TILE_PIXELS => pixels,
             DEPTH_IS_PADDED => false,
-            EXPAND_AT => offsets[0] / 4,
-            EXPAND_BIAS_AT => offsets[1] / 4,
-            DEPTHWISE_AT => offsets[2] / 4,
-            DEPTHWISE_BIAS_AT => offsets[3] / 4,
+            EXPAND_AT => at[0],
+            EXPAND_BIAS_AT => at[1],
+            DEPTHWISE_AT => at[2],
+            DEPTHWISE_BIAS_AT => at[3],
             elements => elements.values(),
             layout => shader::layout_name(layout),
             input => if layout == Layout::Nhwc { "quads" } else { "scalar" },
             weights => "quads",
             output => if stores_quads { "quads" } else { "scalar" },
         };
-        merge_maps([own, block_values(&inner, block, false), shader::epilogue_values(&links[1])])
+        merge_maps([own, block_values(&inner, block, false), shader::epilogue_values(&stored)])
     };
-    let threads = block.tile.threads();
-    let (inputs, channels) = (f64::from(block.inputs()), f64::from(block.expanded()));
-    let invocations = workgroups as f64 * f64::from(threads);
-    let expand_depth = f64::from(expand.in_channels.next_multiple_of(4));
-    // Values that are expanded, those of invocations without an input with them; and results.
-    let (expanded, results) = (invocations * inputs * f64::from(depth), invocations * 16.0);
-    let taps = depthwise.fan_in() as f64;
-    let columns = Lines::columns(depthwise, 4, 0).all.len() as f64;
-    let of_input = if run.layout == Layout::Nhwc { elements.input.of_wide_load() } else { 1.0 };
-    let of_output = if stores_quads { elements.output.of_wide_load() } else { 1.0 };
-    let pass = Pass {
+    Pass {
         wgsl: Wgsl::template("expand_depthwise.wgsl", values),
-        operands: single_pass_operands(run),
-        params: Params { tiles_x: tiles[1], tiles_y: tiles[0], panels, work: workgroups as u32, ..Params::of(run) },
-        workgroup: threads,
+        operands: Vec::new(),
+        params: Params { tiles_x, tiles_y, panels, work: workgroups as u32, low_bits, high_bits, ..Params::of(run) },
+        workgroup: block.tile.threads(),
         workgroups,
         workgroup_memory: block.staged() * 16,
         sums: (block.inputs() * block.expanded()).max(16),
         registers: (block.inputs() * (block.expanded() + 4)).max(24 + 4 * depthwise.kernel_size[1].min(4))
             + 2 * block.inputs()
             + REGISTERS_FOR_ADDRESSES,
+    }
+}
+
+/// Whether neighbours in memory come by whole quads.
+fn stores_quads(run: &Run<'_>) -> bool {
+    let neighbours = match run.layout {
+        Layout::Nchw => run.output().width,
+        Layout::Nhwc => run.output().channels,
     };
-    Recipe {
-        name,
-        weights,
-        workspace: Vec::new(),
-        work: Work {
-            mult_adds: expanded * expand_depth + results * taps,
-            accesses: expanded * expand_depth * (of_input / channels + 0.25 / inputs)
-                + results * (taps / 4.0 + of_output),
-            shared: expanded + results * f64::from(depthwise.kernel_size[0]) * columns / 4.0,
-            bytes: compulsory_bytes(run),
-        },
-        passes: vec![pass],
-        // A sum in order of the input channels, and one of the taps.
-        tolerance: 8.0,
-        exact: true,
-        spreads_errors: false,
+    neighbours.is_multiple_of(4)
+}
+
+/// What the dispatch takes, but for bytes.
+pub fn work(run: &Run<'_>, [expand, depthwise]: [&Conv2d; 2], block: Block) -> Work {
+    let elements = run.elements;
+    let (inputs, channels) = (f64::from(block.inputs()), f64::from(block.expanded()));
+    let invocations = workgroups(run, block) as f64 * f64::from(block.tile.threads());
+    let expand_depth = f64::from(expand.in_channels.next_multiple_of(4));
+    // Values that are expanded, those of invocations without an input with them; and results.
+    let (expanded, results) = (invocations * inputs * f64::from(block.tile.depth), invocations * 16.0);
+    let taps = depthwise.fan_in() as f64;
+    let columns = Lines::columns(depthwise, 4, 0).all.len() as f64;
+    let of_input = if run.layout == Layout::Nhwc { elements.input.of_wide_load() } else { 1.0 };
+    let of_output = if stores_quads(run) { elements.output.of_wide_load() } else { 1.0 };
+    Work {
+        mult_adds: expanded * expand_depth + results * taps,
+        accesses: expanded * expand_depth * (of_input / channels + 0.25 / inputs) + results * (taps / 4.0 + of_output),
+        shared: expanded + results * f64::from(depthwise.kernel_size[0]) * columns / 4.0,
+        bytes: 0.0,
     }
 }

@@ -14,7 +14,7 @@ use crate::model::chain::Link;
 use crate::model::conv::Conv2d;
 use crate::model::dtype::DType;
 use crate::model::gate::SqueezeExcite;
-use crate::model::shape::Shape;
+use crate::model::shape::{Layout, Shape};
 
 pub const GATE: Kernel = Kernel { name: "gate", links: 1, candidates };
 
@@ -24,6 +24,8 @@ const TILES: &[[u32; 2]] = &[[256, 16], [256, 4], [256, 1], [64, 4]];
 const SERIAL: &[[u32; 2]] = &[[32, 1]];
 /// The tile of the second of two passes, which reads the means.
 const POOLED: [u32; 2] = [256, 1];
+/// Numbers of a plane from which on invocations share them.
+const MANY_MEANS: u64 = 16;
 /// Values of an image from which on they are summed by many workgroups.
 const LARGE: u64 = 1 << 18;
 
@@ -69,7 +71,8 @@ impl Product {
 /// Everything in one dispatch.
 fn at_once(run: &Run<'_>, gate: &SqueezeExcite, tile: [u32; 2]) -> Recipe {
     let name = format!("{}/{}x{}", GATE.name, tile[0], tile[1]);
-    let (weights, pass) = pass(run, gate, &name, tile);
+    let (weights, offsets) = sections(weights(run, gate, 0));
+    let pass = pass(run, gate, &name, tile, &offsets);
     let work = Work { bytes: compulsory_bytes(run), ..work(run, gate, tile[0]) };
     recipe(name, vec![pass], weights, Vec::new(), work)
 }
@@ -83,12 +86,10 @@ fn pooled(run: &Run<'_>, gate: &SqueezeExcite) -> Recipe {
     let first = Run { links: &pools, elements: Elements { output: Element::F32, ..run.elements }, ..*run };
     let mut means = pool::means(&first, &name);
     means.operands = vec![Operand::Input, Operand::WriteWorkspace(0)];
-    let shapes = [run.output(), run.output()];
-    let second = Run { shapes: &shapes, elements: Elements { input: Element::F32, ..run.elements }, ..*run };
-    let (weights, mut pass) = pass(&second, gate, &name, POOLED);
-    pass.operands = vec![Operand::ReadWorkspace(0), Operand::Weights, Operand::Output];
+    let (weights, offsets) = sections(weights(run, gate, 0));
+    let (pass, products) = of_means(run, gate, run.output(), &name, &offsets);
     let bytes = run.output().bytes(DType::F32);
-    let (pixels, products) = (run.input().len() as f64, work(&second, gate, POOLED[0]));
+    let pixels = run.input().len() as f64;
     let work = Work {
         mult_adds: products.mult_adds + pixels,
         accesses: products.accesses + pixels,
@@ -98,14 +99,29 @@ fn pooled(run: &Run<'_>, gate: &SqueezeExcite) -> Recipe {
     recipe(name, vec![means, pass], weights, vec![bytes], work)
 }
 
-fn pass(run: &Run<'_>, gate: &SqueezeExcite, name: &str, [workgroup, lanes]: [u32; 2]) -> (Vec<Section>, Pass) {
-    let convs = [&gate.squeeze, &gate.excite];
-    let of_link = |(link, conv): (usize, &Conv2d)| {
+/// The gate by numbers of f32 whose means are those of the planes, the first scratch buffer: their shape, channels last.
+/// And what it takes, but for bytes.
+pub fn of_means(run: &Run<'_>, gate: &SqueezeExcite, means: Shape, name: &str, offsets: &[u64]) -> (Pass, Work) {
+    let elements = Elements { input: Element::F32, ..run.elements };
+    let second = Run { shapes: &[means, run.output()], layout: Layout::Nhwc, elements, ..*run };
+    let tile = if means.pixels() < MANY_MEANS { POOLED } else { TILES[0] };
+    let mut pass = pass(&second, gate, name, tile, offsets);
+    pass.operands = vec![Operand::ReadWorkspace(0), Operand::Weights, Operand::Output];
+    (pass, work(&second, gate, tile[0]))
+}
+
+/// The sections of the weights of both products, of convolutions `first` and `first + 1` of the run.
+pub fn weights(run: &Run<'_>, gate: &SqueezeExcite, first: usize) -> Vec<Section> {
+    let of_conv = |(index, conv): (usize, &Conv2d)| {
         let block = conv.out_channels.next_multiple_of(4);
         let panels = Packing::Panels { block, k_align: 1, order: Order::ChannelFirst };
-        [panels, Packing::Bias { block }].map(|packing| run.section(link, conv, packing))
+        [panels, Packing::Bias { block }].map(|packing| run.section(first + index, conv, packing))
     };
-    let (weights, offsets) = sections(convs.into_iter().enumerate().flat_map(of_link));
+    [&gate.squeeze, &gate.excite].into_iter().enumerate().flat_map(of_conv).collect()
+}
+
+fn pass(run: &Run<'_>, gate: &SqueezeExcite, name: &str, [workgroup, lanes]: [u32; 2], offsets: &[u64]) -> Pass {
+    let at: Vec<_> = offsets.iter().map(|offset| offset / 4).collect();
     let products = [
         Product::new("squeeze", "means", &gate.squeeze, workgroup),
         Product::new("excite", "squeezed", &gate.excite, workgroup),
@@ -118,14 +134,13 @@ fn pass(run: &Run<'_>, gate: &SqueezeExcite, name: &str, [workgroup, lanes]: [u3
     let floats = channels.saturating_add(quads * 4).saturating_add(lane_sums + slice_sums * 4);
     let (gate, layout, elements, recipe) = (gate.clone(), run.layout, run.elements, name.to_string());
     let values = move || {
-        let at = |index: usize| [offsets[2 * index] / 4, offsets[2 * index + 1] / 4];
         context! {
             recipe,
             CHANNELS => channels,
             SQUEEZED => gate.squeeze.out_channels,
             WORKGROUP => workgroup,
             LANES => lanes,
-            products => [products[0].values(at(0)), products[1].values(at(1))],
+            products => [products[0].values([at[0], at[1]]), products[1].values([at[2], at[3]])],
             inner_activations => [shader::inner_activation_values("squeeze", gate.squeeze.activation, 1, false)],
             geometry => (),
             elements => elements.values(),
@@ -136,7 +151,7 @@ fn pass(run: &Run<'_>, gate: &SqueezeExcite, name: &str, [workgroup, lanes]: [u3
             ..shader::epilogue_values(&gate.excite)
         }
     };
-    let pass = Pass {
+    Pass {
         wgsl: Wgsl::template("gate.wgsl", values),
         operands: vec![Operand::Input, Operand::Weights, Operand::Output],
         params: Params { work: batch, ..Params::of(run) },
@@ -145,8 +160,7 @@ fn pass(run: &Run<'_>, gate: &SqueezeExcite, name: &str, [workgroup, lanes]: [u3
         workgroup_memory: floats.saturating_mul(4),
         sums: 4,
         registers: 16 + REGISTERS_FOR_ADDRESSES,
-    };
-    (weights, pass)
+    }
 }
 
 /// What it takes, but for bytes.
@@ -162,6 +176,9 @@ fn work(run: &Run<'_>, gate: &SqueezeExcite, workgroup: u32) -> Work {
     }
 }
 
+/// That of a pool, of two sums in order, and of the activation between them.
+pub const TOLERANCE: f64 = 24.0;
+
 fn recipe(name: String, passes: Vec<Pass>, weights: Vec<Section>, workspace: Vec<u64>, work: Work) -> Recipe {
     Recipe {
         name,
@@ -169,8 +186,7 @@ fn recipe(name: String, passes: Vec<Pass>, weights: Vec<Section>, workspace: Vec
         weights,
         workspace,
         work,
-        // That of a pool, of two sums in order, and of the activation between them.
-        tolerance: 24.0,
+        tolerance: TOLERANCE,
         // Means and activations are quotients.
         exact: false,
         spreads_errors: false,

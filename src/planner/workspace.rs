@@ -60,6 +60,10 @@ impl Workspace {
                             None => continue,
                         },
                         Operand::Output => (inner(end), shapes[end].bytes(dtype)),
+                        Operand::Kept(link) => {
+                            let tensor = first + link + 1;
+                            (inner(tensor), shapes[tensor].bytes(dtype))
+                        }
                         Operand::Residual => match chain.source(end - 1) {
                             Some(source) => (inner(source), shapes[source].bytes(dtype)),
                             None => continue,

@@ -157,11 +157,44 @@ fn expansions_fused_with_the_depthwise_link_agree_with_the_oracle() {
     assert_eq!(check_expansions(&expansions()[..1], 1, DType::F32), 2);
 }
 
+/// The first three links of a block with a gate, by every recipe that computes them together, and the block's last link, which
+/// reads what they keep.
+fn check_gated(expansion: &(Chain, [u32; 4]), most: usize, dtype: DType) -> usize {
+    let (chain, input) = expansion;
+    let channels = chain.links()[0].conv().unwrap().out_channels;
+    let gate = SqueezeExcite::new(channels, 5).activations(Activation::Relu, Activation::HardSigmoid);
+    let chain = chain.clone().then(Link::from(gate)).then(Conv2d::pointwise(channels, 6));
+    let chain = chain.reads(2, 3).unwrap().scales(3, 3).unwrap().with_dtype(dtype);
+    let (gpu, mut checks) = (as_gpu(), 0);
+    for layout in [Layout::Nchw, Layout::Nhwc] {
+        let oracle = Oracle::of_chain("gated expansion", chain.clone(), *input, layout, u64::MAX).unwrap();
+        let mut fused = planner::alternatives(&chain, *input, layout, gpu.caps()).unwrap();
+        fused.retain(|schedule| schedule.name().starts_with("expand_depthwise_gate"));
+        assert!(!fused.is_empty(), "{chain:?} in {layout}");
+        for schedule in fused.iter().take(most) {
+            let report = oracle.check(&gpu, schedule).unwrap();
+            assert!(report.passes(), "{chain:?}: {layout} {}: {report:?}", schedule.name());
+            checks += 1;
+        }
+    }
+    checks
+}
+
+#[test]
+fn expansions_fused_with_their_gate_agree_with_the_oracle() {
+    assert_eq!(check_gated(&expansions()[2], 1, DType::F32), 2);
+}
+
 #[test]
 #[ignore = "takes minutes"]
 fn every_recipe_of_every_expansion_agrees_with_the_oracle_in_full() {
     assert!(check_expansions(&expansions(), usize::MAX, DType::F32) > 40);
     assert!(check_expansions(&expansions(), usize::MAX, DType::F16) > 40);
+    // A gate is of a tensor without a residual.
+    for dtype in [DType::F32, DType::F16] {
+        let checks: usize = expansions()[..4].iter().map(|expansion| check_gated(expansion, usize::MAX, dtype)).sum();
+        assert!(checks > 24, "{checks}");
+    }
 }
 
 /// Checks some recipes of each case in both layouts.

@@ -350,12 +350,16 @@ fn all_kernels_are_asked_about_every_link() {
     let schedule = planner::schedule(&chain, [1, 8, 9, 9], Layout::Nchw, &gpu(), &Choice::Auto).unwrap();
     let fused = schedule.considered.iter().filter(|answer| answer.links > 1);
     let reasons: Vec<_> = fused.map(|answer| (answer.kernel, answer.answer.as_ref().err().cloned())).collect();
-    let no_pool = Some(Unsupported::Link("a global average pool"));
-    assert_eq!(
-        reasons,
-        ["separable", "expand_depthwise", "inverted_residual", "separable", "expand_depthwise"]
-            .map(|kernel| (kernel, no_pool.clone()))
-    );
+    let (pool, conv) = ("a global average pool", "a convolution");
+    let expected = [
+        ("separable", pool),
+        ("expand_depthwise", pool),
+        ("inverted_residual", pool),
+        ("expand_depthwise_gate", conv),
+        ("separable", pool),
+        ("expand_depthwise", pool),
+    ];
+    assert_eq!(reasons, expected.map(|(kernel, link)| (kernel, Some(Unsupported::Link(link)))));
 }
 
 /// The name of a kernel for convolutions does not restrict the choice for a pool.

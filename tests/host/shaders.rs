@@ -14,7 +14,7 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 use gpuconv::gpu::GpuKind;
 use gpuconv::internals::{Operand, Params, copy};
 use gpuconv::planner::Pass;
-use gpuconv::{Caps, Chain, Choice, Conv2d, Layout, Shape, planner, probe, verify};
+use gpuconv::{Caps, Chain, Choice, Conv2d, Layout, Link, Shape, SqueezeExcite, planner, probe, verify};
 use naga::valid::{Capabilities, GlobalUse, ModuleInfo, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, TypeInner, back};
 
@@ -74,15 +74,14 @@ fn problems() -> Vec<(String, Chain, Shape, Layout)> {
             relu6(2, layout),
         ]
     });
-    // What a gate follows is expanded and convolved by one kernel.
-    let expanded = [Layout::Nchw, Layout::Nhwc].map(|layout| {
-        let links = [Conv2d::pointwise(8, 20), depthwise(3)];
-        (
-            format!("an expansion and a depthwise convolution in {layout}"),
-            Chain::new(links),
-            [2, 8, 9, 7].into(),
-            layout,
-        )
+    // What a gate follows is expanded and convolved by one kernel, which may also add up what the gate needs.
+    let expanded = [Layout::Nchw, Layout::Nhwc].into_iter().flat_map(|layout| {
+        let chain = Chain::new([Conv2d::pointwise(8, 20), depthwise(3)]);
+        let gated = chain.clone().then(Link::from(SqueezeExcite::new(20, 5)));
+        [("", chain), (", and their gate,", gated)].map(|(gate, chain)| {
+            let name = format!("an expansion and a depthwise convolution{gate} in {layout}");
+            (name, chain, [2, 8, 9, 7].into(), layout)
+        })
     });
     table.chain(blocks).chain(expanded).collect()
 }

@@ -206,6 +206,12 @@ impl<'a> Case<'a> {
         let mut buffers = vec![input, export.put(&weights), residual, scale];
         buffers.push(json!({ "bytes": output.bytes(dtype) }));
         buffers.extend(recipe.workspace.iter().map(|bytes| json!({ "bytes": bytes })));
+        let operands = recipe.passes.iter().flat_map(|pass| &pass.operands);
+        let kept = operands.filter_map(|operand| match operand {
+            Operand::Kept(link) => Some(json!({ "bytes": self.shapes[link + 1].bytes(dtype) })),
+            _ => None,
+        });
+        buffers.extend(kept);
         let binding = |operand: &Operand| match operand {
             Operand::Input => 0,
             Operand::Weights => 1,
@@ -213,6 +219,8 @@ impl<'a> Case<'a> {
             Operand::Scale => 3,
             Operand::Output => 4,
             Operand::ReadWorkspace(index) | Operand::WriteWorkspace(index) => 5 + index,
+            // No recipe keeps two.
+            Operand::Kept(_) => 5 + recipe.workspace.len(),
             other => panic!("{}: {other:?}", recipe.name),
         };
         let passes = recipe.passes.iter().zip(shaders).map(|(pass, shader)| {
