@@ -1,6 +1,7 @@
 //! Kernels: the ways to compute a run of links, each answering with plain data.
 
 mod channel_blocks;
+mod channels;
 pub mod copy;
 mod depthwise;
 mod direct;
@@ -73,6 +74,7 @@ pub const KERNELS: &[Kernel] = &[
     transposed::TRANSPOSED,
     prelu::PRELU,
     shuffle::SHUFFLE,
+    channels::CHANNELS,
     resize::RESIZE,
     window_pool::WINDOW_POOL,
     pool::POOL,
@@ -87,6 +89,7 @@ pub(crate) const TAKE_ALL: &[&str] = &[
     transposed::TRANSPOSED.name,
     prelu::PRELU.name,
     shuffle::SHUFFLE.name,
+    channels::CHANNELS.name,
     resize::RESIZE.name,
     window_pool::WINDOW_POOL.name,
     pool::POOL.name,
@@ -276,6 +279,8 @@ pub enum Operand {
     Scale,
     /// The output of this link of the run, not the last, which the pass writes for links after the run.
     Kept(usize),
+    /// A tensor that the run concatenates, by its place; the input is at place 0.
+    Part(usize),
     /// A scratch buffer that the pass reads.
     ReadWorkspace(usize),
     /// A scratch buffer that the pass writes.

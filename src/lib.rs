@@ -122,6 +122,7 @@ pub mod verify;
 pub use model::batch_norm::{BatchNorm, OwnedWeights};
 pub use model::caps::Caps;
 pub use model::chain::{Chain, Edge, Join, Link};
+pub use model::concat::Concat;
 pub use model::conv::{Activation, Conv2d, Extent, Padding, Residual};
 pub use model::dtype::DType;
 pub use model::error::{Cause, Error, ParseError, Result};

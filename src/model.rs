@@ -3,6 +3,7 @@
 pub(crate) mod batch_norm;
 pub(crate) mod caps;
 pub(crate) mod chain;
+pub(crate) mod concat;
 pub(crate) mod conv;
 pub mod cost;
 pub(crate) mod dtype;

@@ -11,7 +11,7 @@ use crate::model::error::Result;
 use crate::model::gate::SqueezeExcite;
 use crate::model::shape::Shape;
 use crate::model::weights::{Weights, check_weights, length};
-pub use moved::{pixel_shuffle, pixel_unshuffle, resize};
+pub use moved::{concat, pixel_shuffle, pixel_unshuffle, resize, slice};
 pub use pool::pool;
 pub use prelu::prelu;
 pub use transposed::convolve_transposed;
@@ -162,14 +162,18 @@ pub fn run_scaled(
         let own = chain.of_links(&(index..index + 1), &weights);
         let added = chain.source(index).map(|tensor| &tensors[tensor]);
         let scale = chain.scale_of(index).map(|tensor| &tensors[tensor]);
-        let mut scaled = None;
+        let mut made = None;
         if link.is_scaled() {
             let values = scale.map(|scale| &scale.values).or(outside_scale.as_ref());
             let values = values.map_or(&[][..], Vec::as_slice);
             length("scale".into(), scale_shape(shape).len(), values.len())?;
-            scaled = Some(input.scaled(values, scale.and_then(|scale| scale.magnitudes.as_deref()), shape));
+            made = Some(input.scaled(values, scale.and_then(|scale| scale.magnitudes.as_deref()), shape));
         }
-        let input = scaled.as_ref().unwrap_or(input);
+        if let Link::Concat(_) = link {
+            let parts: Vec<_> = chain.concatenated(index).into_iter().map(|at| (&tensors[at], shapes[at])).collect();
+            made = Some(moved::joined(&parts)?);
+        }
+        let input = made.as_ref().unwrap_or(input);
         let mut next = match (link, &own[..]) {
             (Link::Conv(conv), &[weights]) => {
                 let added = added.map(|tensor| &tensor.values).or(outside.as_ref());
@@ -182,6 +186,8 @@ pub fn run_scaled(
             (Link::PixelShuffle { factor }, _) => pixel_shuffle(*factor, &input.values, shape)?,
             (Link::PixelUnshuffle { factor }, _) => pixel_unshuffle(*factor, &input.values, shape)?,
             (Link::Resize(own), _) => resize(own, &input.values, shape)?,
+            (Link::Slice { channels }, _) => slice(channels, &input.values, shape)?,
+            (Link::Concat(_), _) => concat(&[(&input.values[..], shapes[index + 1])])?,
             (Link::PlaneSum { divisor }, _) => plane_sum(&input.values, shape, (*divisor).into())?,
             _ => global_average_pool(&input.values, shape)?,
         };
@@ -201,6 +207,8 @@ pub fn run_scaled(
                 (Link::PixelShuffle { factor }, _) => pixel_shuffle(*factor, magnitudes, shape)?.values,
                 (Link::PixelUnshuffle { factor }, _) => pixel_unshuffle(*factor, magnitudes, shape)?.values,
                 (Link::Resize(own), _) => resize(own, magnitudes, shape)?.values,
+                (Link::Slice { channels }, _) => slice(channels, magnitudes, shape)?.values,
+                (Link::Concat(_), _) => magnitudes.clone(),
                 (Link::PlaneSum { divisor }, _) => plane_sum(magnitudes, shape, (*divisor).into())?.values,
                 _ => global_average_pool(magnitudes, shape)?.values,
             };

@@ -3,9 +3,11 @@
 mod parser;
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 use crate::model::chain::{Chain, Link};
+use crate::model::concat::Concat;
 use crate::model::conv::{Activation, Conv2d, Residual};
 use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
@@ -34,6 +36,8 @@ use parser::Parser;
 /// resize     NxCxHxW -> HxW [bilinear [aligned]] [f16] [nhwc]
 /// resize     NxCxHxW xF|xF,F ...         by a factor, or one for rows and one for columns
 /// pixelshuffle|pixelunshuffle NxCxHxW rR [f16] [nhwc]
+/// slice      NxCxHxW FIRST..END [f16] [nhwc]        these of the channels
+/// concat     NxCxHxW C,C,... [f16] [nhwc]        slices of so many channels together, the first from the end
 /// gate       NxCxHxW -> SQUEEZED [ACTIVATION GATE] [nobias] [f16] [nhwc]        a value for each channel
 /// NETWORK    N|Nx3xHxW [-> CLASSES] [wWIDTH] [f16] [nhwc]
 /// ```
@@ -91,6 +95,10 @@ pub enum Operation {
     PixelShuffle(u32),
     /// Pixels to channels, by a factor.
     PixelUnshuffle(u32),
+    /// Some of the channels.
+    Slice(Range<u32>),
+    /// A concatenation of slices that make up the input, the first of them from the end of its channels.
+    Concat(Concat),
     /// A whole network.
     Network(Network),
 }
@@ -109,6 +117,8 @@ impl Problem {
             Operation::Resize(resize) => (*resize).into(),
             Operation::PixelShuffle(factor) => Link::PixelShuffle { factor: *factor }.into(),
             Operation::PixelUnshuffle(factor) => Link::PixelUnshuffle { factor: *factor }.into(),
+            Operation::Slice(channels) => Link::Slice { channels: channels.clone() }.into(),
+            Operation::Concat(concat) => concat.of_slices(),
             Operation::Network(network) => network.chain.clone(),
         };
         chain.with_dtype(self.dtype)
@@ -150,6 +160,8 @@ impl Problem {
             Operation::Resize(_) => "resize",
             Operation::PixelShuffle(_) => "pixelshuffle",
             Operation::PixelUnshuffle(_) => "pixelunshuffle",
+            Operation::Slice(_) => "slice",
+            Operation::Concat(_) => "concat",
             Operation::Network(network) => network.name,
         }
     }
@@ -193,6 +205,11 @@ impl fmt::Display for Problem {
             }
             Operation::Resize(resize) => write_resize(f, resize)?,
             Operation::PixelShuffle(factor) | Operation::PixelUnshuffle(factor) => write!(f, " r{factor}")?,
+            Operation::Slice(channels) => write!(f, " {}..{}", channels.start, channels.end)?,
+            Operation::Concat(concat) => {
+                let channels: Vec<_> = concat.channels.iter().map(u32::to_string).collect();
+                write!(f, " {}", channels.join(","))?;
+            }
             Operation::Network(network) => {
                 if network.classes != CLASSES {
                     write!(f, " -> {}", network.classes)?;
@@ -332,6 +349,8 @@ mod tests {
             "resize 2x3x7x9 x1.5,0.7 bilinear nhwc",
             "pixelshuffle 2x12x5x4 r2 nhwc",
             "pixelunshuffle 1x3x6x9 r3 f16",
+            "slice 2x12x5x4 3..7 f16 nhwc",
+            "concat 1x12x5x4 3,1,8 nhwc",
             "pool 0x8x1x1 nhwc",
             "gate 2x16x5x4 -> 8",
             "gate 2x16x5x4 -> 8 silu sigmoid nobias f16 nhwc",
@@ -437,6 +456,15 @@ mod tests {
             ("pixelshuffle 1x4x4x4 r2 r2", "r2"),
             ("pixelunshuffle 1x1x6x4 r4", "r4"),
             ("pixelunshuffle 1x1x4x4 k2", "k2"),
+            ("slice 1x8x4x4", ""),
+            ("slice 1x8x4x4 3", "3"),
+            ("slice 1x8x4x4 3..9", "3..9"),
+            ("slice 1x8x4x4 3..3", "3..3"),
+            ("slice 1x8x4x4 1..3 1..3", "1..3"),
+            ("concat 1x8x4x4", ""),
+            ("concat 1x8x4x4 3,4", "3,4"),
+            ("concat 1x8x4x4 8,0", "8,0"),
+            ("concat 1x8x4x4 4,4 relu", "relu"),
             ("pool", ""),
             ("pool 1x3x0x8", "1x3x0x8"),
             ("pool 1x3x8x8 k3", "k3"),

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use crate::model::caps::Caps;
-use crate::model::chain::Chain;
+use crate::model::chain::{Chain, Link};
 use crate::model::conv::Activation;
 use crate::model::error::{Error, Result};
 use crate::model::pool::Pool2d;
@@ -352,9 +352,8 @@ impl Oracle {
         for step in &schedule.steps {
             let links = step.first..step.first + step.links;
             let (chain, data) = (self.chain.part(links.clone()), self.data_of(step, &tensors)?);
-            let own_shapes = self.chain.run_shapes(links.clone(), &shapes);
-            let alone = Schedule::of_one(&chain, &own_shapes, &step.recipe, gpu.caps());
-            let input = own_shapes[0];
+            let input = self.chain.part_input(&links, &shapes);
+            let alone = self.alone(gpu, &chain, input, step)?;
             let trial = Trial { chain: &chain, input, layout: self.layout, data: &data };
             let values = trial.run(gpu, &alone, report).await?;
             let part = Part { chain: &chain, input, data: &data };
@@ -412,6 +411,19 @@ impl Oracle {
         Ok(values)
     }
 
+    /// The schedule that computes a step alone.
+    fn alone(&self, gpu: &GpuConv, chain: &Chain, input: Shape, step: &Step) -> Result<Schedule> {
+        if chain.links().len() == step.links {
+            return Ok(Schedule::of_one(chain, &chain.shapes(input)?, &step.recipe, gpu.caps()));
+        }
+        // A concatenation, behind the slices that it puts together.
+        let mut schedule = planner::schedule(chain, input, self.layout, gpu.caps(), &Choice::Auto)?;
+        if let Some(last) = schedule.steps.last_mut() {
+            last.recipe = step.recipe.clone();
+        }
+        Ok(schedule)
+    }
+
     /// The data of a step.
     fn data_of(&self, step: &Step, tensors: &[Option<Vec<f32>>]) -> Result<Data> {
         let links = step.first..step.first + step.links;
@@ -430,8 +442,26 @@ impl Oracle {
             None if self.chain.outside_scale() == Some(links.start) => self.random.scale.clone(),
             None => None,
         };
-        Ok(Data { input: tensor(input)?, weights, residual, scale })
+        let input = match self.chain.links()[links.start] {
+            Link::Concat(_) => {
+                let parts = self.chain.concatenated(links.start).into_iter().map(tensor);
+                last_first(&parts.collect::<Result<Vec<_>>>()?, self.input.batch as usize)
+            }
+            _ => tensor(input)?,
+        };
+        Ok(Data { input, weights, residual, scale })
     }
+}
+
+/// Tensors as one, NCHW, the channels of the last first: what a concatenation alone takes slices of.
+fn last_first(tensors: &[Vec<f32>], images: usize) -> Vec<f32> {
+    let image = move |image: usize| {
+        tensors.iter().rev().flat_map(move |values| {
+            let len = values.len() / images;
+            &values[image * len..][..len]
+        })
+    };
+    (0..images).flat_map(image).copied().collect()
 }
 
 fn no_tensor(index: usize) -> Error {

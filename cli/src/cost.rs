@@ -86,6 +86,8 @@ fn op(link: &Link) -> &'static str {
         Link::Resize(_) => "resize",
         Link::PixelShuffle { .. } => "pixelshuffle",
         Link::PixelUnshuffle { .. } => "pixelunshuffle",
+        Link::Slice { .. } => "slice",
+        Link::Concat(_) => "concat",
         Link::Conv(conv) if conv.is_pointwise() => "pointwise",
         Link::Conv(conv) if conv.is_depthwise() => "depthwise",
         Link::Conv(_) => "conv",

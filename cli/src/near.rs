@@ -19,6 +19,8 @@ const OPERATIONS: &[&str] = &[
     "resize",
     "pixelshuffle",
     "pixelunshuffle",
+    "slice",
+    "concat",
 ];
 const OPTIONS: &[&str] = &[
     "relu",

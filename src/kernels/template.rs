@@ -16,6 +16,7 @@ macro_rules! files {
 
 /// The templates of kernels, each a whole shader.
 const KERNELS: &[(&str, &str)] = files![
+    "channels.wgsl",
     "copy.wgsl",
     "depthwise.wgsl",
     "depthwise_row.wgsl",

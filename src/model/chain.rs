@@ -34,6 +34,8 @@ pub enum Join {
     Input,
     /// It multiplies what it reads by the tensor, which has a value for each image and channel.
     Scale,
+    /// It puts the channels of the tensor behind those of what it reads, and behind those of the edges of this kind before.
+    Concat,
 }
 
 /// Links in a row. Each reads the output of the link before, or an earlier tensor, and the tensors that edges bring.
@@ -61,7 +63,7 @@ pub enum Join {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chain {
     links: Vec<Link>,
-    /// In the order of the links that read them; at most one of a kind for each.
+    /// In the order of the links that read them; at most one of a kind for each, but for concatenations.
     edges: Vec<Edge>,
     dtype: DType,
 }
@@ -135,9 +137,14 @@ impl Chain {
 
     /// Adds an edge. It replaces one of the same kind to the same link.
     fn join(&mut self, edge: Edge) {
-        self.edges.retain(|other| (other.link, other.join) != (edge.link, edge.join));
-        let place = self.edges.partition_point(|other| other.link <= edge.link);
-        self.edges.insert(place, edge);
+        self.rejoin(edge.link, edge.join, &[edge.tensor]);
+    }
+
+    /// Replaces the edges of a kind to a link by those from these tensors, in this order.
+    pub(super) fn rejoin(&mut self, link: usize, join: Join, tensors: &[usize]) {
+        self.edges.retain(|other| (other.link, other.join) != (link, join));
+        let place = self.edges.partition_point(|other| other.link <= link);
+        self.edges.splice(place..place, tensors.iter().map(|&tensor| Edge { tensor, link, join }));
     }
 
     /// Expand (pointwise), depthwise, project (pointwise, linear), and the input added where stride 1
@@ -202,18 +209,29 @@ impl Chain {
     }
 
     /// The links of a run as a chain of their own. A residual of its last link comes from outside, unless it is the run's
-    /// input. So does a scale.
+    /// input. So does a scale. A concatenation puts slices of the input together: see [`Chain::part_input`].
     pub(crate) fn part(&self, links: Range<usize>) -> Self {
+        if let [Link::Concat(concat)] = &self.links[links.clone()] {
+            return concat.of_slices().with_dtype(self.dtype);
+        }
         let mut part = Self::new(self.links[links.clone()].to_vec()).with_dtype(self.dtype);
         for edge in &self.edges {
             match edge.join {
                 Join::Add if edge.link + 1 == links.end && edge.tensor == self.input_of(links.start) => {
                     part.join(Edge { tensor: 0, link: edge.link - links.start, ..*edge });
                 }
-                Join::Add | Join::Input | Join::Scale => {}
+                Join::Add | Join::Input | Join::Scale | Join::Concat => {}
             }
         }
         part
+    }
+
+    /// The shape of the input of [`Chain::part`]. `shapes` are those of all tensors of the chain.
+    pub(crate) fn part_input(&self, links: &Range<usize>, shapes: &[Shape]) -> Shape {
+        match self.links[links.start] {
+            Link::Concat(_) => shapes[links.start + 1],
+            _ => shapes[self.input_of(links.start)],
+        }
     }
 
     /// The shapes of the tensors of some links in a row: of what the first reads, then of each link's output. `shapes` are
@@ -269,7 +287,8 @@ impl Chain {
     ///
     /// # Errors
     /// [`Error::Chain`] for a chain without links or with two residuals from outside; what
-    /// [`Link::output_shape`] says of each link; [`Error::ShapeMismatch`] for an edge.
+    /// [`Link::output_shape`] says of each link; [`Error::ShapeMismatch`] for an edge; [`Error::Chain`] for a concatenation
+    /// that is not given as many tensors as it has.
     pub fn shapes(&self, input: impl Into<Shape>) -> Result<Vec<Shape>> {
         let input = input.into();
         if self.links.is_empty() {
@@ -290,6 +309,7 @@ impl Chain {
                 Error::Channels { expected, actual, .. } => Error::Channels { link: index, expected, actual },
                 other => other,
             })?;
+            self.check_concat(index, &shapes)?;
             for edge in self.edges_of(index) {
                 match (edge.join, shapes[edge.tensor]) {
                     (Join::Add, actual) if actual == output => {}
@@ -299,7 +319,7 @@ impl Chain {
                     (Join::Scale, actual) if actual != scale_shape(input) => {
                         return Err(Error::ShapeMismatch { tensor: "scale", expected: scale_shape(input), actual });
                     }
-                    (Join::Scale | Join::Input, _) => {}
+                    (Join::Scale | Join::Input | Join::Concat, _) => {}
                 }
             }
             shapes.push(output);

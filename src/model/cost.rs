@@ -113,7 +113,9 @@ pub fn chain(chain: &Chain, input: impl Into<Shape>) -> Result<ChainCost> {
         let scale = if link.is_scaled() { scale_shape(input).bytes(dtype) } else { 0 };
         let parameter_bytes = params * dtype.bytes() + residual + scale;
         let mult_adds = mult_adds_of(link, input, output);
-        let bytes = input.bytes(dtype) + parameter_bytes + output.bytes(dtype);
+        // These read what they write and no more: a concatenation several tensors, a slice a part of one.
+        let read = if matches!(link, Link::Concat(_) | Link::Slice { .. }) { output } else { input };
+        let bytes = read.bytes(dtype) + parameter_bytes + output.bytes(dtype);
         total.params += params;
         // Of a few links as large as links may be the sum passes 64 bits.
         total.mult_adds = total.mult_adds.saturating_add(mult_adds);

@@ -51,6 +51,10 @@ pub enum Error {
     #[error("a pixel unshuffle by {factor} takes rows and columns in multiples of it, not {}x{}", image[0], image[1])]
     PixelUnshuffle { factor: u32, image: [u32; 2] },
 
+    /// A slice of channels that is empty, or ends beyond the input's.
+    #[error("the slice {first}..{end} of the channels of {shape} is empty or ends beyond them")]
+    Slice { first: u32, end: u32, shape: Shape },
+
     /// A resize that leaves no row or no column, or whose factor is no positive number.
     #[error("a resize of {}x{} to {to} leaves nothing", image[0], image[1])]
     Resize { image: [u32; 2], to: String },

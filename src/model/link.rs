@@ -1,5 +1,8 @@
 //! The links that chains are made of.
 
+use std::ops::Range;
+
+use crate::model::concat::{self, Concat};
 use crate::model::conv::{Activation, Conv2d, Residual};
 use crate::model::error::{Error, Result};
 use crate::model::gate::SqueezeExcite;
@@ -34,6 +37,13 @@ pub enum Link {
     },
     /// Images of another size.
     Resize(Resize),
+    /// Several tensors as one: `torch.cat(tensors, 1)`.
+    Concat(Concat),
+    /// Some of the channels: `tensor[:, first..end]`.
+    Slice {
+        /// These of them.
+        channels: Range<u32>,
+    },
     /// The mean over the pixels of each channel of each image: `torch.nn.AdaptiveAvgPool2d(1)`.
     GlobalAveragePool,
     /// The gate of a squeeze-and-excite block: a value for each channel of each image.
@@ -75,7 +85,7 @@ impl Link {
             Self::Conv(conv) => {
                 Some(Window { extents: conv.dilated_kernel(), stride: conv.stride, padding: conv.padding })
             }
-            Self::PRelu(_) => Some(Window { extents: [1; 2], stride: [1; 2], padding: [0; 4] }),
+            Self::PRelu(_) | Self::Slice { .. } => Some(Window { extents: [1; 2], stride: [1; 2], padding: [0; 4] }),
             Self::Pool(pool) => {
                 Some(Window { extents: pool.dilated_kernel(), stride: pool.stride, padding: pool.padding })
             }
@@ -90,6 +100,8 @@ impl Link {
             Self::ConvTranspose(_)
             | Self::PixelShuffle { .. }
             | Self::PixelUnshuffle { .. }
+            | Self::Concat(_)
+            | Self::Slice { .. }
             | Self::SqueezeExcite(_) => false,
             Self::PRelu(_) | Self::Pool(_) | Self::Resize(_) | Self::GlobalAveragePool | Self::PlaneSum { .. } => true,
         }
@@ -107,6 +119,8 @@ impl Link {
             Self::PixelUnshuffle { .. } => "a pixel unshuffle",
             Self::Resize(Resize { mode: ResizeMode::Nearest, .. }) => "a resize by nearest pixels",
             Self::Resize(Resize { mode: ResizeMode::Bilinear { .. }, .. }) => "a bilinear resize",
+            Self::Concat(_) => "a concatenation",
+            Self::Slice { .. } => "a slice",
             Self::GlobalAveragePool => "a global average pool",
             Self::SqueezeExcite(_) => "a gate",
             Self::PlaneSum { .. } => "a sum of each plane",
@@ -141,7 +155,7 @@ impl Link {
     /// # Errors
     /// What [`Conv2d::output_shape`], [`ConvTranspose2d::output_shape`], [`Pool2d::output_shape`], [`Resize::output_shape`] and [`SqueezeExcite::output_shape`]
     /// say; of other links [`Error::EmptyInput`] and [`Error::TooLarge`], of shuffles also [`Error::PixelShuffle`],
-    /// [`Error::PixelUnshuffle`] and [`Error::Parameter`].
+    /// [`Error::PixelUnshuffle`] and [`Error::Parameter`], of slices also [`Error::Slice`]; what [`Concat::output_shape`] says.
     pub fn output_shape(&self, input: impl Into<Shape>) -> Result<Shape> {
         let input = input.into();
         match self {
@@ -153,6 +167,8 @@ impl Link {
             Self::PixelShuffle { factor } => shuffle::shuffled(input, *factor),
             Self::PixelUnshuffle { factor } => shuffle::unshuffled(input, *factor),
             Self::Resize(resize) => resize.output_shape(input),
+            Self::Concat(concat) => concat.output_shape(input),
+            Self::Slice { channels } => concat::sliced(input, channels),
             Self::GlobalAveragePool | Self::PlaneSum { .. } if input.channels == 0 || input.pixels() == 0 => {
                 Err(Error::EmptyInput { shape: input })
             }
@@ -188,6 +204,12 @@ impl From<ConvTranspose2d> for Link {
 impl From<PRelu> for Link {
     fn from(prelu: PRelu) -> Self {
         Self::PRelu(prelu)
+    }
+}
+
+impl From<Concat> for Link {
+    fn from(concat: Concat) -> Self {
+        Self::Concat(concat)
     }
 }
 

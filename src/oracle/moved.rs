@@ -1,7 +1,10 @@
-//! Links that move values or make new ones between pixels: shuffles and resizes.
+//! Links that move values or make new ones between pixels: shuffles, slices, concatenations and resizes.
 
-use super::Answer;
-use crate::model::error::Result;
+use std::ops::Range;
+
+use super::{Answer, Tensor};
+use crate::model::concat::{self, Concat};
+use crate::model::error::{Error, Result};
 use crate::model::resize::{Resize, ResizeMode};
 use crate::model::shape::Shape;
 use crate::model::shuffle;
@@ -31,6 +34,54 @@ pub fn pixel_unshuffle(factor: u32, input: &[f64], input_shape: impl Into<Shape>
         let (row, column) = (channel / factor % factor, channel % factor);
         [image, channel / factor / factor, y * factor + row, x * factor + column]
     })
+}
+
+/// Some of the channels, on NCHW data.
+///
+/// # Errors
+/// What [`Link::output_shape`](crate::Link::output_shape) says; [`Error::Length`].
+pub fn slice(channels: &Range<u32>, input: &[f64], input_shape: impl Into<Shape>) -> Result<Answer> {
+    let input_shape = input_shape.into();
+    let shape = concat::sliced(input_shape, channels)?;
+    moved(input, input_shape, shape, |[image, channel, y, x]| [image, channels.start + channel, y, x])
+}
+
+/// Tensors with their shapes as one, NCHW: `torch.cat(tensors, 1)`.
+///
+/// # Errors
+/// What [`Concat::output_shape`] says; [`Error::ShapeMismatch`] if they differ in more than channels; [`Error::Length`].
+pub fn concat(tensors: &[(&[f64], Shape)]) -> Result<Answer> {
+    let first = tensors.first().map_or([0; 4].into(), |(_, shape)| *shape);
+    let shape = Concat::new(tensors.iter().map(|(_, shape)| shape.channels)).output_shape(first)?;
+    for &(values, actual) in tensors {
+        let expected = Shape { channels: actual.channels, ..first };
+        if actual != expected {
+            return Err(Error::ShapeMismatch { tensor: "concatenated tensor", expected, actual });
+        }
+        length("input".into(), actual.len(), values.len())?;
+    }
+    let mut values = Vec::new();
+    for image in 0..first.batch as usize {
+        for (own, shape) in tensors {
+            let len = Shape { batch: 1, ..*shape }.len() as usize;
+            values.extend_from_slice(&own[image * len..][..len]);
+        }
+    }
+    let terms: Vec<_> = values.iter().map(|value| value.abs()).collect();
+    Ok(Answer { values, magnitudes: terms.clone(), terms, shape, is_stored_exactly: true })
+}
+
+/// Tensors of a chain as one, with the scales of their errors.
+pub(super) fn joined(parts: &[(&Tensor, Shape)]) -> Result<Tensor> {
+    let of_all = |values: &[&[f64]]| {
+        let shaped: Vec<_> = values.iter().zip(parts).map(|(values, (_, shape))| (*values, *shape)).collect();
+        concat(&shaped).map(|answer| answer.values)
+    };
+    let values: Vec<_> = parts.iter().map(|(part, _)| part.values.as_slice()).collect();
+    let zeros: Vec<_> = parts.iter().map(|(part, _)| vec![0.0; part.values.len()]).collect();
+    let magnitudes = parts.iter().zip(&zeros).map(|((part, _), zeros)| part.magnitudes.as_ref().unwrap_or(zeros));
+    let magnitudes: Vec<_> = magnitudes.map(Vec::as_slice).collect();
+    Ok(Tensor { values: of_all(&values)?, magnitudes: Some(of_all(&magnitudes)?) })
 }
 
 /// Values from other places.
@@ -128,6 +179,22 @@ mod tests {
         // The channels of an output lie side by side.
         let several = pixel_shuffle(2, &(0..8).map(f64::from).collect::<Vec<_>>(), [1, 8, 1, 1]).unwrap();
         assert_eq!(several.values, (0..8).map(f64::from).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn slices_and_concatenations_worked_out_by_hand() {
+        // Two images of two channels with two pixels.
+        let input: Vec<f64> = (0..8).map(f64::from).collect();
+        let last = slice(&(1..2), &input, [2, 2, 1, 2]).unwrap();
+        assert_eq!((last.values.as_slice(), last.shape), (&[2.0, 3.0, 6.0, 7.0][..], [2, 1, 1, 2].into()));
+        let both = concat(&[(&last.values[..], last.shape), (&input[..], [2, 2, 1, 2].into())]).unwrap();
+        assert_eq!(both.values, [2.0, 3.0, 0.0, 1.0, 2.0, 3.0, 6.0, 7.0, 4.0, 5.0, 6.0, 7.0]);
+        assert_eq!(both.shape, [2, 3, 1, 2].into());
+        let wrong = concat(&[(&last.values[..], last.shape), (&input[..], [2, 2, 2, 1].into())]).unwrap_err();
+        let [expected, actual] = [[2, 2, 1, 2], [2, 2, 2, 1]].map(Shape::from);
+        assert_eq!(wrong, Error::ShapeMismatch { tensor: "concatenated tensor", expected, actual });
+        assert!(matches!(concat(&[]), Err(Error::Parameter { value: 0, .. })));
+        assert!(matches!(concat(&[(&input[..], last.shape)]), Err(Error::Length { expected: 4, actual: 8, .. })));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! Otherwise it is copied into the workspace, or out of it.
 
 mod band;
+mod concat;
 mod copies;
 mod parts;
 mod planes;
@@ -317,8 +318,16 @@ mod tests {
     use super::*;
     use crate::model::caps::Caps;
     use crate::model::chain::Link;
+    use crate::model::concat::Concat;
     use crate::model::conv::{Conv2d, Residual};
     use crate::model::separable::Separable;
+
+    /// Two convolutions of the same tensor, the concatenation of all three, and a slice of it.
+    fn branches() -> Chain {
+        let links = [Conv2d::new(3, 4, 3).padding(1).into(), Link::from(Conv2d::pointwise(3, 2))];
+        let chain = Chain::new(links).reads(0, 1).unwrap().then(Link::from(Concat::new([2, 3, 4])));
+        chain.concatenates([2, 0, 1], 2).unwrap().then(Link::Slice { channels: 1..6 })
+    }
 
     /// Chains with inputs, and limits for bindings.
     fn subjects() -> Vec<(Chain, [u32; 4], u64)> {
@@ -336,6 +345,7 @@ mod tests {
             (Link::GlobalAveragePool.into(), [1, 2, 2501, 2999], 16 << 20),
             (Link::GlobalAveragePool.into(), [2, 3, 1, 7 << 20], 16 << 20),
             (Chain::from(Conv2d::pointwise(3, 2)).then(Link::GlobalAveragePool), [1, 3, 2501, 2999], 16 << 20),
+            (branches(), [2, 3, 999, 1001], 8 << 20),
         ];
         subjects.extend(net(3072));
         subjects
@@ -373,20 +383,18 @@ mod tests {
                         }
                     }
                 }
-                // Each stretch writes every element of its output once: regions do not overlap, for `Links::bands` makes
-                // them of ranges.
-                let mut at = 0;
-                for stretch in &division.stretches {
-                    let bands = &division.parts[at..at + stretch.bands];
-                    at += stretch.bands;
+                // Every element of a tensor is written once: regions do not overlap, for `Links::bands` makes them of ranges.
+                for bands in division.parts.chunk_by(|a, b| a.output.source == b.output.source) {
                     let written: u64 = bands.iter().map(|part| part.output.shape.len()).sum();
                     let whole = match bands[0].output.source {
                         Source::Sums { shape, .. } => shape.len(),
-                        _ => division.shapes[stretch.first + stretch.links].len(),
+                        Source::Tensor(tensor) => division.shapes[tensor].len(),
+                        Source::Residual | Source::Scale => 0,
                     };
                     assert_eq!(written, whole, "{what}");
                 }
-                assert_eq!(at, division.parts.len(), "{what}");
+                let bands: usize = division.stretches.iter().map(|stretch| stretch.bands).sum();
+                assert_eq!(bands, division.parts.len(), "{what}");
                 assert!(division.workspace().iter().all(|&bytes| bytes <= caps.max_buffer), "{what}");
             }
         }

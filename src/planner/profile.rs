@@ -6,6 +6,7 @@ use crate::kernels::Run;
 use crate::kernels::elements::Element;
 use crate::model::caps::Caps;
 use crate::model::chain::Link;
+use crate::model::shape::Shape;
 use crate::planner::model::{DeviceModel, Rates};
 use crate::problem::{Operation, Problem};
 
@@ -57,10 +58,17 @@ pub fn run_name(run: &Run<'_>) -> String {
             Link::PixelShuffle { factor } => Operation::PixelShuffle(*factor),
             Link::PixelUnshuffle { factor } => Operation::PixelUnshuffle(*factor),
             Link::Resize(resize) => Operation::Resize(*resize),
+            Link::Slice { channels } => Operation::Slice(channels.clone()),
+            Link::Concat(concat) => Operation::Concat(concat.clone()),
             Link::Pool(pool) => Operation::Pool2d(pool.clone()),
             // The same passes, so the same times.
             Link::SqueezeExcite(gate) => Operation::Gate(gate.clone()),
             Link::GlobalAveragePool | Link::PlaneSum { .. } => Operation::Pool,
+        };
+        let input = match link {
+            // Of its problem the input has the channels of all.
+            Link::Concat(concat) => Shape { channels: concat.sum(), ..input },
+            _ => input,
         };
         Problem { input, layout: run.layout, dtype: run.elements.input.dtype(), operation }.to_string()
     });

@@ -59,6 +59,10 @@ impl Workspace {
                             Some(source) => (inner(source), shapes[source].bytes(dtype)),
                             None => continue,
                         },
+                        Operand::Part(place) => match chain.concatenated(first).get(place) {
+                            Some(&source) => (inner(source), shapes[source].bytes(dtype)),
+                            None => continue,
+                        },
                         Operand::Output => (inner(end), shapes[end].bytes(dtype)),
                         Operand::Kept(link) => {
                             let tensor = first + link + 1;

@@ -15,7 +15,7 @@ use crate::model::separable::Separable;
 use crate::model::shape::{Layout, Shape};
 use crate::nets;
 
-const OPERATIONS: &str = "conv, depthwise, pointwise, separable, transposed, prelu, maxpool, avgpool, pool, gate, resize, pixelshuffle, pixelunshuffle";
+const OPERATIONS: &str = "conv, depthwise, pointwise, separable, transposed, prelu, maxpool, avgpool, pool, gate, resize, pixelshuffle, pixelunshuffle, slice, concat";
 
 const ACTIVATIONS: &str = "relu, relu6, silu, hardswish, sigmoid, hardsigmoid, tanh, gelu, leakyrelu:S, clamp:A,B";
 
@@ -130,6 +130,8 @@ impl<'a> Parser<'a> {
             "resize" => self.resize()?,
             "pixelshuffle" => self.shuffle(word, Operation::PixelShuffle)?,
             "pixelunshuffle" => self.shuffle(word, Operation::PixelUnshuffle)?,
+            "slice" => self.slice()?,
+            "concat" => self.concat()?,
             "gate" => self.gate()?,
             _ => match nets::NETWORKS.iter().find(|(name, _)| *name == word) {
                 Some((_, make)) => self.network(*make)?,
@@ -146,6 +148,7 @@ impl<'a> Parser<'a> {
                     Error::PoolPadding { .. } | Error::EmptyOutput { .. } => self.span_of("the padding"),
                     Error::OutputPadding { .. } => self.span_of("the output padding"),
                     Error::PixelShuffle { .. } | Error::PixelUnshuffle { .. } => self.span_of("the factor"),
+                    Error::Slice { .. } => self.span_of("the channels"),
                     Error::Resize { .. } => self.span_of("the new size"),
                     Error::TooLarge { .. } if self.saw("the new size") && input.check_indexable("input").is_ok() => {
                         self.span_of("the new size")

@@ -91,6 +91,10 @@ impl Plan {
                     Operand::Kept(link) => tensor(range.start + link + 1),
                     Operand::Residual => chain.source(range.end - 1).map_or(Ok(Slot::Residual), tensor),
                     Operand::Scale => chain.scale_of(range.start).map_or(Ok(Slot::Scale), tensor),
+                    Operand::Part(place) => match chain.concatenated(range.start).get(place) {
+                        Some(&source) => tensor(source),
+                        None => Err(Error::Internal(format!("{} reads tensor {place} of too few", recipe.name))),
+                    },
                     Operand::Weights => match &weights {
                         Some(buffer) => Ok(Slot::Weights(buffer.clone())),
                         None => Err(Error::Internal(format!("{} reads weights and packs none", recipe.name))),

@@ -16,6 +16,7 @@ use crate::common::{as_gpu, gpu};
 const FEW: usize = 1;
 /// Kernels that software devices have, in both layouts.
 const SOFTWARE: &[&str] = &[
+    "channels",
     "depthwise",
     "direct",
     "gate",
@@ -57,6 +58,7 @@ fn every_kernel_for_gpus_agrees_with_the_oracle_on_a_few_cases() {
         "shuffle",
         "transposed",
         "prelu",
+        "channels",
     ];
     let windows = ["depthwise", "direct", "gate", "implicit_gemm", "implicit_gemm_uniform", "separable", "winograd"];
     check_few(as_gpu, &[&pointwise[..], &windows].concat());
@@ -211,7 +213,7 @@ fn rounds(problem: &Problem) -> bool {
     let is_copy = match &problem.operation {
         Operation::Pool => problem.input.pixels() == 1,
         Operation::Pool2d(pool) => pool.mode == PoolMode::Max,
-        Operation::PixelShuffle(_) | Operation::PixelUnshuffle(_) => true,
+        Operation::PixelShuffle(_) | Operation::PixelUnshuffle(_) | Operation::Slice(_) | Operation::Concat(_) => true,
         Operation::Resize(resize) => resize.mode == ResizeMode::Nearest,
         // A single value may be positive.
         Operation::PRelu(_) => problem.input.len() == 1,

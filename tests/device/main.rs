@@ -6,6 +6,7 @@
 mod awaited;
 mod bands;
 mod common;
+mod concat;
 mod faults;
 mod graph;
 mod half;

@@ -1,4 +1,4 @@
-//! Links that move values or make new ones between pixels: resizes and pixel shuffles; and PReLU.
+//! Links that move values or make new ones between pixels: resizes, pixel shuffles, slices and concatenations; and PReLU.
 
 use gpuconv::verify::{self, Oracle};
 use gpuconv::{Caps, Chain, Choice, Conv2d, Error, Layout, Link, Operation, PRelu, Problem, Resize, Shape, planner};
@@ -9,6 +9,7 @@ use crate::common::gpu;
 fn every_case_agrees_with_the_oracle() {
     let is_moved = |problem: &Problem| {
         matches!(problem.operation, Operation::Resize(_) | Operation::PixelShuffle(_) | Operation::PixelUnshuffle(_))
+            || matches!(problem.operation, Operation::Slice(_) | Operation::Concat(_))
     };
     let (gpu, mut exact, mut checks) = (gpu(), 0, 0);
     for problem in verify::cases().into_iter().filter(is_moved) {

@@ -60,7 +60,7 @@ const fn family(name: &'static str, ink: Ink, marker: Marker) -> Family {
     Family { name, ink, marker }
 }
 
-const FAMILIES: [Family; 17] = [
+const FAMILIES: [Family; 18] = [
     family("depthwise", BLUE, Marker::Circle),
     family("pointwise", ORANGE, Marker::Square),
     family("implicit_gemm", GREEN, Marker::Up),
@@ -78,6 +78,7 @@ const FAMILIES: [Family; 17] = [
     family("resize", GREEN, Marker::Square),
     family("shuffle", GREEN, Marker::Circle),
     family("prelu", SLATE, Marker::Square),
+    family("channels", SLATE, Marker::Down),
 ];
 const OTHERS: Family = family("other", SLATE, Marker::Circle);
 

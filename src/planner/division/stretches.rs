@@ -146,17 +146,21 @@ impl<'a> Subject<'a> {
             .any(|edge| (range.start + 1..range.end).contains(&edge.tensor) && edge.link >= range.end);
         // These begin stretches of their own.
         let begins = |link: usize| self.chain.input_of(link) != link || self.chain.links()[link].is_scaled();
-        let is_scaled = self.chain.links()[range.start].is_scaled() && range.len() > 1;
-        if is_scaled || (range.start + 1..range.end).any(begins) {
+        let is_concat = |link: usize| matches!(self.chain.links()[link], Link::Concat(_));
+        let is_alone = self.chain.links()[range.start].is_scaled() || range.clone().any(is_concat);
+        if is_alone && range.len() > 1 || (range.start + 1..range.end).any(begins) {
             return None;
         }
         if leaves || between(range.start) > self.caps.max_buffer || between(range.end) > self.caps.max_buffer {
             return None;
         }
+        let taken = MOVES_PER_BYTE_TAKEN * between(range.end) as f64;
+        if is_concat(range.start) {
+            return self.concatenation(range.start).map(|(cost, stretches)| (cost + taken, stretches));
+        }
         let links = self.links(range.clone());
         let limit = largest_binding(self.caps);
         let mut best: Option<(f64, Vec<Stretch>)> = None;
-        let taken = MOVES_PER_BYTE_TAKEN * between(range.end) as f64;
         let all = [links.whole()];
         let is_whole = fits(&links, all[0], limit);
         let tried = match is_whole {
@@ -213,7 +217,7 @@ impl<'a> Subject<'a> {
     }
 
     /// What it takes, in bytes that are moved.
-    fn cost(&self, stretch: &Stretch) -> f64 {
+    pub(super) fn cost(&self, stretch: &Stretch) -> f64 {
         let (links, dtype) = (self.links_of(stretch), self.chain.dtype());
         let bytes = |shape: Shape| shape.bytes(dtype) as f64;
         let last = links.links.len();
@@ -249,7 +253,7 @@ impl<'a> Subject<'a> {
     }
 
     /// Extents of bands that are worth a try.
-    fn extents(&self, links: &Links<'_>, limit: u64) -> Vec<Extents> {
+    pub(super) fn extents(&self, links: &Links<'_>, limit: u64) -> Vec<Extents> {
         let (whole, mut found) = (links.whole(), Vec::new());
         for most in [limit, limit / SMALLEST_SHARE] {
             let one = Extents { images: 1, ..whole };
@@ -317,6 +321,10 @@ impl<'a> Subject<'a> {
     fn too_large(&self) -> Error {
         let limit = largest_binding(self.caps);
         for link in 0..self.chain.links().len() {
+            // Of a concatenation every pixel is computed alone.
+            if matches!(self.chain.links()[link], Link::Concat(_)) {
+                continue;
+            }
             let links = self.links(link..link + 1);
             let channels = if links.keep_channels_apart() { 1 } else { links.input().channels };
             let smallest = match links.are_windows() {
@@ -335,7 +343,7 @@ impl<'a> Subject<'a> {
 }
 
 /// Whether all tensors of a band fit into this many bytes each.
-fn fits(links: &Links<'_>, extents: Extents, most: u64) -> bool {
+pub(super) fn fits(links: &Links<'_>, extents: Extents, most: u64) -> bool {
     links.largest(extents).iter().all(|shape| shape.bytes(links.dtype) <= most)
 }
 

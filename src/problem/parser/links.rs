@@ -1,6 +1,7 @@
 //! Lines of links other than convolutions and gates.
 
 use super::{Operation, Parsed, Parser, starts_with_digit};
+use crate::model::concat::Concat;
 use crate::model::conv::Conv2d;
 use crate::model::pool::Pool2d;
 use crate::model::resize::{Resize, ResizeMode};
@@ -76,13 +77,45 @@ impl Parser<'_> {
     /// A link of which the input says all.
     pub(super) fn plain(&mut self, operation: &str, of: fn(Shape) -> Operation) -> Parsed<(Shape, Operation)> {
         let input = self.shape()?;
+        self.common_options(operation)?;
+        Ok((input, of(input)))
+    }
+
+    /// The options that all operations have, to the end of the line.
+    fn common_options(&mut self, operation: &str) -> Parsed<()> {
         while self.next < self.words.len() {
             let (span, word) = self.word("an option")?;
             if !self.common_option(&span, word)? {
                 return self.error(span, format!("`{word}` is no option of {operation}; there are f32, f16, nhwc"));
             }
         }
-        Ok((input, of(input)))
+        Ok(())
+    }
+
+    pub(super) fn slice(&mut self) -> Parsed<(Shape, Operation)> {
+        let input = self.shape()?;
+        let (span, word) = self.word("the channels FIRST..END")?;
+        self.once(&span, "the channels")?;
+        let Some((first, end)) = word.split_once("..") else {
+            return self.error(span, format!("the channels are FIRST..END, not `{word}`"));
+        };
+        let number = |text| self.number(&span, text, "a channel", 0..1 << 32);
+        let channels = number(first)?..number(end)?;
+        self.common_options("slice")?;
+        Ok((input, Operation::Slice(channels)))
+    }
+
+    pub(super) fn concat(&mut self) -> Parsed<(Shape, Operation)> {
+        let input = self.shape()?;
+        let (span, word) = self.word("the channels of each tensor, C,C,...,")?;
+        let number = |text| self.number(&span, text, "the channels of a tensor", 1..1 << 32);
+        let channels = word.split(',').map(number).collect::<Parsed<Vec<_>>>()?;
+        let sum: u64 = channels.iter().copied().map(u64::from).sum();
+        if sum != u64::from(input.channels) {
+            return self.error(span, format!("{word} are {sum} channels, and the input has {}", input.channels));
+        }
+        self.common_options("concat")?;
+        Ok((input, Operation::Concat(Concat::new(channels))))
     }
 
     pub(super) fn resize(&mut self) -> Parsed<(Shape, Operation)> {

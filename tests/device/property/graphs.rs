@@ -1,6 +1,6 @@
-//! Chains whose links read any earlier tensor, with gates.
+//! Chains whose links read any earlier tensor, with gates, slices and concatenations.
 
-use gpuconv::{Chain, Conv2d, Link, Residual, Shape, SqueezeExcite};
+use gpuconv::{Chain, Concat, Conv2d, Link, Residual, Shape, SqueezeExcite};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -15,6 +15,10 @@ enum Node {
     Conv(u32, Window),
     /// A gate, with its number of channels inside, and a pointwise link that is scaled by it.
     Gated(u32, u32),
+    /// Channels from a place on, and at most so many.
+    Slice(Index, u32),
+    /// The tensor and others whose images are as large.
+    Concat(Vec<Index>),
 }
 
 /// A node, its epilogue, which tensor it reads (the last one if none is said), and which it adds.
@@ -26,6 +30,8 @@ fn nodes() -> impl Strategy<Value = Node> {
         2 => windows().prop_map(Node::Depthwise),
         1 => ((1u32..=12), windows()).prop_map(|(channels, window)| Node::Conv(channels, window)),
         2 => ((1u32..=9), (1u32..=20)).prop_map(|(squeezed, outputs)| Node::Gated(squeezed, outputs)),
+        1 => (any::<Index>(), 1u32..=12).prop_map(|(first, count)| Node::Slice(first, count)),
+        2 => prop::collection::vec(any::<Index>(), 1..=3).prop_map(Node::Concat),
     ]
 }
 
@@ -45,11 +51,35 @@ pub fn graphs() -> impl Strategy<Value = Vec<Subject>> {
 fn linked(input: Shape, drawn: &[Drawn]) -> Chain {
     let (mut links, mut shapes) = (Vec::<Link>::new(), vec![input]);
     let (mut reads, mut scales, mut adds) = (Vec::new(), Vec::new(), Vec::<(usize, usize, Residual)>::new());
+    let mut concats = Vec::new();
     for (node, epilogue, tensor, which) in drawn {
         let source = tensor.map_or(shapes.len() - 1, |index| index.index(shapes.len()));
         let shape = shapes[source];
         let is_gate = source > 0 && matches!(links[source - 1], Link::SqueezeExcite(_));
         let conv = match *node {
+            Node::Slice(first, count) => {
+                let first = first.index(shape.channels as usize) as u32;
+                let end = shape.channels.min(first + count);
+                reads.push((source, links.len()));
+                links.push(Link::Slice { channels: first..end });
+                shapes.push(Shape { channels: end - first, ..shape });
+                continue;
+            }
+            Node::Concat(ref others) => {
+                let is_equal = |&tensor: &usize| Shape { channels: shape.channels, ..shapes[tensor] } == shape;
+                let equal: Vec<_> = (0..shapes.len()).filter(is_equal).collect();
+                let others = others.iter().map(|other| equal[other.index(equal.len())]);
+                let sources: Vec<_> = std::iter::once(source).chain(others).collect();
+                let concat = Concat::new(sources.iter().map(|&tensor| shapes[tensor].channels));
+                // Not so many channels that the oracle takes long.
+                let Some(output) = concat.output_shape(shape).ok().filter(|output| output.channels <= 60) else {
+                    continue;
+                };
+                concats.push((sources, links.len()));
+                links.push(concat.into());
+                shapes.push(output);
+                continue;
+            }
             Node::Gated(squeezed, outputs) if !is_gate => {
                 links.push(SqueezeExcite::new(shape.channels, squeezed).into());
                 reads.push((source, links.len() - 1));
@@ -77,6 +107,9 @@ fn linked(input: Shape, drawn: &[Drawn]) -> Chain {
     let mut chain = Chain::new(links);
     for (tensor, link) in reads.into_iter().filter(|(_, link)| *link < count) {
         chain = chain.reads(tensor, link).expect("it leads forward");
+    }
+    for (sources, link) in concats {
+        chain = chain.concatenates(sources, link).expect("it leads forward");
     }
     for (tensor, link) in scales {
         chain = chain.scales(tensor, link).expect("it leads forward");
