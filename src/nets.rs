@@ -15,6 +15,7 @@
 mod branches;
 mod build;
 mod logits;
+mod lraspp;
 mod mobile;
 mod mobilenet_v4;
 mod pixels;
@@ -28,6 +29,7 @@ use crate::model::error::{Error, Result};
 
 pub use branches::{mobileone_s0, repvgg_a0};
 pub use logits::{softmax, top};
+pub use lraspp::lraspp_mobilenet_v3_large;
 pub use mobile::{efficientnet_b0, efficientnet_lite0, mnasnet1_0, mobilenet_v3_large, mobilenet_v3_small};
 pub use mobilenet_v4::{mobilenetv4_conv_medium, mobilenetv4_conv_small};
 pub use resnet::{resnet18, resnet34, resnet50};
@@ -41,7 +43,7 @@ const EPS: f64 = 1e-5;
 /// Makes a network of a width, with a number of classes.
 pub type Make = fn(f64, u32) -> Result<Network>;
 
-/// The networks by name: torchvision's, or timm's where torchvision has none.
+/// The networks that give logits of an image, by name: torchvision's, or timm's where torchvision has none.
 pub const NETWORKS: &[(&str, Make)] = &[
     ("mobilenet_v1", mobilenet_v1),
     ("mobilenet_v2", mobilenet_v2),
@@ -63,7 +65,7 @@ pub const NETWORKS: &[(&str, Make)] = &[
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
-    /// Its name in [`NETWORKS`].
+    /// Its name: torchvision's, or timm's where torchvision has none.
     pub name: &'static str,
     /// The multiplier of all channels.
     pub width: f64,
@@ -88,10 +90,12 @@ pub struct Network {
 pub struct Names {
     /// The convolution.
     pub conv: String,
-    /// The batch norm behind it; others have a bias.
+    /// The batch norm behind it; others have a bias, if the convolution has.
     pub norm: Option<String>,
     /// Whether the weight is a matrix, as that of the classifier is.
     pub is_matrix: bool,
+    /// Whether the batch norm has PyTorch's constant, 1e-5, and not the network's.
+    pub own_eps: bool,
     /// What is added to it, of networks that have branches for training.
     pub branches: Vec<Branch>,
 }
@@ -109,12 +113,12 @@ pub struct Branch {
 impl Names {
     fn new(block: &str, conv: &str, norm: &str) -> Self {
         let (conv, norm) = (format!("{block}{conv}"), Some(format!("{block}{norm}")));
-        Self { conv, norm, is_matrix: false, branches: Vec::new() }
+        Self { conv, norm, is_matrix: false, own_eps: false, branches: Vec::new() }
     }
 
-    /// A convolution with a bias.
+    /// A convolution without a batch norm.
     fn biased(conv: &str) -> Self {
-        Self { conv: conv.into(), norm: None, is_matrix: false, branches: Vec::new() }
+        Self { conv: conv.into(), norm: None, is_matrix: false, own_eps: false, branches: Vec::new() }
     }
 
     /// A linear layer, which has a bias.
@@ -134,7 +138,7 @@ impl Network {
                 let taps = branch.conv.as_ref().map_or(0, |(_, size)| u64::from(*size).pow(2) * each);
                 outputs * (taps + 2)
             };
-            let own = conv.weight_shape().len() + outputs * if names.norm.is_some() { 2 } else { 1 };
+            let own = conv.weight_shape().len() + outputs * if names.norm.is_some() { 2 } else { u64::from(conv.bias) };
             own + names.branches.iter().map(of_branch).sum::<u64>()
         };
         self.chain.convolutions().zip(names).map(of_conv).sum()

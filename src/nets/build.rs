@@ -65,6 +65,17 @@ impl Builder {
         self.conv(conv, names);
     }
 
+    /// Adds a link without weights of an earlier tensor.
+    pub fn plain_of(&mut self, tensor: usize, link: Link) {
+        self.edges.push(Wanted::Input(tensor, self.links.len()));
+        self.plain(link);
+    }
+
+    /// Has the last link multiply what it reads by an earlier tensor.
+    pub fn scale(&mut self, tensor: usize) {
+        self.edges.push(Wanted::Scale(tensor, self.links.len().saturating_sub(1)));
+    }
+
     /// Has the last link add an earlier tensor.
     pub fn add(&mut self, tensor: usize, residual: Residual) {
         let link = self.links.len().saturating_sub(1);

@@ -9,7 +9,9 @@ use crate::model::gate::SqueezeExcite;
 /// An inverted residual: expand, depthwise, gate, project.
 struct Block {
     kernel: u32,
+    /// Of a dilated block without effect, but that it adds nothing.
     stride: u32,
+    dilation: u32,
     expanded: u32,
     out_channels: u32,
     /// Channels between the gate's products; 0 without a gate.
@@ -52,7 +54,9 @@ impl Builder {
             let conv = Conv2d::pointwise(in_channels, block.expanded).activation(block.activation);
             self.conv(conv, names(["conv_pw", "bn1"]));
         }
-        let depthwise = Conv2d::depthwise(block.expanded, block.kernel).stride(block.stride).padding(block.kernel / 2);
+        let stride = if block.dilation > 1 { 1 } else { block.stride };
+        let depthwise = Conv2d::depthwise(block.expanded, block.kernel).stride(stride).dilation(block.dilation);
+        let depthwise = depthwise.padding(block.kernel / 2 * block.dilation);
         let norms = if expands { ["bn2", "bn3"] } else { ["bn1", "bn2"] };
         self.conv(depthwise.activation(block.activation), names(["conv_dw", norms[0]]));
         let project = Conv2d::pointwise(block.expanded, block.out_channels);
@@ -76,9 +80,9 @@ impl Builder {
 
 /// Kernel, expanded channels, channels, whether there is a gate, whether the activation is a hard swish, stride; and timm's
 /// stage. (arXiv 1905.02244, tables 1 and 2.)
-type V3 = (u32, u32, u32, bool, bool, u32, usize);
+pub(super) type V3 = (u32, u32, u32, bool, bool, u32, usize);
 
-const V3_LARGE: [V3; 15] = [
+pub(super) const V3_LARGE: [V3; 15] = [
     (3, 16, 16, false, false, 1, 0),
     (3, 64, 24, false, false, 2, 1),
     (3, 72, 24, false, false, 1, 1),
@@ -128,15 +132,36 @@ pub fn mobilenet_v3_small(width: f64, classes: u32) -> Result<Network> {
 
 fn mobilenet_v3(name: &'static str, blocks: &[V3], features: u32, width: f64, classes: u32) -> Result<Network> {
     let mut builder = Builder::new();
+    v3_features(&mut builder, blocks, width, "features.", blocks.len())?;
+    let last = builder.channels;
+    builder.plain(crate::model::chain::Link::GlobalAveragePool);
+    let head = Conv2d::pointwise(last, rounded(features, width)?).activation(Activation::HardSwish);
+    builder.conv(head, [Names::biased("conv_head"), Names::linear("classifier.0")]);
+    builder.linear(classes, Activation::None, ["classifier", "classifier.3"]);
+    let network = builder.network(name, width, classes, true)?;
+    // torchvision's batch norms keep TensorFlow's number.
+    Ok(Network { eps: [super::EPS, 1e-3], ..network })
+}
+
+/// Adds MobileNetV3 up to its last convolution, and gives the tensor of each block and its channels. torchvision's names begin
+/// with `torchvision`. From block `dilated` on the depthwise links are dilated instead of having strides.
+pub(super) fn v3_features(
+    builder: &mut Builder,
+    blocks: &[V3],
+    width: f64,
+    torchvision: &str,
+    dilated: usize,
+) -> Result<Vec<(usize, u32)>> {
     let stem = Conv2d::new(3, rounded(16, width)?, 3).stride(2).padding(1).activation(Activation::HardSwish);
-    builder.conv(stem, both(["conv_stem", "bn1"], ["features.0.0", "features.0.1"]));
-    let (mut stage, mut place) = (0, 0);
+    builder.conv(stem, behind(["", torchvision], ["conv_stem", "bn1"], ["0.0", "0.1"]));
+    let (mut stage, mut place, mut ends) = (0, 0, Vec::new());
     for (index, &(kernel, expanded, channels, has_gate, swishes, stride, in_stage)) in blocks.iter().enumerate() {
         (stage, place) = if in_stage == stage && index > 0 { (stage, place + 1) } else { (in_stage, 0) };
         let expanded = rounded(expanded, width)?;
         let block = Block {
             kernel,
             stride,
+            dilation: if index < dilated { 1 } else { 2 },
             expanded,
             out_channels: rounded(channels, width)?,
             squeezed: if has_gate { rounded(expanded / 4, 1.0)? } else { 0 },
@@ -145,22 +170,17 @@ fn mobilenet_v3(name: &'static str, blocks: &[V3], features: u32, width: f64, cl
         };
         let scheme = Scheme {
             timm: format!("blocks.{stage}.{place}."),
-            torchvision: format!("features.{}.block.", index + 1),
+            torchvision: format!("{torchvision}{}.block.", index + 1),
             torchvision_layers: by_modules,
         };
         builder.block(&block, &scheme);
+        ends.push((builder.tensor(), builder.channels));
     }
     let (last, next) = (builder.channels.saturating_mul(6), blocks.len() + 1);
     let conv = Conv2d::pointwise(builder.channels, last).activation(Activation::HardSwish);
     let timm = format!("blocks.{}.0.", stage + 1);
-    builder.conv(conv, behind([&timm, &format!("features.{next}.")], ["conv", "bn1"], ["0", "1"]));
-    builder.plain(crate::model::chain::Link::GlobalAveragePool);
-    let head = Conv2d::pointwise(last, rounded(features, width)?).activation(Activation::HardSwish);
-    builder.conv(head, [Names::biased("conv_head"), Names::linear("classifier.0")]);
-    builder.linear(classes, Activation::None, ["classifier", "classifier.3"]);
-    let network = builder.network(name, width, classes, true)?;
-    // torchvision's batch norms keep TensorFlow's number.
-    Ok(Network { eps: [super::EPS, 1e-3], ..network })
+    builder.conv(conv, behind([&timm, &format!("{torchvision}{next}.")], ["conv", "bn1"], ["0", "1"]));
+    Ok(ends)
 }
 
 /// Expansion, kernel, channels, blocks and the first block's stride of each stage (arXiv 1905.11946, table 1).
@@ -205,6 +225,7 @@ fn efficientnet(
             let block = Block {
                 kernel,
                 stride: if index == 0 { first_stride } else { 1 },
+                dilation: 1,
                 expanded: builder.channels * expansion,
                 out_channels: rounded(channels, width)?,
                 squeezed: if has_gates { (builder.channels / 4).max(1) } else { 0 },
@@ -247,6 +268,7 @@ pub fn mnasnet1_0(width: f64, classes: u32) -> Result<Network> {
             let block = Block {
                 kernel,
                 stride: if index == 0 { first_stride } else { 1 },
+                dilation: 1,
                 expanded: builder.channels * expansion,
                 out_channels: rounded(channels, width)?,
                 squeezed: 0,

@@ -62,7 +62,8 @@ impl<'a> File<'a> {
             ends.filter(|end| unused.iter().any(|name| name.ends_with(end))).count()
         };
         let [timm, torchvision] = published;
-        let (publisher, names, eps) = if known(torchvision.1) > known(timm.1) { torchvision } else { timm };
+        let is_torchvisions = timm.1.is_empty() || known(torchvision.1) > known(timm.1);
+        let (publisher, names, eps) = if is_torchvisions { torchvision } else { timm };
         let prefix = wrapping(&unused, names);
         Ok(Self { tensors, unused, publisher, names, eps, prefix })
     }
@@ -73,10 +74,14 @@ impl<'a> File<'a> {
         let rank = if names.is_matrix { 2 } else { 4 };
         let weight = self.values(&format!("{}.weight", names.conv), &shape[..rank])?;
         let Some(norm) = &names.norm else {
-            let bias = self.values(&format!("{}.bias", names.conv), &channels)?;
-            return Ok(OwnedWeights { weight, bias: Some(bias) });
+            let bias = match conv.bias {
+                true => Some(self.values(&format!("{}.bias", names.conv), &channels)?),
+                false => None,
+            };
+            return Ok(OwnedWeights { weight, bias });
         };
-        let mut sum = self.normed(&weight, norm, conv)?;
+        let eps = if names.own_eps { super::EPS } else { self.eps };
+        let mut sum = self.normed(&weight, (norm, eps), conv)?;
         for Branch { conv: of_branch, norm } in &names.branches {
             let weight = match of_branch {
                 Some((name, size)) => {
@@ -86,7 +91,7 @@ impl<'a> File<'a> {
                 }
                 None => identity(conv),
             };
-            let part = self.normed(&weight, norm, conv)?;
+            let part = self.normed(&weight, (norm, eps), conv)?;
             let add = |sum: &mut [f32], part: &[f32]| sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
             add(&mut sum.weight, &part.weight);
             if let (Some(sum), Some(part)) = (&mut sum.bias, &part.bias) {
@@ -96,14 +101,13 @@ impl<'a> File<'a> {
         Ok(sum)
     }
 
-    /// A convolution's weight with the batch norm of this name folded into it.
-    fn normed(&mut self, weight: &[f32], norm: &str, conv: &Conv2d) -> Result<OwnedWeights> {
+    /// A convolution's weight with the batch norm of this name, and its constant, folded into it.
+    fn normed(&mut self, weight: &[f32], (norm, eps): (&str, f64), conv: &Conv2d) -> Result<OwnedWeights> {
         let channels = [conv.out_channels as usize];
         let mut values = |part| self.values(&format!("{norm}.{part}"), &channels);
         let (scale, bias) = (values("weight")?, values("bias")?);
         let (mean, variance) = (values("running_mean")?, values("running_var")?);
         self.unused.remove(&format!("{}{norm}.num_batches_tracked", self.prefix));
-        let eps = self.eps;
         let norm = BatchNorm { weight: &scale, bias: &bias, running_mean: &mean, running_var: &variance, eps };
         Weights::without_bias(weight).fold_batch_norm(&norm)
     }

@@ -7,7 +7,8 @@ use gpuconv::internals::random;
 use gpuconv::nets::{self, NETWORKS, Network, mobilenet_v1, mobilenet_v2};
 use gpuconv::verify::{self, Oracle};
 use gpuconv::{
-    Choice, DType, Error, Fusion, GpuConv, Layer, Layout, OwnedWeights, Problem, Result, Tensor, Weights, shape,
+    Choice, DType, Error, Fusion, GpuConv, Layer, Layout, OwnedWeights, Problem, Result, Tensor, Weights, planner,
+    shape,
 };
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
@@ -171,6 +172,19 @@ fn mobilenet_v3_small_agrees_with_onnx_runtime_in_full() {
 #[ignore = "takes a minute"]
 fn mobilenet_v3_small_in_f16_agrees_with_onnx_runtime_in_full() {
     agrees_with_onnx_runtime("mobilenet_v3_small", "torchvision", Layout::Nhwc, DType::F16);
+}
+
+#[test]
+#[ignore = "takes a minute"]
+fn segmentation_agrees_with_the_oracle_in_full() {
+    let (gpu, network) = (open(), nets::lraspp_mobilenet_v3_large(0.05, 5).unwrap());
+    for layout in LAYOUTS {
+        let (chain, input) = (network.chain.clone(), [1, 3, 64, 48]);
+        let schedule = planner::schedule(&chain, input, layout, gpu.caps(), &Choice::Auto).unwrap();
+        let report =
+            Oracle::of_chain("lraspp", chain, input, layout, u64::MAX).unwrap().check(&gpu, &schedule).unwrap();
+        assert!(report.passes(), "{layout}: {report:?}");
+    }
 }
 
 /// Those whose fixtures are not in the tests above, with the publisher of their weights.
