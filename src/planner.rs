@@ -210,7 +210,8 @@ impl Schedule {
     pub(crate) fn of_one(chain: &Chain, shapes: &[Shape], recipe: &Recipe, caps: &Caps) -> Self {
         let links = chain.links().len();
         let steps = vec![Step { first: 0, links, recipe: recipe.clone(), seconds: 0.0, parts: Parts::default() }];
-        let workspace = Workspace::new(chain, shapes, &steps, caps);
+        // None of its tensors lie between steps, so that the layout makes no difference.
+        let workspace = Workspace::new(chain, shapes, Layout::default(), &steps, caps);
         Self { steps, considered: Arc::default(), workspace, shapes: shapes.to_vec() }
     }
 
@@ -359,7 +360,7 @@ impl Planner<'_> {
         }
         match cut::cheapest(&considered, chain.links().len(), &wanted) {
             Some(steps) => {
-                let workspace = Workspace::new(chain, &shapes, &steps, self.caps);
+                let workspace = Workspace::new(chain, &shapes, layout, &steps, self.caps);
                 Ok(Schedule { steps, considered: considered.into(), workspace, shapes })
             }
             None => Err(no_schedule(chain, input, considered, wanted.names())),
@@ -393,7 +394,7 @@ impl Planner<'_> {
                 let (Some(mut steps), Some(after)) = (before, after) else { continue };
                 steps.push(step);
                 steps.extend(after);
-                let workspace = Workspace::new(chain, shapes, &steps, self.caps);
+                let workspace = Workspace::new(chain, shapes, layout, &steps, self.caps);
                 let schedule =
                     Schedule { steps, considered: auto.considered.clone(), workspace, shapes: shapes.clone() };
                 if schedules.iter().all(|known| known.name() != schedule.name()) {

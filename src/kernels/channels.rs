@@ -1,7 +1,7 @@
 //! `channels`: slices of channels and concatenations along them, value by value.
 //!
 //! A concatenation is a dispatch for each of its tensors, so that their number is not bounded by how many buffers a device
-//! binds. They copy: its tensors are not yet written where they end up.
+//! binds. A plan leaves out those whose tensors are made in place (`planner/workspace/in_place`).
 
 use minijinja::context;
 

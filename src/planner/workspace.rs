@@ -2,16 +2,17 @@
 //! lifetimes allow.
 
 pub(crate) mod arrange;
+mod in_place;
 
 use std::collections::HashMap;
 
-use crate::kernels::Operand;
 use crate::model::caps::Caps;
 use crate::model::chain::Chain;
-use crate::model::shape::Shape;
+use crate::model::shape::{Layout, Shape};
 use crate::planner::Step;
 
 use arrange::{Arrangement, Limits, Uses, arrange};
+use in_place::{InPlace, Steps};
 
 /// What a plan needs beside its input, output and weights, and where each part of it lies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +20,7 @@ pub struct Workspace {
     parts: HashMap<Part, usize>,
     sizes: Vec<u64>,
     arrangement: Arrangement,
+    in_place: InPlace,
 }
 
 /// A part of a workspace.
@@ -40,44 +42,24 @@ pub(crate) struct Span {
 
 impl Workspace {
     /// The workspace of some steps that compute a chain.
-    pub(crate) fn new(chain: &Chain, shapes: &[Shape], steps: &[Step], caps: &Caps) -> Self {
-        let (mut workspace, dtype) = (Self::default(), chain.dtype());
-        let mut dispatches = Vec::new();
-        let inner = |tensor: usize| (1..shapes.len() - 1).contains(&tensor).then_some(Part::Tensor(tensor));
-        for (index, step) in steps.iter().enumerate() {
-            let (first, end) = (step.first, step.first + step.links);
-            for pass in &step.recipe.passes {
+    pub(crate) fn new(chain: &Chain, shapes: &[Shape], layout: Layout, steps: &[Step], caps: &Caps) -> Self {
+        let (own, steps) = (Steps { chain, shapes, steps }, steps.iter().enumerate());
+        let in_place = InPlace::new(own, layout, caps.storage_offset_alignment.into());
+        let (mut workspace, mut dispatches) = (Self { in_place, ..Self::default() }, Vec::new());
+        for (index, step) in steps {
+            for (number, pass) in step.recipe.passes.iter().enumerate() {
+                if workspace.has_copied(index, number) {
+                    continue;
+                }
                 let mut uses = Uses::default();
                 for &operand in &pass.operands {
-                    let (part, bytes) = match operand {
-                        Operand::Weights => continue,
-                        Operand::Input => {
-                            let source = chain.input_of(first);
-                            (inner(source), shapes[source].bytes(dtype))
-                        }
-                        Operand::Scale => match chain.scale_of(first) {
-                            Some(source) => (inner(source), shapes[source].bytes(dtype)),
-                            None => continue,
-                        },
-                        Operand::Part(place) => match chain.concatenated(first).get(place) {
-                            Some(&source) => (inner(source), shapes[source].bytes(dtype)),
-                            None => continue,
-                        },
-                        Operand::Output => (inner(end), shapes[end].bytes(dtype)),
-                        Operand::Kept(link) => {
-                            let tensor = first + link + 1;
-                            (inner(tensor), shapes[tensor].bytes(dtype))
-                        }
-                        Operand::Residual => match chain.source(end - 1) {
-                            Some(source) => (inner(source), shapes[source].bytes(dtype)),
-                            None => continue,
-                        },
-                        Operand::ReadWorkspace(which) | Operand::WriteWorkspace(which) => {
-                            (Some(Part::Scratch(index, which)), step.recipe.workspace[which])
-                        }
+                    let Some((part, bytes)) = own.part(index, operand) else { continue };
+                    let (outermost, _) = workspace.in_place.outermost(part);
+                    let bytes = match outermost {
+                        Part::Tensor(tensor) => shapes[tensor].bytes(chain.dtype()),
+                        Part::Scratch(..) => bytes,
                     };
-                    let Some(part) = part else { continue };
-                    let value = workspace.value(part, bytes);
+                    let value = workspace.value(outermost, bytes);
                     if operand.is_written() { &mut uses.writes } else { &mut uses.reads }.push(value);
                 }
                 dispatches.push(uses);
@@ -91,7 +73,7 @@ impl Workspace {
     /// A workspace of these buffers, of whose parts nothing is known.
     pub(crate) fn of_buffers(buffers: Vec<u64>) -> Self {
         let (sizes, arrangement) = (buffers.clone(), Arrangement { places: Vec::new(), buffers });
-        Self { parts: HashMap::new(), sizes, arrangement }
+        Self { sizes, arrangement, ..Self::default() }
     }
 
     /// The number of a part, a new one if it has none yet.
@@ -105,9 +87,16 @@ impl Workspace {
 
     /// Where a part lies; none for a tensor that is the caller's or that is never in memory.
     pub(crate) fn span(&self, part: Part) -> Option<Span> {
-        let value = *self.parts.get(&part)?;
+        let (outermost, offset) = self.in_place.outermost(part);
+        let value = *self.parts.get(&outermost)?;
         let place = self.arrangement.places[value];
-        Some(Span { buffer: place.buffer, offset: place.offset, bytes: self.sizes[value] })
+        let bytes = self.in_place.inside(part).map_or(self.sizes[value], |inside| inside.bytes);
+        Some(Span { buffer: place.buffer, offset: place.offset + offset, bytes })
+    }
+
+    /// Whether a step's pass would copy a tensor to where it was made.
+    pub(crate) fn has_copied(&self, step: usize, pass: usize) -> bool {
+        self.in_place.has_copied(step, pass)
     }
 
     /// The sizes of its buffers, bytes, the largest first.

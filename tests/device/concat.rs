@@ -90,6 +90,27 @@ fn as_many_tensors_as_wanted_are_put_together() {
     assert_eq!(gpu.download(&y).unwrap(), expected(&chain, &values, input, &[], None));
 }
 
+/// In one image in NCHW tensors are made where they are put together, also in a concatenation that is part of another, and
+/// where one of them is read to make the next.
+#[test]
+fn tensors_that_are_made_in_place_are_as_the_oracle_has_them() {
+    let pointwise = |inputs: u32, outputs: u32| Link::from(Conv2d::pointwise(inputs, outputs));
+    let links = [
+        pointwise(3, 4),
+        pointwise(4, 4),
+        Concat::new([4, 4]).into(),
+        pointwise(8, 2),
+        Concat::new([8, 2, 4]).into(),
+        pointwise(14, 3),
+    ];
+    let chain = Chain::new(links).concatenates([1, 2], 2).unwrap().concatenates([3, 4, 1], 4).unwrap();
+    for (dtype, layout) in [(DType::F32, Layout::Nchw), (DType::F16, Layout::Nchw), (DType::F32, Layout::Nhwc)] {
+        agrees(&gpu(), "in place", &chain.clone().with_dtype(dtype), [1, 3, 16, 8], layout);
+    }
+    agrees(&gpu(), "not in place", &chain, [2, 3, 16, 8], Layout::Nchw);
+    agrees(&gpu(), "not aligned", &chain, [1, 3, 5, 3], Layout::Nchw);
+}
+
 /// Images, rows and columns that do not fit into a binding.
 #[test]
 fn what_is_larger_than_a_binding_is_put_together_in_bands() {

@@ -1,0 +1,224 @@
+//! Tensors that are made where a concatenation would copy them to.
+//!
+//! In NCHW the channels of a tensor lie side by side in the concatenation of a single image. If they start at an offset that a
+//! binding may have, the step that makes the tensor is bound there. Images of a batch, and channels in NHWC, lie apart: kernels
+//! would have to store by other strides than the tensor's.
+
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
+
+use super::Part;
+use crate::kernels::{Operand, Pass};
+use crate::model::chain::{Chain, Link};
+use crate::model::shape::{Layout, Shape};
+use crate::planner::Step;
+
+/// The steps of a chain, with the shapes of its tensors.
+#[derive(Clone, Copy)]
+pub struct Steps<'a> {
+    pub chain: &'a Chain,
+    pub shapes: &'a [Shape],
+    pub steps: &'a [Step],
+}
+
+/// Where a tensor lies in another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inside {
+    whole: usize,
+    /// Bytes from its start.
+    offset: u64,
+    pub bytes: u64,
+}
+
+/// The tensors that lie in others, and what need not be done for that.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InPlace {
+    tensors: HashMap<usize, Inside>,
+    /// Passes, each by its step and its number there.
+    copies: HashSet<(usize, usize)>,
+}
+
+impl InPlace {
+    /// The largest tensors first, as many as can lie where they belong.
+    pub fn new(steps: Steps<'_>, layout: Layout, alignment: u64) -> Self {
+        let mut found = Self::default();
+        let mut wanted = steps.wanted(layout, alignment);
+        wanted.sort_by_key(|&(_, _, inside)| Reverse(inside.bytes));
+        for (tensor, copy, inside) in wanted {
+            if found.tensors.contains_key(&tensor) {
+                continue;
+            }
+            found.tensors.insert(tensor, inside);
+            found.copies.insert(copy);
+            if steps.passes().any(|pass| found.is_in_the_way(steps, pass)) {
+                found.tensors.remove(&tensor);
+                found.copies.remove(&copy);
+            }
+        }
+        found
+    }
+
+    /// Whether a pass would copy what is there already.
+    pub fn has_copied(&self, step: usize, pass: usize) -> bool {
+        self.copies.contains(&(step, pass))
+    }
+
+    /// Where a tensor lies, if that is in another.
+    pub fn inside(&self, part: Part) -> Option<Inside> {
+        match part {
+            Part::Tensor(tensor) => self.tensors.get(&tensor).copied(),
+            Part::Scratch(..) => None,
+        }
+    }
+
+    /// What a part lies in that lies in nothing else, and its bytes from the start of that.
+    pub fn outermost(&self, part: Part) -> (Part, u64) {
+        let (mut part, mut offset) = (part, 0);
+        // A tensor lies in a later one.
+        while let Some(inside) = self.inside(part) {
+            part = Part::Tensor(inside.whole);
+            offset += inside.offset;
+        }
+        (part, offset)
+    }
+
+    /// Whether a pass would read and write parts of the same, which wgpu allows not even apart from each other.
+    fn is_in_the_way(&self, steps: Steps<'_>, (step, number, pass): (usize, usize, &Pass)) -> bool {
+        let parts = |writes: bool| {
+            let operands = pass.operands.iter().filter(move |operand| operand.is_written() == writes);
+            operands.filter_map(move |&operand| Some(self.outermost(steps.part(step, operand)?.0).0))
+        };
+        !self.has_copied(step, number) && parts(false).any(|read| parts(true).any(|written| written == read))
+    }
+}
+
+impl<'a> Steps<'a> {
+    /// All passes, each with its step and its number there.
+    fn passes(self) -> impl Iterator<Item = (usize, usize, &'a Pass)> {
+        let passes = |(step, own): (usize, &'a Step)| {
+            own.recipe.passes.iter().enumerate().map(move |(number, pass)| (step, number, pass))
+        };
+        self.steps.iter().enumerate().flat_map(passes)
+    }
+
+    /// Whether a tensor is neither the chain's input nor its output.
+    fn is_inner(self, tensor: usize) -> bool {
+        (1..self.shapes.len() - 1).contains(&tensor)
+    }
+
+    /// The part of a workspace that an operand of a step is, and its bytes; none if it is the caller's or holds weights.
+    pub fn part(self, step: usize, operand: Operand) -> Option<(Part, u64)> {
+        let Step { first, links, ref recipe, .. } = self.steps[step];
+        let tensor = match operand {
+            Operand::Weights => None,
+            Operand::Input => Some(self.chain.input_of(first)),
+            Operand::Part(place) => self.chain.concatenated(first).get(place).copied(),
+            Operand::Scale => self.chain.scale_of(first),
+            Operand::Output => Some(first + links),
+            Operand::Kept(link) => Some(first + link + 1),
+            Operand::Residual => self.chain.source(first + links - 1),
+            Operand::ReadWorkspace(which) | Operand::WriteWorkspace(which) => {
+                return Some((Part::Scratch(step, which), recipe.workspace[which]));
+            }
+        };
+        let tensor = tensor.filter(|&tensor| self.is_inner(tensor))?;
+        Some((Part::Tensor(tensor), self.shapes[tensor].bytes(self.chain.dtype())))
+    }
+
+    /// The tensors that may lie in a concatenation, each with the pass that would copy it.
+    fn wanted(self, layout: Layout, alignment: u64) -> Vec<(usize, (usize, usize), Inside)> {
+        let mut wanted = Vec::new();
+        for (step, own) in self.steps.iter().enumerate() {
+            let whole = own.first + own.links;
+            let is_concat = matches!(self.chain.links()[own.first], Link::Concat(_));
+            let is_one_image = layout == Layout::Nchw && self.shapes[whole].batch == 1;
+            if !is_concat || !is_one_image || !self.is_inner(whole) {
+                continue;
+            }
+            let mut offset = 0;
+            // The kernel has a pass for each tensor, in their order.
+            for (place, tensor) in self.chain.concatenated(own.first).into_iter().enumerate() {
+                let bytes = self.shapes[tensor].bytes(self.chain.dtype());
+                // Words of memory belong to one tensor.
+                if self.is_inner(tensor) && offset % alignment.max(4) == 0 && bytes.is_multiple_of(4) {
+                    wanted.push((tensor, (step, place), Inside { whole, offset, bytes }));
+                }
+                offset += bytes;
+            }
+        }
+        wanted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::caps::Caps;
+    use crate::model::concat::Concat;
+    use crate::model::conv::Conv2d;
+    use crate::planner::workspace::{Span, Workspace};
+    use crate::planner::{Choice, schedule};
+
+    fn workspace(chain: &Chain, input: [u32; 4], layout: Layout) -> Workspace {
+        schedule(chain, input, layout, &Caps::webgpu(), &Choice::Fusion(crate::Fusion::Never)).unwrap().workspace
+    }
+
+    fn spans(workspace: &Workspace, tensors: &[usize]) -> Vec<Span> {
+        tensors.iter().map(|&tensor| workspace.span(Part::Tensor(tensor)).unwrap()).collect()
+    }
+
+    fn pointwise(inputs: u32, outputs: u32) -> Link {
+        Conv2d::pointwise(inputs, outputs).into()
+    }
+
+    /// Two convolutions of the first one's output, put together, and one that reads them.
+    fn branches() -> Chain {
+        let links = [pointwise(3, 4), pointwise(4, 2), pointwise(4, 3), Concat::new([2, 3]).into(), pointwise(5, 1)];
+        Chain::new(links).reads(1, 2).unwrap().concatenates([2, 3], 3).unwrap()
+    }
+
+    #[test]
+    fn branches_are_made_in_place_where_their_channels_lie_side_by_side() {
+        let there = workspace(&branches(), [1, 3, 8, 8], Layout::Nchw);
+        let [whole, first, second] = spans(&there, &[4, 2, 3])[..] else { panic!() };
+        assert_eq!((first, second.buffer), (Span { bytes: 512, ..whole }, whole.buffer));
+        assert_eq!((second.offset, second.bytes, whole.bytes), (whole.offset + 512, 768, 1280));
+        assert!((0..2).all(|pass| there.has_copied(3, pass)) && !there.has_copied(4, 0));
+        // Not of several images, nor where channels are neighbours.
+        for (input, layout) in [([2, 3, 8, 8], Layout::Nchw), ([1, 3, 8, 8], Layout::Nhwc)] {
+            let apart = workspace(&branches(), input, layout);
+            assert!((0..2).all(|pass| !apart.has_copied(3, pass)), "{input:?} {layout}");
+            assert!(apart.bytes_without_reuse() > there.bytes_without_reuse());
+        }
+        // Of 7x8 pixels the second would start at 448.
+        let odd = workspace(&branches(), [1, 3, 7, 8], Layout::Nchw);
+        assert_eq!([odd.has_copied(3, 0), odd.has_copied(3, 1)], [true, false]);
+    }
+
+    #[test]
+    fn what_is_read_where_the_next_is_written_is_copied() {
+        // Each reads what is before it, and all are put together: two of two.
+        let dense = Chain::new([pointwise(3, 4), pointwise(4, 4), Concat::new([4, 4]).into(), pointwise(8, 1)]);
+        let dense = dense.concatenates([1, 2], 2).unwrap();
+        let there = workspace(&dense, [1, 3, 8, 8], Layout::Nchw);
+        assert_eq!([there.has_copied(2, 0), there.has_copied(2, 1)], [true, false]);
+        let [whole, first, second] = spans(&there, &[3, 1, 2])[..] else { panic!() };
+        assert!(first.buffer == whole.buffer && second.buffer != whole.buffer);
+        // A tensor that comes twice is made in one place, and cannot be copied within the buffer.
+        let twice = Chain::new([pointwise(3, 4), Concat::new([4, 4]).into(), pointwise(8, 1)]);
+        let twice = workspace(&twice.concatenates([1, 1], 1).unwrap(), [1, 3, 8, 8], Layout::Nchw);
+        assert!(!twice.has_copied(1, 0) && !twice.has_copied(1, 1));
+    }
+
+    #[test]
+    fn concatenations_lie_in_concatenations() {
+        let chain = branches().then(Chain::new([pointwise(1, 4), Concat::new([4, 5]).into(), pointwise(9, 1)]));
+        // The first concatenation is read again, behind the output of the link after it: that reads it, and is apart.
+        let chain = chain.concatenates([6, 4], 6).unwrap();
+        let there = workspace(&chain, [1, 3, 8, 8], Layout::Nchw);
+        let [outer, inner, first, second] = spans(&there, &[7, 4, 2, 3])[..] else { panic!() };
+        assert!([inner, first, second].iter().all(|span| span.buffer == outer.buffer));
+        assert_eq!([inner, first, second].map(|span| span.offset - outer.offset), [1024, 1024, 1536]);
+        assert!(there.has_copied(6, 0) && there.has_copied(6, 1));
+    }
+}
