@@ -1,7 +1,7 @@
 //! Kernels: the ways to compute a run of links, each answering with plain data.
 
 mod channel_blocks;
-mod channels;
+pub(crate) mod channels;
 pub mod copy;
 mod depthwise;
 mod direct;

@@ -21,6 +21,7 @@ use crate::model::error::{Error, Result};
 use crate::model::shape::{Layout, Shape};
 use crate::planner::profile::Profile;
 pub use crate::planner::workspace::Workspace;
+use crate::planner::workspace::in_place::{InPlace, Steps};
 
 pub use bands::images_at_once;
 use cut::{Wanted, is_called};
@@ -210,8 +211,7 @@ impl Schedule {
     pub(crate) fn of_one(chain: &Chain, shapes: &[Shape], recipe: &Recipe, caps: &Caps) -> Self {
         let links = chain.links().len();
         let steps = vec![Step { first: 0, links, recipe: recipe.clone(), seconds: 0.0, parts: Parts::default() }];
-        // None of its tensors lie between steps, so that the layout makes no difference.
-        let workspace = Workspace::new(chain, shapes, Layout::default(), &steps, caps);
+        let workspace = Workspace::new(Steps { chain, shapes, steps: &steps }, InPlace::default(), caps);
         Self { steps, considered: Arc::default(), workspace, shapes: shapes.to_vec() }
     }
 
@@ -289,12 +289,7 @@ impl Planner<'_> {
                 let Some(needed) = inner_tensors(chain, first, links) else { continue };
                 let end = first + links;
                 let own_shapes = chain.run_shapes(first..end, shapes);
-                let run = Run {
-                    links: &chain.links()[first..end],
-                    shapes: &own_shapes,
-                    layout,
-                    elements: Elements::new(chain.dtype(), self.caps),
-                };
+                let run = self.run(chain, first, &own_shapes, layout);
                 let times = self.profile.times(&run);
                 let candidate = |recipe: Recipe| Candidate {
                     parts: Parts::new(&recipe, &run, &device),
@@ -359,12 +354,40 @@ impl Planner<'_> {
             });
         }
         match cut::cheapest(&considered, chain.links().len(), &wanted) {
-            Some(steps) => {
-                let workspace = Workspace::new(chain, &shapes, layout, &steps, self.caps);
-                Ok(Schedule { steps, considered: considered.into(), workspace, shapes })
-            }
+            Some(steps) => Ok(self.in_memory(chain, shapes, layout, steps, considered.into())),
             None => Err(no_schedule(chain, input, considered, wanted.names())),
         }
+    }
+
+    /// A schedule of these steps. What is made where a concatenation would copy it to is not copied.
+    fn in_memory(
+        &self,
+        chain: &Chain,
+        shapes: Vec<Shape>,
+        layout: Layout,
+        mut steps: Vec<Step>,
+        considered: Arc<[Considered]>,
+    ) -> Schedule {
+        let alignment = self.caps.storage_offset_alignment.into();
+        let in_place = InPlace::new(Steps { chain, shapes: &shapes, steps: &steps }, layout, alignment);
+        for (index, step) in steps.iter_mut().enumerate() {
+            let Some(recipe) = in_place.shortened(index, &step.recipe) else { continue };
+            let own_shapes = chain.run_shapes(step.first..step.first + step.links, &shapes);
+            let parts = Parts::new(
+                &recipe,
+                &self.run(chain, step.first, &own_shapes, layout),
+                &self.profile.device_model(self.caps),
+            );
+            *step = Step { recipe, parts, seconds: parts.seconds(), ..*step };
+        }
+        let workspace = Workspace::new(Steps { chain, shapes: &shapes, steps: &steps }, in_place, self.caps);
+        Schedule { steps, considered, workspace, shapes }
+    }
+
+    /// The run of a chain's links from `first` on, between tensors of these shapes.
+    fn run<'a>(&self, chain: &'a Chain, first: usize, shapes: &'a [Shape], layout: Layout) -> Run<'a> {
+        let links = &chain.links()[first..first + shapes.len() - 1];
+        Run { links, shapes, layout, elements: Elements::new(chain.dtype(), self.caps) }
     }
 
     /// Every schedule worth comparing: each recipe of each run once, the rest as the planner likes it without fusion.
@@ -394,9 +417,7 @@ impl Planner<'_> {
                 let (Some(mut steps), Some(after)) = (before, after) else { continue };
                 steps.push(step);
                 steps.extend(after);
-                let workspace = Workspace::new(chain, shapes, layout, &steps, self.caps);
-                let schedule =
-                    Schedule { steps, considered: auto.considered.clone(), workspace, shapes: shapes.clone() };
+                let schedule = self.in_memory(chain, shapes.clone(), layout, steps, auto.considered.clone());
                 if schedules.iter().all(|known| known.name() != schedule.name()) {
                     schedules.push(schedule);
                 }

@@ -416,12 +416,8 @@ impl Oracle {
         if chain.links().len() == step.links {
             return Ok(Schedule::of_one(chain, &chain.shapes(input)?, &step.recipe, gpu.caps()));
         }
-        // A concatenation, behind the slices that it puts together.
-        let mut schedule = planner::schedule(chain, input, self.layout, gpu.caps(), &Choice::Auto)?;
-        if let Some(last) = schedule.steps.last_mut() {
-            last.recipe = step.recipe.clone();
-        }
-        Ok(schedule)
+        // A concatenation, behind the slices that it puts together. It copies all, also what the step finds in place.
+        planner::schedule(chain, input, self.layout, gpu.caps(), &Choice::Auto)
     }
 
     /// The data of a step.

@@ -19,7 +19,8 @@ pub struct LinkCost {
     pub params: u64,
     /// Multiply-adds, the bias one of them.
     pub mult_adds: u64,
-    /// Bytes from and to memory, in the chain's element type: input, parameters, residual, scale, output.
+    /// Bytes from and to memory, in the chain's element type: input, parameters, residual, scale, output. A concatenation moves
+    /// none, as if the links before it stored where it has their outputs.
     pub bytes: u64,
 }
 
@@ -113,9 +114,13 @@ pub fn chain(chain: &Chain, input: impl Into<Shape>) -> Result<ChainCost> {
         let scale = if link.is_scaled() { scale_shape(input).bytes(dtype) } else { 0 };
         let parameter_bytes = params * dtype.bytes() + residual + scale;
         let mult_adds = mult_adds_of(link, input, output);
-        // These read what they write and no more: a concatenation several tensors, a slice a part of one.
-        let read = if matches!(link, Link::Concat(_) | Link::Slice { .. }) { output } else { input };
-        let bytes = read.bytes(dtype) + parameter_bytes + output.bytes(dtype);
+        let bytes = match link {
+            // Tensors may be made where they are put together.
+            Link::Concat(_) => 0,
+            // It reads what it writes, a part of its input.
+            Link::Slice { .. } => 2 * output.bytes(dtype),
+            _ => input.bytes(dtype) + parameter_bytes + output.bytes(dtype),
+        };
         total.params += params;
         // Of a few links as large as links may be the sum passes 64 bits.
         total.mult_adds = total.mult_adds.saturating_add(mult_adds);

@@ -2,14 +2,11 @@
 //! lifetimes allow.
 
 pub(crate) mod arrange;
-mod in_place;
+pub(crate) mod in_place;
 
 use std::collections::HashMap;
 
 use crate::model::caps::Caps;
-use crate::model::chain::Chain;
-use crate::model::shape::{Layout, Shape};
-use crate::planner::Step;
 
 use arrange::{Arrangement, Limits, Uses, arrange};
 use in_place::{InPlace, Steps};
@@ -42,18 +39,14 @@ pub(crate) struct Span {
 
 impl Workspace {
     /// The workspace of some steps that compute a chain.
-    pub(crate) fn new(chain: &Chain, shapes: &[Shape], layout: Layout, steps: &[Step], caps: &Caps) -> Self {
-        let (own, steps) = (Steps { chain, shapes, steps }, steps.iter().enumerate());
-        let in_place = InPlace::new(own, layout, caps.storage_offset_alignment.into());
+    pub(crate) fn new(steps: Steps<'_>, in_place: InPlace, caps: &Caps) -> Self {
+        let Steps { chain, shapes, .. } = steps;
         let (mut workspace, mut dispatches) = (Self { in_place, ..Self::default() }, Vec::new());
-        for (index, step) in steps {
-            for (number, pass) in step.recipe.passes.iter().enumerate() {
-                if workspace.has_copied(index, number) {
-                    continue;
-                }
+        for (index, step) in steps.steps.iter().enumerate() {
+            for pass in &step.recipe.passes {
                 let mut uses = Uses::default();
                 for &operand in &pass.operands {
-                    let Some((part, bytes)) = own.part(index, operand) else { continue };
+                    let Some((part, bytes)) = steps.part(index, operand) else { continue };
                     let (outermost, _) = workspace.in_place.outermost(part);
                     let bytes = match outermost {
                         Part::Tensor(tensor) => shapes[tensor].bytes(chain.dtype()),
@@ -92,11 +85,6 @@ impl Workspace {
         let place = self.arrangement.places[value];
         let bytes = self.in_place.inside(part).map_or(self.sizes[value], |inside| inside.bytes);
         Some(Span { buffer: place.buffer, offset: place.offset + offset, bytes })
-    }
-
-    /// Whether a step's pass would copy a tensor to where it was made.
-    pub(crate) fn has_copied(&self, step: usize, pass: usize) -> bool {
-        self.in_place.has_copied(step, pass)
     }
 
     /// The sizes of its buffers, bytes, the largest first.

@@ -84,10 +84,7 @@ impl Plan {
             let recipe = &step.recipe;
             let range = step.first..step.first + step.links;
             let weights = packed_weights(device, chain, weights, packed, place, range.clone(), &recipe.weights).await?;
-            for (number, pass) in recipe.passes.iter().enumerate() {
-                if schedule.workspace.has_copied(index, number) {
-                    continue;
-                }
+            for pass in &recipe.passes {
                 let slot = |operand: Operand| match operand {
                     Operand::Input => tensor(chain.input_of(range.start)),
                     Operand::Output => tensor(range.end),

@@ -358,7 +358,8 @@ impl Step {
             ms: step.seconds * 1e3,
             model_ms: parts.seconds() * 1e3,
             measured_ms: measured.map(|seconds| seconds * 1e3),
-            share_of_roofline: roofline / measured.unwrap_or(step.seconds),
+            // What is in place already takes no time.
+            share_of_roofline: if step.seconds > 0.0 { roofline / measured.unwrap_or(step.seconds) } else { 1.0 },
             occupancy: parts.occupancy,
             bound: bound(parts),
             why: why_step(subject.schedule, step),
@@ -368,6 +369,9 @@ impl Step {
 
 /// The name of the largest part of a modelled time.
 fn bound(parts: &Parts) -> &'static str {
+    if parts.seconds() == 0.0 {
+        return "";
+    }
     let parts = [
         (parts.mult_adds, "arithmetic"),
         (parts.accesses, "loads"),
@@ -390,6 +394,11 @@ fn why_step(schedule: &Schedule, step: &planner::Step) -> String {
         others.min_by(|a, b| a.seconds().total_cmp(&b.seconds()))
     };
     let mut reasons = Vec::new();
+    let (all, copied) =
+        (candidate_of(schedule, step).map_or(0, |one| one.recipe.passes.len()), step.recipe.passes.len());
+    if copied < all {
+        reasons.push(format!("{} of {all} tensors are made in place", all - copied));
+    }
     let singles = (step.first..step.first + step.links).map(|link| best(link, 1, None));
     if let (true, Some(singles)) = (step.links > 1, singles.collect::<Option<Vec<_>>>()) {
         let seconds: f64 = singles.iter().map(|candidate| candidate.seconds()).sum();

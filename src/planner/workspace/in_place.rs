@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
 use super::Part;
-use crate::kernels::{Operand, Pass};
+use crate::kernels::{Operand, Pass, Recipe, channels};
 use crate::model::chain::{Chain, Link};
 use crate::model::shape::{Layout, Shape};
 use crate::planner::Step;
@@ -30,11 +30,11 @@ pub struct Inside {
     pub bytes: u64,
 }
 
-/// The tensors that lie in others, and what need not be done for that.
+/// The tensors that lie in others, and the passes that would copy them there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InPlace {
     tensors: HashMap<usize, Inside>,
-    /// Passes, each by its step and its number there.
+    /// Each by its step and its number there.
     copies: HashSet<(usize, usize)>,
 }
 
@@ -58,8 +58,14 @@ impl InPlace {
         found
     }
 
-    /// Whether a pass would copy what is there already.
-    pub fn has_copied(&self, step: usize, pass: usize) -> bool {
+    /// The recipe of a step without these copies; none if it is as it was.
+    pub fn shortened(&self, step: usize, recipe: &Recipe) -> Option<Recipe> {
+        let is_shorter = self.copies.iter().any(|&(other, _)| other == step);
+        is_shorter.then(|| channels::without(recipe, |pass| self.has_copied(step, pass)))
+    }
+
+    /// Whether a step's pass would copy what is there already.
+    fn has_copied(&self, step: usize, pass: usize) -> bool {
         self.copies.contains(&(step, pass))
     }
 
@@ -156,15 +162,20 @@ mod tests {
     use crate::model::caps::Caps;
     use crate::model::concat::Concat;
     use crate::model::conv::Conv2d;
-    use crate::planner::workspace::{Span, Workspace};
-    use crate::planner::{Choice, schedule};
+    use crate::planner::workspace::Span;
+    use crate::planner::{Choice, Fusion, Schedule, schedule};
 
-    fn workspace(chain: &Chain, input: [u32; 4], layout: Layout) -> Workspace {
-        schedule(chain, input, layout, &Caps::webgpu(), &Choice::Fusion(crate::Fusion::Never)).unwrap().workspace
+    fn planned(chain: &Chain, input: [u32; 4], layout: Layout) -> Schedule {
+        schedule(chain, input, layout, &Caps::webgpu(), &Choice::Fusion(Fusion::Never)).unwrap()
     }
 
-    fn spans(workspace: &Workspace, tensors: &[usize]) -> Vec<Span> {
-        tensors.iter().map(|&tensor| workspace.span(Part::Tensor(tensor)).unwrap()).collect()
+    fn spans(schedule: &Schedule, tensors: &[usize]) -> Vec<Span> {
+        tensors.iter().map(|&tensor| schedule.workspace.span(Part::Tensor(tensor)).unwrap()).collect()
+    }
+
+    /// What a concatenation still copies.
+    fn copied(schedule: &Schedule, link: usize) -> Vec<Operand> {
+        schedule.steps[link].recipe.passes.iter().map(|pass| pass.operands[0]).collect()
     }
 
     fn pointwise(inputs: u32, outputs: u32) -> Link {
@@ -179,20 +190,34 @@ mod tests {
 
     #[test]
     fn branches_are_made_in_place_where_their_channels_lie_side_by_side() {
-        let there = workspace(&branches(), [1, 3, 8, 8], Layout::Nchw);
+        let there = planned(&branches(), [1, 3, 8, 8], Layout::Nchw);
         let [whole, first, second] = spans(&there, &[4, 2, 3])[..] else { panic!() };
         assert_eq!((first, second.buffer), (Span { bytes: 512, ..whole }, whole.buffer));
         assert_eq!((second.offset, second.bytes, whole.bytes), (whole.offset + 512, 768, 1280));
-        assert!((0..2).all(|pass| there.has_copied(3, pass)) && !there.has_copied(4, 0));
+        assert_eq!(copied(&there, 3), []);
         // Not of several images, nor where channels are neighbours.
         for (input, layout) in [([2, 3, 8, 8], Layout::Nchw), ([1, 3, 8, 8], Layout::Nhwc)] {
-            let apart = workspace(&branches(), input, layout);
-            assert!((0..2).all(|pass| !apart.has_copied(3, pass)), "{input:?} {layout}");
-            assert!(apart.bytes_without_reuse() > there.bytes_without_reuse());
+            let apart = planned(&branches(), input, layout);
+            assert_eq!(copied(&apart, 3), [Operand::Input, Operand::Part(1)], "{input:?} {layout}");
+            assert!(apart.workspace.bytes_without_reuse() > there.workspace.bytes_without_reuse());
         }
         // Of 7x8 pixels the second would start at 448.
-        let odd = workspace(&branches(), [1, 3, 7, 8], Layout::Nchw);
-        assert_eq!([odd.has_copied(3, 0), odd.has_copied(3, 1)], [true, false]);
+        assert_eq!(copied(&planned(&branches(), [1, 3, 7, 8], Layout::Nchw), 3), [Operand::Part(1)]);
+    }
+
+    #[test]
+    fn what_is_in_place_costs_nothing() {
+        let concat = |input, layout| planned(&branches(), input, layout).steps[3].clone();
+        let cost = |step: &Step| (step.recipe.work.bytes, step.recipe.work.accesses);
+        let there = concat([1, 3, 8, 8], Layout::Nchw);
+        assert_eq!((cost(&there), there.seconds, there.parts.seconds()), ((0.0, 0.0), 0.0, 0.0));
+        let apart = concat([1, 3, 8, 8], Layout::Nhwc);
+        assert_eq!(cost(&apart), (2.0 * 5.0 * 256.0, 2.0 * 5.0 * 64.0));
+        // Three channels of five, in one dispatch of two.
+        let (odd, all) = (concat([1, 3, 7, 8], Layout::Nchw), concat([1, 3, 7, 8], Layout::Nhwc));
+        assert_eq!(cost(&odd), (2.0 * 3.0 * 224.0, 2.0 * 3.0 * 56.0));
+        assert_eq!(odd.parts.dispatch * 2.0, all.parts.dispatch);
+        assert!(odd.seconds > 0.0 && odd.seconds < all.seconds);
     }
 
     #[test]
@@ -200,14 +225,14 @@ mod tests {
         // Each reads what is before it, and all are put together: two of two.
         let dense = Chain::new([pointwise(3, 4), pointwise(4, 4), Concat::new([4, 4]).into(), pointwise(8, 1)]);
         let dense = dense.concatenates([1, 2], 2).unwrap();
-        let there = workspace(&dense, [1, 3, 8, 8], Layout::Nchw);
-        assert_eq!([there.has_copied(2, 0), there.has_copied(2, 1)], [true, false]);
+        let there = planned(&dense, [1, 3, 8, 8], Layout::Nchw);
+        assert_eq!(copied(&there, 2), [Operand::Part(1)]);
         let [whole, first, second] = spans(&there, &[3, 1, 2])[..] else { panic!() };
         assert!(first.buffer == whole.buffer && second.buffer != whole.buffer);
         // A tensor that comes twice is made in one place, and cannot be copied within the buffer.
         let twice = Chain::new([pointwise(3, 4), Concat::new([4, 4]).into(), pointwise(8, 1)]);
-        let twice = workspace(&twice.concatenates([1, 1], 1).unwrap(), [1, 3, 8, 8], Layout::Nchw);
-        assert!(!twice.has_copied(1, 0) && !twice.has_copied(1, 1));
+        let twice = planned(&twice.concatenates([1, 1], 1).unwrap(), [1, 3, 8, 8], Layout::Nchw);
+        assert_eq!(copied(&twice, 1), [Operand::Input, Operand::Part(1)]);
     }
 
     #[test]
@@ -215,10 +240,10 @@ mod tests {
         let chain = branches().then(Chain::new([pointwise(1, 4), Concat::new([4, 5]).into(), pointwise(9, 1)]));
         // The first concatenation is read again, behind the output of the link after it: that reads it, and is apart.
         let chain = chain.concatenates([6, 4], 6).unwrap();
-        let there = workspace(&chain, [1, 3, 8, 8], Layout::Nchw);
+        let there = planned(&chain, [1, 3, 8, 8], Layout::Nchw);
         let [outer, inner, first, second] = spans(&there, &[7, 4, 2, 3])[..] else { panic!() };
         assert!([inner, first, second].iter().all(|span| span.buffer == outer.buffer));
         assert_eq!([inner, first, second].map(|span| span.offset - outer.offset), [1024, 1024, 1536]);
-        assert!(there.has_copied(6, 0) && there.has_copied(6, 1));
+        assert_eq!(copied(&there, 6), []);
     }
 }
