@@ -12,8 +12,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
+use gpuconv::nets::{self, Task};
 use gpuconv::verify::Data;
-use gpuconv::{Choice, Fusion, GpuConv, Layout, OwnedWeights, nets};
+use gpuconv::{Choice, Fusion, GpuConv, Layout, OwnedWeights};
 use indicatif::{ProgressBar, ProgressStyle};
 
 mod common;
@@ -52,14 +53,10 @@ const SIZE: u32 = 224;
 pub fn classify(options: &Options) -> Result<(), Box<dyn Error>> {
     let (start, classes) = (Instant::now(), options.classes);
     let bar = ProgressBar::new(3).with_style(ProgressStyle::with_template("{bar:30} {elapsed}")?);
-    let known = nets::NETWORKS.iter().find(|(name, _)| *name == options.network);
-    let names = || nets::NETWORKS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-    let (_, make) = known.ok_or_else(|| format!("no network is called {}; there are {}", options.network, names()))?;
-    let network = make(options.width, classes)?;
-    let read = |path: &PathBuf| std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()));
+    let network = common::network(&options.network, Task::Classification)?(options.width, classes)?;
     let random = |(weight, bias)| OwnedWeights { weight, bias };
     let weights: Vec<_> = match &options.weights {
-        Some(path) => network.weights(&read(path)?)?,
+        Some(path) => network.weights(&common::read(path)?)?,
         None => Data::random("", &network.chain, [0, 3, SIZE, SIZE])?.weights.into_iter().map(random).collect(),
     };
     bar.inc(1);
@@ -83,7 +80,7 @@ pub fn classify(options: &Options) -> Result<(), Box<dyn Error>> {
     let logits = infer()?;
     bar.finish_and_clear();
     println!("{} on {}: first answer after {:.2?}", network.name, gpu.device().adapter_info().name, start.elapsed());
-    let labels = String::from_utf8(options.labels.as_ref().map(read).transpose()?.unwrap_or_default())?;
+    let labels = String::from_utf8(options.labels.as_deref().map(common::read).transpose()?.unwrap_or_default())?;
     for (class, share) in nets::top(&nets::softmax(&logits[..classes as usize]), 5) {
         println!("{:6.2} %  {class:4}  {}", share * 100.0, labels.lines().nth(class).unwrap_or_default());
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use gpuconv::{Activation, Chain, Conv2d, GpuConv, Layout, Tensor, Weights};
+use gpuconv::{Activation, Chain, Conv2d, GpuConv, Layout, Weights};
 use image::{ExtendedColorType, RgbImage};
 
 mod common;
@@ -50,17 +50,6 @@ fn gaussian(radius: i32, deviation: f32) -> Vec<f32> {
     values.iter().map(|value| value / values.iter().sum::<f32>()).collect()
 }
 
-/// Uploads a picture as three planes, with `radius` more pixels on each side. These repeat the outermost ones.
-fn upload(gpu: &GpuConv, picture: &RgbImage, radius: u32) -> gpuconv::Result<Tensor> {
-    let (width, height) = picture.dimensions();
-    let inside = |at: u32, extent: u32| at.saturating_sub(radius).min(extent - 1);
-    let [rows, columns] = [height, width].map(|extent| extent + 2 * radius);
-    let pixels = || (0..rows).flat_map(|y| (0..columns).map(move |x| (x, y)));
-    let pixel = |(x, y)| picture.get_pixel(inside(x, width), inside(y, height));
-    let plane = |channel: usize| pixels().map(move |at| f32::from(pixel(at).0[channel]) / 255.0);
-    gpu.upload(&(0..3).flat_map(plane).collect::<Vec<_>>(), [1, 3, rows, columns])
-}
-
 /// Filters a picture, prints the time, and returns the result plane by plane.
 pub fn apply(gpu: &GpuConv, filter: &Filter, picture: &RgbImage) -> gpuconv::Result<Vec<f32>> {
     let weights: Vec<_> = filter.weights.iter().map(|weight| Weights::without_bias(weight)).collect();
@@ -68,7 +57,8 @@ pub fn apply(gpu: &GpuConv, filter: &Filter, picture: &RgbImage) -> gpuconv::Res
     let [columns, rows] = [picture.width(), picture.height()].map(|extent| extent + 2 * filter.radius);
     // This compiles. It also refuses a picture that is too large for the device before allocating memory for it.
     layer.warm_up([1, 3, rows, columns], Layout::Nchw)?;
-    let x = upload(gpu, picture, filter.radius)?;
+    let x =
+        gpu.upload(&common::part(picture, [-i64::from(filter.radius); 2], [columns, rows]), [1, 3, rows, columns])?;
     let y = layer.forward(&x)?;
     gpu.wait()?;
     let (start, kernels) = (Instant::now(), layer.schedule(x.shape(), x.layout())?.name());

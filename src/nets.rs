@@ -1,8 +1,8 @@
-//! Whole networks as chains, from an image to its logits.
+//! Whole networks as chains, from an image to its logits, to those of each of its pixels, or to a larger image.
 //!
 //! A batch norm is folded into the convolution before it, and branches that only training needs into one convolution. So a
-//! network is convolutions, gates, pools and a classifier, which is a pointwise convolution of a single pixel. Any input of
-//! three channels fits, of any size. A width multiplies all channels, also of networks that were published in one width.
+//! classifier is convolutions, gates, pools and last a pointwise convolution of a single pixel. Any input of
+//! three channels fits, of any size. But see the networks for segmentation. A width multiplies all channels, also of networks that were published in one width.
 //!
 //! ```
 //! use gpuconv::nets;
@@ -20,6 +20,7 @@ mod mobile;
 mod mobilenet_v4;
 mod pixels;
 mod resnet;
+mod super_resolution;
 #[cfg(feature = "safetensors")]
 mod weights;
 
@@ -33,6 +34,7 @@ pub use lraspp::lraspp_mobilenet_v3_large;
 pub use mobile::{efficientnet_b0, efficientnet_lite0, mnasnet1_0, mobilenet_v3_large, mobilenet_v3_small};
 pub use mobilenet_v4::{mobilenetv4_conv_medium, mobilenetv4_conv_small};
 pub use resnet::{resnet18, resnet34, resnet50};
+pub use super_resolution::{espcn, realesr_general_x4v3, srvgg};
 
 /// The largest multiplier. No published network is wider, and a channel count must not overflow.
 const WIDEST: f64 = 16.0;
@@ -40,36 +42,72 @@ const WIDEST: f64 = 16.0;
 /// PyTorch's constant of batch norms.
 const EPS: f64 = 1e-5;
 
-/// Makes a network of a width, with a number of classes.
+/// What a network makes of an image.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// A logit for each class.
+    Classification,
+    /// A logit for each class and pixel.
+    Segmentation,
+    /// An image with more rows and columns.
+    SuperResolution,
+}
+
+impl Task {
+    /// The classes that published weights have; none if images come out.
+    pub fn classes(self) -> Option<u32> {
+        match self {
+            Self::Classification => Some(1000),
+            Self::Segmentation => Some(21),
+            Self::SuperResolution => None,
+        }
+    }
+}
+
+/// Makes a network of a width, with a number of classes; or, if images come out, of channels.
 pub type Make = fn(f64, u32) -> Result<Network>;
 
-/// The networks that give logits of an image, by name: torchvision's, or timm's where torchvision has none.
-pub const NETWORKS: &[(&str, Make)] = &[
-    ("mobilenet_v1", mobilenet_v1),
-    ("mobilenet_v2", mobilenet_v2),
-    ("mobilenet_v3_large", mobilenet_v3_large),
-    ("mobilenet_v3_small", mobilenet_v3_small),
-    ("mobilenetv4_conv_small", mobilenetv4_conv_small),
-    ("mobilenetv4_conv_medium", mobilenetv4_conv_medium),
-    ("mnasnet1_0", mnasnet1_0),
-    ("efficientnet_b0", efficientnet_b0),
-    ("efficientnet_lite0", efficientnet_lite0),
-    ("mobileone_s0", mobileone_s0),
-    ("repvgg_a0", repvgg_a0),
-    ("resnet18", resnet18),
-    ("resnet34", resnet34),
-    ("resnet50", resnet50),
+/// The networks by name: torchvision's, timm's where torchvision has none, the authors' where neither has.
+pub const NETWORKS: &[(&str, Task, Make)] = &[
+    ("mobilenet_v1", Task::Classification, mobilenet_v1),
+    ("mobilenet_v2", Task::Classification, mobilenet_v2),
+    ("mobilenet_v3_large", Task::Classification, mobilenet_v3_large),
+    ("mobilenet_v3_small", Task::Classification, mobilenet_v3_small),
+    ("mobilenetv4_conv_small", Task::Classification, mobilenetv4_conv_small),
+    ("mobilenetv4_conv_medium", Task::Classification, mobilenetv4_conv_medium),
+    ("mnasnet1_0", Task::Classification, mnasnet1_0),
+    ("efficientnet_b0", Task::Classification, efficientnet_b0),
+    ("efficientnet_lite0", Task::Classification, efficientnet_lite0),
+    ("mobileone_s0", Task::Classification, mobileone_s0),
+    ("repvgg_a0", Task::Classification, repvgg_a0),
+    ("resnet18", Task::Classification, resnet18),
+    ("resnet34", Task::Classification, resnet34),
+    ("resnet50", Task::Classification, resnet50),
+    ("lraspp_mobilenet_v3_large", Task::Segmentation, lraspp_mobilenet_v3_large),
+    ("espcn_x2", Task::SuperResolution, |width, channels| espcn(2, width, channels)),
+    ("espcn_x3", Task::SuperResolution, |width, channels| espcn(3, width, channels)),
+    ("espcn_x4", Task::SuperResolution, |width, channels| espcn(4, width, channels)),
+    ("srvgg_x2", Task::SuperResolution, |width, channels| srvgg(2, width, channels)),
+    ("srvgg_x3", Task::SuperResolution, |width, channels| srvgg(3, width, channels)),
+    ("srvgg_x4", Task::SuperResolution, |width, channels| srvgg(4, width, channels)),
+    ("realesr_general_x4v3", Task::SuperResolution, realesr_general_x4v3),
 ];
+
+/// Whose names most networks have.
+const PUBLISHERS: [&str; 2] = ["timm", "torchvision"];
 
 /// A network, and what published weights call its tensors.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
-    /// Its name: torchvision's, or timm's where torchvision has none.
+    /// Its name, as in [`NETWORKS`].
     pub name: &'static str,
+    /// What it makes of an image.
+    pub task: Task,
     /// The multiplier of all channels.
     pub width: f64,
-    /// The number of logits.
+    /// The number of logits, or of channels if images come out.
     pub classes: u32,
     /// Mean and standard deviation of the training pixels: red, green, blue.
     pub pixels: [[f32; 3]; 2],
@@ -78,6 +116,8 @@ pub struct Network {
     pub eps: [f64; 2],
     /// What it computes.
     pub chain: Chain,
+    /// Whose names the next two are: timm's and torchvision's, but of networks that neither has those of other programs.
+    pub publishers: [&'static str; 2],
     /// The names that timm gives, for each convolution; none if it does not have the network.
     pub timm: Vec<Names>,
     /// The names that torchvision gives; none if it does not have the network.
@@ -96,6 +136,8 @@ pub struct Names {
     pub is_matrix: bool,
     /// Whether the batch norm has PyTorch's constant, 1e-5, and not the network's.
     pub own_eps: bool,
+    /// Whether all weights are 1, so that no file has them.
+    pub is_ones: bool,
     /// What is added to it, of networks that have branches for training.
     pub branches: Vec<Branch>,
 }
@@ -112,13 +154,18 @@ pub struct Branch {
 
 impl Names {
     fn new(block: &str, conv: &str, norm: &str) -> Self {
-        let (conv, norm) = (format!("{block}{conv}"), Some(format!("{block}{norm}")));
-        Self { conv, norm, is_matrix: false, own_eps: false, branches: Vec::new() }
+        Self { norm: Some(format!("{block}{norm}")), ..Self::biased(&format!("{block}{conv}")) }
     }
 
     /// A convolution without a batch norm.
     fn biased(conv: &str) -> Self {
-        Self { conv: conv.into(), norm: None, is_matrix: false, own_eps: false, branches: Vec::new() }
+        let (conv, norm, branches) = (conv.into(), None, Vec::new());
+        Self { conv, norm, is_matrix: false, own_eps: false, is_ones: false, branches }
+    }
+
+    /// A convolution that only repeats channels.
+    fn ones() -> Self {
+        Self { is_ones: true, ..Self::biased("") }
     }
 
     /// A linear layer, which has a bias.
@@ -128,6 +175,18 @@ impl Names {
 }
 
 impl Network {
+    /// A classifier that was trained on ImageNet.
+    fn classifier(
+        name: &'static str,
+        width: f64,
+        classes: u32,
+        chain: Chain,
+        [timm, torchvision]: [Vec<Names>; 2],
+    ) -> Self {
+        let (task, pixels, eps, publishers) = (Task::Classification, build::IMAGENET, [EPS; 2], PUBLISHERS);
+        Self { name, task, width, classes, pixels, eps, chain, publishers, timm, torchvision }
+    }
+
     /// The parameters that the published network has: weights, biases, and two for each channel of a batch norm. The chain has
     /// fewer, for batch norms and branches are folded: [`cost::chain`](crate::cost::chain) counts them.
     pub fn parameters(&self) -> u64 {
@@ -141,7 +200,7 @@ impl Network {
             let own = conv.weight_shape().len() + outputs * if names.norm.is_some() { 2 } else { u64::from(conv.bias) };
             own + names.branches.iter().map(of_branch).sum::<u64>()
         };
-        self.chain.convolutions().zip(names).map(of_conv).sum()
+        self.chain.convolutions().zip(names).filter(|(_, names)| !names.is_ones).map(of_conv).sum()
     }
 }
 
@@ -177,7 +236,7 @@ pub fn mobilenet_v1(width: f64, classes: u32) -> Result<Network> {
     timm.push(Names::linear("classifier"));
     // Inception's.
     let pixels = [[0.5; 3]; 2];
-    Ok(Network { name: "mobilenet_v1", width, classes, pixels, eps: [EPS; 2], chain, timm, torchvision: Vec::new() })
+    Ok(Network { pixels, ..Network::classifier("mobilenet_v1", width, classes, chain, [timm, Vec::new()]) })
 }
 
 /// MobileNetV2 (arXiv 1801.04381), as torchvision's `mobilenet_v2` and timm's `mobilenetv2_100`.
@@ -210,8 +269,7 @@ pub fn mobilenet_v2(width: f64, classes: u32) -> Result<Network> {
     chain = chain.then(classifier(features, classes));
     timm.push(Names::linear("classifier"));
     torchvision.push(Names::linear("classifier.1"));
-    let (pixels, eps) = (build::IMAGENET, [EPS; 2]);
-    Ok(Network { name: "mobilenet_v2", width, classes, pixels, eps, chain, timm, torchvision })
+    Ok(Network::classifier("mobilenet_v2", width, classes, chain, [timm, torchvision]))
 }
 
 fn stem(channels: u32) -> Chain {

@@ -42,12 +42,13 @@ use parser::Parser;
 /// NETWORK    N|Nx3xHxW [-> CLASSES] [wWIDTH] [f16] [nhwc]
 /// ```
 ///
-/// `NETWORK` is a name of [`nets::NETWORKS`](crate::nets::NETWORKS), such as `mobilenet_v2`.
+/// `NETWORK` is a name of [`nets::NETWORKS`](crate::nets::NETWORKS), such as `mobilenet_v2`. Those that enlarge images take any
+/// number of channels, and no `CLASSES`.
 /// `ACTIVATION` is `relu`, `relu6`, `silu`, `hardswish`, `sigmoid`, `hardsigmoid`, `tanh`, `gelu`, `leakyrelu:SLOPE` or
 /// `clamp:LOW,HIGH`; `scaled` multiplies the input by a value for each image and channel; `RESIDUAL` is `residual` (added before
 /// the activation) or `residual:after`. Defaults: stride 1, padding 0, dilation 1, one group, a bias, no activation (of gates
 /// `relu sigmoid`), elements in f32, NCHW; for pools the kernel as stride, and means that count the padding; for networks images
-/// of 224x224, 1000 classes, width 1.
+/// of 224x224, 1000 classes (for segmentation 21), width 1.
 ///
 /// ```
 /// let problem: gpuconv::Problem = "separable 1x512x128x128 -> 1024 k3 s2 p1".parse()?;
@@ -167,9 +168,6 @@ impl Problem {
     }
 }
 
-/// The number of ImageNet's classes, the default of the published networks.
-const CLASSES: u32 = 1000;
-
 /// A batch of images of the size that the published networks were trained on.
 fn image(batch: u32) -> Shape {
     [batch, 3, 224, 224].into()
@@ -211,7 +209,7 @@ impl fmt::Display for Problem {
                 write!(f, " {}", channels.join(","))?;
             }
             Operation::Network(network) => {
-                if network.classes != CLASSES {
+                if network.task.classes().is_some_and(|classes| classes != network.classes) {
                     write!(f, " -> {}", network.classes)?;
                 }
                 if network.width != 1.0 {
@@ -361,6 +359,11 @@ mod tests {
             "mobilenet_v3_large 1",
             "efficientnet_b0 2x3x64x64 -> 10 w0.25 f16 nhwc",
             "mobilenet_v2 2x3x96x65 -> 10 w0.35 nhwc",
+            "lraspp_mobilenet_v3_large 1x3x64x96",
+            "lraspp_mobilenet_v3_large 2 -> 2 w0.05 nhwc",
+            "espcn_x3 2x1x24x17 w0.5 nhwc",
+            "srvgg_x4 1x3x24x17 f16",
+            "realesr_general_x4v3 1",
             "conv 1x3x8x8 -> 4 k3 relu f16",
             "separable 1x8x9x9 -> 16 k5 nobias f16 nhwc",
             "pool 3x20x7x5 f16 nhwc",
@@ -486,6 +489,11 @@ mod tests {
             ("mobilenet_v2 1 relu", "relu"),
             ("mobilenet_v2 1 w0.5 w0.5", "w0.5"),
             ("mobilenet_v2 4000000", "4000000"),
+            ("lraspp_mobilenet_v3_large 1x3x40x64", "1x3x40x64"),
+            ("lraspp_mobilenet_v3_large 1x1x64x64", "1x1x64x64"),
+            ("espcn_x2 1x1x8x8 -> 3", "->"),
+            ("espcn_x5 1x1x8x8", "espcn_x5"),
+            ("srvgg_x2 1x3x8x8 w0", "w0"),
         ] {
             let Err(Error::Parse(error)) = line.parse::<Problem>() else { panic!("`{line}` was taken") };
             assert_eq!(&line[error.start..error.end], word, "{line}: {error}");

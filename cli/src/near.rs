@@ -63,12 +63,12 @@ pub fn suggestion(error: &Error) -> Option<&str> {
 
 /// The words that problems begin with, networks among them.
 pub fn operations() -> impl Iterator<Item = &'static str> {
-    OPERATIONS.iter().copied().chain(NETWORKS.iter().map(|(name, _)| *name))
+    OPERATIONS.iter().copied().chain(NETWORKS.iter().map(|(name, ..)| *name))
 }
 
 /// Takes the name of a network.
 pub fn networks() -> PossibleValuesParser {
-    PossibleValuesParser::new(NETWORKS.iter().map(|(name, _)| *name))
+    PossibleValuesParser::new(NETWORKS.iter().map(|(name, ..)| *name))
 }
 
 /// The closest of the known words, if at most a third of its letters are wrong, missing or extra.

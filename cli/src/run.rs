@@ -92,7 +92,7 @@ impl Run {
 
     /// The problem. A network's name alone is for the images that there are.
     fn problem(&self) -> Outcome<Problem> {
-        if !NETWORKS.iter().any(|(name, _)| *name == self.problem.trim()) {
+        if !NETWORKS.iter().any(|(name, ..)| *name == self.problem.trim()) {
             return Ok(Case::parse(&self.problem)?.problem);
         }
         let shape = npy::shape(&self.input, "input")?;

@@ -7,6 +7,7 @@ use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
 
+use gpuconv::nets::{Make, NETWORKS, Task};
 use image::imageops::{self, FilterType};
 use image::{DynamicImage, ImageDecoder, ImageReader, ImageResult, Limits, Rgb, RgbImage};
 
@@ -19,6 +20,29 @@ pub fn exit_code(result: Result<(), Box<dyn Error>>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Reads a file. An error says which.
+pub fn read(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// What makes the network of this name, of those for a task.
+pub fn network(name: &str, task: Task) -> Result<Make, String> {
+    let networks = || NETWORKS.iter().filter(|(_, own, _)| *own == task);
+    let names = || networks().map(|(name, ..)| *name).collect::<Vec<_>>().join(", ");
+    let known = networks().find(|(known, ..)| *known == name).map(|&(.., make)| make);
+    known.ok_or_else(|| format!("no network for this is called {name}; there are {}", names()))
+}
+
+/// A part of a picture, from a column and a row on, as three planes of numbers from 0 to 1. What lies beyond the picture is like
+/// the nearest of its pixels.
+pub fn part(picture: &RgbImage, [left, top]: [i64; 2], [columns, rows]: [u32; 2]) -> Vec<f32> {
+    let inside = |at: i64, extent: u32| at.clamp(0, i64::from(extent) - 1) as u32;
+    let pixel = |x: i64, y: i64| picture.get_pixel(inside(x, picture.width()), inside(y, picture.height()));
+    let pixels = || (top..top + i64::from(rows)).flat_map(|y| (left..left + i64::from(columns)).map(move |x| (x, y)));
+    let plane = |channel: usize| pixels().map(move |(x, y)| f32::from(pixel(x, y).0[channel]) / 255.0);
+    (0..3).flat_map(plane).collect()
 }
 
 /// Reads a JPEG or PNG file and turns it upright. Without a file it draws a sun above the sea.

@@ -5,6 +5,7 @@ use crate::model::chain::{Chain, Link};
 use crate::model::conv::{Activation, Conv2d, Residual};
 use crate::model::error::Result;
 use crate::model::gate::SqueezeExcite;
+use crate::model::prelu::PRelu;
 
 /// The names that timm and torchvision give. Those of a publisher that does not have the network are left out at the end.
 pub type Both = [Names; 2];
@@ -31,7 +32,12 @@ enum Wanted {
 impl Builder {
     /// A network of images with three channels.
     pub fn new() -> Self {
-        Self { links: Vec::new(), edges: Vec::new(), names: [Vec::new(), Vec::new()], channels: 3 }
+        Self::of_images(3)
+    }
+
+    /// A network of images with any number of channels.
+    pub fn of_images(channels: u32) -> Self {
+        Self { links: Vec::new(), edges: Vec::new(), names: [Vec::new(), Vec::new()], channels }
     }
 
     /// The last tensor.
@@ -82,6 +88,12 @@ impl Builder {
         self.edges.push(Wanted::Add(tensor, link, residual));
     }
 
+    /// Adds slopes for what is negative.
+    pub fn prelu(&mut self, name: &str) {
+        self.links.push(PRelu::new(self.channels).into());
+        self.name(alone(name));
+    }
+
     /// Adds a link without weights that keeps the channels.
     pub fn plain(&mut self, link: Link) {
         self.links.push(link);
@@ -111,8 +123,7 @@ impl Builder {
         }
         let [timm, of_torchvision] = self.names;
         let torchvision = if torchvision { of_torchvision } else { Vec::new() };
-        let eps = [super::EPS; 2];
-        Ok(Network { name, width, classes, pixels: IMAGENET, eps, chain, timm, torchvision })
+        Ok(Network::classifier(name, width, classes, chain, [timm, torchvision]))
     }
 }
 
@@ -124,4 +135,9 @@ pub fn both(timm: [&str; 2], torchvision: [&str; 2]) -> Both {
 /// The same behind each publisher's prefix.
 pub fn behind([timm, torchvision]: [&str; 2], own: [&str; 2], others: [&str; 2]) -> Both {
     [Names::new(timm, own[0], own[1]), Names::new(torchvision, others[0], others[1])]
+}
+
+/// What both publishers call the same, without a batch norm.
+pub fn alone(name: &str) -> Both {
+    [Names::biased(name), Names::biased(name)]
 }

@@ -1,8 +1,8 @@
 //! Segmentation: the head of LR-ASPP on MobileNetV3.
 
-use super::build::{Both, Builder, both};
+use super::build::{Builder, alone, both};
 use super::mobile::{V3_LARGE, v3_features};
-use super::{Names, Network, rounded};
+use super::{Names, Network, Task, rounded};
 use crate::model::chain::Link;
 use crate::model::conv::{Activation, Conv2d, Residual};
 use crate::model::error::Result;
@@ -35,7 +35,6 @@ pub fn lraspp_mobilenet_v3_large(width: f64, classes: u32) -> Result<Network> {
     let (low, low_channels) = blocks[LOW];
     let (high, high_channels, inner) = (builder.tensor(), builder.channels, rounded(128, width)?);
     let head = |conv: &str, norm: &str| both([conv, norm], [conv, norm]).map(|names| Names { own_eps: true, ..names });
-    let alone = |conv: &str| -> Both { [Names::biased(conv), Names::biased(conv)] };
 
     let features = Conv2d::pointwise(high_channels, inner).activation(Activation::Relu);
     builder.conv(features, head("classifier.cbr.0", "classifier.cbr.1"));
@@ -55,7 +54,7 @@ pub fn lraspp_mobilenet_v3_large(width: f64, classes: u32) -> Result<Network> {
     builder.plain(Resize::by(8.0).bilinear(false).into());
     let network = builder.network("lraspp_mobilenet_v3_large", width, classes, true)?;
     // timm has it not. The norms of the body keep TensorFlow's number.
-    Ok(Network { eps: [super::EPS, 1e-3], timm: Vec::new(), ..network })
+    Ok(Network { task: Task::Segmentation, eps: [super::EPS, 1e-3], timm: Vec::new(), ..network })
 }
 
 #[cfg(test)]

@@ -7,21 +7,22 @@ use safetensors::{Dtype, SafeTensors};
 
 use super::{Branch, Names, Network};
 use crate::model::batch_norm::{BatchNorm, OwnedWeights};
+use crate::model::chain::Link;
 use crate::model::conv::Conv2d;
 use crate::model::error::{Cause, Error, Result};
 use crate::model::weights::Weights;
 
 /// Prefixes that programs put before all names of tensors: PyTorch's `DataParallel` and `compile`, training frameworks,
 /// checkpoints that hold more than weights.
-const WRAPPERS: [&str; 5] = ["module", "model", "backbone", "_orig_mod", "state_dict"];
+const WRAPPERS: [&str; 7] = ["module", "model", "backbone", "_orig_mod", "state_dict", "params", "params_ema"];
 
 impl Network {
     /// The weights of the network's convolutions from the bytes of a safetensors file, batch norms folded into them.
     ///
-    /// The names are timm's (`mobilenetv1_100`, `mobilenetv2_100`, …) or torchvision's (`mobilenet_v2`, …). Branches are those
-    /// that training has, not what timm makes of them (`reparam_conv`). If all of them begin
-    /// with `module.`, `model.`, `backbone.`, `_orig_mod.` or `state_dict.`, or several of these,
-    /// the prefix is dropped. `num_batches_tracked` is ignored: only training needs it.
+    /// The names are timm's (`mobilenetv1_100`, `mobilenetv2_100`, …) or torchvision's (`mobilenet_v2`, …), or those of
+    /// [`Network::publishers`]. Branches are those that training has, not what timm makes of them (`reparam_conv`). If all
+    /// names begin with `module.`, `model.`, `backbone.`, `_orig_mod.`, `state_dict.`, `params.` or `params_ema.`, or several
+    /// of these, the prefix is dropped. `num_batches_tracked` is ignored: only training needs it.
     ///
     /// F16 and BF16 become the same numbers in f32, F64 the nearest.
     ///
@@ -30,10 +31,17 @@ impl Network {
     /// [`Error::TensorType`] for the first tensor that is not as the network has it; what
     /// [`Weights::fold_batch_norm`] says.
     pub fn weights(&self, file: &[u8]) -> Result<Vec<OwnedWeights>> {
-        let published = [("timm", &self.timm, self.eps[0]), ("torchvision", &self.torchvision, self.eps[1])];
-        let mut file = File::read(file, published)?;
+        let ([first, second], [eps, others]) = (self.publishers, self.eps);
+        let mut file = File::read(file, [(first, &self.timm, eps), (second, &self.torchvision, others)])?;
         let convolutions = file.names.iter().zip(self.chain.convolutions());
-        let weights = convolutions.map(|(names, (_, conv))| file.convolution(names, conv)).collect::<Result<_>>()?;
+        let weights = convolutions.map(|(names, (link, conv))| match &self.chain.links()[link] {
+            Link::PRelu(_) => file.slopes(names, conv),
+            _ if names.is_ones => {
+                Ok(OwnedWeights { weight: vec![1.0; conv.weight_shape().len() as usize], bias: None })
+            }
+            _ => file.convolution(names, conv),
+        });
+        let weights = weights.collect::<Result<_>>()?;
         file.is_used_up()?;
         Ok(weights)
     }
@@ -57,15 +65,24 @@ impl<'a> File<'a> {
         let unused: BTreeSet<_> = tensors.names().into_iter().map(String::from).collect();
         // Compare the ends of names: the prefix may be none of the known ones.
         let known = |names: &[Names]| {
-            let parts = names.iter().flat_map(|names| std::iter::once(&names.conv).chain(&names.norm));
+            let parts = names
+                .iter()
+                .filter(|names| !names.is_ones)
+                .flat_map(|names| std::iter::once(&names.conv).chain(&names.norm));
             let ends = parts.map(|part| format!("{part}.weight"));
             ends.filter(|end| unused.iter().any(|name| name.ends_with(end))).count()
         };
-        let [timm, torchvision] = published;
-        let is_torchvisions = timm.1.is_empty() || known(torchvision.1) > known(timm.1);
-        let (publisher, names, eps) = if is_torchvisions { torchvision } else { timm };
+        let [timm, others] = published;
+        let is_others = timm.1.is_empty() || known(others.1) > known(timm.1);
+        let (publisher, names, eps) = if is_others { others } else { timm };
         let prefix = wrapping(&unused, names);
         Ok(Self { tensors, unused, publisher, names, eps, prefix })
+    }
+
+    /// Those of a PReLU, a vector.
+    fn slopes(&mut self, names: &Names, conv: &Conv2d) -> Result<OwnedWeights> {
+        let weight = self.values(&format!("{}.weight", names.conv), &[conv.out_channels as usize])?;
+        Ok(OwnedWeights { weight, bias: None })
     }
 
     fn convolution(&mut self, names: &Names, conv: &Conv2d) -> Result<OwnedWeights> {

@@ -133,8 +133,8 @@ impl<'a> Parser<'a> {
             "slice" => self.slice()?,
             "concat" => self.concat()?,
             "gate" => self.gate()?,
-            _ => match nets::NETWORKS.iter().find(|(name, _)| *name == word) {
-                Some((_, make)) => self.network(*make)?,
+            _ => match nets::NETWORKS.iter().find(|(name, ..)| *name == word) {
+                Some((_, task, make)) => self.network(*task, *make)?,
                 None => return self.unknown_operation(span, word),
             },
         };
@@ -149,6 +149,8 @@ impl<'a> Parser<'a> {
                     Error::OutputPadding { .. } => self.span_of("the output padding"),
                     Error::PixelShuffle { .. } | Error::PixelUnshuffle { .. } => self.span_of("the factor"),
                     Error::Slice { .. } => self.span_of("the channels"),
+                    // What is resized in a network fits only some images.
+                    Error::ShapeMismatch { .. } => self.span_of("the shape"),
                     Error::Resize { .. } => self.span_of("the new size"),
                     Error::TooLarge { .. } if self.saw("the new size") && input.check_indexable("input").is_ok() => {
                         self.span_of("the new size")
@@ -255,10 +257,11 @@ impl<'a> Parser<'a> {
         Ok(true)
     }
 
-    fn network(&mut self, network: nets::Make) -> Parsed<(Shape, Operation)> {
-        let input = self.images()?;
-        let (mut classes, mut width) = (super::CLASSES, 1.0);
-        if self.words.get(self.next).is_some_and(|(_, word)| *word == "->") {
+    fn network(&mut self, task: nets::Task, network: nets::Make) -> Parsed<(Shape, Operation)> {
+        let input = self.images(task)?;
+        // Where images come out, they have the channels of those that come in.
+        let (mut classes, mut width) = (task.classes().unwrap_or(input.channels), 1.0);
+        if task.classes().is_some() && self.words.get(self.next).is_some_and(|(_, word)| *word == "->") {
             self.next += 1;
             let (span, word) = self.word("the number of classes")?;
             classes = self.number(&span, word, "the number of classes", 1..1 << 32)?;
@@ -282,8 +285,8 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// `N` or `Nx3xHxW`.
-    fn images(&mut self) -> Parsed<Shape> {
+    /// `N` or `Nx3xHxW`; any number of channels if images come out.
+    fn images(&mut self, task: nets::Task) -> Parsed<Shape> {
         if let Some((span, word)) = self.words.get(self.next).cloned()
             && !word.contains('x')
         {
@@ -293,6 +296,7 @@ impl<'a> Parser<'a> {
         }
         let shape = self.shape()?;
         match shape.channels {
+            _ if task.classes().is_none() => Ok(shape),
             3 => Ok(shape),
             other => self.error(self.span_of("the shape"), format!("an image has 3 channels, not {other}")),
         }
@@ -402,7 +406,7 @@ impl<'a> Parser<'a> {
 
 /// The operations, and the networks.
 fn operations() -> String {
-    let names = nets::NETWORKS.iter().map(|(name, _)| *name);
+    let names = nets::NETWORKS.iter().map(|(name, ..)| *name);
     [OPERATIONS].into_iter().chain(names).collect::<Vec<_>>().join(", ")
 }
 

@@ -115,6 +115,7 @@ fn prefixes_of_names_are_ignored() {
             "_orig_mod.",
             "state_dict.",
             "state_dict.module.",
+            "params_ema.",
             "module._orig_mod.module.",
         ] {
             let weights = network.weights(&renamed(&tensors, |name| format!("{prefix}{name}")));
@@ -216,11 +217,12 @@ fn a_tensor_that_does_not_fit_is_named() {
 #[test]
 fn weights_of_another_network_are_refused_by_name() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    let published = NETWORKS.iter().flat_map(|(name, make)| {
+    let published = NETWORKS.iter().flat_map(|(name, task, make)| {
         let answer = std::fs::read(fixtures.join(format!("{name}.answer.safetensors"))).unwrap();
         let width = SafeTensors::deserialize(&answer).unwrap().tensor("width").unwrap().data().try_into().unwrap();
-        let network = make(f64::from_le_bytes(width), 20).unwrap();
-        let files = ["timm", "torchvision"].map(|publisher| fixtures.join(format!("{name}.{publisher}.safetensors")));
+        let network = make(f64::from_le_bytes(width), if task.classes().is_some() { 20 } else { 3 }).unwrap();
+        let publishers = ["timm", "torchvision", "yjn870", "real-esrgan"];
+        let files = publishers.map(|publisher| fixtures.join(format!("{name}.{publisher}.safetensors")));
         let files: Vec<_> = files.into_iter().filter_map(|path| std::fs::read(path).ok()).collect();
         assert!(!files.is_empty(), "{name}");
         files.into_iter().map(move |file| (network.clone(), file))
