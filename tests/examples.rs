@@ -1,5 +1,5 @@
 //! Runs the examples. Their results are checked against loops on the CPU that share no code with the kernels, except
-//! those of `classify`, whose networks have their own tests.
+//! those of published weights, whose networks have their own tests.
 //!
 //! These tests are a program of their own, because one of them checks the peak memory of the process.
 
@@ -17,6 +17,12 @@ mod common;
 mod filter;
 #[path = "../examples/in_your_app/main.rs"]
 mod in_your_app;
+#[cfg(feature = "safetensors")]
+#[path = "../examples/segment.rs"]
+mod segment;
+#[cfg(feature = "safetensors")]
+#[path = "../examples/upscale.rs"]
+mod upscale;
 
 use std::path::{Path, PathBuf};
 
@@ -129,6 +135,110 @@ fn classify(batch: &str, picture: Option<&Path>) {
 #[test]
 fn a_picture_is_classified() {
     classify("2", None);
+}
+
+/// A picture that was enlarged, its options as words.
+#[cfg(feature = "safetensors")]
+fn upscaled(picture: &Path, options: &[&str]) -> RgbImage {
+    use clap::Parser;
+    let arguments = [&["upscale", picture.to_str().unwrap()], options].concat();
+    upscale::upscale(&upscale::Options::parse_from(arguments)).unwrap()
+}
+
+/// Sharpened and interpolated as Lanczos does it, also where two pieces of the picture meet.
+#[cfg(feature = "safetensors")]
+#[test]
+fn a_picture_is_enlarged_by_interpolation() {
+    use std::f64::consts::PI;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("picture.png");
+    let (width, height) = (165, 6);
+    let picture =
+        RgbImage::from_fn(width, height, |x, y| Rgb([(x * 9 % 200) as u8, (y * 40) as u8, (x * y % 256) as u8]));
+    picture.save(&path).unwrap();
+    let at = |channel: usize, x: i64, y: i64| {
+        let inside = |at: i64, extent: u32| at.clamp(0, i64::from(extent) - 1) as u32;
+        f64::from(picture.get_pixel(inside(x, width), inside(y, height)).0[channel])
+    };
+    let sharp = |channel: usize, x: i64, y: i64| {
+        let bell = |distance: i64| [0.5, 0.25][distance.unsigned_abs() as usize];
+        let near = (-1..=1).flat_map(|dy| (-1..=1).map(move |dx| (dx, dy)));
+        let blurred: f64 = near.map(|(dx, dy)| bell(dx) * bell(dy) * at(channel, x + dx, y + dy)).sum();
+        1.5 * at(channel, x, y) - 0.5 * blurred
+    };
+    let lanczos = |t: f64| match t {
+        _ if t == 0.0 => 1.0,
+        _ if t.abs() < 2.0 => 2.0 * (PI * t).sin() * (PI * t / 2.0).sin() / (PI * t).powi(2),
+        _ => 0.0,
+    };
+    for scale in [2, 3] {
+        let large = upscaled(&path, &["--network", &format!("espcn_x{scale}")]);
+        assert_eq!(large.dimensions(), (width * scale, height * scale));
+        let taps = |at: u32| {
+            let place = (f64::from(at) + 0.5) / f64::from(scale) - 0.5;
+            let first = place.floor() as i64 - 2;
+            let taps: Vec<_> = (first..first + 6).map(|tap| (tap, lanczos(tap as f64 - place))).collect();
+            let sum: f64 = taps.iter().map(|(_, share)| share).sum();
+            taps.into_iter().map(move |(tap, share)| (tap, share / sum)).collect::<Vec<_>>()
+        };
+        for (x, y, pixel) in large.enumerate_pixels() {
+            let (columns, rows) = (taps(x), taps(y));
+            for channel in 0..3 {
+                let row = |y| columns.iter().map(|&(x, share)| share * sharp(channel, x, y)).sum::<f64>();
+                let expected = rows.iter().map(|&(y, share)| share * row(y)).sum::<f64>().clamp(0.0, 255.0);
+                let found = f64::from(pixel.0[channel]);
+                assert!((found - expected).abs() < 0.6, "x{scale} {x},{y},{channel}: {found} is not {expected}");
+            }
+        }
+    }
+}
+
+#[cfg(feature = "safetensors")]
+#[test]
+fn photographs_are_enlarged_upright_by_published_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("photograph.jpg");
+    photograph(&path, 6);
+    let fixture = |name: &str| format!("{}/tests/fixtures/{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
+    let weights = fixture("srvgg_x2.real-esrgan");
+    let large = upscaled(&path, &["--network=srvgg_x2", "--width=0.1", "--weights", &weights]);
+    assert_eq!(large.dimensions(), (96, 128));
+    // Where all that a pixel depends on has one colour, all pixels of a place in their square are equal, up to the edge.
+    let at = |x, y| large.get_pixel(x, y);
+    assert_eq!([at(0, 0), at(1, 1)], [at(8, 20), at(9, 21)]);
+    assert!(large.pixels().any(|pixel| pixel != at(0, 0) && pixel != at(1, 1)));
+}
+
+/// The sky of the drawn picture is the background; the sun and the sea are classes.
+#[cfg(feature = "safetensors")]
+#[test]
+fn a_picture_is_segmented() {
+    use clap::Parser;
+    let picture = common::picture(None).unwrap();
+    let found = |options: &[&str]| {
+        let arguments = [&["segment"], options].concat();
+        segment::segment(&segment::Options::parse_from(arguments)).unwrap()
+    };
+    let (coloured, blurred) = (found(&[]), found(&["--blur"]));
+    assert_eq!((coloured.dimensions(), blurred.dimensions()), (picture.dimensions(), picture.dimensions()));
+    let [sky, sun, sea] = [(30, 60), (200, 140), (100, 260)];
+    let halves = |(x, y), colour: [u8; 3]| {
+        let pixel = picture.get_pixel(x, y).0;
+        Rgb([0, 1, 2].map(|channel| pixel[channel] / 2 + colour[channel] / 2))
+    };
+    let at = |picture: &RgbImage, (x, y)| *picture.get_pixel(x, y);
+    assert_eq!(at(&coloured, sky), at(&picture, sky));
+    assert_eq!([at(&coloured, sun), at(&coloured, sea)], [halves(sun, [128, 0, 0]), halves(sea, [0, 128, 0])]);
+    // Of each region all but its edge.
+    let is_coloured = |(x, y)| at(&coloured, (x, y)) != at(&picture, (x, y));
+    let wrong = |(x, y): &(u32, u32)| {
+        let is_sky = *y < 180 && (f64::from(*x) - 200.0).hypot(f64::from(*y) - 150.0) >= 40.0;
+        is_coloured((*x, *y)) == is_sky
+    };
+    let pixels = || (0..300).flat_map(|y| (0..400).map(move |x| (x, y)));
+    assert!(pixels().filter(wrong).count() < 120_000 / 50, "{}", pixels().filter(wrong).count());
+    assert_eq!([at(&blurred, sun), at(&blurred, sea)], [at(&picture, sun), at(&picture, sea)]);
+    assert!(pixels().any(|pixel| at(&blurred, pixel) != at(&picture, pixel)));
 }
 
 /// The peak resident memory of this process in bytes, or 0 if the system does not report it.

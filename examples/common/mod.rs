@@ -3,6 +3,8 @@
 // Each example uses only a part of this.
 #![allow(dead_code)]
 
+pub mod untrained;
+
 use std::error::Error;
 use std::path::Path;
 use std::process::ExitCode;
