@@ -4,24 +4,23 @@ pub(crate) mod judge;
 #[doc(hidden)]
 pub mod random;
 mod sample;
+mod steps;
 mod trial;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use crate::model::caps::Caps;
-use crate::model::chain::{Chain, Link};
+use crate::model::chain::Chain;
 use crate::model::conv::Activation;
-use crate::model::error::{Error, Result};
-use crate::model::pool::Pool2d;
+use crate::model::error::Result;
 use crate::model::shape::{Layout, Shape};
 use crate::model::weights::Weights;
 use crate::oracle::{self, Answer};
-use crate::planner::{self, Choice, Fusion, Schedule, Step};
+use crate::planner::{self, Choice, Fusion, Schedule};
 use crate::problem::{Operation, Problem};
 #[cfg(not(target_arch = "wasm32"))]
 use crate::runtime::block::block_on;
-use crate::runtime::device::lock;
 use crate::runtime::gpu::GpuConv;
 
 use judge::judge;
@@ -342,126 +341,6 @@ impl Oracle {
         let part = Part { chain: &self.chain, input: self.input, data };
         Ok(part.sample(self.most)?.map(|sample| sample.select(&values)).unwrap_or(values))
     }
-
-    /// Runs each step alone, on random numbers, and judges its outputs. Gives those of the last step.
-    async fn judge_steps(&self, gpu: &GpuConv, schedule: &Schedule, report: &mut Report) -> Result<Vec<f32>> {
-        let shapes = self.chain.shapes(self.input)?;
-        // The device's tensors; one inside of a step is never in memory.
-        let mut tensors = vec![None; shapes.len()];
-        tensors[0] = Some(self.random.input.clone());
-        for step in &schedule.steps {
-            let links = step.first..step.first + step.links;
-            let (chain, data) = (self.chain.part(links.clone()), self.data_of(step, &tensors)?);
-            let input = self.chain.part_input(&links, &shapes);
-            let alone = self.alone(gpu, &chain, input, step)?;
-            let trial = Trial { chain: &chain, input, layout: self.layout, data: &data };
-            let values = trial.run(gpu, &alone, report).await?;
-            let part = Part { chain: &chain, input, data: &data };
-            let known = lock(&self.answers).get(&step.links).filter(|_| step.first == 0).cloned();
-            let answer = match known {
-                Some(answer) => answer,
-                None => Arc::new(part.answer(self.most)?),
-            };
-            if step.first == 0 {
-                lock(&self.answers).insert(step.links, answer.clone());
-            }
-            let steps = std::slice::from_ref(step);
-            match part.sample(self.most)? {
-                Some(sample) => judge(&sample.select(&values), &answer, steps, self.chain.dtype(), report),
-                None => judge(&values, &answer, steps, self.chain.dtype(), report),
-            }
-            tensors[links.end] = Some(values);
-            for link in step.recipe.kept() {
-                let values = self.judge_kept(gpu, &part, step, link, report).await?;
-                tensors[links.start + link + 1] = Some(values);
-            }
-        }
-        tensors.pop().flatten().ok_or_else(|| no_tensor(shapes.len() - 1))
-    }
-
-    /// Judges what a step has stored of a link that is not its last, and gives it. The step runs once more, and a link behind
-    /// it copies that tensor.
-    async fn judge_kept(
-        &self,
-        gpu: &GpuConv,
-        part: &Part<'_>,
-        step: &Step,
-        link: usize,
-        report: &mut Report,
-    ) -> Result<Vec<f32>> {
-        let copied = part.chain.clone().then(Pool2d::max(1)).reads(link + 1, step.links)?;
-        let choice = Choice::Named(format!("{}+window_pool", step.recipe.name));
-        let mut schedule = planner::schedule(&copied, part.input, self.layout, gpu.caps(), &choice)?;
-        // The step's own shaders.
-        schedule.steps[0].recipe = step.recipe.clone();
-        let trial = Trial { chain: &copied, input: part.input, layout: self.layout, data: part.data };
-        let values = trial.run(gpu, &schedule, report).await?;
-        let before = part.chain.part(0..link + 1);
-        let data = Data {
-            input: part.data.input.clone(),
-            weights: part.chain.of_links(&(0..link + 1), &part.data.weights),
-            residual: None,
-            scale: part.data.scale.clone(),
-        };
-        let alone = Part { chain: &before, input: part.input, data: &data };
-        let compared = alone.sample(self.most)?.map(|sample| sample.select(&values));
-        let answer = alone.answer(self.most)?;
-        let compared = compared.as_ref().unwrap_or(&values);
-        judge(compared, &answer, std::slice::from_ref(step), self.chain.dtype(), report);
-        Ok(values)
-    }
-
-    /// The schedule that computes a step alone.
-    fn alone(&self, gpu: &GpuConv, chain: &Chain, input: Shape, step: &Step) -> Result<Schedule> {
-        if chain.links().len() == step.links {
-            return Ok(Schedule::of_one(chain, &chain.shapes(input)?, &step.recipe, gpu.caps()));
-        }
-        // A concatenation, behind the slices that it puts together. It copies all, also what the step finds in place.
-        planner::schedule(chain, input, self.layout, gpu.caps(), &Choice::Auto)
-    }
-
-    /// The data of a step.
-    fn data_of(&self, step: &Step, tensors: &[Option<Vec<f32>>]) -> Result<Data> {
-        let links = step.first..step.first + step.links;
-        let weights = self.chain.of_links(&links, &self.random.weights);
-        let input = self.chain.input_of(links.start);
-        let tensor = |index: usize| tensors[index].clone().ok_or_else(|| no_tensor(index));
-        let residual = match self.chain.source(links.end - 1) {
-            // The part has that edge itself.
-            Some(source) if source == input => None,
-            Some(source) => Some(tensor(source)?),
-            None if self.chain.outside_residual() == Some(links.end - 1) => self.random.residual.clone(),
-            None => None,
-        };
-        let scale = match self.chain.scale_of(links.start) {
-            Some(source) => Some(tensor(source)?),
-            None if self.chain.outside_scale() == Some(links.start) => self.random.scale.clone(),
-            None => None,
-        };
-        let input = match self.chain.links()[links.start] {
-            Link::Concat(_) => {
-                let parts = self.chain.concatenated(links.start).into_iter().map(tensor);
-                last_first(&parts.collect::<Result<Vec<_>>>()?, self.input.batch as usize)
-            }
-            _ => tensor(input)?,
-        };
-        Ok(Data { input, weights, residual, scale })
-    }
-}
-
-/// Tensors as one, NCHW, the channels of the last first: what a concatenation alone takes slices of.
-fn last_first(tensors: &[Vec<f32>], images: usize) -> Vec<f32> {
-    let image = move |image: usize| {
-        tensors.iter().rev().flat_map(move |values| {
-            let len = values.len() / images;
-            &values[image * len..][..len]
-        })
-    };
-    (0..images).flat_map(image).copied().collect()
-}
-
-fn no_tensor(index: usize) -> Error {
-    Error::Internal(format!("no step of the schedule ends at tensor {index}, which a later step reads"))
 }
 
 /// A chain and its data, for the oracle.
