@@ -19,6 +19,7 @@ mod lraspp;
 mod mobile;
 mod mobilenet_v4;
 mod pixels;
+mod ppocr;
 mod resnet;
 mod super_resolution;
 #[cfg(feature = "safetensors")]
@@ -33,6 +34,7 @@ pub use logits::{softmax, top};
 pub use lraspp::lraspp_mobilenet_v3_large;
 pub use mobile::{efficientnet_b0, efficientnet_lite0, mnasnet1_0, mobilenet_v3_large, mobilenet_v3_small};
 pub use mobilenet_v4::{mobilenetv4_conv_medium, mobilenetv4_conv_small};
+pub use ppocr::{ppocr_cls, ppocr_v4_det};
 pub use resnet::{resnet18, resnet34, resnet50};
 pub use super_resolution::{espcn, realesr_general_x4v3, srvgg};
 
@@ -52,6 +54,10 @@ pub enum Task {
     Segmentation,
     /// An image with more rows and columns.
     SuperResolution,
+    /// For each pixel the probability that it lies in a line of text.
+    TextDetection,
+    /// A logit for each direction that a line of text may have.
+    TextDirection,
 }
 
 impl Task {
@@ -61,6 +67,8 @@ impl Task {
             Self::Classification => Some(1000),
             Self::Segmentation => Some(21),
             Self::SuperResolution => None,
+            Self::TextDetection => Some(1),
+            Self::TextDirection => Some(2),
         }
     }
 }
@@ -92,6 +100,8 @@ pub const NETWORKS: &[(&str, Task, Make)] = &[
     ("srvgg_x3", Task::SuperResolution, |width, channels| srvgg(3, width, channels)),
     ("srvgg_x4", Task::SuperResolution, |width, channels| srvgg(4, width, channels)),
     ("realesr_general_x4v3", Task::SuperResolution, realesr_general_x4v3),
+    ("ppocr_v4_det", Task::TextDetection, ppocr_v4_det),
+    ("ppocr_cls", Task::TextDirection, ppocr_cls),
 ];
 
 /// Whose names most networks have.
@@ -126,12 +136,14 @@ pub struct Network {
 
 /// What a file calls the tensors of a convolution, without their last part (`.weight`, `.running_mean`, …).
 #[non_exhaustive]
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Names {
     /// The convolution.
     pub conv: String,
     /// The batch norm behind it; others have a bias, if the convolution has.
     pub norm: Option<String>,
+    /// Whether there is a bias before the batch norm.
+    pub has_bias: bool,
     /// Whether the weight is a matrix, as that of the classifier is.
     pub is_matrix: bool,
     /// Whether the batch norm has PyTorch's constant, 1e-5, and not the network's.
@@ -140,6 +152,20 @@ pub struct Names {
     pub is_ones: bool,
     /// What is added to it, of networks that have branches for training.
     pub branches: Vec<Branch>,
+    /// What is folded into it after its batch norm, in this order.
+    pub folds: Vec<Fold>,
+}
+
+/// A number by which something is multiplied, and one that is added to it, both the same for all channels.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fold {
+    /// The convolution's input, which must have no padding: the values `.scale` and `.bias` behind this name.
+    Input(String),
+    /// Its output before the activation: the values `.scale` and `.bias` behind this name.
+    Output(String),
+    /// Its output before the activation, by numbers that are in no file: the slope and the offset.
+    Line(f32, f32),
 }
 
 /// A branch beside a convolution and its batch norm.
@@ -159,11 +185,11 @@ impl Names {
 
     /// A convolution without a batch norm.
     fn biased(conv: &str) -> Self {
-        let (conv, norm, branches) = (conv.into(), None, Vec::new());
-        Self { conv, norm, is_matrix: false, own_eps: false, is_ones: false, branches }
+        let (conv, norm, branches, folds) = (conv.into(), None, Vec::new(), Vec::new());
+        Self { conv, norm, has_bias: false, is_matrix: false, own_eps: false, is_ones: false, branches, folds }
     }
 
-    /// A convolution that only repeats channels.
+    /// A convolution that repeats channels or keeps them.
     fn ones() -> Self {
         Self { is_ones: true, ..Self::biased("") }
     }
@@ -197,10 +223,16 @@ impl Network {
                 let taps = branch.conv.as_ref().map_or(0, |(_, size)| u64::from(*size).pow(2) * each);
                 outputs * (taps + 2)
             };
-            let own = conv.weight_shape().len() + outputs * if names.norm.is_some() { 2 } else { u64::from(conv.bias) };
-            own + names.branches.iter().map(of_branch).sum::<u64>()
+            let of_fold = |fold: &Fold| if matches!(fold, Fold::Line(..)) { 0 } else { 2 };
+            let offsets = match names.norm {
+                Some(_) => 2 + u64::from(names.has_bias),
+                None => u64::from(conv.bias),
+            };
+            let own = if names.is_ones { 0 } else { conv.weight_shape().len() + outputs * offsets };
+            let others = names.branches.iter().map(of_branch).chain(names.folds.iter().map(of_fold));
+            own + others.sum::<u64>()
         };
-        self.chain.convolutions().zip(names).filter(|(_, names)| !names.is_ones).map(of_conv).sum()
+        self.chain.convolutions().zip(names).map(of_conv).sum()
     }
 }
 
@@ -296,13 +328,15 @@ fn torchvision_block(block: &str, expansion: u32) -> Vec<Names> {
     }
 }
 
+/// The width, if it is one.
+fn checked(width: f64) -> Result<f64> {
+    if width > 0.0 && width <= WIDEST { Ok(width) } else { Err(Error::Width { width, limit: WIDEST }) }
+}
+
 /// Channels times the width, rounded to the nearest multiple of eight, but not below nine tenths of the product. The
 /// authors' code, timm and torchvision round the same way.
 fn rounded(channels: u32, width: f64) -> Result<u32> {
-    if !(width > 0.0 && width <= WIDEST) {
-        return Err(Error::Width { width, limit: WIDEST });
-    }
-    let exact = f64::from(channels) * width;
+    let exact = f64::from(channels) * checked(width)?;
     let nearest = ((exact + 4.0) as u32 / 8 * 8).max(8);
     Ok(if f64::from(nearest) < 0.9 * exact { nearest + 8 } else { nearest })
 }

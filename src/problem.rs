@@ -48,7 +48,7 @@ use parser::Parser;
 /// `clamp:LOW,HIGH`; `scaled` multiplies the input by a value for each image and channel; `RESIDUAL` is `residual` (added before
 /// the activation) or `residual:after`. Defaults: stride 1, padding 0, dilation 1, one group, a bias, no activation (of gates
 /// `relu sigmoid`), elements in f32, NCHW; for pools the kernel as stride, and means that count the padding; for networks images
-/// of 224x224, 1000 classes (for segmentation 21), width 1.
+/// of 224x224, as many classes as their published weights have, width 1.
 ///
 /// ```
 /// let problem: gpuconv::Problem = "separable 1x512x128x128 -> 1024 k3 s2 p1".parse()?;
@@ -361,6 +361,8 @@ mod tests {
             "mobilenet_v2 2x3x96x65 -> 10 w0.35 nhwc",
             "lraspp_mobilenet_v3_large 1x3x64x96",
             "lraspp_mobilenet_v3_large 2 -> 2 w0.05 nhwc",
+            "ppocr_v4_det 1x3x64x96",
+            "ppocr_cls 2x3x48x192 -> 4 w0.5",
             "espcn_x3 2x1x24x17 w0.5 nhwc",
             "srvgg_x4 1x3x24x17 f16",
             "realesr_general_x4v3 1",
@@ -490,6 +492,7 @@ mod tests {
             ("mobilenet_v2 1 w0.5 w0.5", "w0.5"),
             ("mobilenet_v2 4000000", "4000000"),
             ("lraspp_mobilenet_v3_large 1x3x40x64", "1x3x40x64"),
+            ("ppocr_v4_det 1x3x48x64", "1x3x48x64"),
             ("lraspp_mobilenet_v3_large 1x1x64x64", "1x1x64x64"),
             ("espcn_x2 1x1x8x8 -> 3", "->"),
             ("espcn_x5 1x1x8x8", "espcn_x5"),

@@ -2,10 +2,12 @@
 
 use super::{Names, Network};
 use crate::model::chain::{Chain, Link};
+use crate::model::concat::Concat;
 use crate::model::conv::{Activation, Conv2d, Residual};
 use crate::model::error::Result;
 use crate::model::gate::SqueezeExcite;
 use crate::model::prelu::PRelu;
+use crate::model::transposed::ConvTranspose2d;
 
 /// The names that timm and torchvision give. Those of a publisher that does not have the network are left out at the end.
 pub type Both = [Names; 2];
@@ -27,6 +29,7 @@ enum Wanted {
     Input(usize, usize),
     Scale(usize, usize),
     Add(usize, usize, Residual),
+    Concat(Vec<usize>, usize),
 }
 
 impl Builder {
@@ -50,6 +53,22 @@ impl Builder {
         self.channels = conv.out_channels;
         self.links.push(conv.into());
         self.name(names);
+    }
+
+    /// Adds a transposed convolution of the last tensor.
+    pub fn transposed(&mut self, transposed: ConvTranspose2d, names: Both) {
+        self.channels = transposed.conv.out_channels;
+        self.links.push(transposed.into());
+        self.name(names);
+    }
+
+    /// Puts earlier tensors together. Each comes with the number of its channels.
+    pub fn concat(&mut self, parts: &[(usize, u32)]) {
+        let (tensors, channels): (Vec<_>, Vec<_>) = parts.iter().copied().unzip();
+        let concat = Concat::new(channels);
+        self.channels = concat.sum();
+        self.edges.push(Wanted::Concat(tensors, self.links.len()));
+        self.links.push(concat.into());
     }
 
     fn name(&mut self, names: Both) {
@@ -119,6 +138,7 @@ impl Builder {
                 Wanted::Input(tensor, link) => chain.reads(tensor, link)?,
                 Wanted::Scale(tensor, link) => chain.scales(tensor, link)?,
                 Wanted::Add(tensor, link, residual) => chain.edge(tensor, link, residual)?,
+                Wanted::Concat(tensors, link) => chain.concatenates(tensors, link)?,
             };
         }
         let [timm, of_torchvision] = self.names;

@@ -100,7 +100,7 @@ pub(super) const V3_LARGE: [V3; 15] = [
     (5, 960, 160, true, true, 1, 5),
 ];
 
-const V3_SMALL: [V3; 11] = [
+pub(super) const V3_SMALL: [V3; 11] = [
     (3, 16, 16, true, false, 2, 0),
     (3, 72, 24, false, false, 2, 1),
     (3, 88, 24, false, false, 1, 1),

@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors};
 
-use super::{Branch, Names, Network};
+use super::{Branch, Fold, Names, Network};
 use crate::model::batch_norm::{BatchNorm, OwnedWeights};
 use crate::model::chain::Link;
 use crate::model::conv::Conv2d;
 use crate::model::error::{Cause, Error, Result};
+use crate::model::shape::Shape;
 use crate::model::weights::Weights;
 
 /// Prefixes that programs put before all names of tensors: PyTorch's `DataParallel` and `compile`, training frameworks,
@@ -36,10 +37,7 @@ impl Network {
         let convolutions = file.names.iter().zip(self.chain.convolutions());
         let weights = convolutions.map(|(names, (link, conv))| match &self.chain.links()[link] {
             Link::PRelu(_) => file.slopes(names, conv),
-            _ if names.is_ones => {
-                Ok(OwnedWeights { weight: vec![1.0; conv.weight_shape().len() as usize], bias: None })
-            }
-            _ => file.convolution(names, conv),
+            link => file.convolution(names, link, conv),
         });
         let weights = weights.collect::<Result<_>>()?;
         file.is_used_up()?;
@@ -85,30 +83,62 @@ impl<'a> File<'a> {
         Ok(OwnedWeights { weight, bias: None })
     }
 
-    fn convolution(&mut self, names: &Names, conv: &Conv2d) -> Result<OwnedWeights> {
-        let channels = [conv.out_channels as usize];
-        let shape = <[u32; 4]>::from(conv.weight_shape()).map(|extent| extent as usize);
-        let rank = if names.is_matrix { 2 } else { 4 };
-        let weight = self.values(&format!("{}.weight", names.conv), &shape[..rank])?;
-        let Some(norm) = &names.norm else {
-            let bias = match conv.bias {
-                true => Some(self.values(&format!("{}.bias", names.conv), &channels)?),
-                false => None,
-            };
-            return Ok(OwnedWeights { weight, bias });
+    /// The weights with all that is folded into them.
+    fn convolution(&mut self, names: &Names, link: &Link, conv: &Conv2d) -> Result<OwnedWeights> {
+        let own = self.own(names, link, conv)?;
+        let mut weights = match &names.norm {
+            Some(norm) => self.with_norms(&own, norm, names, conv)?,
+            None => own,
         };
+        for fold in &names.folds {
+            match fold {
+                Fold::Input(name) => fold_input(&mut weights, self.pair(name)?),
+                Fold::Output(name) => fold_output(&mut weights, self.pair(name)?),
+                Fold::Line(slope, offset) => fold_output(&mut weights, [*slope, *offset]),
+            }
+        }
+        if let Link::ConvTranspose(transposed) = link {
+            let [inputs, outputs, rows, columns] = extents(transposed.weight_shape());
+            weights.weight = swapped(&weights.weight, [outputs, inputs, rows * columns]);
+        }
+        Ok(weights)
+    }
+
+    /// The tensors of a convolution without its norm. The weight is by output channels, also of a transposed convolution.
+    fn own(&mut self, names: &Names, link: &Link, conv: &Conv2d) -> Result<OwnedWeights> {
+        let (shape, channels) = (extents(conv.weight_shape()), [conv.out_channels as usize]);
+        if names.is_ones {
+            let weight = vec![1.0; shape.iter().product()];
+            return Ok(OwnedWeights { weight, bias: conv.bias.then(|| vec![0.0; channels[0]]) });
+        }
+        let name = format!("{}.weight", names.conv);
+        let weight = match link {
+            Link::ConvTranspose(transposed) => {
+                let shape @ [inputs, outputs, rows, columns] = extents(transposed.weight_shape());
+                swapped(&self.values(&name, &shape)?, [inputs, outputs, rows * columns])
+            }
+            _ if names.is_matrix => self.values(&name, &shape[..2])?,
+            _ => self.values(&name, &shape)?,
+        };
+        let has_bias = if names.norm.is_some() { names.has_bias } else { conv.bias };
+        let bias = has_bias.then(|| self.values(&format!("{}.bias", names.conv), &channels)).transpose()?;
+        Ok(OwnedWeights { weight, bias })
+    }
+
+    /// A convolution with its norm folded into it, and the branches beside it added.
+    fn with_norms(&mut self, own: &OwnedWeights, norm: &str, names: &Names, conv: &Conv2d) -> Result<OwnedWeights> {
         let eps = if names.own_eps { super::EPS } else { self.eps };
-        let mut sum = self.normed(&weight, (norm, eps), conv)?;
+        let mut sum = self.normed(own.borrow(), (norm, eps), conv)?;
         for Branch { conv: of_branch, norm } in &names.branches {
             let weight = match of_branch {
                 Some((name, size)) => {
-                    let size = *size as usize;
-                    let weight = self.values(&format!("{name}.weight"), &[shape[0], shape[1], size, size])?;
+                    let ([outputs, inputs, ..], size) = (extents(conv.weight_shape()), *size as usize);
+                    let weight = self.values(&format!("{name}.weight"), &[outputs, inputs, size, size])?;
                     centred(&weight, size, conv)
                 }
                 None => identity(conv),
             };
-            let part = self.normed(&weight, (norm, eps), conv)?;
+            let part = self.normed(Weights::without_bias(&weight), (norm, eps), conv)?;
             let add = |sum: &mut [f32], part: &[f32]| sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
             add(&mut sum.weight, &part.weight);
             if let (Some(sum), Some(part)) = (&mut sum.bias, &part.bias) {
@@ -118,15 +148,22 @@ impl<'a> File<'a> {
         Ok(sum)
     }
 
-    /// A convolution's weight with the batch norm of this name, and its constant, folded into it.
-    fn normed(&mut self, weight: &[f32], (norm, eps): (&str, f64), conv: &Conv2d) -> Result<OwnedWeights> {
+    /// A convolution with the batch norm of this name, and its constant, folded into it.
+    fn normed(&mut self, own: Weights<'_>, (norm, eps): (&str, f64), conv: &Conv2d) -> Result<OwnedWeights> {
         let channels = [conv.out_channels as usize];
         let mut values = |part| self.values(&format!("{norm}.{part}"), &channels);
         let (scale, bias) = (values("weight")?, values("bias")?);
         let (mean, variance) = (values("running_mean")?, values("running_var")?);
         self.unused.remove(&format!("{}{norm}.num_batches_tracked", self.prefix));
         let norm = BatchNorm { weight: &scale, bias: &bias, running_mean: &mean, running_var: &variance, eps };
-        Weights::without_bias(weight).fold_batch_norm(&norm)
+        own.fold_batch_norm(&norm)
+    }
+
+    /// A number that multiplies, and one that is added.
+    fn pair(&mut self, name: &str) -> Result<[f32; 2]> {
+        let [scale, bias] = ["scale", "bias"].map(|part| self.values(&format!("{name}.{part}"), &[1]));
+        let only = |values: Vec<f32>| values.first().copied().unwrap_or(f32::NAN);
+        Ok([only(scale?), only(bias?)])
     }
 
     fn values(&mut self, name: &str, expected: &[usize]) -> Result<Vec<f32>> {
@@ -173,6 +210,32 @@ fn wrapping(tensors: &BTreeSet<String>, names: &[Names]) -> String {
         prefix = longer;
     }
     prefix
+}
+
+fn extents(shape: Shape) -> [usize; 4] {
+    <[u32; 4]>::from(shape).map(|extent| extent as usize)
+}
+
+/// Has a convolution multiply its input by a number and add another, for all channels the same.
+fn fold_input(weights: &mut OwnedWeights, [scale, offset]: [f32; 2]) {
+    let biases = weights.bias.as_deref_mut().unwrap_or_default();
+    let fan_in = weights.weight.len() / biases.len().max(1);
+    for (bias, taps) in biases.iter_mut().zip(weights.weight.chunks_exact(fan_in.max(1))) {
+        *bias += (taps.iter().map(|&tap| f64::from(tap)).sum::<f64>() * f64::from(offset)) as f32;
+    }
+    weights.weight.iter_mut().for_each(|weight| *weight *= scale);
+}
+
+/// Has a convolution multiply its output by a number and add another.
+fn fold_output(weights: &mut OwnedWeights, [scale, offset]: [f32; 2]) {
+    weights.weight.iter_mut().for_each(|weight| *weight *= scale);
+    weights.bias.iter_mut().flatten().for_each(|bias| *bias = *bias * scale + offset);
+}
+
+/// The values of a tensor with its first two extents swapped. What its other extents have stays together.
+fn swapped(values: &[f32], [first, second, rest]: [usize; 3]) -> Vec<f32> {
+    let pairs = (0..second).flat_map(|b| (0..first).map(move |a| (a * second + b) * rest));
+    pairs.flat_map(|at| values[at..at + rest].iter().copied()).collect()
 }
 
 /// Kernels of some rows and columns in the middle of a convolution's, with zeros around them.

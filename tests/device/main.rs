@@ -20,6 +20,8 @@ mod moved;
 mod nets;
 mod planted_faults;
 mod pool;
+#[cfg(feature = "safetensors")]
+mod ppocr;
 mod property;
 mod robustness;
 mod threads;

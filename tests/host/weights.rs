@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use gpuconv::Error;
-use gpuconv::nets::{NETWORKS, Network, mobilenet_v1, mobilenet_v2};
+use gpuconv::nets::{NETWORKS, Network, Task, mobilenet_v1, mobilenet_v2};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
@@ -217,7 +217,9 @@ fn a_tensor_that_does_not_fit_is_named() {
 #[test]
 fn weights_of_another_network_are_refused_by_name() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    let published = NETWORKS.iter().flat_map(|(name, task, make)| {
+    // Those that read text have a test of their own, without such files.
+    let others = NETWORKS.iter().filter(|(_, task, _)| ![Task::TextDetection, Task::TextDirection].contains(task));
+    let published = others.flat_map(|(name, task, make)| {
         let answer = std::fs::read(fixtures.join(format!("{name}.answer.safetensors"))).unwrap();
         let width = SafeTensors::deserialize(&answer).unwrap().tensor("width").unwrap().data().try_into().unwrap();
         let network = make(f64::from_le_bytes(width), if task.classes().is_some() { 20 } else { 3 }).unwrap();
