@@ -15,6 +15,9 @@ mod classify;
 mod common;
 #[path = "../examples/filter.rs"]
 mod filter;
+#[cfg(feature = "safetensors")]
+#[path = "../examples/find_text.rs"]
+mod find_text;
 #[path = "../examples/in_your_app/main.rs"]
 mod in_your_app;
 #[cfg(feature = "safetensors")]
@@ -353,4 +356,53 @@ fn a_picture_of_absurd_size_is_refused() {
     file.extend(b"\0\0\0\x0AIDAT");
     std::fs::write(&path, file).unwrap();
     assert!(refusal(&path).contains("imit"), "{}", refusal(&path));
+}
+
+/// A map with a slanted bar and an upright one, a dot, and a patch that is hardly text. The boxes must be where the bars are, and
+/// larger by what the network shrinks lines by.
+#[cfg(feature = "safetensors")]
+#[test]
+fn boxes_lie_around_lines_of_text() {
+    let (width, height) = (200, 120);
+    let (sin, cos) = (-0.5f32).sin_cos();
+    let map: Vec<f32> = (0..width * height)
+        .map(|at| {
+            let (x, y) = ((at % width) as f32 + 0.5, (at / width) as f32 + 0.5);
+            let (along, across) = ((x - 70.0) * cos + (y - 60.0) * sin, (y - 60.0) * cos - (x - 70.0) * sin);
+            match (x, y) {
+                _ if along.abs() < 40.0 && across.abs() < 4.0 => 0.9,
+                (150.0..160.0, 20.0..100.0) => 0.8,
+                (190.0..192.0, 10.0..12.0) => 1.0,
+                (10.0..40.0, 100.0..110.0) => 0.5,
+                _ => 0.1,
+            }
+        })
+        .collect();
+    let boxes = find_text::boxes(&map, width);
+    assert_eq!(boxes.len(), 2, "{boxes:?}");
+    // Grown by 1.5 x 80 x 8 / 176 and 1.5 x 80 x 10 / 180 on each side.
+    let slanted = [[-45.5f32, -9.5f32], [45.5, -9.5], [45.5, 9.5], [-45.5, 9.5]];
+    let slanted = slanted.map(|[x, y]| [70.0 + x * cos - y * sin, 60.0 + x * sin + y * cos]);
+    let upright = [[143.3, 13.3], [166.7, 13.3], [166.7, 106.7], [143.3, 106.7]];
+    for expected in [slanted, upright] {
+        let is_near = |corner: &[f32; 2], other: &[f32; 2]| (corner[0] - other[0]).hypot(corner[1] - other[1]) < 1.5;
+        let fits =
+            |corners: &[[f32; 2]; 4]| expected.iter().all(|other| corners.iter().any(|corner| is_near(corner, other)));
+        assert!(boxes.iter().any(fits), "{expected:?} in {boxes:?}");
+    }
+    assert!(find_text::boxes(&[0.0; 12], 4).is_empty() && find_text::boxes(&[], 4).is_empty());
+}
+
+#[cfg(feature = "safetensors")]
+#[test]
+fn text_is_not_sought_without_the_networks_weights() {
+    use clap::Parser;
+    let find = |arguments: &[&str]| {
+        let arguments = ["find_text", "photograph.jpg"].iter().chain(arguments);
+        find_text::find(&find_text::Options::parse_from(arguments)).unwrap_err().to_string()
+    };
+    assert!(find(&[]).contains("--weights") && find(&[]).contains("scripts/ppocr"), "{}", find(&[]));
+    let other =
+        find(&["--weights", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/mobilenet_v2.timm.safetensors")]);
+    assert!(other.contains("backbone.conv1.conv.weight"), "{other}");
 }
