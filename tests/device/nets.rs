@@ -184,6 +184,14 @@ fn mobilenet_v3_small_in_f16_agrees_with_onnx_runtime_in_full() {
 
 #[test]
 #[ignore = "takes a minute"]
+fn segmentation_agrees_with_onnx_runtime_in_full() {
+    for layout in LAYOUTS {
+        agrees_with_onnx_runtime("lraspp_mobilenet_v3_large", "torchvision", layout, DType::F32);
+    }
+}
+
+#[test]
+#[ignore = "takes a minute"]
 fn segmentation_agrees_with_the_oracle_in_full() {
     let (gpu, network) = (open(), nets::lraspp_mobilenet_v3_large(0.05, 5).unwrap());
     for layout in LAYOUTS {
@@ -195,7 +203,7 @@ fn segmentation_agrees_with_the_oracle_in_full() {
     }
 }
 
-/// Those whose fixtures are not in the tests above, with the publisher of their weights.
+/// Those that the tests above leave out, or have in one fusion, with the publisher of their weights.
 const OTHERS: &[(&str, &str)] = &[
     ("mobilenet_v3_large", "torchvision"),
     ("mobilenetv4_conv_small", "timm"),
