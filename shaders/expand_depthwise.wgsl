@@ -7,8 +7,8 @@
 // expands the inputs under the block, the halo included, into workgroup memory, and convolves what is there. Then each
 // invocation stores four channels of four outputs side by side.
 //% if means
-// The workgroup also adds up its block of each channel. Divided by the mean size of a block, the sums of a plane have the
-// mean of the plane.
+// The workgroup also adds up its block of each channel. Divided by the mean size of a block, the sums of a plane have
+// the mean of the plane.
 //% endif
 //
 // weights  of the expansion [panel][input channel][TILE_DEPTH], then its biases; of the depthwise convolution
