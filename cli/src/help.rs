@@ -82,7 +82,7 @@ A problem is one argument (quote it):
   resize     NxCxHxW xF|xF,F ...         by a factor, or one for rows and one for columns
   pixelshuffle|pixelunshuffle NxCxHxW rR [f16] [nhwc]
   slice      NxCxHxW FIRST..END [f16] [nhwc]        these of the channels
-  concat     NxCxHxW C,C,... [f16] [nhwc]        slices of so many channels together, the first from the end
+  concat     NxCxHxW C,C,... [f16] [nhwc]        slices of C channels each put together, the first from the end
   gate       NxCxHxW -> SQUEEZED [ACTIVATION GATE] [nobias] [f16] [nhwc]        a value for each channel
   NETWORK    N|Nx3xHxW [-> CLASSES] [wWIDTH] [f16] [nhwc]
 NETWORK is mobilenet_v1, mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small, mobilenetv4_conv_small,

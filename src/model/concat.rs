@@ -26,7 +26,7 @@ pub struct Concat {
 }
 
 impl Concat {
-    /// Of tensors with so many channels.
+    /// Of tensors with these numbers of channels.
     pub fn new(channels: impl IntoIterator<Item = u32>) -> Self {
         Self { channels: channels.into_iter().collect() }
     }

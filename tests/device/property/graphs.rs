@@ -15,7 +15,7 @@ enum Node {
     Conv(u32, Window),
     /// A gate, with its number of channels inside, and a pointwise link that is scaled by it.
     Gated(u32, u32),
-    /// Channels from a place on, and at most so many.
+    /// At most this many channels, from a place on.
     Slice(Index, u32),
     /// The tensor and others whose images are as large.
     Concat(Vec<Index>),
@@ -71,7 +71,7 @@ fn linked(input: Shape, drawn: &[Drawn]) -> Chain {
                 let others = others.iter().map(|other| equal[other.index(equal.len())]);
                 let sources: Vec<_> = std::iter::once(source).chain(others).collect();
                 let concat = Concat::new(sources.iter().map(|&tensor| shapes[tensor].channels));
-                // Not so many channels that the oracle takes long.
+                // With few channels, for the oracle takes long.
                 let Some(output) = concat.output_shape(shape).ok().filter(|output| output.channels <= 60) else {
                     continue;
                 };
