@@ -27,7 +27,7 @@ fn by_tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 
 fn by_uniform_loads(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let source = source(run, POINTWISE_UNIFORM.name)?;
-    let blocks = registers::uniform_blocks(run, caps, &source.conv, UNIFORM_BLOCKS)?;
+    let blocks = registers::uniform_blocks(run, caps, &source.conv, uniform_blocks(caps))?;
     fitting(run, caps, blocks.into_iter().map(|block| registers::recipe(run, &source, block)).collect())
 }
 
@@ -39,8 +39,14 @@ fn by_broadcasts(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported>
 
 /// Channels and pixels of blocks in registers, on GPUs and on software devices. Where channels are few, what is done once for
 /// an invocation takes most of the time, so it has more pixels there.
-pub const UNIFORM_BLOCKS: &[[u32; 2]] = &[[4, 4], [8, 4], [16, 4]];
+const UNIFORM_BLOCKS: &[[u32; 2]] = &[[4, 4], [8, 4], [16, 4]];
+const UNIFORM_BLOCKS_CPU: &[[u32; 2]] = &[[32, 4], [8, 4], [4, 4]];
 pub const SUBGROUP_BLOCKS: &[[u32; 2]] = &[[32, 4], [8, 4], [4, 8], [2, 8]];
+
+/// The blocks of products whose lanes all load the same weights.
+pub fn uniform_blocks(caps: &Caps) -> &'static [[u32; 2]] {
+    if caps.is_cpu { UNIFORM_BLOCKS_CPU } else { UNIFORM_BLOCKS }
+}
 
 /// The source of a product whose pixels are the input itself.
 pub fn source(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported> {

@@ -52,7 +52,8 @@ fn products(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     if let Ok(blocks) = registers::subgroup_blocks(run, caps, &source.conv, pointwise::SUBGROUP_BLOCKS) {
         return Ok(blocks.into_iter().map(|block| registers::recipe(run, &source, block)).collect());
     }
-    let blocks = registers::uniform_blocks(run, caps, &source.conv, pointwise::UNIFORM_BLOCKS).unwrap_or_default();
+    let blocks =
+        registers::uniform_blocks(run, caps, &source.conv, pointwise::uniform_blocks(caps)).unwrap_or_default();
     let by_registers = blocks.into_iter().map(|block| registers::recipe(run, &source, block));
     let by_tiles = tiled::TILES.iter().map(|&tile| tiled::recipe(run, &source, tile, caps));
     Ok(by_tiles.chain(by_registers).collect())

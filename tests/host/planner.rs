@@ -34,6 +34,11 @@ fn cpu() -> Caps {
     Caps { max_workgroup_memory: 32768, subgroup: Some([8, 8]), is_cpu: true, int64: true, ..gpu() }
 }
 
+/// A software device whose subgroups nothing asked for, as a page's own device may be.
+fn cpu_without_subgroups() -> Caps {
+    Caps { subgroup: None, int64: false, ..cpu() }
+}
+
 fn devices() -> [(&'static str, Caps); 3] {
     [("gpu", gpu()), ("webgpu", Caps::webgpu()), ("cpu", cpu())]
 }
@@ -124,7 +129,8 @@ fn the_planners_choices_are_those_of_the_table() {
         String::from("# What the planner chooses. `BLESS=1 cargo test --test host planner` writes this file.\n");
     for (name, chain, input, layout) in representatives() {
         let _ = writeln!(table, "\n{name}");
-        for (device, caps) in devices().into_iter().chain(makes()) {
+        let plain = ("cpu plain", cpu_without_subgroups());
+        for (device, caps) in devices().into_iter().chain([plain]).chain(makes()) {
             let schedule = planner::schedule(&chain, input, layout, &caps, &Choice::Auto).unwrap();
             let _ = writeln!(table, "    {device:11} {}", schedule.name());
         }

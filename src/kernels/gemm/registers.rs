@@ -74,8 +74,9 @@ impl WeightLoads {
     }
 }
 
-/// Invocations of a workgroup on a GPU: a subgroup, or several.
+/// Invocations of a workgroup on a GPU: a subgroup, or several. A software device's cores share the workgroups.
 const THREADS: u32 = 64;
+const THREADS_CPU: u32 = 16;
 /// Sums of an invocation whose stores a software device compiles in good time where they are written out.
 const MOST_WRITTEN_OUT: u32 = 32;
 
@@ -94,14 +95,14 @@ fn worthwhile<'a>(link: &Conv2d, blocks: &'a [[u32; 2]]) -> impl Iterator<Item =
     blocks.iter().filter(move |&&[channels, _]| channels > 4 || fills(channels))
 }
 
-/// Blocks for GPUs, of these channels and pixels.
+/// Blocks for GPUs, and for software devices without subgroups, of these channels and pixels.
 pub fn uniform_blocks(
     run: &Run<'_>,
     caps: &Caps,
     link: &Conv2d,
     blocks: &[[u32; 2]],
 ) -> Result<Vec<Block>, Unsupported> {
-    if caps.is_cpu {
+    if caps.is_cpu && caps.subgroup.is_some() {
         return Err(Unsupported::SoftwareDevice);
     }
     let fits = |[channels, pixels]: &&[u32; 2]| !caps.loads_ahead() || channels * pixels <= MOST_LOADED_AHEAD;
@@ -109,12 +110,12 @@ pub fn uniform_blocks(
     let block = |&[channels, pixels]: &[u32; 2]| Block {
         channels,
         pixels,
-        threads: THREADS,
+        threads: if caps.is_cpu { THREADS_CPU } else { THREADS },
         steps: 4,
         weights: WeightLoads::Uniform,
         pairs: run.elements.input.prefers_pairs(caps),
         longs: false,
-        sums_in_array: false,
+        sums_in_array: caps.is_cpu && channels * pixels > MOST_WRITTEN_OUT,
     };
     Ok(worthwhile(link, &blocks).map(block).collect())
 }
