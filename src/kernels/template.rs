@@ -1,17 +1,40 @@
 //! The shaders' template engine: WGSL files in which `//%` begins a statement, `//#` a comment that drivers do not
 //! see, and `${name}` is a value.
 
+#[cfg(any(test, target_arch = "wasm32"))]
+mod bare;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
-use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value};
 
 use crate::model::error::{Error, Result};
 
 /// Files of `shaders/`, by their names.
 macro_rules! files {
-    ($($name:literal),* $(,)?) => { &[$(($name, include_str!(concat!("../../shaders/", $name)))),*] };
+    ($($name:literal),* $(,)?) => { &[$(($name, text!($name))),*] };
+}
+
+/// A file's text.
+#[cfg(not(target_arch = "wasm32"))]
+macro_rules! text {
+    ($name:literal) => {
+        include_str!(concat!("../../shaders/", $name))
+    };
+}
+
+/// A file's text without what only readers need, which would be a twentieth of a web page's module.
+#[cfg(target_arch = "wasm32")]
+macro_rules! text {
+    ($name:literal) => {{
+        const TEXT: &str = include_str!(concat!("../../shaders/", $name));
+        const BARE: [u8; bare::length(TEXT)] = bare::bytes(TEXT);
+        match str::from_utf8(&BARE) {
+            Ok(text) => text,
+            Err(_) => TEXT,
+        }
+    }};
 }
 
 /// The templates of kernels, each a whole shader.
@@ -58,11 +81,12 @@ const PARTS: &[(&str, &str)] = files![
     "winograd_points.wgsl",
 ];
 
-/// The parts, between comments that say where each begins and ends. The first stands on the part's own first line, so
-/// that the engine's line numbers are the file's.
-static MARKED: LazyLock<Vec<(&str, String)>> = LazyLock::new(|| {
-    let marked = |text: &str, name: &str| format!("${{\"{BEGIN}{name}\\n\"}}{text}\n{END}{name}\n");
-    PARTS.iter().map(|(name, text)| (*name, marked(text, name))).collect()
+/// All templates in the engine's own syntax. Parts stand between comments that say where each begins and ends. The first
+/// stands on the part's own first line, so that the engine's line numbers are the file's.
+static TEMPLATES: LazyLock<Vec<(&str, String)>> = LazyLock::new(|| {
+    let marked = |text: &str, name: &str| format!("{{{{ \"{BEGIN}{name}\\n\" }}}}{text}\n{END}{name}\n");
+    let parts = PARTS.iter().map(|(name, text)| (*name, marked(&standard(text), name)));
+    KERNELS.iter().map(|(name, text)| (*name, standard(text))).chain(parts).collect()
 });
 const BEGIN: &str = "// ---- begin ";
 const END: &str = "// ---- end ";
@@ -71,12 +95,9 @@ const END: &str = "// ---- end ";
 static ENVIRONMENT: LazyLock<Result<Environment<'static>, minijinja::Error>> = LazyLock::new(|| {
     // Only with what is added here, since the engine has more where another crate of a program asks for more of it.
     let mut environment = Environment::empty();
-    let syntax = SyntaxConfig::builder()
-        .line_statement_prefix("//%")
-        .line_comment_prefix("//#")
-        .variable_delimiters("${", "}")
-        .build()?;
-    environment.set_syntax(syntax);
+    // A line that is a statement alone leaves nothing behind.
+    environment.set_lstrip_blocks(true);
+    environment.set_trim_blocks(true);
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_keep_trailing_newline(true);
@@ -96,12 +117,35 @@ static ENVIRONMENT: LazyLock<Result<Environment<'static>, minijinja::Error>> = L
     environment.add_filter("trim", |text: String| text.trim().to_string());
     environment.add_function("plus", plus);
     environment.add_function("plus_signed", plus_signed);
-    let parts = MARKED.iter().map(|(name, text)| (*name, text.as_str()));
-    for (name, text) in KERNELS.iter().copied().chain(parts) {
+    for (name, text) in TEMPLATES.iter() {
         environment.add_template(name, text)?;
     }
     Ok(environment)
 });
+
+/// A template of `shaders/` in the engine's own syntax, line by line. The engine could be told of another one, by code that
+/// would be a tenth of a web page's module.
+fn standard(text: &str) -> String {
+    let mut standard = String::with_capacity(text.len() + text.len() / 8);
+    for line in text.split_inclusive('\n') {
+        let code = line.trim();
+        if let Some(statement) = code.strip_prefix("//%") {
+            standard.extend(["{%", statement, " %}\n"]);
+        } else if code.starts_with("//#") {
+            standard.push_str("{##}\n");
+        } else {
+            let mut parts = line.split("${");
+            standard.extend(parts.next());
+            for part in parts {
+                match part.split_once('}') {
+                    Some((value, rest)) => standard.extend(["{{ ", value, " }}", rest]),
+                    None => standard.extend(["${", part]),
+                }
+            }
+        }
+    }
+    standard
+}
 
 /// For templates: numbers to a bound, or from one to another, or in steps.
 fn range(low: i64, high: Option<i64>, step: Option<usize>) -> Vec<i64> {
@@ -254,6 +298,18 @@ mod tests {
             message.split_once("tensors.wgsl:").and_then(|(_, rest)| rest.split(')').next()?.parse::<usize>().ok());
         let text = include_str!("../../shaders/tensors.wgsl").lines().nth(line.unwrap() - 1).unwrap();
         assert!(text.contains("//% if") || text.contains("${"), "line {line:?} is {text}");
+    }
+
+    #[test]
+    fn lines_become_the_engines_own() {
+        let text = "//# a\n  //% for b in c\n    d${b + 1}e${b}}\n  //% endfor\n$ {}\n";
+        let expected = "{##}\n{% for b in c %}\n    d{{ b + 1 }}e{{ b }}}\n{% endfor %}\n$ {}\n";
+        assert_eq!(standard(text), expected);
+        // What the engine would take for its own, and what would be taken for it where a value begins.
+        for (name, text) in KERNELS.iter().chain(PARTS) {
+            let own = ["{{", "{%", "{#", "{${"].into_iter().find(|own| text.contains(own));
+            assert_eq!(own, None, "{name}");
+        }
     }
 
     #[test]
