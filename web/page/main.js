@@ -73,7 +73,7 @@ async function open() {
     $("facts").innerHTML = "<dt>Device</dt><dd>none</dd>";
     return trouble(`There is no device: ${error.message}.`);
   }
-  const { info, version, vendor, architecture, description, limits, features } = device;
+  const { info, version, networks, vendor, architecture, description, limits, features } = device;
   $("software").hidden = !info.is_software;
   const facts = {
     Device: [description || [vendor, architecture].filter(Boolean).join(" ") || "the browser does not say", info.is_software && "(on the CPU)"].filter(Boolean).join(" "),
@@ -88,6 +88,9 @@ async function open() {
   $("facts").innerHTML = Object.entries(facts).map(([name, fact]) => `<dt>${name}</dt><dd>${escaped(fact)}</dd>`).join("");
   const rows = Object.entries(limits).sort().map(([name, limit]) => `<tr><td>${name}</td><td>${limit}</td></tr>`);
   $("limits").tBodies[0].innerHTML = `<tr><td>features</td><td>${escaped(features.join(", ")) || "none"}</td></tr>${rows.join("")}`;
+  for (const select of document.querySelectorAll("#network [name=name], #classify [name=name]")) {
+    select.append(...networks.map((name) => new Option(name)));
+  }
   for (const control of document.querySelectorAll("button, input[type=file]")) control.disabled = false;
   $("footer").textContent = `gpuconv ${version}. MIT or Apache 2.0.`;
   const canvas = $("canvas").transferControlToOffscreen();
@@ -322,7 +325,8 @@ async function openNetwork(file) {
   state.textContent = `Reading ${file.name}…`;
   try {
     const bytes = await file.arrayBuffer();
-    network = await ask("network", [bytes], { transfer: [bytes] });
+    const name = $("classify").elements.name.value || undefined;
+    network = await ask("network", [bytes, name], { transfer: [bytes] });
     state.textContent = picture ? `${network} is there.` : `${network} is there. Choose a picture above.`;
     await classify();
   } catch (error) {

@@ -1,6 +1,6 @@
 // All that computes, apart from the page, which so stays responsive. The page calls these functions by messages:
 // {id, call, args} in, {id, result}, {id, error} or {id, progress} out; {stop: id} stops a call.
-import init, { GpuConv, version } from "./gpuconv/gpuconv.js";
+import init, { GpuConv, networks, version } from "./gpuconv/gpuconv.js";
 import { Frames } from "./frames.js";
 
 let gpu, frames, network;
@@ -17,7 +17,7 @@ const calls = {
     const limits = {};
     for (const name in device.limits) limits[name] = device.limits[name];
     const features = [...device.features];
-    return { version: version(), info: gpu.info, vendor, architecture, description, limits, features };
+    return { version: version(), networks: networks(), info: gpu.info, vendor, architecture, description, limits, features };
   },
 
   verify: (options, more) => gpu.verify({ ...options, ...more }),
@@ -40,18 +40,10 @@ const calls = {
     }
   },
 
-  /** Opens a network by its weights. */
-  async network(bytes) {
-    const errors = [];
-    for (const open of ["mobilenetV2", "mobilenetV1"]) {
-      try {
-        network = await gpu[open](bytes);
-        return open === "mobilenetV1" ? "MobileNetV1" : "MobileNetV2";
-      } catch (error) {
-        errors.push(error);
-      }
-    }
-    throw errors[0];
+  /** Opens a network by its weights: of a name, or else the one that has the file's tensors. */
+  async network(bytes, name) {
+    network = await gpu.network(bytes, { name });
+    return network.name;
   },
 
   /** What a network sees in a picture. */

@@ -7,7 +7,8 @@ use serde::Serialize;
 use wasm_bindgen::{JsCast, JsValue};
 use web_time::Instant;
 
-use crate::js::{failed, json, refused, tell};
+use crate::chain;
+use crate::js::{failed, json, tell};
 use crate::options::Options;
 use crate::rows::{Check, Failed, Row, rows};
 
@@ -39,7 +40,7 @@ struct Progress<'a> {
 /// Checks some problems, by default the table of cases.
 pub async fn verify(gpu: &GpuConv, options: &Options<'_>) -> Result<JsValue, JsValue> {
     let problems = match options.get("problems").dyn_ref::<Array>() {
-        Some(lines) => lines.iter().map(problem).collect::<Result<_, _>>()?,
+        Some(lines) => lines.iter().map(|line| chain::problem(&line)).collect::<Result<_, _>>()?,
         None => verify::cases(),
     };
     let (progress, start) = (options.get("progress"), Instant::now());
@@ -66,11 +67,6 @@ pub async fn verify(gpu: &GpuConv, options: &Options<'_>) -> Result<JsValue, JsV
 
 fn failed_of(checks: &[Check]) -> impl Iterator<Item = &Check> {
     checks.iter().filter(|check| !check.passes())
-}
-
-fn problem(line: JsValue) -> Result<Problem, JsValue> {
-    let line = line.as_string().ok_or_else(|| refused("problems must be lines of text"))?;
-    line.parse().map_err(failed)
 }
 
 async fn check_case(gpu: &GpuConv, problem: &Problem, case: usize, checks: &mut Vec<Check>) -> gpuconv::Result<()> {

@@ -3,13 +3,13 @@
 use std::rc::Rc;
 
 use gpuconv::nets::{self, Network as Net};
-use gpuconv::{Chain, Inputs, Layer as Inner, OwnedWeights, Weights};
+use gpuconv::{Chain, Error, Inputs, Layer as Inner, OwnedWeights, Weights};
 use js_sys::{Array, ArrayBuffer, Float32Array, Promise, Uint8Array};
 use wasm_bindgen::prelude::*;
 
 use crate::GpuConv;
 use crate::js::{failed, json, promise, refused};
-use crate::options::{Options, dtype, layout};
+use crate::options::{Options, dtype, layout, text};
 use crate::tensor::{Tensor, extents, shape};
 
 /// A chain of convolutions with its weights. It takes inputs of any batch, height and width, in either layout.
@@ -32,20 +32,23 @@ extern "C" {
 
 #[wasm_bindgen]
 impl Layer {
-    /// Runs the layer, on an input and on the residual that it adds, if it adds one. The output stays on the GPU and has the
-    /// input's layout. The first input of a size compiles.
+    /// Runs the layer, on an input, on the residual that it adds, if it adds one, and on the scale by which it multiplies the
+    /// input, if it is scaled: a value for each image and channel. The output stays on the GPU and has the input's layout. The
+    /// first input of a size compiles.
     #[wasm_bindgen(unchecked_return_type = "Promise<Tensor>")]
-    pub fn forward(&self, input: &Tensor, residual: Option<AnyTensor>) -> Promise {
+    pub fn forward(&self, input: &Tensor, residual: Option<AnyTensor>, scale: Option<AnyTensor>) -> Promise {
         let (this, input) = (self.clone(), input.clone());
-        let residual = residual.map(|tensor| tensor.share()).transpose();
+        let others = [residual, scale].map(|tensor| tensor.map(|tensor| tensor.share()).transpose());
         promise(async move {
-            let residual = residual?;
             let input = input.made().await?;
-            let residual = match &residual {
-                Some(tensor) => Some(tensor.made().await?),
-                None => None,
-            };
-            let inputs = Inputs { input: &input, residual: residual.as_ref(), scale: None };
+            let mut made = [None, None];
+            for (made, tensor) in made.iter_mut().zip(others) {
+                if let Some(tensor) = tensor? {
+                    *made = Some(tensor.made().await?);
+                }
+            }
+            let [residual, scale] = &made;
+            let inputs = Inputs { input: &input, residual: residual.as_ref(), scale: scale.as_ref() };
             let output = this.layer.forward_async(inputs).await.map_err(failed)?;
             Ok(Tensor::of(&this.gpu, output, true))
         })
@@ -82,7 +85,7 @@ impl Layer {
     }
 }
 
-/// A MobileNet with its weights.
+/// A network with its weights.
 #[wasm_bindgen]
 pub struct Network {
     network: Net,
@@ -95,6 +98,12 @@ impl Network {
     #[wasm_bindgen(getter)]
     pub fn layer(&self) -> Layer {
         self.layer.clone()
+    }
+
+    /// Its name, one of `networks()`.
+    #[wasm_bindgen(getter)]
+    pub fn name(&self) -> String {
+        self.network.name.into()
     }
 
     /// The number of logits.
@@ -123,23 +132,66 @@ impl Network {
 }
 
 impl Network {
-    /// A network with the weights of a file.
-    pub fn open(gpu: &GpuConv, make: fn(f64, u32) -> gpuconv::Result<Net>, file: JsValue, options: JsValue) -> Promise {
-        let gpu = gpu.clone();
+    /// A network with the weights of a file: of this name, or else the one that has the file's tensors.
+    pub fn open(gpu: &GpuConv, file: JsValue, name: Option<&str>, options: JsValue) -> Promise {
+        let (gpu, wanted) = (gpu.clone(), name.map(String::from));
         promise(async move {
-            let options = Options::of("a network", &options, &["width", "classes", "dtype"])?;
+            let known: &[_] =
+                if wanted.is_some() { &["width", "classes", "dtype"] } else { &["name", "width", "classes", "dtype"] };
+            let options = Options::of("a network", &options, known)?;
             let (width, classes) = (options.float("width", 1.0)?, options.number("classes", Some(1000))?);
-            let mut network = make(width, classes).map_err(failed)?;
-            network.chain = network.chain.with_dtype(dtype(&options.get("dtype"))?);
-            let bytes = if file.has_type::<ArrayBuffer>() || file.has_type::<Uint8Array>() {
-                Uint8Array::new(&file).to_vec()
-            } else {
-                return Err(refused("the weights must be an ArrayBuffer or a Uint8Array"));
+            let dtype = dtype(&options.get("dtype"))?;
+            let wanted = match options.get("name") {
+                name if name.is_undefined() => wanted,
+                name => Some(name.as_string().unwrap_or_else(|| text(&name))),
             };
-            let weights = network.weights(&bytes).map_err(failed)?;
+            if !(file.has_type::<ArrayBuffer>() || file.has_type::<Uint8Array>()) {
+                return Err(refused("the weights must be an ArrayBuffer or a Uint8Array"));
+            }
+            let bytes = Uint8Array::new(&file).to_vec();
+            let (mut network, weights) = match wanted {
+                Some(name) => named(&name, width, classes, &bytes)?,
+                None => of_tensors(width, classes, &bytes)?,
+            };
+            network.chain = network.chain.with_dtype(dtype);
             let weights: Vec<_> = weights.iter().map(OwnedWeights::borrow).collect();
             let layer = Layer::new(&gpu, &network.chain, &weights)?;
             Ok(Self { network, layer })
         })
     }
+}
+
+type Loaded = (Net, Vec<OwnedWeights>);
+
+/// The network of a name, with a file's weights.
+fn named(name: &str, width: f64, classes: u32, file: &[u8]) -> Result<Loaded, JsValue> {
+    let Some((_, make)) = nets::NETWORKS.iter().find(|(known, _)| *known == name) else {
+        return Err(refused(&format!("no network is called {name}; there are {}", names().join(", "))));
+    };
+    let network = make(width, classes).map_err(failed)?;
+    let weights = network.weights(file).map_err(failed)?;
+    Ok((network, weights))
+}
+
+/// The network that has a file's tensors, with these weights.
+fn of_tensors(width: f64, classes: u32, file: &[u8]) -> Result<Loaded, JsValue> {
+    let mut errors = Vec::new();
+    for (name, make) in nets::NETWORKS {
+        let network = make(width, classes).map_err(failed)?;
+        match network.weights(file) {
+            Ok(weights) => return Ok((network, weights)),
+            Err(error @ Error::NotSafetensors(_)) => return Err(failed(error)),
+            Err(error) => errors.push((name, error)),
+        }
+    }
+    // A tensor that is there and has another shape says more than one that is missing.
+    let is_there = |(_, error): &&(_, Error)| !matches!(error, Error::MissingTensor { .. });
+    let nearest = errors.iter().find(is_there).or(errors.first());
+    let why = nearest.map(|(name, error)| format!("; for {name}, {error}")).unwrap_or_default();
+    Err(refused(&format!("no network of width {width} with {classes} classes has these tensors{why}")))
+}
+
+/// The names of the networks.
+pub fn names() -> Vec<&'static str> {
+    nets::NETWORKS.iter().map(|(name, _)| *name).collect()
 }

@@ -5,6 +5,7 @@
 #![cfg(target_arch = "wasm32")]
 
 mod bench;
+mod chain;
 mod check;
 mod js;
 mod layer;
@@ -20,7 +21,7 @@ mod spread;
 
 use std::rc::Rc;
 
-use gpuconv::{Chain, Choice, GpuConv as Gpu, OwnedWeights, Problem, Weights, wgpu};
+use gpuconv::{Choice, GpuConv as Gpu, OwnedWeights, Problem, Weights, wgpu};
 use js_sys::{Float32Array, Promise};
 use wasm_bindgen::prelude::*;
 
@@ -186,20 +187,32 @@ impl GpuConv {
         })
     }
 
-    /// What a problem line says, with the weights of each of its convolutions.
+    /// What a problem line says, or several in a row, with the weights of each of their convolutions, in order: two for a gate,
+    /// first the squeeze's.
     #[wasm_bindgen(unchecked_return_type = "Promise<Layer>")]
     pub fn chain(
         &self,
-        problem: &str,
+        #[wasm_bindgen(unchecked_param_type = "string | (string | ChainStep)[]")] problem: JsValue,
         #[wasm_bindgen(unchecked_param_type = "ConvWeights[]")] weights: JsValue,
     ) -> Promise {
-        let (gpu, problem) = (self.clone(), problem.parse::<Problem>());
+        let gpu = self.clone();
         promise(async move {
-            let chain: Chain = problem.map_err(failed)?.chain();
+            let chain = chain::chain(&problem)?;
             let weights = options::list_of_weights(&weights)?;
             let weights: Vec<Weights<'_>> = weights.iter().map(OwnedWeights::borrow).collect();
             Layer::new(&gpu, &chain, &weights)
         })
+    }
+
+    /// A network of `networks()` with the weights of a safetensors file, under torchvision's or timm's names: the one of the
+    /// name that the options have, or else the one that has the file's tensors.
+    #[wasm_bindgen(unchecked_return_type = "Promise<Network>")]
+    pub fn network(
+        &self,
+        #[wasm_bindgen(unchecked_param_type = "ArrayBuffer | Uint8Array")] file: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "NetworkOptions & { name?: string } | undefined")] options: JsValue,
+    ) -> Promise {
+        Network::open(self, file, None, options)
     }
 
     /// MobileNetV1 with the weights of a safetensors file, under timm's names.
@@ -209,7 +222,7 @@ impl GpuConv {
         #[wasm_bindgen(unchecked_param_type = "ArrayBuffer | Uint8Array")] file: JsValue,
         #[wasm_bindgen(unchecked_param_type = "NetworkOptions | undefined")] options: JsValue,
     ) -> Promise {
-        Network::open(self, gpuconv::nets::mobilenet_v1, file, options)
+        Network::open(self, file, Some("mobilenet_v1"), options)
     }
 
     /// MobileNetV2 with the weights of a safetensors file, under timm's or torchvision's names.
@@ -219,7 +232,7 @@ impl GpuConv {
         #[wasm_bindgen(unchecked_param_type = "ArrayBuffer | Uint8Array")] file: JsValue,
         #[wasm_bindgen(unchecked_param_type = "NetworkOptions | undefined")] options: JsValue,
     ) -> Promise {
-        Network::open(self, gpuconv::nets::mobilenet_v2, file, options)
+        Network::open(self, file, Some("mobilenet_v2"), options)
     }
 
     /// Which kernels would compute a problem here, and why no others.
@@ -324,6 +337,12 @@ pub fn version() -> String {
 #[wasm_bindgen]
 pub fn cases() -> Vec<String> {
     gpuconv::verify::lines().map(String::from).collect()
+}
+
+/// The names of the networks that `network` takes weights for.
+#[wasm_bindgen]
+pub fn networks() -> Vec<String> {
+    layer::names().into_iter().map(String::from).collect()
 }
 
 /// The probability of each class, of a network's logits.

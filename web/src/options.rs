@@ -60,6 +60,16 @@ impl<'a> Options<'a> {
         }
     }
 
+    /// Whether something is so; not, if it is not said.
+    fn flag(&self, name: &str) -> Result<bool, JsValue> {
+        let value = self.get(name);
+        match value.as_bool() {
+            Some(flag) => Ok(flag),
+            None if value.is_undefined() => Ok(false),
+            None => self.wrong(name, "true or false"),
+        }
+    }
+
     /// One whole number, or several.
     fn numbers(&self, name: &str, expected: &str, default: Option<u32>) -> Result<Vec<u32>, JsValue> {
         let value = self.get(name);
@@ -148,6 +158,7 @@ pub const CONV: Kind = Kind {
         "groups",
         "activation",
         "residual",
+        "scaled",
         "dtype",
     ],
 };
@@ -162,12 +173,13 @@ pub const DEPTHWISE: Kind = Kind {
         "dilation",
         "activation",
         "residual",
+        "scaled",
         "dtype",
     ],
 };
 pub const POINTWISE: Kind = Kind {
     name: "pointwise",
-    options: &["inChannels", "outChannels", "stride", "padding", "groups", "activation", "residual", "dtype"],
+    options: &["inChannels", "outChannels", "stride", "padding", "groups", "activation", "residual", "scaled", "dtype"],
 };
 
 /// A convolution and its weights.
@@ -197,6 +209,7 @@ pub fn conv(options: &JsValue, weights: &JsValue, kind: Kind) -> Result<(Chain, 
     conv.bias = weights.bias.is_some();
     conv.activation = options.activation()?;
     conv.residual = options.residual()?;
+    conv.scaled = options.flag("scaled")?;
     Ok((Chain::from(conv).with_dtype(dtype(&options.get("dtype"))?), weights))
 }
 

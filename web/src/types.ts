@@ -37,6 +37,8 @@ export interface ConvOptions extends Geometry {
     kernelSize: number | [rows: number, columns: number];
     dilation?: number | [rows: number, columns: number];
     groups?: number;
+    /** Whether the input is multiplied by a value for each image and channel, which `forward` then takes; false. */
+    scaled?: boolean;
 }
 
 export interface DepthwiseOptions extends Geometry {
@@ -45,12 +47,16 @@ export interface DepthwiseOptions extends Geometry {
     outChannels?: number;
     kernelSize: number | [rows: number, columns: number];
     dilation?: number | [rows: number, columns: number];
+    /** Whether the input is multiplied by a value for each image and channel, which `forward` then takes; false. */
+    scaled?: boolean;
 }
 
 export interface PointwiseOptions extends Geometry {
     inChannels: number;
     outChannels: number;
     groups?: number;
+    /** Whether the input is multiplied by a value for each image and channel, which `forward` then takes; false. */
+    scaled?: boolean;
 }
 
 export interface SeparableOptions extends Geometry {
@@ -72,6 +78,18 @@ export interface SeparableWeights {
     depthwiseBias?: Float32Array;
     pointwise: Float32Array;
     pointwiseBias?: Float32Array;
+}
+
+/** A step of a chain. Tensor 0 is the chain's input, tensor 1 the output of the first step, and so on. */
+export interface ChainStep {
+    /** Its problem line, with the shape that it reads. */
+    problem: string;
+    /** The tensor that it reads, if not the output of the step before. */
+    reads?: number;
+    /** The tensor that its last convolution adds: after the activation if the line says `residual:after`, else before it. */
+    adds?: number;
+    /** The tensor by which it multiplies what it reads: what a gate gives. */
+    scaledBy?: number;
 }
 
 export interface NetworkOptions {

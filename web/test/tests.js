@@ -64,6 +64,44 @@ const tests = {
     equal(await gpu.download(await chain.forward(gpu.upload(floats(1, 3, 10, 30), [1, 2, 1, 2]))), floats(2, 20));
   },
 
+  async "chains, gates and scales"({ gpu }) {
+    const scaled = await gpu.pointwise({ inChannels: 2, outChannels: 1, scaled: true }, { weight: floats(1, 1) });
+    const x = gpu.upload(floats(1, 2, 3, 4), [1, 2, 1, 2]);
+    const scale = gpu.upload(floats(10, 100), [1, 2, 1, 1]);
+    equal(await gpu.download(await scaled.forward(x, undefined, scale)), floats(310, 420));
+    await rejects(scaled.forward(x), /scale/);
+
+    // Squeeze and excite: means 2 and 8, the gate of the first channel is hard-sigmoid(2 + 8 - 7) = 1, of the second 0.5. Then
+    // both channels' sum, and the input's first channel, which another step computes.
+    const steps = [
+      { problem: "gate 1x2x1x2 -> 1 relu hardsigmoid" },
+      { problem: "pointwise 1x2x1x2 -> 1 nobias", reads: 0 },
+      { problem: "pointwise 1x2x1x2 -> 1 nobias relu", reads: 0, scaledBy: 1, adds: 2 },
+    ];
+    const weights = [
+      { weight: floats(1, 1), bias: floats(-7) },
+      { weight: floats(1, 0), bias: floats(0, 0) },
+      { weight: floats(1, 0) },
+      { weight: floats(1, 1) },
+    ];
+    const block = await gpu.chain(steps, weights);
+    const y = await block.forward(gpu.upload(floats(1, 3, 6, 10), [1, 2, 1, 2]));
+    equal(await gpu.download(y), floats(1 + 1 + 3, 3 + 3 + 5));
+    // A line stands for a step, and a separable one for two links.
+    const two = await gpu.chain(["separable 1x1x1x1 -> 1 k1 nobias", { problem: "pointwise 1x1x1x1 -> 1 nobias", adds: 0 }], [
+      { weight: floats(2) },
+      { weight: floats(3) },
+      { weight: floats(4) },
+    ]);
+    equal(await gpu.download(await two.forward(gpu.upload(floats(1), [1, 1, 1, 1]))), floats(25));
+
+    await rejects(gpu.chain([], []), /no steps/);
+    await rejects(gpu.chain(["pointwise 1x2x1x2 -> 1", "pool 1x2x1x2"], []), /step 2 is given 1x1x1x2 of f32, but its line/);
+    await rejects(gpu.chain([{ problem: "pool 1x2x1x2", reads: 1 }], []), /reads of step 1 must be a tensor from 0 to 0, not 1/);
+    await rejects(gpu.chain([{ problem: "pool 1x2x1x2", scales: 1 }], []), /a step has no option `scales`; there are problem/);
+    await rejects(gpu.chain(steps, weights.slice(1)), /list of weights must have 4 values, but has 3/);
+  },
+
   async "half precision"({ gpu }) {
     // 2049 lies half way between two halves, and goes to the even one.
     const x = gpu.upload(floats(2049, 3), [1, 1, 1, 2], "nchw", "f16");
@@ -191,8 +229,24 @@ const tests = {
     const logits = await gpu.download(await network.layer.forward(x));
     equal([network.classes, ...logits], [classes, ...bias]);
     equal(network.top(logits, 2).map(({ index }) => index), [6, 5]);
+    // By name, and by its tensors.
+    const options = { width: 0.25, classes };
+    const found = await gpu.network(file, options);
+    equal([found.name, (await gpu.network(file, { ...options, name: "mobilenet_v1" })).classes], ["mobilenet_v1", classes]);
+    await rejects(gpu.network(file), /no network of width 1 with 1000 classes has these tensors; for mobilenet_v1, .*conv_stem/);
+    await rejects(gpu.network(file, { name: "lenet" }), /no network is called lenet; there are mobilenet_v1, /);
+    await rejects(gpu.network(new ArrayBuffer(3)), /not a safetensors file/);
     await rejects(gpu.mobilenetV1(file), /`conv_stem.weight` must be \[32, 3, 3, 3\], but is \[8, 3, 3, 3\]/);
     await rejects(gpu.mobilenetV1(file, { width: 0 }), /a width multiplier must be above 0/);
+  },
+
+  async "a network with gates"({ gpuconv, gpu }) {
+    equal([gpuconv.networks().includes("efficientnet_b0"), gpuconv.networks()[0]], [true, "mobilenet_v1"]);
+    const bias = Float32Array.from({ length: 10 }, (_, index) => index % 3);
+    const file = safetensors(mobilenetV3(bias));
+    const network = await gpu.network(file, { classes: 10 });
+    const x = gpu.upload(new Float32Array(3 * 32 * 32).fill(1), [1, 3, 32, 32]);
+    equal([network.name, ...(await gpu.download(await network.layer.forward(x)))], ["mobilenet_v3_small", ...bias]);
   },
 
   async "verify, and its progress, and its end"({ gpuconv, gpu, mode, log }) {
@@ -237,6 +291,44 @@ function mobilenetV1(width, classes, bias) {
   }
   add("classifier.weight", [classes, channels], 0);
   tensors.push(["classifier.bias", [classes], bias]);
+  return tensors;
+}
+
+/** MobileNetV3-small's tensors under torchvision's names, small ones, but for the last layer. */
+function mobilenetV3(bias) {
+  const tensors = [];
+  const add = (name, shape, value = 0.01) => {
+    tensors.push([name, shape, new Float32Array(shape.reduce((a, b) => a * b, 1)).fill(value)]);
+  };
+  const conv = (name, shape) => {
+    add(`${name}.0.weight`, shape);
+    for (const part of ["weight", "bias", "running_mean", "running_var"]) add(`${name}.1.${part}`, [shape[0]], 1);
+  };
+  conv("features.0", [16, 3, 3, 3]);
+  let channels = 16;
+  // Kernel, expanded channels, output channels, channels of the squeeze.
+  const blocks = [[3, 16, 16, 8], [3, 72, 24], [3, 88, 24], [5, 96, 40, 24], [5, 240, 40, 64], [5, 240, 40, 64],
+    [5, 120, 48, 32], [5, 144, 48, 40], [5, 288, 96, 72], [5, 576, 96, 144], [5, 576, 96, 144]];
+  for (const [index, [kernel, expanded, out, squeezed]] of blocks.entries()) {
+    let part = 0;
+    const next = () => `features.${index + 1}.block.${part++}`;
+    if (expanded !== channels) conv(next(), [expanded, channels, 1, 1]);
+    conv(next(), [expanded, 1, kernel, kernel]);
+    if (squeezed) {
+      const gate = next();
+      for (const [name, shape] of [["fc1", [squeezed, expanded, 1, 1]], ["fc2", [expanded, squeezed, 1, 1]]]) {
+        add(`${gate}.${name}.weight`, shape);
+        add(`${gate}.${name}.bias`, [shape[0]]);
+      }
+    }
+    conv(next(), [out, expanded, 1, 1]);
+    channels = out;
+  }
+  conv("features.12", [576, 96, 1, 1]);
+  add("classifier.0.weight", [1024, 576]);
+  add("classifier.0.bias", [1024]);
+  add("classifier.3.weight", [10, 1024], 0);
+  tensors.push(["classifier.3.bias", [10], bias]);
   return tensors;
 }
 

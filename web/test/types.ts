@@ -1,5 +1,5 @@
 // Compiled by web/check, not run: the types of the package.
-import init, { GpuConv, Layer, Tensor, cases, softmax, version, type Plan, type Verified } from "../package/dist/gpuconv.js";
+import init, { GpuConv, Layer, Tensor, cases, networks, softmax, version, type Plan, type Verified } from "../package/dist/gpuconv.js";
 
 export async function example(device: GPUDevice, buffer: GPUBuffer, file: ArrayBuffer): Promise<void> {
     await init();
@@ -15,6 +15,10 @@ export async function example(device: GPUDevice, buffer: GPUBuffer, file: ArrayB
     const plan: Plan = gpu.plan("pool 1x3x8x8");
     const verified: Verified = await gpu.verify({ problems: cases().slice(2), progress: ({ done }) => done });
     const network = await gpu.mobilenetV2(file, { width: 0.5 });
+    const found = await gpu.network(file, { name: "efficientnet_b0", dtype: "f16" });
+    const block = await gpu.chain(["gate 1x8x4x4 -> 2", { problem: "pointwise 1x8x4x4 -> 8", reads: 0, scaledBy: 1 }], []);
+    await block.forward(x, undefined, y);
+    console.log(found.name, networks()[0]);
     const [{ index }] = network.top(softmax(host), 1);
     console.log(version(), plan.kernel, verified.failed[0].complaint, index, y.shape[0], (await y.buffer()).size);
     // @ts-expect-error: no such option
