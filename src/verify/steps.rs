@@ -89,10 +89,10 @@ impl Oracle {
 
     /// The schedule that computes a step alone.
     fn alone(&self, gpu: &GpuConv, chain: &Chain, input: Shape, step: &Step) -> Result<Schedule> {
-        if chain.links().len() == step.links {
+        if chain.links().len() == step.links && !step.recipe.passes.is_empty() {
             return Ok(Schedule::of_one(chain, &chain.shapes(input)?, &step.recipe, gpu.caps()));
         }
-        // A concatenation, behind the slices that it puts together. It copies all, also what the step finds in place.
+        // A slice, or a concatenation behind the slices that it puts together. It copies all, also what the step finds in place.
         planner::schedule(chain, input, self.layout, gpu.caps(), &Choice::Auto)
     }
 

@@ -111,6 +111,26 @@ fn tensors_that_are_made_in_place_are_as_the_oracle_has_them() {
     agrees(&gpu(), "not aligned", &chain, [1, 3, 5, 3], Layout::Nchw);
 }
 
+/// In one image in NCHW slices are read where they are: the halves of a tensor, one of which is put together with what is made of
+/// the other, and with the tensor itself.
+#[test]
+fn slices_that_are_read_in_place_are_as_the_oracle_has_them() {
+    let links = [
+        Conv2d::pointwise(3, 4).into(),
+        Link::Slice { channels: 2..4 },
+        Conv2d::new(2, 2, 3).padding(1).into(),
+        Link::Slice { channels: 0..2 },
+        Concat::new([2, 2, 4]).into(),
+        Conv2d::pointwise(8, 3).into(),
+    ];
+    let chain = Chain::new(links).reads(1, 3).unwrap().concatenates([3, 4, 1], 4).unwrap();
+    for (dtype, layout) in [(DType::F32, Layout::Nchw), (DType::F16, Layout::Nchw), (DType::F32, Layout::Nhwc)] {
+        agrees(&gpu(), "slices in place", &chain.clone().with_dtype(dtype), [1, 3, 16, 8], layout);
+    }
+    agrees(&gpu(), "slices not in place", &chain, [2, 3, 16, 8], Layout::Nchw);
+    agrees(&gpu(), "slices not aligned", &chain, [1, 3, 5, 3], Layout::Nchw);
+}
+
 /// Images, rows and columns that do not fit into a binding.
 #[test]
 fn what_is_larger_than_a_binding_is_put_together_in_bands() {

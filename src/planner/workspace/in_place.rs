@@ -1,8 +1,8 @@
-//! Tensors that are made where a concatenation would copy them to.
+//! Tensors that are made where a concatenation would copy them to, and slices that are read where they are.
 //!
-//! In NCHW the channels of a tensor lie side by side in the concatenation of a single image. If they start at an offset that a
-//! binding may have, the step that makes the tensor is bound there. Images of a batch, and channels in NHWC, lie apart: kernels
-//! would have to store by other strides than the tensor's.
+//! In NCHW the channels of a tensor lie side by side in the concatenation of a single image, and those of a slice in what it
+//! is of. If they start at an offset that a binding may have, the step that makes or reads the tensor is bound there. Images
+//! of a batch, and channels in NHWC, lie apart: kernels would have to go by other strides than the tensor's.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -80,7 +80,7 @@ impl InPlace {
     /// What a part lies in that lies in nothing else, and its bytes from the start of that.
     pub fn outermost(&self, part: Part) -> (Part, u64) {
         let (mut part, mut offset) = (part, 0);
-        // A tensor lies in a later one.
+        // A slice lies in an earlier tensor, and that, or another, in a later one.
         while let Some(inside) = self.inside(part) {
             part = Part::Tensor(inside.whole);
             offset += inside.offset;
@@ -131,25 +131,37 @@ impl<'a> Steps<'a> {
         Some((Part::Tensor(tensor), self.shapes[tensor].bytes(self.chain.dtype())))
     }
 
-    /// The tensors that may lie in a concatenation, each with the pass that would copy it.
+    /// The tensors that may lie in others, each with the pass that would copy it.
     fn wanted(self, layout: Layout, alignment: u64) -> Vec<(usize, (usize, usize), Inside)> {
+        let dtype = self.chain.dtype();
         let mut wanted = Vec::new();
         for (step, own) in self.steps.iter().enumerate() {
-            let whole = own.first + own.links;
-            let is_concat = matches!(self.chain.links()[own.first], Link::Concat(_));
-            let is_one_image = layout == Layout::Nchw && self.shapes[whole].batch == 1;
-            if !is_concat || !is_one_image || !self.is_inner(whole) {
+            let (input, output) = (self.chain.input_of(own.first), own.first + own.links);
+            if layout != Layout::Nchw || self.shapes[output].batch != 1 {
                 continue;
             }
-            let mut offset = 0;
-            // The kernel has a pass for each tensor, in their order.
-            for (place, tensor) in self.chain.concatenated(own.first).into_iter().enumerate() {
-                let bytes = self.shapes[tensor].bytes(self.chain.dtype());
+            let mut may_lie = |pass: usize, tensor: usize, whole: usize, offset: u64| {
+                let bytes = self.shapes[tensor].bytes(dtype);
                 // Words of memory belong to one tensor.
-                if self.is_inner(tensor) && offset % alignment.max(4) == 0 && bytes.is_multiple_of(4) {
-                    wanted.push((tensor, (step, place), Inside { whole, offset, bytes }));
+                let is_aligned = offset.is_multiple_of(alignment.max(4)) && bytes.is_multiple_of(4);
+                if is_aligned && self.is_inner(tensor) && self.is_inner(whole) {
+                    wanted.push((tensor, (step, pass), Inside { whole, offset, bytes }));
                 }
-                offset += bytes;
+            };
+            match &self.chain.links()[own.first] {
+                Link::Concat(_) => {
+                    let mut offset = 0;
+                    // The kernel has a pass for each tensor, in their order.
+                    for (pass, tensor) in self.chain.concatenated(own.first).into_iter().enumerate() {
+                        may_lie(pass, tensor, output, offset);
+                        offset += self.shapes[tensor].bytes(dtype);
+                    }
+                }
+                Link::Slice { channels } => {
+                    let before = Shape { channels: channels.start, ..self.shapes[input] };
+                    may_lie(0, output, input, before.bytes(dtype));
+                }
+                _ => {}
             }
         }
         wanted
@@ -245,5 +257,30 @@ mod tests {
         assert!([inner, first, second].iter().all(|span| span.buffer == outer.buffer));
         assert_eq!([inner, first, second].map(|span| span.offset - outer.offset), [1024, 1024, 1536]);
         assert_eq!(copied(&there, 6), []);
+    }
+
+    /// A tensor of four channels, the first of which, the second, and the last two are read apart.
+    fn slices() -> Chain {
+        let slice = |channels: std::ops::Range<u32>| Link::Slice { channels };
+        let links = [pointwise(3, 4), slice(0..1), slice(1..2), slice(2..4), Concat::new([2, 1, 1]).into()];
+        let chain = Chain::new(links).then(Chain::new([pointwise(4, 1)]));
+        chain.reads(1, 2).unwrap().reads(1, 3).unwrap().concatenates([4, 2, 3], 4).unwrap()
+    }
+
+    #[test]
+    fn slices_are_read_where_they_are() {
+        let there = planned(&slices(), [1, 3, 8, 8], Layout::Nchw);
+        let [whole, first, second, last] = spans(&there, &[1, 2, 3, 4])[..] else { panic!() };
+        let at = |span: Span| (span.buffer == whole.buffer).then(|| span.offset - whole.offset);
+        assert_eq!([first, second, last].map(at), [Some(0), Some(256), Some(512)]);
+        assert_eq!([1, 2, 3].map(|link| copied(&there, link)), [[], [], []]);
+        // A tensor lies in one other, so they are copied where they are put together.
+        assert_eq!(copied(&there, 4), [Operand::Input, Operand::Part(1), Operand::Part(2)]);
+        // Batches and channels side by side are copied, and so is what starts at 224.
+        for (input, layout) in [([2, 3, 8, 8], Layout::Nchw), ([1, 3, 8, 8], Layout::Nhwc)] {
+            let apart = planned(&slices(), input, layout);
+            assert_eq!([1, 2, 3].map(|link| copied(&apart, link).len()), [1; 3], "{input:?} {layout}");
+        }
+        assert_eq!([1, 2].map(|link| copied(&planned(&slices(), [1, 3, 7, 8], Layout::Nchw), link).len()), [0, 1]);
     }
 }
