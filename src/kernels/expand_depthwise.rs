@@ -52,7 +52,7 @@ pub fn blocks(run: &Run<'_>, [expand, depthwise]: [&Conv2d; 2], caps: &Caps) -> 
         Block::new(depthwise, tile).clip(run.input())
     };
     let memory = |block: &Block| block.staged().saturating_mul(16);
-    let all: Vec<_> = TILES.iter().map(tile).collect();
+    let all: Vec<_> = TILES.iter().map(tile).filter(|block| block.suits(caps)).collect();
     let blocks: Vec<_> = all.iter().copied().filter(|block| memory(block) <= MOST_MEMORY).collect();
     if blocks.is_empty() {
         let needed = all.iter().map(memory).min().unwrap_or(0);

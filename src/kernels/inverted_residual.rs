@@ -53,10 +53,7 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     if depthwise.fan_in() > MOST_TAPS {
         return Err(Unsupported::KernelSize(depthwise.kernel_size));
     }
-    // Beside more channels Mesa's compiler for Adreno 630 spills.
-    let most_expanded = if caps.loads_ahead() { 8 } else { u32::MAX };
-    let blocks =
-        TILES.iter().map(|&tile| Block::new(depthwise, tile)).filter(|block| block.expanded() <= most_expanded);
+    let blocks = TILES.iter().map(|&tile| Block::new(depthwise, tile)).filter(|block| block.suits(caps));
     let recipes: Vec<_> = blocks
         .clone()
         .filter(|block| block.memory() <= MOST_MEMORY)
@@ -119,6 +116,12 @@ impl Block {
     pub fn inputs(&self) -> u32 {
         let [rows, columns] = self.clipped.unwrap_or([self.halo_height, self.halo_width]);
         rows.saturating_mul(columns).div_ceil(self.tile.threads())
+    }
+
+    /// Whether a compiler that loads ahead has registers for what it expands at a time: Mesa's for Adreno 630 spills beside
+    /// more channels.
+    pub fn suits(&self, caps: &Caps) -> bool {
+        !caps.loads_ahead() || self.expanded() <= 8
     }
 
     /// To how many channels at a time: as many as there are registers for beside the sums of the product.
