@@ -25,6 +25,8 @@ mod super_resolution;
 #[cfg(feature = "safetensors")]
 mod weights;
 
+use std::fmt;
+
 use crate::model::chain::{Chain, Link};
 use crate::model::conv::{Activation, Conv2d};
 use crate::model::error::{Error, Result};
@@ -70,6 +72,18 @@ impl Task {
             Self::TextDetection => Some(1),
             Self::TextDirection => Some(2),
         }
+    }
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Classification => "classification",
+            Self::Segmentation => "segmentation",
+            Self::SuperResolution => "super-resolution",
+            Self::TextDetection => "text detection",
+            Self::TextDirection => "text direction",
+        })
     }
 }
 

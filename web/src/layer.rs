@@ -94,7 +94,7 @@ pub struct Network {
 
 #[wasm_bindgen]
 impl Network {
-    /// What computes it: from images of three channels to logits.
+    /// What computes it: from images of three channels to logits, or images.
     #[wasm_bindgen(getter)]
     pub fn layer(&self) -> Layer {
         self.layer.clone()
@@ -106,7 +106,13 @@ impl Network {
         self.network.name.into()
     }
 
-    /// The number of logits.
+    /// What it makes of an image.
+    #[wasm_bindgen(getter, unchecked_return_type = "NetworkTask")]
+    pub fn task(&self) -> String {
+        self.network.task.to_string()
+    }
+
+    /// The number of logits; of channels, if images come out.
     #[wasm_bindgen(getter)]
     pub fn classes(&self) -> u32 {
         self.network.classes
@@ -139,7 +145,11 @@ impl Network {
             let known: &[_] =
                 if wanted.is_some() { &["width", "classes", "dtype"] } else { &["name", "width", "classes", "dtype"] };
             let options = Options::of("a network", &options, known)?;
-            let (width, classes) = (options.float("width", 1.0)?, options.number("classes", Some(1000))?);
+            let width = options.float("width", 1.0)?;
+            let classes = match options.get("classes") {
+                classes if classes.is_undefined() => None,
+                _ => Some(options.number("classes", None)?),
+            };
             let dtype = dtype(&options.get("dtype"))?;
             let wanted = match options.get("name") {
                 name if name.is_undefined() => wanted,
@@ -163,21 +173,24 @@ impl Network {
 
 type Loaded = (Net, Vec<OwnedWeights>);
 
+/// Channels of an image.
+const COLOURS: u32 = 3;
+
 /// The network of a name, with a file's weights.
-fn named(name: &str, width: f64, classes: u32, file: &[u8]) -> Result<Loaded, JsValue> {
-    let Some((_, make)) = nets::NETWORKS.iter().find(|(known, _)| *known == name) else {
+fn named(name: &str, width: f64, classes: Option<u32>, file: &[u8]) -> Result<Loaded, JsValue> {
+    let Some((_, task, make)) = nets::NETWORKS.iter().find(|(known, ..)| *known == name) else {
         return Err(refused(&format!("no network is called {name}; there are {}", names().join(", "))));
     };
-    let network = make(width, classes).map_err(failed)?;
+    let network = make(width, classes.or(task.classes()).unwrap_or(COLOURS)).map_err(failed)?;
     let weights = network.weights(file).map_err(failed)?;
     Ok((network, weights))
 }
 
 /// The network that has a file's tensors, with these weights.
-fn of_tensors(width: f64, classes: u32, file: &[u8]) -> Result<Loaded, JsValue> {
+fn of_tensors(width: f64, classes: Option<u32>, file: &[u8]) -> Result<Loaded, JsValue> {
     let mut errors = Vec::new();
-    for (name, make) in nets::NETWORKS {
-        let network = make(width, classes).map_err(failed)?;
+    for (name, task, make) in nets::NETWORKS {
+        let network = make(width, classes.or(task.classes()).unwrap_or(COLOURS)).map_err(failed)?;
         match network.weights(file) {
             Ok(weights) => return Ok((network, weights)),
             Err(error @ Error::NotSafetensors(_)) => return Err(failed(error)),
@@ -188,10 +201,11 @@ fn of_tensors(width: f64, classes: u32, file: &[u8]) -> Result<Loaded, JsValue> 
     let is_there = |(_, error): &&(_, Error)| !matches!(error, Error::MissingTensor { .. });
     let nearest = errors.iter().find(is_there).or(errors.first());
     let why = nearest.map(|(name, error)| format!("; for {name}, {error}")).unwrap_or_default();
-    Err(refused(&format!("no network of width {width} with {classes} classes has these tensors{why}")))
+    let classes = classes.map(|classes| format!(" with {classes} classes")).unwrap_or_default();
+    Err(refused(&format!("no network of width {width}{classes} has these tensors{why}")))
 }
 
 /// The names of the networks.
 pub fn names() -> Vec<&'static str> {
-    nets::NETWORKS.iter().map(|(name, _)| *name).collect()
+    nets::NETWORKS.iter().map(|(name, ..)| *name).collect()
 }

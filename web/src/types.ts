@@ -92,10 +92,14 @@ export interface ChainStep {
     scaledBy?: number;
 }
 
+/** What a network makes of an image. */
+export type NetworkTask =
+    "classification" | "segmentation" | "super-resolution" | "text detection" | "text direction";
+
 export interface NetworkOptions {
     /** The multiplier of all channels; 1. */
     width?: number;
-    /** 1000. */
+    /** What published weights have: 1000 where images are classified. Of a network whose outputs are images, their channels; 3. */
     classes?: number;
     /** f32. */
     dtype?: DType;
