@@ -3,10 +3,11 @@
 use minijinja::context;
 
 use super::channel_blocks::{Definition, PIXELS, recipes};
-use super::{Kernel, Recipe, Run, Unsupported, fitting};
+use super::{Kernel, Recipe, Run, Unsupported, fitting, split};
+use crate::kernels::elements::{Element, Elements};
 use crate::kernels::pack::{Order, Packing};
 use crate::model::caps::Caps;
-use crate::model::conv::Conv2d;
+use crate::model::conv::{Activation, Conv2d};
 
 pub const DIRECT: Kernel = Kernel { name: "direct", links: 1, candidates };
 
@@ -20,5 +21,13 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
         depth: link.fan_in() as f64,
     };
     let scales = |link: &Conv2d| context! { scales => if link.scaled { "scalar" } else { "none" } };
+    // Input, weights, output, residual and scale: some devices bind only four buffers.
+    if run.is_scaled() && run.has_residual() && caps.max_storage_buffers < 5 {
+        let plain = Conv2d { residual: None, activation: Activation::None, ..link.clone() };
+        let (links, elements) = ([plain.clone().into()], Elements { output: Element::F32, ..run.elements });
+        let product = Run { links: &links, elements, ..*run };
+        let products = recipes(&product, &plain, caps, &definition, scales);
+        return fitting(run, caps, products.into_iter().map(|product| split::apart(run, link, product)).collect());
+    }
     fitting(run, caps, recipes(run, link, caps, &definition, scales))
 }

@@ -95,6 +95,30 @@ fn recipe(run: &Run<'_>, link: &Conv2d, slices: u32, partial: Shape, product: Re
     }
 }
 
+/// A convolution whose sums, biases among them, are stored in f32, and whose residual and activation come in a second pass.
+pub fn apart(run: &Run<'_>, link: &Conv2d, product: Recipe) -> Recipe {
+    let (outputs, sums) = (run.output().len(), run.output().bytes(DType::F32));
+    let mut passes = product.passes;
+    for operand in passes.iter_mut().flat_map(|pass| &mut pass.operands) {
+        if *operand == Operand::Output {
+            *operand = Operand::WriteWorkspace(0);
+        }
+    }
+    passes.push(sum_pass(run, &Conv2d { bias: false, ..link.clone() }, 1, 0));
+    Recipe {
+        name: format!("{}-apart", product.name),
+        passes,
+        workspace: vec![sums],
+        work: Work {
+            accesses: product.work.accesses + 3.0 * outputs as f64,
+            // The product has counted the sums once, and they are read once more.
+            bytes: product.work.bytes + (sums + 2 * run.output_bytes()) as f64,
+            ..product.work
+        },
+        ..product
+    }
+}
+
 fn sum_pass(run: &Run<'_>, link: &Conv2d, slices: u32, bias_at: u64) -> Pass {
     let outputs = run.output().len();
     let (last, layout, elements) = (link.clone(), run.layout, Elements { input: Element::F32, ..run.elements });

@@ -4,8 +4,10 @@ use std::sync::Mutex;
 
 use gpuconv::internals::random;
 use gpuconv::planner::images_at_once;
+use gpuconv::verify::Oracle;
 use gpuconv::{
-    Caps, Chain, Choice, Conv2d, Error, GpuConv, Layout, Residual, Separable, Shape, Weights, oracle, planner, shape,
+    Caps, Chain, Choice, Conv2d, Error, GpuConv, Layout, Problem, Residual, Separable, Shape, Weights, oracle, planner,
+    shape, verify,
 };
 
 use crate::common::{borrow, draw};
@@ -296,4 +298,23 @@ fn plans_keep_to_a_devices_bindings_and_workgroup_memory() {
         other => panic!("{:?}", other.map(|schedule| schedule.name())),
     }
     assert_eq!(images_at_once(&chain, input, &promised), Ok(1));
+}
+
+/// A scale and a residual make five buffers.
+#[test]
+fn devices_that_bind_four_buffers_compute_what_has_five() {
+    let gpu = downlevel();
+    let cases = [
+        "pointwise 2x9x5x6 -> 7 relu scaled residual",
+        "conv 1x6x7x8 -> 5 k3 s2 p1 hardswish scaled residual:after nobias nhwc",
+        "depthwise 2x5x6x7 k3 p1 scaled residual f16",
+    ];
+    for (turn, case) in cases.into_iter().enumerate() {
+        let problem: Problem = case.parse().unwrap();
+        let oracle = Oracle::new(&problem).unwrap();
+        for schedule in verify::schedules(&problem, gpu.caps(), turn).unwrap() {
+            let report = oracle.check(&gpu, &schedule).unwrap();
+            assert!(report.passes() && schedule.name().ends_with("-apart"), "{case}: {}: {report:?}", schedule.name());
+        }
+    }
 }
