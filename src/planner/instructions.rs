@@ -4,7 +4,7 @@ mod counted;
 
 use crate::kernels::{Run, kernel_of};
 use crate::model::gpu::GpuKind;
-use counted::COUNTED;
+pub use counted::COUNTED;
 
 /// Instructions for each multiply-add where nothing was counted.
 const UNKNOWN: f64 = 2.0;

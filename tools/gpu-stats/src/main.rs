@@ -48,7 +48,8 @@ enum Command {
         /// Compile every shader, also those that differ from another only in numbers of channels or sizes
         #[arg(long)]
         every: bool,
-        /// Write the instructions of each recipe's loop into this file, as the planner keeps them
+        /// Write the instructions of each recipe's loop into this file, as the planner keeps them. With problems, add what
+        /// the planner's table lacks to it
         #[arg(long, value_name = "FILE")]
         write: Option<PathBuf>,
         /// Compile only the shaders that are picked, and print a line for each with the instructions of its loop

@@ -40,6 +40,7 @@ pub struct Wanted {
 
 /// Compiles the recipes and prints what came of it.
 pub fn report(gpus: &[&Gpu], problems: &[String], wanted: &Wanted) -> Result<()> {
+    let all = problems.is_empty();
     let problems: Vec<Problem> = match problems {
         [] => {
             PROBLEMS.lines().filter(|line| !line.is_empty()).map(str::parse).collect::<std::result::Result<_, _>>()?
@@ -83,8 +84,10 @@ pub fn report(gpus: &[&Gpu], problems: &[String], wanted: &Wanted) -> Result<()>
     println!("{compiled} shaders, {} with spills", spilled.len());
     spilled.iter().for_each(|line| println!("{line}"));
     print!("{}", rows.table());
+    // With problems of one's own the rest of the table stays.
+    let kept = if all { &[] } else { instructions::COUNTED };
     match &wanted.write {
-        Some(path) => Ok(fs::write(path, rows.planner_table())?),
+        Some(path) => Ok(fs::write(path, rows.planner_table(kept))?),
         None => Ok(()),
     }
 }
@@ -214,19 +217,23 @@ impl Rows {
                 loop, with robust buffer access and without.\n"
     }
 
-    /// The planner's table.
-    fn planner_table(&self) -> String {
+    /// The planner's table: these rows, and what was counted that they lack.
+    fn planner_table(&self, kept: &[(&str, [u16; MAKERS.len()])]) -> String {
         let mut text = String::from(
             "//! Written by `scripts/gpu-compilers --write`.\n\n\
              /// Instructions in the loop for 100 multiply-adds, by the compilers of AMD, NVIDIA, Adreno and Apple; 0 for none.\n\
              #[rustfmt::skip]\n\
              pub const COUNTED: &[(&str, [u16; 4])] = &[\n",
         );
-        for (key, row) in &self.counted {
+        let counted = self.counted.iter().map(|(key, row)| {
             let hundredths = row.map(|(instructions, fma)| match fma > 0.0 {
                 true => (100.0 * instructions / fma).round().clamp(100.0, 9999.0) as u16,
                 false => 0,
             });
+            (key.as_str(), hundredths)
+        });
+        let rows: BTreeMap<_, _> = counted.chain(kept.iter().copied()).collect();
+        for (key, hundredths) in rows {
             _ = writeln!(text, "    (\"{key}\", {hundredths:?}),");
         }
         text + "];\n"
