@@ -26,7 +26,7 @@ fn ${name}4(x: vec4<f32>) -> vec4<f32> {
     return raised;
         //% endif
     //% elif inner.activation == "leaky_relu"
-    return leaky_relu4(x, ${inner.slope});
+    return leaky_relu4(x, vec4<f32>(${inner.slope}));
     //% else
     return ${inner.activation}4(x);
     //% endif

@@ -2,7 +2,9 @@
 //#
 //# host     residual    "none", "before" or "after" (the activation); it is added there
 //#          activation  "clamp" (between params.low_bits and params.high_bits); "leaky_relu" (the slope is
-//#                      params.low_bits); "hard_swish", "silu", "sigmoid", "hard_sigmoid", "hyperbolic_tangent" or "gelu"
+//#                      params.low_bits); "prelu" (a slope for each channel, params.slopes of them behind the weights,
+//#                      from element params.slopes_at on); "hard_swish", "silu", "sigmoid", "hard_sigmoid",
+//#                      "hyperbolic_tangent" or "gelu"
 //#          pixels      how a product counts its pixels: "batch", through the whole batch; "rows", by rows filled
 //#                      up to whole blocks of PIXELS, params.tiles_x of them; "blocks", by blocks of BLOCK_HEIGHT rows
 //#                      and BLOCK_WIDTH columns, params.tiles_y times params.tiles_x of an image; or "none", if it is no
@@ -31,7 +33,7 @@ fn hard_sigmoid${suffix}(x: ${value}) -> ${value} {
     return select(raised, ${value}(6.0), raised > ${value}(6.0)) / ${value}(6.0);
 }
 
-fn leaky_relu${suffix}(x: ${value}, slope: f32) -> ${value} {
+fn leaky_relu${suffix}(x: ${value}, slope: ${value}) -> ${value} {
     return select(x * slope, x, x > ${value}(0.0));
 }
 
@@ -63,6 +65,7 @@ fn gelu${suffix}(x: ${value}) -> ${value} {
     return x * 0.5 * select(${value}(2.0) - rest, rest, x < ${value}(0.0));
 }
 
+//% if activation != "prelu"
 fn activate${suffix}(x: ${value}) -> ${value} {
     //% if activation == "clamp"
     // Comparisons, since WGSL leaves open what `min` and `max` make of a NaN.
@@ -73,15 +76,19 @@ fn activate${suffix}(x: ${value}) -> ${value} {
         raised > ${value}(bitcast<f32>(params.high_bits)),
     );
     //% elif activation == "leaky_relu"
-    return leaky_relu${suffix}(x, bitcast<f32>(params.low_bits));
+    return leaky_relu${suffix}(x, ${value}(bitcast<f32>(params.low_bits)));
     //% else
     return ${activation}${suffix}(x);
     //% endif
 }
+//% endif
 
 // What is stored of a sum, which has its bias already.
 fn epilogue${suffix}(sum: ${value}, at: ${at}) -> ${value} {
-    //% if residual == "before"
+    //% if activation == "prelu"
+    let x = sum${" + load_residual" ~ suffix ~ "(at)" if residual != "none" else ""};
+    return leaky_relu${suffix}(x, slope${suffix}_of(at));
+    //% elif residual == "before"
     return activate${suffix}(sum + load_residual${suffix}(at));
     //% elif residual == "after"
     return activate${suffix}(sum) + load_residual${suffix}(at);
@@ -91,6 +98,44 @@ fn epilogue${suffix}(sum: ${value}, at: ${at}) -> ${value} {
 }
 
 //% endfor
+
+//% if activation == "prelu"
+// The slope of the channel that an element of the output is of.
+fn slope_of(at: u32) -> f32 {
+    let slope = params.slopes_at + at / out_channel_stride() % params.slopes;
+    //% if weights == "scalar"
+    return load_weight(slope);
+    //% elif weights == "pair"
+    let pair = load_weight(slope / 2u);
+    return select(pair.x, pair.y, slope % 2u == 1u);
+    //% elif weights == "quads"
+    return load_weight_component(slope / 4u, slope % 4u);
+    //% else
+    return load_weight(slope / 4u)[slope % 4u];
+    //% endif
+}
+
+    //% if layout == "nchw"
+// Of four elements that are of one channel.
+fn slope4_of(at: vec4<u32>) -> vec4<f32> {
+    return vec4<f32>(slope_of(at.x));
+}
+    //% elif output == "quads" and weights in ["quads", "pairs"]
+// Of four channels of a pixel, the first of which is a multiple of four.
+fn slope4_of(at: vec4<u32>) -> vec4<f32> {
+    return load_weight((params.slopes_at + at.x % params.slopes) / 4u);
+}
+    //% elif output == "quads"
+// Of four channels of a pixel.
+fn slope4_of(at: vec4<u32>) -> vec4<f32> {
+    return vec4<f32>(slope_of(at.x), slope_of(at.x + 1u), slope_of(at.x + 2u), slope_of(at.x + 3u));
+}
+    //% else
+fn slope4_of(at: vec4<u32>) -> vec4<f32> {
+    return vec4<f32>(slope_of(at.x), slope_of(at.y), slope_of(at.z), slope_of(at.w));
+}
+    //% endif
+//% endif
 
 //% if pixels == "batch"
 // Pixels are counted through the whole batch, so that small images fill tiles as well as large ones.

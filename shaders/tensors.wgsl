@@ -45,6 +45,9 @@ struct Params {
     // What the activation clamps to, as bits of f32; the first is its slope, if it has one.
     low_bits: u32,
     high_bits: u32,
+    // A PReLU's slopes behind the weights: where they start, and how many there are.
+    slopes_at: u32,
+    slopes: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

@@ -17,7 +17,7 @@ mod matvec;
 pub mod pack;
 mod pointwise;
 mod pool;
-mod prelu;
+pub(crate) mod prelu;
 mod resize;
 mod separable;
 pub(crate) mod shader;
@@ -47,7 +47,7 @@ pub use crate::kernels::shader::Wgsl;
 pub struct Kernel {
     /// Its name, the first part of its recipes' names.
     pub name: &'static str,
-    /// How many links it computes in one go.
+    /// How many links it computes in one go, without a PReLU that is the activation of the last.
     pub links: usize,
     /// Its recipes for a run on a device, its best guess first, or why it has none. Where images are narrow and kernels are
     /// columns, the run is that of the same tensors as images of one row.
@@ -98,8 +98,8 @@ pub(crate) const TAKE_ALL: &[&str] = &[
 
 /// Consecutive links of a chain for one kernel to compute, with the shapes of their tensors.
 ///
-/// Each link reads the output of the one before. Only the last may add a residual; it comes from outside the run. If a link
-/// after the run reads what one inside gives, a kernel must keep that: see [`Operand::Kept`].
+/// Each link reads the output of the one before. Only the last may add a residual, or the one before a PReLU; it comes from
+/// outside the run. If a link after the run reads what one inside gives, a kernel must keep that: see [`Operand::Kept`].
 #[derive(Clone, Copy, Debug)]
 pub struct Run<'a> {
     /// The links, first to last; at least one.
@@ -343,6 +343,10 @@ pub struct Params {
     pub low_bits: u32,
     /// See `low_bits`.
     pub high_bits: u32,
+    /// Where the slopes of a PReLU start that the last link is followed by, in elements.
+    pub slopes_at: u32,
+    /// How many slopes there are.
+    pub slopes: u32,
 }
 
 impl Params {

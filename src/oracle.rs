@@ -217,6 +217,10 @@ pub fn run_scaled(
         if let Some(magnitudes) = added.and_then(|tensor| tensor.magnitudes.as_deref()) {
             add(&mut next.magnitudes, magnitudes);
         }
+        if let (Link::PRelu(own), &[weights], true) = (link, &own[..], index > 0 && source == index) {
+            // A kernel may compute it with the link before it, whose terms are then its own.
+            next.terms = prelu::spread(own, &answer.terms, shape, weights)?;
+        }
         if index > 0 {
             let is_kept = |&value: &f64| dtype.nearest(value) == value;
             next.is_stored_exactly = answer.is_stored_exactly && answer.values.iter().all(is_kept);

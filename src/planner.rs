@@ -14,7 +14,7 @@ pub(crate) mod workspace;
 use std::sync::Arc;
 
 use crate::kernels::elements::Elements;
-use crate::kernels::{Flat, KERNELS, Run, kernel_of};
+use crate::kernels::{Flat, KERNELS, Run, kernel_of, prelu};
 pub use crate::kernels::{Pass, Recipe, Unsupported, Wgsl, Work};
 use crate::model::caps::Caps;
 use crate::model::chain::{Chain, Edge, Join};
@@ -284,7 +284,8 @@ impl Planner<'_> {
     /// the driver refused.
     fn consider(&self, chain: &Chain, shapes: &[Shape], layout: Layout, refused: &Refused) -> Vec<Considered> {
         let device = self.profile.device_model(self.caps);
-        let most = KERNELS.iter().map(|kernel| kernel.links).max().unwrap_or(1);
+        // And a PReLU.
+        let most = KERNELS.iter().map(|kernel| kernel.links).max().unwrap_or(1) + 1;
         let mut considered = Vec::new();
         for first in 0..chain.links().len() {
             for links in 1..=most.min(chain.links().len() - first) {
@@ -298,11 +299,16 @@ impl Planner<'_> {
                     measured: times.and_then(|times| times.get(&recipe.name)).copied(),
                     recipe,
                 };
-                let flat = Flat::of(&run);
-                let seen = flat.as_ref().map_or(run, |flat| flat.run(&run));
-                for kernel in KERNELS.iter().filter(|kernel| kernel.links == links) {
-                    let mut answer =
-                        (kernel.candidates)(&seen, self.caps).and_then(|recipes| accepted(recipes, refused));
+                let (own, slopes) = prelu::apart(&run);
+                let flat = Flat::of(&own);
+                let seen = flat.as_ref().map_or(own, |flat| flat.run(&own));
+                let complete = |recipes: Vec<Recipe>| match slopes {
+                    Some(slopes) => prelu::with_slopes(recipes, &own, slopes, self.caps),
+                    None => Ok(recipes),
+                };
+                for kernel in KERNELS.iter().filter(|kernel| kernel.links == own.links.len()) {
+                    let recipes = (kernel.candidates)(&seen, self.caps).and_then(complete);
+                    let mut answer = recipes.and_then(|recipes| accepted(recipes, refused));
                     if !needed.is_empty() {
                         let Ok(recipes) = &mut answer else { continue };
                         recipes.retain(|recipe| needed.iter().all(|link| recipe.kept().any(|kept| kept == *link)));

@@ -27,7 +27,7 @@ use parser::Parser;
 /// conv       NxCxHxW -> OC kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [dD|dHxW] [gG] [ACTIVATION] [scaled] [RESIDUAL] [nobias] [f16] [nhwc]
 /// depthwise  NxCxHxW [-> OC] kK ...
 /// pointwise  NxCxHxW -> OC ...
-/// separable  NxCxHxW -> OC kK ...        the activation follows both halves
+/// separable  NxCxHxW -> OC kK ...        the activation follows both halves, `prelu` the second
 /// transposed NxCxHxW -> OC kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [oO|oHxW] [dD|dHxW] [gG] [ACTIVATION] [nobias] [f16] [nhwc]
 /// prelu      NxCxHxW [f16] [nhwc]        a slope for each channel
 /// maxpool    NxCxHxW kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [dD|dHxW] [ceil] [f16] [nhwc]
@@ -44,8 +44,8 @@ use parser::Parser;
 ///
 /// `NETWORK` is a name of [`nets::NETWORKS`](crate::nets::NETWORKS), such as `mobilenet_v2`. Those that enlarge images take any
 /// number of channels, and no `CLASSES`.
-/// `ACTIVATION` is `relu`, `relu6`, `silu`, `hardswish`, `sigmoid`, `hardsigmoid`, `tanh`, `gelu`, `leakyrelu:SLOPE` or
-/// `clamp:LOW,HIGH`; `scaled` multiplies the input by a value for each image and channel; `RESIDUAL` is `residual` (added before
+/// `ACTIVATION` is `relu`, `relu6`, `silu`, `hardswish`, `sigmoid`, `hardsigmoid`, `tanh`, `gelu`, `leakyrelu:SLOPE`,
+/// `clamp:LOW,HIGH` or, but for gates, `prelu`, a link behind the convolution; `scaled` multiplies the input by a value for each image and channel; `RESIDUAL` is `residual` (added before
 /// the activation) or `residual:after`. Defaults: stride 1, padding 0, dilation 1, one group, a bias, no activation (of gates
 /// `relu sigmoid`), elements in f32, NCHW; for pools the kernel as stride, and means that count the padding; for networks images
 /// of 224x224, as many classes as their published weights have, width 1.
@@ -84,6 +84,8 @@ pub enum Operation {
     ConvTranspose(ConvTranspose2d),
     /// A slope a channel for what is not positive.
     PRelu(PRelu),
+    /// A convolution of any kind, and a slope a channel for what it gives.
+    ThenPRelu(Box<Operation>),
     /// A pool over windows.
     Pool2d(Pool2d),
     /// A global average pool.
@@ -107,22 +109,7 @@ pub enum Operation {
 impl Problem {
     /// What is computed, as a chain.
     pub fn chain(&self) -> Chain {
-        let chain: Chain = match &self.operation {
-            Operation::Conv(conv) | Operation::Depthwise(conv) | Operation::Pointwise(conv) => conv.into(),
-            Operation::Separable(separable) => separable.into(),
-            Operation::ConvTranspose(transposed) => transposed.clone().into(),
-            Operation::PRelu(prelu) => prelu.clone().into(),
-            Operation::Pool2d(pool) => pool.clone().into(),
-            Operation::Pool => Link::GlobalAveragePool.into(),
-            Operation::Gate(gate) => Link::from(gate.clone()).into(),
-            Operation::Resize(resize) => (*resize).into(),
-            Operation::PixelShuffle(factor) => Link::PixelShuffle { factor: *factor }.into(),
-            Operation::PixelUnshuffle(factor) => Link::PixelUnshuffle { factor: *factor }.into(),
-            Operation::Slice(channels) => Link::Slice { channels: channels.clone() }.into(),
-            Operation::Concat(concat) => concat.of_slices(),
-            Operation::Network(network) => network.chain.clone(),
-        };
-        chain.with_dtype(self.dtype)
+        self.operation.chain().with_dtype(self.dtype)
     }
 
     /// The output's shape.
@@ -133,9 +120,13 @@ impl Problem {
         Ok(self.chain().shapes(self.input)?.last().copied().unwrap_or(self.input))
     }
 
-    /// The same problem with a residual added to its last link; pools, gates and networks take none.
+    /// The same problem with a residual added to its last convolution; pools, gates and networks take none.
     pub fn with_residual(mut self, residual: Residual) -> Self {
-        match &mut self.operation {
+        let operation = match &mut self.operation {
+            Operation::ThenPRelu(operation) => operation,
+            operation => operation,
+        };
+        match operation {
             Operation::Conv(conv) | Operation::Depthwise(conv) | Operation::Pointwise(conv) => {
                 conv.residual = Some(residual);
             }
@@ -144,26 +135,52 @@ impl Problem {
         }
         self
     }
+}
 
-    /// The word that names the operation.
+impl Operation {
+    fn chain(&self) -> Chain {
+        match self {
+            Self::Conv(conv) | Self::Depthwise(conv) | Self::Pointwise(conv) => conv.into(),
+            Self::Separable(separable) => separable.into(),
+            Self::ConvTranspose(transposed) => transposed.clone().into(),
+            Self::PRelu(prelu) => prelu.clone().into(),
+            Self::ThenPRelu(operation) => {
+                let chain = operation.chain();
+                let channels = chain.convolutions().last().map_or(0, |(_, conv)| conv.out_channels);
+                chain.then(PRelu::new(channels))
+            }
+            Self::Pool2d(pool) => pool.clone().into(),
+            Self::Pool => Link::GlobalAveragePool.into(),
+            Self::Gate(gate) => Link::from(gate.clone()).into(),
+            Self::Resize(resize) => (*resize).into(),
+            Self::PixelShuffle(factor) => Link::PixelShuffle { factor: *factor }.into(),
+            Self::PixelUnshuffle(factor) => Link::PixelUnshuffle { factor: *factor }.into(),
+            Self::Slice(channels) => Link::Slice { channels: channels.clone() }.into(),
+            Self::Concat(concat) => concat.of_slices(),
+            Self::Network(network) => network.chain.clone(),
+        }
+    }
+
+    /// The word that names it.
     fn word(&self) -> &'static str {
-        match &self.operation {
-            Operation::Conv(_) => "conv",
-            Operation::Depthwise(_) => "depthwise",
-            Operation::Pointwise(_) => "pointwise",
-            Operation::Separable(_) => "separable",
-            Operation::Pool2d(Pool2d { mode: PoolMode::Max, .. }) => "maxpool",
-            Operation::Pool2d(Pool2d { mode: PoolMode::Average { .. }, .. }) => "avgpool",
-            Operation::ConvTranspose(_) => "transposed",
-            Operation::PRelu(_) => "prelu",
-            Operation::Pool => "pool",
-            Operation::Gate(_) => "gate",
-            Operation::Resize(_) => "resize",
-            Operation::PixelShuffle(_) => "pixelshuffle",
-            Operation::PixelUnshuffle(_) => "pixelunshuffle",
-            Operation::Slice(_) => "slice",
-            Operation::Concat(_) => "concat",
-            Operation::Network(network) => network.name,
+        match self {
+            Self::Conv(_) => "conv",
+            Self::Depthwise(_) => "depthwise",
+            Self::Pointwise(_) => "pointwise",
+            Self::Separable(_) => "separable",
+            Self::Pool2d(Pool2d { mode: PoolMode::Max, .. }) => "maxpool",
+            Self::Pool2d(Pool2d { mode: PoolMode::Average { .. }, .. }) => "avgpool",
+            Self::ConvTranspose(_) => "transposed",
+            Self::PRelu(_) => "prelu",
+            Self::ThenPRelu(operation) => operation.word(),
+            Self::Pool => "pool",
+            Self::Gate(_) => "gate",
+            Self::Resize(_) => "resize",
+            Self::PixelShuffle(_) => "pixelshuffle",
+            Self::PixelUnshuffle(_) => "pixelunshuffle",
+            Self::Slice(_) => "slice",
+            Self::Concat(_) => "concat",
+            Self::Network(network) => network.name,
         }
     }
 }
@@ -177,23 +194,29 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.operation {
             Operation::Network(_) if self.input == image(self.input.batch) => {
-                write!(f, "{} {}", self.word(), self.input.batch)?;
+                write!(f, "{} {}", self.operation.word(), self.input.batch)?;
             }
-            _ => write!(f, "{} {}", self.word(), self.input)?,
+            _ => write!(f, "{} {}", self.operation.word(), self.input)?,
         }
-        match &self.operation {
+        let (operation, prelu) = match &self.operation {
+            Operation::ThenPRelu(operation) => (&**operation, true),
+            operation => (operation, false),
+        };
+        match operation {
             Operation::Conv(conv) | Operation::Depthwise(conv) | Operation::Pointwise(conv) => {
-                self.write_options(f, conv, conv)?;
+                operation.write_options(f, conv, conv, prelu)?;
             }
-            Operation::Separable(separable) => self.write_options(f, &separable.depthwise, &separable.pointwise)?,
+            Operation::Separable(Separable { depthwise, pointwise }) => {
+                operation.write_options(f, depthwise, pointwise, prelu)?;
+            }
             Operation::Pool2d(pool) => write_pool(f, pool)?,
             Operation::ConvTranspose(transposed) => {
-                self.write_options(f, &transposed.conv, &transposed.conv)?;
+                operation.write_options(f, &transposed.conv, &transposed.conv, prelu)?;
                 if transposed.output_padding != [0; 2] {
                     write!(f, " o{}", pair(transposed.output_padding))?;
                 }
             }
-            Operation::PRelu(_) | Operation::Pool => {}
+            Operation::PRelu(_) | Operation::ThenPRelu(_) | Operation::Pool => {}
             Operation::Gate(SqueezeExcite { squeeze, excite }) => {
                 write!(f, " -> {}", squeeze.out_channels)?;
                 if (squeeze.activation, excite.activation) != (Activation::Relu, Activation::Sigmoid) {
@@ -227,14 +250,14 @@ impl fmt::Display for Problem {
     }
 }
 
-impl Problem {
-    /// The convolutions that a line describes: the one with the kernel, and the last.
-    fn write_options(&self, f: &mut fmt::Formatter<'_>, spatial: &Conv2d, last: &Conv2d) -> fmt::Result {
-        let is_depthwise = matches!(self.operation, Operation::Depthwise(_));
+impl Operation {
+    /// The convolutions that a line describes: the one with the kernel, and the last, and whether a PReLU is behind that.
+    fn write_options(&self, f: &mut fmt::Formatter<'_>, spatial: &Conv2d, last: &Conv2d, prelu: bool) -> fmt::Result {
+        let is_depthwise = matches!(self, Self::Depthwise(_));
         if !is_depthwise || last.out_channels != last.in_channels {
             write!(f, " -> {}", last.out_channels)?;
         }
-        if !matches!(self.operation, Operation::Pointwise(_)) {
+        if !matches!(self, Self::Pointwise(_)) {
             write!(f, " k{}", pair(spatial.kernel_size))?;
         }
         if spatial.stride != [1; 2] {
@@ -244,13 +267,14 @@ impl Problem {
         if spatial.dilation != [1; 2] {
             write!(f, " d{}", pair(spatial.dilation))?;
         }
-        if matches!(self.operation, Operation::Conv(_) | Operation::Pointwise(_) | Operation::ConvTranspose(_))
-            && last.groups != 1
-        {
+        if matches!(self, Self::Conv(_) | Self::Pointwise(_) | Self::ConvTranspose(_)) && last.groups != 1 {
             write!(f, " g{}", last.groups)?;
         }
         if last.activation != Activation::None {
             write!(f, " {}", last.activation)?;
+        }
+        if prelu {
+            f.write_str(" prelu")?;
         }
         if spatial.scaled {
             f.write_str(" scaled")?;

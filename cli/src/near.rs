@@ -32,6 +32,7 @@ const OPTIONS: &[&str] = &[
     "tanh",
     "gelu",
     "leakyrelu:SLOPE",
+    "prelu",
     "clamp:LOW,HIGH",
     "residual",
     "scaled",

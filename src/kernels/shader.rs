@@ -34,6 +34,16 @@ impl Wgsl {
         Self(Source::Template { file, values: Arc::new(values) })
     }
 
+    /// The same with the slopes of a PReLU for its activation, of which it has none. So a residual is added before it.
+    pub(crate) fn with_slopes(self) -> Self {
+        let Source::Template { file, values } = self.0 else { return self };
+        Self::template(file, move || {
+            let values = values();
+            let adds = values.get_attr("residual").is_ok_and(|residual| residual.as_str() != Some("none"));
+            context! { activation => "prelu", residual => if adds { "before" } else { "none" }, ..values }
+        })
+    }
+
     /// The text, made anew at each call. Compiled pipelines are cached by it.
     ///
     /// # Errors

@@ -208,8 +208,7 @@ impl Chain {
         own.map(|(_, item)| item.clone()).collect()
     }
 
-    /// The links of a run as a chain of their own. A residual of its last link comes from outside, unless it is the run's
-    /// input. So does a scale. A concatenation puts slices of the input together: see [`Chain::part_input`].
+    /// The links of a run as a chain of their own. A residual comes from outside, unless it is the run's input. So does a scale. A concatenation puts slices of the input together: see [`Chain::part_input`].
     pub(crate) fn part(&self, links: Range<usize>) -> Self {
         if let [Link::Concat(concat)] = &self.links[links.clone()] {
             return concat.of_slices().with_dtype(self.dtype);
@@ -217,7 +216,7 @@ impl Chain {
         let mut part = Self::new(self.links[links.clone()].to_vec()).with_dtype(self.dtype);
         for edge in &self.edges {
             match edge.join {
-                Join::Add if edge.link + 1 == links.end && edge.tensor == self.input_of(links.start) => {
+                Join::Add if self.adding(&links) == Some(edge.link) && edge.tensor == self.input_of(links.start) => {
                     part.join(Edge { tensor: 0, link: edge.link - links.start, ..*edge });
                 }
                 Join::Add | Join::Input | Join::Scale | Join::Concat => {}
@@ -244,6 +243,16 @@ impl Chain {
     /// The tensor of this chain that link `link` adds, if any.
     pub fn source(&self, link: usize) -> Option<usize> {
         self.joined(link, Join::Add)
+    }
+
+    /// The link of a run that adds a residual, if one does: the last, or the one before a PReLU.
+    pub(crate) fn adding(&self, run: &Range<usize>) -> Option<usize> {
+        run.clone().rev().find(|&link| self.links[link].residual().is_some())
+    }
+
+    /// The tensor of this chain that a run adds, if any.
+    pub(crate) fn added(&self, run: &Range<usize>) -> Option<usize> {
+        self.source(self.adding(run)?)
     }
 
     /// The tensor that link `link` reads: the output of the link before, unless an edge says another.

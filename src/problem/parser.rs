@@ -138,6 +138,14 @@ impl<'a> Parser<'a> {
                 None => return self.unknown_operation(span, word),
             },
         };
+        let operation = match self.saw("prelu") {
+            true if self.saw("residual:after") => {
+                let message = "a PReLU is a link behind the convolution, whose residual is added before it: `residual`";
+                return self.error(self.span_of("residual:after"), message);
+            }
+            true => Operation::ThenPRelu(Box::new(operation)),
+            false => operation,
+        };
         let problem = Problem { input, layout: self.layout, dtype: self.dtype, operation };
         match problem.output() {
             Ok(_) => Ok(problem),
@@ -361,7 +369,12 @@ impl<'a> Parser<'a> {
             "residual" | "residual:after" => {
                 let after = word.ends_with("after");
                 conv.residual = Some(if after { Residual::AfterActivation } else { Residual::BeforeActivation });
-                return self.once(span, "the residual");
+                self.once(span, "the residual")?;
+                return if after { self.once(span, "residual:after") } else { Ok(()) };
+            }
+            "prelu" => {
+                self.once(span, "the activation")?;
+                return self.once(span, "prelu");
             }
             "nobias" => {
                 conv.bias = false;
@@ -423,5 +436,5 @@ fn known_options(operation: &str) -> String {
         _ => "kK, sS, pP, dD",
     };
     let joins = if operation == "transposed" { "" } else { "scaled, residual[:after], " };
-    format!("{own}, {ACTIVATIONS}, {joins}nobias, f32, f16, nhwc")
+    format!("{own}, {ACTIVATIONS}, prelu, {joins}nobias, f32, f16, nhwc")
 }

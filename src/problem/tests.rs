@@ -17,6 +17,10 @@ fn what_is_displayed_reads_back() {
         "transposed 1x8x5x6 -> 4 k2 s2",
         "transposed 2x8x5x6 -> 4 k3x4 s2x3 p1,0,1,2 d2x1 g2 relu nobias o1x2 f16 nhwc",
         "prelu 2x5x6x7 f16 nhwc",
+        "conv 2x5x6x7 -> 8 k3 p1 prelu residual nobias f16 nhwc",
+        "depthwise 1x5x6x7 -> 10 k3 prelu",
+        "separable 1x5x6x7 -> 8 k3 prelu scaled",
+        "transposed 1x5x6x7 -> 8 k2 s2 prelu o1",
         "maxpool 1x64x112x112 k3 s2 p1",
         "maxpool 2x3x9x8 k3x2 s2x1 p1,0,0,1 d2x1 ceil f16 nhwc",
         "avgpool 1x8x7x7 k2",
@@ -109,6 +113,10 @@ fn an_error_points_at_the_word() {
         ("transposed 1x3x8x8 -> 4 k3 scaled", "scaled"),
         ("conv 1x3x8x8 -> 4 k3 o1", "o1"),
         ("prelu", ""),
+        ("conv 1x3x8x8 -> 4 k3 relu prelu", "prelu"),
+        ("conv 1x3x8x8 -> 4 k3 prelu prelu", "prelu"),
+        ("conv 1x3x8x8 -> 4 k3 residual:after prelu", "residual:after"),
+        ("gate 1x16x5x4 -> 8 prelu sigmoid", "prelu"),
         ("prelu 1x3x8x8 k3", "k3"),
         ("maxpool 1x3x8x8", ""),
         ("maxpool 1x3x8x8 k0", "k0"),
@@ -181,5 +189,15 @@ fn an_error_points_at_the_word() {
     ] {
         let Err(Error::Parse(error)) = line.parse::<Problem>() else { panic!("`{line}` was taken") };
         assert_eq!(&line[error.start..error.end], word, "{line}: {error}");
+    }
+}
+
+#[test]
+fn a_prelu_is_a_link_behind_the_convolution() {
+    for (line, links) in [("conv 1x3x8x8 -> 4 k3 prelu", 2), ("separable 1x3x8x8 -> 4 k3 prelu", 3)] {
+        let chain = line.parse::<Problem>().unwrap().chain();
+        assert_eq!(chain.links().len(), links);
+        let last = [chain.links()[links - 2].activation(), Activation::None];
+        assert_eq!((last[0], &chain.links()[links - 1]), (last[1], &PRelu::new(4).into()));
     }
 }

@@ -89,7 +89,7 @@ impl Plan {
                     Operand::Input => tensor(chain.input_of(range.start)),
                     Operand::Output => tensor(range.end),
                     Operand::Kept(link) => tensor(range.start + link + 1),
-                    Operand::Residual => chain.source(range.end - 1).map_or(Ok(Slot::Residual), tensor),
+                    Operand::Residual => chain.added(&range).map_or(Ok(Slot::Residual), tensor),
                     Operand::Scale => chain.scale_of(range.start).map_or(Ok(Slot::Scale), tensor),
                     Operand::Part(place) => match chain.concatenated(range.start).get(place) {
                         Some(&source) => tensor(source),

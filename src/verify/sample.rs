@@ -1,8 +1,9 @@
-//! A sample of a large problem's outputs, since the oracle is slow: some channels of the last convolution, in all their
-//! pixels.
+//! A sample of a large problem's outputs, since the oracle is slow: some channels of the last convolution, and of a PReLU behind
+//! it, in all their pixels.
 
 use crate::model::chain::{Chain, Join, Link};
 use crate::model::error::Result;
+use crate::model::prelu::PRelu;
 use crate::model::shape::Shape;
 use crate::model::weights::Weights;
 use crate::oracle::{self, Answer};
@@ -20,10 +21,10 @@ impl Sample {
     /// Channels that take about `most` multiply-adds, spread over all, with the first and the last. None if all channels take
     /// no more than that, if they are in groups, or if other links than the last read a second tensor.
     pub fn new(chain: &Chain, shapes: &[Shape], most: u64) -> Option<Self> {
-        let (conv, &shape) = (chain.links().last()?.conv()?, shapes.last()?);
+        let (last, &shape) = (last_convolution(chain), shapes.last()?);
+        let conv = chain.links().get(last)?.conv()?;
         let one = shape.len() / u64::from(shape.channels.max(1)) * conv.fan_in();
         let count = (most / one.max(1)).max(2);
-        let last = chain.links().len() - 1;
         let is_run = chain.edges().iter().all(|edge| (edge.tensor, edge.link, edge.join) == (0, last, Join::Add));
         if conv.groups != 1 || count >= u64::from(shape.channels) || !is_run {
             return None;
@@ -36,19 +37,28 @@ impl Sample {
     /// The oracle's answer for these channels.
     pub fn answer(&self, chain: &Chain, input: Shape, data: &Data) -> Result<Answer> {
         let mut links = chain.links().to_vec();
-        let last = links.len() - 1;
+        let (last, count) = (last_convolution(chain), self.channels.len() as u32);
+        let selected = |values: &[f32], len: usize| -> Vec<f32> {
+            self.channels.iter().flat_map(|&channel| values[channel * len..][..len].iter().copied()).collect()
+        };
         let mut weights = data.weights();
-        let (mut weight, mut bias) = (Vec::new(), Vec::new());
-        if let (Link::Conv(conv), Some(whole)) = (&mut links[last], weights.last_mut()) {
-            conv.out_channels = self.channels.len() as u32;
-            for &channel in &self.channels {
-                let len = conv.fan_in() as usize;
-                weight.extend_from_slice(&whole.weight[channel * len..channel * len + len]);
-                bias.extend(whole.bias.map(|bias| bias[channel]));
-            }
-            *whole = Weights { weight: &weight, bias: whole.bias.map(|_| &bias[..]) };
-        }
-        // The only edge is one from the input to the last link.
+        let whole = weights.split_off(weights.len().saturating_sub(links.len() - last));
+        let part = |(link, whole): (&mut Link, Weights<'_>)| {
+            let len = match link {
+                Link::Conv(conv) => {
+                    conv.out_channels = count;
+                    conv.fan_in() as usize
+                }
+                prelu => {
+                    *prelu = PRelu::new(count).into();
+                    1
+                }
+            };
+            (selected(whole.weight, len), whole.bias.map(|bias| selected(bias, 1)))
+        };
+        let parts: Vec<_> = links[last..].iter_mut().zip(whole).map(part).collect();
+        weights.extend(parts.iter().map(|(weight, bias)| Weights { weight, bias: bias.as_deref() }));
+        // The only edge is one from the input to the convolution.
         let added = chain.source(last).map(|_| &data.input).or(data.residual.as_ref());
         let added = added.filter(|_| chain.links()[last].residual().is_some()).map(|values| self.select(values));
         let (chain, scale) = (Chain::new(links).with_dtype(chain.dtype()), data.scale.as_deref());
@@ -65,6 +75,14 @@ impl Sample {
     }
 }
 
+/// The last link, or the convolution before a PReLU.
+fn last_convolution(chain: &Chain) -> usize {
+    match chain.links() {
+        [before @ .., Link::Conv(_), Link::PRelu(_)] => before.len(),
+        links => links.len().saturating_sub(1),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,10 +95,12 @@ mod tests {
         let outside = Chain::new([convs[0].clone(), convs[1].clone().residual(Residual::AfterActivation)]);
         let square = Conv2d::new(16, 16, 3).padding(1).activation(Activation::Relu);
         let edge = Chain::from(square).edge(0, 0, Residual::BeforeActivation).unwrap();
-        for (chain, input) in [(outside, [2, 3, 5, 4]), (edge, [2, 16, 5, 4])] {
+        let linear = Conv2d { activation: Activation::None, ..convs[0].clone() };
+        let sloped = Chain::from(linear.residual(Residual::BeforeActivation)).then(PRelu::new(16));
+        for (chain, input) in [(outside, [2, 3, 5, 4]), (edge, [2, 16, 5, 4]), (sloped, [2, 3, 5, 4])] {
             let input = Shape::from(input);
             let shapes = chain.shapes(input).unwrap();
-            let fan_in = chain.links().last().unwrap().conv().unwrap().fan_in();
+            let fan_in = chain.links()[last_convolution(&chain)].conv().unwrap().fan_in();
             let sample = Sample::new(&chain, &shapes, 5 * 40 * fan_in).unwrap();
             assert_eq!((sample.channels.len(), sample.channels[0]), (5, 0));
             assert_eq!(sample.channels[4], shapes.last().unwrap().channels as usize - 1);

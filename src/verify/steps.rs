@@ -102,12 +102,12 @@ impl Oracle {
         let weights = self.chain.of_links(&links, &self.random.weights);
         let input = self.chain.input_of(links.start);
         let tensor = |index: usize| tensors[index].clone().ok_or_else(|| no_tensor(index));
-        let residual = match self.chain.source(links.end - 1) {
+        let adding = self.chain.adding(&links);
+        let residual = match self.chain.added(&links) {
             // The part has that edge itself.
             Some(source) if source == input => None,
             Some(source) => Some(tensor(source)?),
-            None if self.chain.outside_residual() == Some(links.end - 1) => self.random.residual.clone(),
-            None => None,
+            None => adding.and(self.random.residual.clone()),
         };
         let scale = match self.chain.scale_of(links.start) {
             Some(source) => Some(tensor(source)?),

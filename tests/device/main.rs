@@ -22,6 +22,7 @@ mod planted_faults;
 mod pool;
 #[cfg(feature = "safetensors")]
 mod ppocr;
+mod prelu;
 mod property;
 mod robustness;
 mod threads;

@@ -1,7 +1,7 @@
-//! Links that move values or make new ones between pixels: resizes, pixel shuffles, slices and concatenations; and PReLU.
+//! Links that move values or make new ones between pixels: resizes, pixel shuffles, slices and concatenations.
 
 use gpuconv::verify::{self, Oracle};
-use gpuconv::{Caps, Chain, Choice, Conv2d, Error, Layout, Link, Operation, PRelu, Problem, Resize, Shape, planner};
+use gpuconv::{Caps, Chain, Choice, Conv2d, Error, Layout, Link, Operation, Problem, Resize, Shape, planner};
 
 use crate::common::gpu;
 
@@ -21,29 +21,6 @@ fn every_case_agrees_with_the_oracle() {
         checks += 1;
     }
     assert!(checks > 20 && exact > 12, "{exact} of {checks} are exact");
-}
-
-/// A slope a channel, also where channels, and rows, are computed in bands.
-#[test]
-fn slopes_stay_with_their_channels() {
-    let gpu = gpu();
-    let own = |problem: &Problem| matches!(problem.operation, Operation::PRelu(_));
-    for problem in verify::cases().into_iter().filter(own) {
-        let schedule =
-            planner::schedule(&problem.chain(), problem.input, problem.layout, gpu.caps(), &Choice::Auto).unwrap();
-        let report = Oracle::new(&problem).unwrap().check(&gpu, &schedule).unwrap();
-        assert!(report.passes(), "{problem}: {report:?}");
-    }
-    for (limit, bands) in [(1024, 3), (128, 20)] {
-        let narrow = gpu.with_caps(|caps| Caps { max_storage_binding: limit, ..caps });
-        for layout in [Layout::Nchw, Layout::Nhwc] {
-            let (chain, input) = (Chain::from(PRelu::new(5)), [1, 5, 9, 10]);
-            assert!(narrow.divide(&chain, input, layout, &Choice::Auto).unwrap().stretches[0].bands >= bands / 3);
-            let oracle = Oracle::of_chain("slopes", chain, input, layout, u64::MAX).unwrap();
-            let report = oracle.check_layer(&narrow, &Choice::Auto).unwrap();
-            assert!(report.passes(), "{layout}: {report:?}");
-        }
-    }
 }
 
 /// Enlarged, put through a convolution, and back: a shuffle undoes an unshuffle.

@@ -3,6 +3,7 @@
 mod cliffs;
 mod gates;
 mod model;
+mod prelu;
 
 use std::fmt::Write as _;
 use std::path::Path;

@@ -122,7 +122,7 @@ impl<'a> Steps<'a> {
             Operand::Scale => self.chain.scale_of(first),
             Operand::Output => Some(first + links),
             Operand::Kept(link) => Some(first + link + 1),
-            Operand::Residual => self.chain.source(first + links - 1),
+            Operand::Residual => self.chain.added(&(first..first + links)),
             Operand::ReadWorkspace(which) | Operand::WriteWorkspace(which) => {
                 return Some((Part::Scratch(step, which), recipe.workspace[which]));
             }

@@ -377,7 +377,7 @@ fn kinds() -> impl Strategy<Value = Kind> {
         1 => ((1u32..=12), windows()).prop_map(|(channels, window)| Kind::Conv(channels, window)),
         1 => window_pool().prop_map(|pool| Kind::Other(pool.into())),
         1 => resize().prop_map(|resize| Kind::Other(resize.into())),
-        1 => Just(Kind::PRelu),
+        2 => Just(Kind::PRelu),
         1 => (1u32..=3).prop_map(|factor| Kind::Other(Link::PixelShuffle { factor })),
         1 => (1u32..=3).prop_map(|factor| Kind::Other(Link::PixelUnshuffle { factor })),
         1 => Just(Kind::Pool),
@@ -430,6 +430,10 @@ fn linked(input: Shape, drawn: &[(Kind, Epilogue, Index)]) -> Chain {
                 continue;
             }
             Kind::PRelu => {
+                // The activation of the convolution before it, if that has no other.
+                if let Some(Link::Conv(conv)) = links.last_mut() {
+                    conv.activation = Activation::None;
+                }
                 links.push(PRelu::new(shape.channels).into());
                 shapes.push(shape);
                 continue;

@@ -1,6 +1,6 @@
 //! Chains whose links read any earlier tensor, with gates, slices and concatenations.
 
-use gpuconv::{Chain, Concat, Conv2d, Link, Residual, Shape, SqueezeExcite};
+use gpuconv::{Activation, Chain, Concat, Conv2d, Link, PRelu, Residual, Shape, SqueezeExcite};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -13,6 +13,8 @@ enum Node {
     Pointwise(u32),
     Depthwise(Window),
     Conv(u32, Window),
+    /// A convolution and a PReLU, of which the second reads the first.
+    Sloped(u32, Window),
     /// A gate, with its number of channels inside, and a pointwise link that is scaled by it.
     Gated(u32, u32),
     /// At most this many channels, from a place on.
@@ -29,6 +31,7 @@ fn nodes() -> impl Strategy<Value = Node> {
         3 => (1u32..=20).prop_map(Node::Pointwise),
         2 => windows().prop_map(Node::Depthwise),
         1 => ((1u32..=12), windows()).prop_map(|(channels, window)| Node::Conv(channels, window)),
+        1 => ((1u32..=12), windows()).prop_map(|(channels, window)| Node::Sloped(channels, window)),
         2 => ((1u32..=9), (1u32..=20)).prop_map(|(squeezed, outputs)| Node::Gated(squeezed, outputs)),
         1 => (any::<Index>(), 1u32..=12).prop_map(|(first, count)| Node::Slice(first, count)),
         2 => prop::collection::vec(any::<Index>(), 1..=3).prop_map(Node::Concat),
@@ -89,9 +92,15 @@ fn linked(input: Shape, drawn: &[Drawn]) -> Chain {
             }
             Node::Pointwise(outputs) | Node::Gated(_, outputs) => Conv2d::pointwise(shape.channels, outputs),
             Node::Depthwise(window) => window.of(Conv2d::depthwise(shape.channels, window.kernel_size)),
-            Node::Conv(outputs, window) => window.of(Conv2d::new(shape.channels, outputs, window.kernel_size)),
+            Node::Conv(outputs, window) | Node::Sloped(outputs, window) => {
+                window.of(Conv2d::new(shape.channels, outputs, window.kernel_size))
+            }
         };
+        let is_sloped = matches!(node, Node::Sloped(..));
         let mut conv = epilogue.of(conv);
+        if is_sloped {
+            conv.activation = Activation::None;
+        }
         let Ok(output) = conv.output_shape(shape) else { continue };
         let sources: Vec<_> = (0..shapes.len()).filter(|&tensor| shapes[tensor] == output).collect();
         if let Some(residual) = conv.residual.take_if(|_| !sources.is_empty()) {
@@ -101,6 +110,10 @@ fn linked(input: Shape, drawn: &[Drawn]) -> Chain {
         reads.push((source, links.len()));
         links.push(conv.into());
         shapes.push(output);
+        if is_sloped {
+            links.push(PRelu::new(output.channels).into());
+            shapes.push(output);
+        }
     }
     let links = if links.is_empty() { vec![Conv2d::pointwise(input.channels, 3).into()] } else { links };
     let count = links.len();

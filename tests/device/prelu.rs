@@ -1,0 +1,119 @@
+//! PReLU: alone, and as the activation of the convolution before it.
+
+use gpuconv::internals::kernel_of;
+use gpuconv::verify::{self, Oracle};
+use gpuconv::{Caps, Chain, Choice, Conv2d, Fusion, Layout, Operation, PRelu, Problem, Residual, planner};
+
+use crate::common::{as_gpu, gpu};
+
+const LAYOUTS: [Layout; 2] = [Layout::Nchw, Layout::Nhwc];
+
+/// A slope a channel, also where channels, and rows, are computed in bands.
+#[test]
+fn slopes_stay_with_their_channels() {
+    let gpu = gpu();
+    let own = |problem: &Problem| matches!(problem.operation, Operation::PRelu(_));
+    for problem in verify::cases().into_iter().filter(own) {
+        let schedule =
+            planner::schedule(&problem.chain(), problem.input, problem.layout, gpu.caps(), &Choice::Auto).unwrap();
+        let report = Oracle::new(&problem).unwrap().check(&gpu, &schedule).unwrap();
+        assert!(report.passes(), "{problem}: {report:?}");
+    }
+    let alone = Chain::from(PRelu::new(5));
+    let behind = Chain::from(Conv2d::new(5, 5, 3).padding(1)).then(PRelu::new(5));
+    for (chain, limit, bands) in [(&alone, 1024, 3), (&alone, 128, 20), (&behind, 1024, 3)] {
+        let narrow = gpu.with_caps(|caps| Caps { max_storage_binding: limit, ..caps });
+        for layout in LAYOUTS {
+            let input = [1, 5, 9, 10];
+            assert!(narrow.divide(chain, input, layout, &Choice::Auto).unwrap().stretches[0].bands >= bands / 3);
+            let oracle = Oracle::of_chain("slopes", chain.clone(), input, layout, u64::MAX).unwrap();
+            let report = oracle.check_layer(&narrow, &Choice::Auto).unwrap();
+            assert!(report.passes(), "{layout}: {report:?}");
+        }
+    }
+}
+
+/// What is added before the slopes comes from the run's input, from an earlier tensor, or from outside.
+#[test]
+fn a_residual_is_added_before_the_slopes() {
+    let conv = |inputs: u32, outputs: u32| Conv2d::new(inputs, outputs, 3).padding(1);
+    let outside = Chain::from(conv(3, 6).residual(Residual::AfterActivation)).then(PRelu::new(6));
+    let twice = outside.clone().then(conv(6, 6)).then(PRelu::new(6));
+    let of_input = twice.clone().edge(2, 2, Residual::BeforeActivation).unwrap();
+    let of_earlier = twice.then(conv(6, 6)).then(PRelu::new(6)).edge(2, 4, Residual::AfterActivation).unwrap();
+    for gpu in [gpu(), as_gpu()] {
+        for (name, chain) in [("outside", &outside), ("input", &of_input), ("earlier", &of_earlier)] {
+            for layout in LAYOUTS {
+                let input = [1, 3, 6, 5];
+                let choice = Choice::Fusion(Fusion::Always);
+                let schedule = planner::schedule(chain, input, layout, gpu.caps(), &choice).unwrap();
+                assert_eq!(schedule.steps.len(), chain.links().len() / 2, "{name}: {}", schedule.name());
+                let oracle = Oracle::of_chain(name, chain.clone(), input, layout, u64::MAX).unwrap();
+                let report = oracle.check(&gpu, &schedule).unwrap();
+                assert!(report.passes(), "{name} {layout}: {}: {report:?}", schedule.name());
+            }
+        }
+    }
+}
+
+/// Every recipe that the case has, of the kernels that these devices have.
+fn recipes_agree(lines: &[&str], kernels: &[&str]) {
+    let mut missing: Vec<_> = kernels.to_vec();
+    for gpu in [gpu(), as_gpu()] {
+        for line in lines {
+            let problem: Problem = line.parse().unwrap();
+            let (chain, links) = (problem.chain(), problem.chain().links().len());
+            let all = planner::alternatives(&chain, problem.input, problem.layout, gpu.caps()).unwrap();
+            let oracle = Oracle::new(&problem).unwrap();
+            for schedule in all.iter().filter(|schedule| schedule.steps[0].links == links) {
+                let kernel = kernel_of(&schedule.steps[0].recipe.name);
+                if kernels.contains(&kernel) {
+                    let report = oracle.check(&gpu, schedule).unwrap();
+                    assert!(report.passes(), "{line}: {}: {report:?}", schedule.name());
+                    missing.retain(|other| *other != kernel);
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "no recipe of {missing:?}");
+}
+
+#[test]
+fn small_kernels_end_with_slopes() {
+    let lines =
+        ["conv 1x6x5x6 -> 9 k3 p1 prelu", "depthwise 1x6x5x8 k3 p1 prelu nhwc", "pointwise 1x32x1x1 -> 9 prelu"];
+    recipes_agree(&lines, &["direct", "depthwise", "matvec"]);
+    recipes_agree(
+        &["transposed 1x3x4x5 -> 6 k3 s2 prelu", "transposed 1x3x4x5 -> 6 k3 s2 prelu nhwc"],
+        &["transposed"],
+    );
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn every_kernel_ends_with_slopes_in_full() {
+    let products = [
+        "pointwise",
+        "pointwise_uniform",
+        "pointwise_subgroup",
+        "split",
+        "separable",
+        "winograd",
+        "implicit_gemm",
+        "implicit_gemm_uniform",
+        "implicit_gemm_subgroup",
+    ];
+    for layout in ["", " nhwc"] {
+        for dtype in ["", " f16"] {
+            let lines = [
+                "pointwise 2x20x3x5 -> 17 prelu",
+                "pointwise 1x256x3x4 -> 24 prelu",
+                "separable 1x8x6x8 -> 12 k3 p1 prelu",
+                "conv 1x12x9x8 -> 16 k3 p1 prelu",
+                "conv 1x128x3x3 -> 9 k3 p1 prelu residual",
+            ];
+            let lines = lines.map(|line| format!("{line}{dtype}{layout}"));
+            recipes_agree(&lines.each_ref().map(String::as_str), &products);
+        }
+    }
+}
