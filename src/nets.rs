@@ -166,6 +166,8 @@ pub struct Names {
     pub is_ones: bool,
     /// What is added to it, of networks that have branches for training.
     pub branches: Vec<Branch>,
+    /// What the convolution is called, which then has a bias, in files that have batch norms and branches folded into it.
+    pub folded: Option<String>,
     /// What is folded into it after its batch norm, in this order.
     pub folds: Vec<Fold>,
 }
@@ -199,8 +201,8 @@ impl Names {
 
     /// A convolution without a batch norm.
     fn biased(conv: &str) -> Self {
-        let (conv, norm, branches, folds) = (conv.into(), None, Vec::new(), Vec::new());
-        Self { conv, norm, has_bias: false, is_matrix: false, own_eps: false, is_ones: false, branches, folds }
+        let (conv, norm, branches, folded, folds) = (conv.into(), None, Vec::new(), None, Vec::new());
+        Self { conv, norm, has_bias: false, is_matrix: false, own_eps: false, is_ones: false, branches, folded, folds }
     }
 
     /// A convolution that repeats channels or keeps them.

@@ -21,8 +21,8 @@ impl Network {
     /// The weights of the network's convolutions from the bytes of a safetensors file, batch norms folded into them.
     ///
     /// The names are timm's (`mobilenetv1_100`, `mobilenetv2_100`, …) or torchvision's (`mobilenet_v2`, …), or those of
-    /// [`Network::publishers`]. Branches are those that training has, not what timm makes of them (`reparam_conv`). If all
-    /// names begin with `module.`, `model.`, `backbone.`, `_orig_mod.`, `state_dict.`, `params.` or `params_ema.`, or several
+    /// [`Network::publishers`]. Branches are those that training has, or what their publisher makes of them for use (`reparam_conv`,
+    /// `rbr_reparam`), in all blocks. If all names begin with `module.`, `model.`, `backbone.`, `_orig_mod.`, `state_dict.`, `params.` or `params_ema.`, or several
     /// of these, the prefix is dropped. `num_batches_tracked` is ignored: only training needs it.
     ///
     /// F16 and BF16 become the same numbers in f32, F64 the nearest.
@@ -55,6 +55,8 @@ struct File<'a> {
     /// The constant in its batch norms.
     eps: f64,
     prefix: String,
+    /// Whether batch norms and branches are folded, of networks that have branches.
+    is_folded: bool,
 }
 
 impl<'a> File<'a> {
@@ -66,7 +68,7 @@ impl<'a> File<'a> {
             let parts = names
                 .iter()
                 .filter(|names| !names.is_ones)
-                .flat_map(|names| std::iter::once(&names.conv).chain(&names.norm));
+                .flat_map(|names| std::iter::once(&names.conv).chain(&names.norm).chain(&names.folded));
             let ends = parts.map(|part| format!("{part}.weight"));
             ends.filter(|end| unused.iter().any(|name| name.ends_with(end))).count()
         };
@@ -74,7 +76,9 @@ impl<'a> File<'a> {
         let is_others = timm.1.is_empty() || known(others.1) > known(timm.1);
         let (publisher, names, eps) = if is_others { others } else { timm };
         let prefix = wrapping(&unused, names);
-        Ok(Self { tensors, unused, publisher, names, eps, prefix })
+        let is_there = |name: &String| unused.contains(&format!("{prefix}{name}.weight"));
+        let is_folded = names.iter().filter_map(|names| names.folded.as_ref()).any(is_there);
+        Ok(Self { tensors, unused, publisher, names, eps, prefix, is_folded })
     }
 
     /// Those of a PReLU, a vector.
@@ -85,6 +89,9 @@ impl<'a> File<'a> {
 
     /// The weights with all that is folded into them.
     fn convolution(&mut self, names: &Names, link: &Link, conv: &Conv2d) -> Result<OwnedWeights> {
+        if let Some(folded) = names.folded.as_deref().filter(|_| self.is_folded) {
+            return self.own(&Names::biased(folded), link, conv);
+        }
         let own = self.own(names, link, conv)?;
         let mut weights = match &names.norm {
             Some(norm) => self.with_norms(&own, norm, names, conv)?,

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use gpuconv::Error;
-use gpuconv::nets::{NETWORKS, Network, Task, mobilenet_v1, mobilenet_v2};
+use gpuconv::nets::{NETWORKS, Names, Network, Task, mobilenet_v1, mobilenet_v2, mobileone_s0, repvgg_a0};
+use gpuconv::{Conv2d, Error, OwnedWeights};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
@@ -55,6 +55,68 @@ fn both_publishers_names_mean_the_same_weights() {
     let [_, (network, timm), (_, torchvision)] = published();
     let weights = |publisher| network.weights(&read(&network, publisher)).unwrap();
     assert_eq!(weights(timm), weights(torchvision));
+}
+
+/// The networks with branches, in the size of their fixtures.
+fn with_branches() -> [Network; 2] {
+    [repvgg_a0(0.05, 20).unwrap(), mobileone_s0(0.06, 20).unwrap()]
+}
+
+/// The tensors of a file in which branches are folded, by a publisher's names.
+fn folded(network: &Network, names: &[Names], weights: &[OwnedWeights]) -> Tensors {
+    let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+    let of_conv = |((names, (_, conv)), own): ((&Names, (usize, &Conv2d)), &OwnedWeights)| {
+        let name = names.folded.as_ref().unwrap_or(&names.conv);
+        let shape = <[u32; 4]>::from(conv.weight_shape()).map(|extent| extent as usize);
+        let shape = if names.is_matrix { shape[..2].to_vec() } else { shape.to_vec() };
+        let bias = own.bias.as_ref().unwrap();
+        [
+            (format!("{name}.weight"), Owned { dtype: Dtype::F32, shape, bytes: bytes(&own.weight) }),
+            (format!("{name}.bias"), Owned { dtype: Dtype::F32, shape: vec![bias.len()], bytes: bytes(bias) }),
+        ]
+    };
+    names.iter().zip(network.chain.convolutions()).zip(weights).flat_map(of_conv).collect()
+}
+
+#[test]
+fn folded_branches_mean_what_the_branches_mean() {
+    for network in with_branches() {
+        let weights = network.weights(&read(&network, "timm")).unwrap();
+        for (names, publisher) in [&network.timm, &network.torchvision].into_iter().zip(network.publishers) {
+            let mut tensors = folded(&network, names, &weights);
+            assert_eq!(network.weights(&file(&tensors)).unwrap(), weights, "{} by {publisher}", network.name);
+            let wrapped = renamed(&tensors, |name| format!("module.{name}"));
+            assert_eq!(network.weights(&wrapped).unwrap(), weights, "{} by {publisher}", network.name);
+            // What is missing is said by its folded name.
+            let first = format!("{}.weight", names[0].folded.as_ref().unwrap());
+            tensors.remove(&first).unwrap();
+            let missing = network.weights(&file(&tensors)).unwrap_err();
+            let Error::MissingTensor { name, publisher: found, .. } = missing else { panic!("{missing}") };
+            assert_eq!((name, found), (first, publisher));
+        }
+    }
+}
+
+#[test]
+fn branches_have_their_authors_names_as_well() {
+    for network in with_branches() {
+        let file_of_timm = read(&network, "timm");
+        let pairs = network.timm.iter().zip(&network.torchvision).flat_map(|(timm, authors)| {
+            let own = [(&timm.conv, &authors.conv)].into_iter().chain(timm.norm.iter().zip(&authors.norm));
+            let branches = timm.branches.iter().zip(&authors.branches).flat_map(|(timm, authors)| {
+                let convs = timm.conv.iter().zip(&authors.conv).map(|(timm, authors)| (&timm.0, &authors.0));
+                convs.chain([(&timm.norm, &authors.norm)])
+            });
+            own.chain(branches)
+        });
+        let pairs: HashMap<&String, &String> = pairs.collect();
+        let by_authors = renamed(&tensors(&file_of_timm), |name| {
+            let (layer, part) = name.rsplit_once('.').unwrap();
+            format!("{}.{part}", pairs[&layer.to_string()])
+        });
+        assert!(tensors(&by_authors).keys().all(|name| name.starts_with("stage") || name.starts_with("linear")));
+        assert_eq!(network.weights(&by_authors).unwrap(), network.weights(&file_of_timm).unwrap(), "{}", network.name);
+    }
 }
 
 /// Checks that a file in another type gives the same weights as the same values in f32. `encode` returns the bytes of a
@@ -217,8 +279,10 @@ fn a_tensor_that_does_not_fit_is_named() {
 #[test]
 fn weights_of_another_network_are_refused_by_name() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    // Those that read text have a test of their own, without such files.
-    let others = NETWORKS.iter().filter(|(_, task, _)| ![Task::TextDetection, Task::TextDirection].contains(task));
+    // Those that read text have a test of their own, without such files. TensorFlow's have the tensors of others.
+    let others = NETWORKS.iter().filter(|(name, task, _)| {
+        ![Task::TextDetection, Task::TextDirection].contains(task) && !name.starts_with("tf_")
+    });
     let published = others.flat_map(|(name, task, make)| {
         let answer = std::fs::read(fixtures.join(format!("{name}.answer.safetensors"))).unwrap();
         let width = SafeTensors::deserialize(&answer).unwrap().tensor("width").unwrap().data().try_into().unwrap();
