@@ -2,7 +2,7 @@
 //!
 //! A batch norm is folded into the convolution before it, and branches that only training needs into one convolution. So a
 //! classifier is convolutions, gates, pools and last a pointwise convolution of a single pixel. Any input of
-//! three channels fits, of any size. But see the networks for segmentation. A width multiplies all channels, also of networks that were published in one width.
+//! three channels fits, of any size. But see the networks for segmentation, and [`Network::sized`]. A width multiplies all channels, also of networks that were published in one width.
 //!
 //! ```
 //! use gpuconv::nets;
@@ -22,6 +22,7 @@ mod pixels;
 mod ppocr;
 mod resnet;
 mod super_resolution;
+mod tensorflow;
 #[cfg(feature = "safetensors")]
 mod weights;
 
@@ -30,6 +31,7 @@ use std::fmt;
 use crate::model::chain::{Chain, Link};
 use crate::model::conv::{Activation, Conv2d};
 use crate::model::error::{Error, Result};
+use crate::model::shape::Shape;
 
 pub use branches::{mobileone_s0, repvgg_a0};
 pub use logits::{softmax, top};
@@ -39,6 +41,7 @@ pub use mobilenet_v4::{mobilenetv4_conv_medium, mobilenetv4_conv_small};
 pub use ppocr::{ppocr_cls, ppocr_v4_det};
 pub use resnet::{resnet18, resnet34, resnet50};
 pub use super_resolution::{espcn, realesr_general_x4v3, srvgg};
+pub use tensorflow::{tf_efficientnet_b0, tf_efficientnet_lite0, tf_mobilenetv3_large_100, tf_mobilenetv3_small_100};
 
 /// The largest multiplier. No published network is wider, and a channel count must not overflow.
 const WIDEST: f64 = 16.0;
@@ -106,6 +109,10 @@ pub const NETWORKS: &[(&str, Task, Make)] = &[
     ("resnet18", Task::Classification, resnet18),
     ("resnet34", Task::Classification, resnet34),
     ("resnet50", Task::Classification, resnet50),
+    ("tf_mobilenetv3_large_100", Task::Classification, tf_mobilenetv3_large_100),
+    ("tf_mobilenetv3_small_100", Task::Classification, tf_mobilenetv3_small_100),
+    ("tf_efficientnet_b0", Task::Classification, tf_efficientnet_b0),
+    ("tf_efficientnet_lite0", Task::Classification, tf_efficientnet_lite0),
     ("lraspp_mobilenet_v3_large", Task::Segmentation, lraspp_mobilenet_v3_large),
     ("espcn_x2", Task::SuperResolution, |width, channels| espcn(2, width, channels)),
     ("espcn_x3", Task::SuperResolution, |width, channels| espcn(3, width, channels)),
@@ -135,9 +142,10 @@ pub struct Network {
     pub classes: u32,
     /// Mean and standard deviation of the training pixels: red, green, blue.
     pub pixels: [[f32; 3]; 2],
-    /// The constants in the batch norms of timm's and torchvision's weights. Some of timm's variants, those that begin with
-    /// `tf_`, have 1e-3.
+    /// The constants in the batch norms of timm's and torchvision's weights.
     pub eps: [f64; 2],
+    /// Whether convolutions are padded as TensorFlow pads them, which depends on the size of images: [`Network::sized`].
+    pub same_padding: bool,
     /// What it computes.
     pub chain: Chain,
     /// Whose names the next two are: timm's and torchvision's, but of networks that neither has those of other programs.
@@ -226,7 +234,28 @@ impl Network {
         [timm, torchvision]: [Vec<Names>; 2],
     ) -> Self {
         let (task, pixels, eps, publishers) = (Task::Classification, build::IMAGENET, [EPS; 2], PUBLISHERS);
-        Self { name, task, width, classes, pixels, eps, chain, publishers, timm, torchvision }
+        Self { name, task, width, classes, pixels, eps, same_padding: false, chain, publishers, timm, torchvision }
+    }
+
+    /// The network for images of this size. Only that of TensorFlow's networks, those whose names begin with `tf_`, is another
+    /// than for images of 224x224: where it has strides, the padding in front depends on the size.
+    ///
+    /// ```
+    /// use gpuconv::nets::{Network, tf_efficientnet_lite0};
+    /// let padding = |network: &Network| network.chain.links()[0].conv().map(|conv| conv.padding);
+    /// let network = tf_efficientnet_lite0(1.0, 1000)?;
+    /// assert_eq!(padding(&network), Some([0, 0, 1, 1]));
+    /// assert_eq!(padding(&network.sized([1, 3, 225, 225])?), Some([1, 1, 1, 1]));
+    /// # Ok::<(), gpuconv::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What [`Chain::shapes`] says of the size.
+    pub fn sized(self, images: impl Into<Shape>) -> Result<Self> {
+        match self.same_padding {
+            true => Ok(Self { chain: self.chain.same_padded(images.into())?, ..self }),
+            false => Ok(self),
+        }
     }
 
     /// The parameters that the published network has: weights, biases, and two for each channel of a batch norm. The chain has

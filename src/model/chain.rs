@@ -168,6 +168,19 @@ impl Chain {
         chain
     }
 
+    /// The chain with TensorFlow's padding for an input: see [`Conv2d::same_padding`].
+    pub(crate) fn same_padded(mut self, input: Shape) -> Result<Self> {
+        let mut shapes = vec![input];
+        for index in 0..self.links.len() {
+            let input = shapes[self.input_of(index)];
+            if let Link::Conv(conv) = &mut self.links[index] {
+                conv.padding = conv.same_padding(input);
+            }
+            shapes.push(self.links[index].output_shape(input)?);
+        }
+        Ok(self)
+    }
+
     /// This chain, then another one on its output; tensor 0 of the other is that output. The element type is this one's.
     pub fn then(mut self, next: impl Into<Self>) -> Self {
         let (next, count) = (next.into(), self.links.len());

@@ -342,6 +342,21 @@ impl Conv2d {
     }
 }
 
+impl Conv2d {
+    /// The padding that TensorFlow calls `SAME`: as much as makes the output's extents those of the input divided by the strides and
+    /// rounded up, of an odd number the smaller half in front.
+    pub(crate) fn same_padding(&self, input: Shape) -> [u32; 4] {
+        let kernel = self.dilated_kernel();
+        let total = |axis: usize, extent: u32| {
+            let stride = u64::from(self.stride[axis].max(1));
+            let last = u64::from(extent).div_ceil(stride).saturating_sub(1) * stride;
+            (last + kernel[axis]).saturating_sub(extent.into())
+        };
+        let [rows, columns] = [total(0, input.height), total(1, input.width)];
+        [rows / 2, columns / 2, rows.div_ceil(2), columns.div_ceil(2)].map(|count| count.min(u32::MAX.into()) as u32)
+    }
+}
+
 impl fmt::Display for Activation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

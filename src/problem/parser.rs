@@ -287,8 +287,9 @@ impl<'a> Parser<'a> {
                     .error(span, format!("`{word}` is no option of a network; there are wWIDTH, f32, f16, nhwc"));
             }
         }
-        match network(width, classes) {
-            Ok(network) => Ok((input, Operation::Network(network))),
+        match network(width, classes).map(|network| network.sized(input)) {
+            Ok(Ok(network)) => Ok((input, Operation::Network(network))),
+            Ok(Err(error)) => self.error(self.span_of("the shape"), error.to_string()),
             Err(error) => self.error(self.span_of("the width"), error.to_string()),
         }
     }

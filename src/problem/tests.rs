@@ -42,6 +42,7 @@ fn what_is_displayed_reads_back() {
         "separable 1x8x3x3 -> 16 k3 scaled",
         "mobilenet_v1 8",
         "mobilenet_v3_large 1",
+        "tf_mobilenetv3_small_100 1x3x97x64 w0.1",
         "efficientnet_b0 2x3x64x64 -> 10 w0.25 f16 nhwc",
         "mobilenet_v2 2x3x96x65 -> 10 w0.35 nhwc",
         "lraspp_mobilenet_v3_large 1x3x64x96",

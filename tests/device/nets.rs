@@ -66,7 +66,7 @@ impl Reference {
         // Batch norms may have another constant in another publisher's network.
         let logits = answer.tensor(&format!("logits.{publisher}")).unwrap();
         let classes = whole("classes").map_or(logits.shape()[1] as u32, |classes| classes as u32);
-        let network = build(name, width, classes).unwrap();
+        let network = build(name, width, classes).unwrap().sized([BATCH, 3, size, size]).unwrap();
         let images = random::uniform(&format!("{name}/x"), u64::from(BATCH * 3 * size * size), 2.0);
         Self { network, size, images, logits: floats(&logits), step: whole("step").unwrap_or(1) as usize }
     }
@@ -222,6 +222,33 @@ const OTHERS: &[(&str, &str)] = &[
     ("srvgg_x3", "real-esrgan"),
     ("realesr_general_x4v3", "real-esrgan"),
 ];
+
+/// Networks with TensorFlow's padding and its number in batch norms, which have the weights of others.
+#[test]
+#[ignore = "takes a minute"]
+fn networks_of_tensorflow_agree_with_onnx_runtime_in_full() {
+    for (index, (name, owner, publisher)) in [
+        ("tf_mobilenetv3_large_100", "mobilenet_v3_large", "torchvision"),
+        ("tf_mobilenetv3_small_100", "mobilenet_v3_small", "torchvision"),
+        ("tf_efficientnet_b0", "efficientnet_b0", "torchvision"),
+        ("tf_efficientnet_lite0", "efficientnet_lite0", "timm"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let reference = Reference::new(&fixtures(), name, "timm");
+        let network = &reference.network;
+        let mut owner = build(owner, network.width, network.classes).unwrap();
+        owner.eps = network.eps;
+        assert_eq!(network.timm, owner.timm, "{name}");
+        let weights = owner.weights(&read(&fixtures(), &format!("{}.{publisher}", owner.name))).unwrap();
+        for fusion in [Fusion::Auto, Fusion::Never] {
+            let layer = reference.layer(&weights, fusion, DType::F32);
+            reference.check(&layer, 1, LAYOUTS[index % 2]);
+            reference.check(&layer, BATCH, LAYOUTS[index % 2]);
+        }
+    }
+}
 
 #[test]
 fn images_are_enlarged_as_onnx_runtime_does_it() {

@@ -176,9 +176,14 @@ type Loaded = (Net, Vec<OwnedWeights>);
 /// Channels of an image.
 const COLOURS: u32 = 3;
 
+/// The networks, but for those with TensorFlow's padding: it depends on the size of images, which is not known here.
+fn networks() -> impl Iterator<Item = &'static (&'static str, nets::Task, nets::Make)> {
+    nets::NETWORKS.iter().filter(|(name, ..)| !name.starts_with("tf_"))
+}
+
 /// The network of a name, with a file's weights.
 fn named(name: &str, width: f64, classes: Option<u32>, file: &[u8]) -> Result<Loaded, JsValue> {
-    let Some((_, task, make)) = nets::NETWORKS.iter().find(|(known, ..)| *known == name) else {
+    let Some((_, task, make)) = networks().find(|(known, ..)| *known == name) else {
         return Err(refused(&format!("no network is called {name}; there are {}", names().join(", "))));
     };
     let network = make(width, classes.or(task.classes()).unwrap_or(COLOURS)).map_err(failed)?;
@@ -189,7 +194,7 @@ fn named(name: &str, width: f64, classes: Option<u32>, file: &[u8]) -> Result<Lo
 /// The network that has a file's tensors, with these weights.
 fn of_tensors(width: f64, classes: Option<u32>, file: &[u8]) -> Result<Loaded, JsValue> {
     let mut errors = Vec::new();
-    for (name, task, make) in nets::NETWORKS {
+    for (name, task, make) in networks() {
         let network = make(width, classes.or(task.classes()).unwrap_or(COLOURS)).map_err(failed)?;
         match network.weights(file) {
             Ok(weights) => return Ok((network, weights)),
@@ -207,5 +212,5 @@ fn of_tensors(width: f64, classes: Option<u32>, file: &[u8]) -> Result<Loaded, J
 
 /// The names of the networks.
 pub fn names() -> Vec<&'static str> {
-    nets::NETWORKS.iter().map(|(name, ..)| *name).collect()
+    networks().map(|(name, ..)| *name).collect()
 }
