@@ -128,6 +128,9 @@ impl Run {
                 let weights = network.weights(&std::fs::read(path).map_err(unreadable)?)?;
                 weights.into_iter().map(|own| (own.weight, own.bias)).collect()
             }
+            Operation::ThenPRelu(_) => {
+                return Err(Failure::Call("`run` takes no slopes: remove the word `prelu`".into()));
+            }
             _ => return Err(Failure::Call("`run` is for convolutions and networks".into())),
         };
         if self.weights.is_some() && !matches!(problem.operation, Operation::Network(_)) {

@@ -84,17 +84,9 @@ impl Chain {
     /// # Errors
     /// [`Error::Chain`] unless the tensor is made before the link and the link is a convolution.
     pub fn edge(mut self, source: usize, link: usize, residual: Residual) -> Result<Self> {
-        let count = self.links.len();
-        match self.links.get_mut(link) {
-            Some(Link::Conv(conv)) if source <= link => {
-                conv.residual = Some(residual);
-                self.join(Edge { tensor: source, link, join: Join::Add });
-                Ok(self)
-            }
-            _ => Err(Error::Chain(format!(
-                "an edge leads from tensor {source} to link {link} of {count}; it must lead forward, to a convolution"
-            ))),
-        }
+        self.taker(source, link, "add")?.residual = Some(residual);
+        self.join(Edge { tensor: source, link, join: Join::Add });
+        Ok(self)
     }
 
     /// Has link `link` read tensor `source` instead of the output of the link before: 0 is the chain's input, `i + 1` link
@@ -122,17 +114,23 @@ impl Chain {
     /// # Errors
     /// [`Error::Chain`] unless the tensor is made before the link and the link is a convolution.
     pub fn scales(mut self, source: usize, link: usize) -> Result<Self> {
-        let count = self.links.len();
-        match self.links.get_mut(link) {
-            Some(Link::Conv(conv)) if source <= link => {
-                conv.scaled = true;
-                self.join(Edge { tensor: source, link, join: Join::Scale });
-                Ok(self)
-            }
-            _ => Err(Error::Chain(format!(
-                "tensor {source} is to scale link {link} of {count}; it must be made before, and the link a convolution"
-            ))),
-        }
+        self.taker(source, link, "multiply by")?.scaled = true;
+        self.join(Edge { tensor: source, link, join: Join::Scale });
+        Ok(self)
+    }
+
+    /// The convolution that is to take a second tensor, for what it `does` with that.
+    fn taker(&mut self, source: usize, link: usize, does: &str) -> Result<&mut Conv2d> {
+        let (count, wanted) = (self.links.len(), format!("is to {does} tensor {source}"));
+        let message = match self.links.get_mut(link) {
+            Some(Link::Conv(conv)) => match source <= link {
+                true => return Ok(conv),
+                false => format!("link {link} of {count} {wanted}; it can {does} tensors 0 to {link}"),
+            },
+            Some(other) => format!("link {link} of {count}, {}, {wanted}; only convolutions do", other.kind()),
+            None => format!("link {link} of {count} {wanted}; the last link is {}", count.saturating_sub(1)),
+        };
+        Err(Error::Chain(message))
     }
 
     /// Adds an edge. It replaces one of the same kind to the same link.
@@ -458,7 +456,21 @@ mod tests {
                 error.contains(&format!("tensor {source}")) && error.contains(&format!("link {link} of 3")),
                 "{error}"
             );
-            assert!(chain.clone().scales(source, link).is_err());
+        }
+    }
+
+    #[test]
+    fn a_skip_from_a_later_link_or_to_no_convolution_is_refused_by_name() {
+        let chain = Chain::new([Link::from(Conv2d::pointwise(4, 4)), Pool2d::max(2).into()]);
+        for (source, link, said) in [
+            (1, 0, "link 0 of 2 is to add tensor 1; it can add tensors 0 to 0"),
+            (0, 1, "link 1 of 2, a max pool, is to add tensor 0; only convolutions do"),
+            (0, 2, "link 2 of 2 is to add tensor 0; the last link is 1"),
+        ] {
+            let add = chain.clone().edge(source, link, Residual::BeforeActivation).unwrap_err();
+            assert_eq!(add.to_string(), format!("not a chain: {said}"));
+            let scale = chain.clone().scales(source, link).unwrap_err();
+            assert_eq!(scale.to_string(), format!("not a chain: {}", said.replace(" add ", " multiply by ")));
         }
     }
 }

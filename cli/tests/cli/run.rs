@@ -173,6 +173,7 @@ fn run_needs_the_files_that_the_problem_implies() {
     for (problem, options, part) in [
         ("conv 1x1x3x3 -> 1 k2 nobias", "--input x.npy --weight w.npy --bias b.npy", "--bias is given"),
         ("conv 1x1x3x3 -> 1 k2 residual", "--input x.npy --weight w.npy --bias b.npy", "--residual"),
+        ("conv 1x1x3x3 -> 1 k2 prelu", "--input x.npy --weight w.npy --bias b.npy", "remove the word `prelu`"),
         ("separable 1x1x3x3 -> 1 k2", "--input x.npy --weight w.npy --bias b.npy", "--pointwise-weight"),
         (
             "separable 1x1x3x3 -> 1 k2",
