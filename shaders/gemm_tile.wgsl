@@ -4,6 +4,13 @@
 //
 // A workgroup computes TILE_CHANNELS x TILE_PIXELS outputs of one group of channels. It brings both matrices into
 // workgroup memory, TILE_DEPTH of k at a time; then each invocation multiplies its micro-tile, in registers.
+//% if SLICES > 1
+// SLICES parts of the workgroup have the same outputs. Each multiplies its share of the TILE_DEPTH, so that micro-tiles
+// can be larger, and a multiply-add takes fewer loads from workgroup memory. In the end their sums are added.
+//% endif
+//% if MEANS
+// It goes through all pixels of an image, TILE_PIXELS at a time, and stores the mean of each channel.
+//% endif
 //
 // The included ${source} says what the source is: the input itself, windows of it, or what
 // the links before make of it.
@@ -15,14 +22,15 @@
 //
 // weights  [group][panel][k][TILE_CHANNELS], then the biases
 //#
-//# include  a source_*.wgsl, inner_activation.wgsl if that activates, tensors.wgsl, output.wgsl
+//# include  a source_*.wgsl, inner_activation.wgsl if that activates, means.wgsl, tensors.wgsl, output.wgsl
 //# host     source (the included file), inner_activations (as inner_activation.wgsl has them; none if the source does not
-//#          activate), TILE_CHANNELS, TILE_PIXELS, TILE_DEPTH (of k), MICRO_CHANNELS, MICRO_PIXELS, STEP_DEPTH (k that
-//#          are written out; if these are all, what is staged is as well, unless STAGED_IN_LOOP), SEGMENTED (whether k
-//#          has segments), SOURCE_STAGES (whether the source has its own `staged_place` and `stage_pixels`), SOURCE_PREPARES
-//#          (whether it stages something of its own before, by `prepare`), ROW_DEPTH (k of a row of the kernel, if the
-//#          source gives whole ones, by `fetch_row`, for PIXELS pixels); params.weights_at, params.padded_depth,
-//#          params.segment_depth (elements), params.panels, params.work (workgroups)
+//#          activate), TILE_CHANNELS, TILE_PIXELS, TILE_DEPTH (of k), MICRO_CHANNELS, MICRO_PIXELS, SLICES (of the
+//#          workgroup), STEP_DEPTH (k that are written out; if these are all that an invocation has of a tile, what is
+//#          staged is as well, unless STAGED_IN_LOOP), MEANS (whether means are stored), SEGMENTED (whether k has segments),
+//#          SOURCE_STAGES (whether the source has its own `staged_place` and `stage_pixels`), SOURCE_PREPARES (whether it
+//#          stages something of its own before, by `prepare`), ROW_DEPTH (k of a row of the kernel, if the source gives
+//#          whole ones, by `fetch_row`, for PIXELS pixels); params.weights_at, params.padded_depth, params.segment_depth
+//#          (elements), params.panels, params.work (workgroups)
 //
 // The micro-tile over workgroup memory follows Volkov and Demmel, "Benchmarking GPUs to Tune Dense Linear Algebra"
 // (SC 2008).
@@ -33,7 +41,13 @@ const TILE_DEPTH: u32 = ${TILE_DEPTH}u;
 const STEP_DEPTH: u32 = ${STEP_DEPTH}u;
 const CHANNEL_QUADS: u32 = TILE_CHANNELS / 4u;
 const PIXEL_QUADS: u32 = TILE_PIXELS / 4u;
-const THREADS: u32 = ${(TILE_CHANNELS // MICRO_CHANNELS) * (TILE_PIXELS // MICRO_PIXELS)}u;
+//% set SLICE_THREADS = (TILE_CHANNELS // MICRO_CHANNELS) * (TILE_PIXELS // MICRO_PIXELS)
+//% set THREADS = SLICE_THREADS * SLICES
+const THREADS: u32 = ${THREADS}u;
+//% if SLICES > 1
+const SLICE_THREADS: u32 = ${SLICE_THREADS}u;
+const SLICE_DEPTH: u32 = ${TILE_DEPTH // SLICES}u;
+//% endif
 
 //# The side of the output whose neighbours are neighbours in memory is the columns (quads), the other one the rows.
 //% if layout == "nchw"
@@ -45,12 +59,16 @@ const THREADS: u32 = ${(TILE_CHANNELS // MICRO_CHANNELS) * (TILE_PIXELS // MICRO
 //% endif
 const MICRO_COLUMNS: u32 = ${COLUMNS}u;
 //# Where all k of a tile are written out, what is staged is as well.
-//% set WRITTEN_OUT = STEP_DEPTH == TILE_DEPTH
-//% set THREADS = (TILE_CHANNELS // MICRO_CHANNELS) * (TILE_PIXELS // MICRO_PIXELS)
+//% set WRITTEN_OUT = STEP_DEPTH * SLICES == TILE_DEPTH
 //% set xyzw = ["x", "y", "z", "w"]
 
 // Quads, as a micro-tile's operands are: [k][four pixels] in NCHW, [four k][pixel] in NHWC; and [k][four channels].
+//% if SLICES > 1
+// In the end, SLICES quads of sums of each invocation.
+var<workgroup> pixel_tile: array<vec4<f32>, max(TILE_DEPTH * PIXEL_QUADS, ${SLICES}u * THREADS)>;
+//% else
 var<workgroup> pixel_tile: array<vec4<f32>, TILE_DEPTH * PIXEL_QUADS>;
+//% endif
 //% if SOURCE_STAGES
 // Before the weights come there, the source has SOURCE_QUADS of its own in `channel_tile`.
 var<workgroup> channel_tile: array<vec4<f32>, max(TILE_DEPTH * CHANNEL_QUADS, SOURCE_QUADS)>;
@@ -80,14 +98,57 @@ fn main(
     }
     // Neighbours share their pixels, which are then still in cache.
     let panel = index % (params.groups * params.panels);
-    let first_pixel = index / (params.groups * params.panels) * TILE_PIXELS;
     let group = panel / params.panels;
-
-    let staged = staged_place(first_pixel, group, local);
-    let panel_at = params.weights_at / 4u + panel * params.padded_depth * CHANNEL_QUADS;
+    let first_channel = panel % params.panels * TILE_CHANNELS;
+    //% if SLICES > 1
+    let row = local % SLICE_THREADS / MICRO_COLUMNS;
+    let column = local % SLICE_THREADS % MICRO_COLUMNS;
+    //% else
     let row = local / MICRO_COLUMNS;
     let column = local % MICRO_COLUMNS;
+    //% endif
+    //% if MEANS
+    // All pixels of an image.
+    let image = index / params.panels;
+    var channel_sums: ChannelSums;
+    for (var pixel = 0u; pixel < out_pixels(); pixel += TILE_PIXELS) {
+        var sums: MicroTile;
+        multiply(&sums, image * out_pixels() + pixel, panel, row, column, local);
+        //% if SLICES > 1
+        let slice = local / SLICE_THREADS;
+        add_slices(&sums, slice, local % SLICE_THREADS);
+        // What the first slice has read is overwritten from here on.
+        workgroupBarrier();
+        if slice == 0u {
+            add_pixels(&channel_sums, &sums, pixel, first_channel, row, column);
+        }
+        //% else
+        add_pixels(&channel_sums, &sums, pixel, first_channel, row, column);
+        //% endif
+    }
+    finish(&channel_sums, image, first_channel, row, column, local);
+    //% else
+    let first_pixel = index / (params.groups * params.panels) * TILE_PIXELS;
     var sums: MicroTile;
+    multiply(&sums, first_pixel, panel, row, column, local);
+    finish(&sums, first_pixel, group, first_channel, row, column${", local" if SLICES > 1 else ""});
+    //% endif
+}
+
+// Adds the products of all k, or of a slice's share of them, for a panel of channels and the pixels from one on.
+fn multiply(
+    sums: ptr<function, MicroTile>,
+    first_pixel: u32,
+    panel: u32,
+    row: u32,
+    column: u32,
+    local: u32,
+) {
+    let staged = staged_place(first_pixel, panel / params.panels, local);
+    let panel_at = params.weights_at / 4u + panel * params.padded_depth * CHANNEL_QUADS;
+    //% if SLICES > 1
+    let first_k = local / SLICE_THREADS * SLICE_DEPTH;
+    //% endif
     for (var segment = 0u; segment < segments(); segment++) {
         let located = locate(staged, segment);
         let end = (segment + 1u) * params.segment_depth;
@@ -102,14 +163,13 @@ fn main(
             workgroupBarrier();
             // WGSL has no way to ask for unrolling, so `accumulate` takes STEP_DEPTH values of k.
             for (var step = 0u; step < tile_steps(); step++) {
-                accumulate(&sums, step * STEP_DEPTH, row, column);
+                accumulate(sums, ${"first_k + " if SLICES > 1 else ""}step * STEP_DEPTH, row, column);
             }
             //% if not SOURCE_PREPARES
             workgroupBarrier();
             //% endif
         }
     }
-    finish(&sums, first_pixel, group, panel % params.panels * TILE_CHANNELS, row, column);
 }
 
 // Stages the weights of TILE_DEPTH values of k, from a quad on. What is loaded last is stored first, so that a compiler
@@ -182,6 +242,45 @@ fn accumulate(sums: ptr<function, MicroTile>, k: u32, row: u32, column: u32) {
     //% endif
 }
 
+//% if SLICES > 1 and not MEANS
+// Adds up the sums of the slices, SLICES quads of each invocation at a time, and stores them. Each slice has one of
+// these quads.
+fn finish(
+    sums: ptr<function, MicroTile>,
+    first_pixel: u32,
+    group: u32,
+    first_channel: u32,
+    row: u32,
+    column: u32,
+    local: u32,
+) {
+    let slice = local / SLICE_THREADS;
+    let at = slice * THREADS + local % SLICE_THREADS;
+    //% for first in range(0, ROWS * QUADS, SLICES)
+        //% if first > 0
+    workgroupBarrier();
+        //% endif
+        //% for next in range(SLICES)
+            //% set row, quad = (first + next) // QUADS, (first + next) % QUADS
+    pixel_tile[local${plus(next, "THREADS")}] = (*sums).sum_row${row}_quad${quad};
+        //% endfor
+    workgroupBarrier();
+    var sum${first} = pixel_tile[at];
+        //% for other in range(1, SLICES)
+    sum${first} += pixel_tile[at${plus(other, "SLICE_THREADS")}];
+        //% endfor
+        //% set number = "(slice" ~ plus(first) ~ ")"
+        //% if layout == "nchw"
+    let quad${first} = output_quad(first_pixel + (column + ${number} % ${QUADS}u * MICRO_COLUMNS) * 4u, group);
+    store_row(quad${first}, group, first_channel + row * ${ROWS}u + ${number} / ${QUADS}u, sum${first});
+        //% else
+    let pixel${first} = first_pixel + row + ${number} / ${QUADS}u * ${TILE_PIXELS // ROWS}u;
+    let channel${first} = first_channel + (column + ${number} % ${QUADS}u * MICRO_COLUMNS) * 4u;
+    store_pixel(pixel${first}, group, channel${first}, sum${first});
+        //% endif
+    //% endfor
+}
+//% elif not MEANS
 fn finish(
     sums: ptr<function, MicroTile>,
     first_pixel: u32,
@@ -206,13 +305,14 @@ fn finish(
         //% endif
     //% endfor
 }
+//% endif
 
-// How many steps of STEP_DEPTH a tile has.
+// How many steps of STEP_DEPTH an invocation has of a tile.
 fn tile_steps() -> u32 {
-    //% if STEP_DEPTH == TILE_DEPTH
+    //% if WRITTEN_OUT
     return 1u;
     //% else
-    return opaque(${TILE_DEPTH // STEP_DEPTH}u);
+    return opaque(${TILE_DEPTH // SLICES // STEP_DEPTH}u);
     //% endif
 }
 
@@ -317,6 +417,10 @@ fn stage_pixels(k0: u32, located: Located, local: u32) {
 
 //% include source
 
+//% if MEANS
+    //% include "means.wgsl"
+
+//% endif
 //% if inner_activations
     //% include "inner_activation.wgsl"
 

@@ -16,6 +16,7 @@ mod inverted_residual;
 mod matvec;
 pub mod pack;
 mod pointwise;
+mod pointwise_mean;
 mod pool;
 pub(crate) mod prelu;
 mod resize;
@@ -60,6 +61,7 @@ pub const KERNELS: &[Kernel] = &[
     separable::SEPARABLE,
     expand_depthwise_gate::EXPAND_DEPTHWISE_GATE,
     expand_depthwise::EXPAND_DEPTHWISE,
+    pointwise_mean::POINTWISE_MEAN,
     matvec::MATVEC,
     pointwise::POINTWISE_SUBGROUP,
     pointwise::POINTWISE_UNIFORM,

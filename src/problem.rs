@@ -26,7 +26,7 @@ use parser::Parser;
 /// ```text
 /// conv       NxCxHxW -> OC kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [dD|dHxW] [gG] [ACTIVATION] [scaled] [RESIDUAL] [nobias] [f16] [nhwc]
 /// depthwise  NxCxHxW [-> OC] kK ...
-/// pointwise  NxCxHxW -> OC ...
+/// pointwise  NxCxHxW -> OC ... [mean]        `mean` takes that of each channel
 /// separable  NxCxHxW -> OC kK ...        the activation follows both halves, `prelu` the second
 /// transposed NxCxHxW -> OC kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [oO|oHxW] [dD|dHxW] [gG] [ACTIVATION] [nobias] [f16] [nhwc]
 /// prelu      NxCxHxW [f16] [nhwc]        a slope for each channel
@@ -78,6 +78,8 @@ pub enum Operation {
     Depthwise(Conv2d),
     /// A 1x1 convolution.
     Pointwise(Conv2d),
+    /// A 1x1 convolution, and the mean of each channel of its output.
+    PointwiseMean(Conv2d),
     /// A depthwise and a pointwise convolution.
     Separable(Separable),
     /// A transposed convolution.
@@ -141,6 +143,7 @@ impl Operation {
     fn chain(&self) -> Chain {
         match self {
             Self::Conv(conv) | Self::Depthwise(conv) | Self::Pointwise(conv) => conv.into(),
+            Self::PointwiseMean(conv) => Chain::from(conv).then(Link::GlobalAveragePool),
             Self::Separable(separable) => separable.into(),
             Self::ConvTranspose(transposed) => transposed.clone().into(),
             Self::PRelu(prelu) => prelu.clone().into(),
@@ -166,7 +169,7 @@ impl Operation {
         match self {
             Self::Conv(_) => "conv",
             Self::Depthwise(_) => "depthwise",
-            Self::Pointwise(_) => "pointwise",
+            Self::Pointwise(_) | Self::PointwiseMean(_) => "pointwise",
             Self::Separable(_) => "separable",
             Self::Pool2d(Pool2d { mode: PoolMode::Max, .. }) => "maxpool",
             Self::Pool2d(Pool2d { mode: PoolMode::Average { .. }, .. }) => "avgpool",
@@ -205,6 +208,10 @@ impl fmt::Display for Problem {
         match operation {
             Operation::Conv(conv) | Operation::Depthwise(conv) | Operation::Pointwise(conv) => {
                 operation.write_options(f, conv, conv, prelu)?;
+            }
+            Operation::PointwiseMean(conv) => {
+                operation.write_options(f, conv, conv, prelu)?;
+                f.write_str(" mean")?;
             }
             Operation::Separable(Separable { depthwise, pointwise }) => {
                 operation.write_options(f, depthwise, pointwise, prelu)?;
@@ -257,7 +264,7 @@ impl Operation {
         if !is_depthwise || last.out_channels != last.in_channels {
             write!(f, " -> {}", last.out_channels)?;
         }
-        if !matches!(self, Self::Pointwise(_)) {
+        if !matches!(self, Self::Pointwise(_) | Self::PointwiseMean(_)) {
             write!(f, " k{}", pair(spatial.kernel_size))?;
         }
         if spatial.stride != [1; 2] {
@@ -267,7 +274,7 @@ impl Operation {
         if spatial.dilation != [1; 2] {
             write!(f, " d{}", pair(spatial.dilation))?;
         }
-        if matches!(self, Self::Conv(_) | Self::Pointwise(_) | Self::ConvTranspose(_)) && last.groups != 1 {
+        if !matches!(self, Self::Depthwise(_) | Self::Separable(_)) && last.groups != 1 {
             write!(f, " g{}", last.groups)?;
         }
         if last.activation != Activation::None {

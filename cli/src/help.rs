@@ -71,7 +71,7 @@ const PROBLEMS: &str = "\
 A problem is one argument (quote it):
   conv       NxCxHxW -> OC kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [dD|dHxW] [gG] [ACTIVATION] [scaled] [RESIDUAL] [nobias] [f16] [nhwc]
   depthwise  NxCxHxW [-> OC] kK ...
-  pointwise  NxCxHxW -> OC ...
+  pointwise  NxCxHxW -> OC ... [mean]        `mean` takes that of each channel
   separable  NxCxHxW -> OC kK ...        the activation follows both halves, prelu the second
   transposed NxCxHxW -> OC kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [oO|oHxW] [dD|dHxW] [gG] [ACTIVATION] [nobias] [f16] [nhwc]
   prelu      NxCxHxW [f16] [nhwc]        a slope for each channel

@@ -48,7 +48,7 @@ pub fn blocks(run: &Run<'_>, [expand, depthwise]: [&Conv2d; 2], caps: &Caps) -> 
         return Err(Unsupported::KernelSize(depthwise.kernel_size));
     }
     let tile = |&[channels, pixels]: &[u32; 2]| {
-        let tile = Tile { channels, pixels, depth: channels, micro_channels: 4, micro_pixels: 4 };
+        let tile = Tile::new([channels, pixels, channels], [4, 4]);
         Block::new(depthwise, tile).clip(run.input())
     };
     let memory = |block: &Block| block.staged().saturating_mul(16);

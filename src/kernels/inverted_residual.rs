@@ -24,12 +24,12 @@ pub const INVERTED_RESIDUAL: Kernel = Kernel { name: "inverted_residual", links:
 pub const BLOCK_WIDTH: u32 = 8;
 /// The pixels of a tile are those of a block. With a depth of 8 there is memory for the halos of strided blocks.
 const TILES: &[Tile] = &[
-    Tile { channels: 32, pixels: 64, depth: 16, micro_channels: 8, micro_pixels: 4 },
-    Tile { channels: 64, pixels: 64, depth: 16, micro_channels: 8, micro_pixels: 8 },
-    Tile { channels: 128, pixels: 64, depth: 16, micro_channels: 8, micro_pixels: 8 },
-    Tile { channels: 128, pixels: 32, depth: 16, micro_channels: 8, micro_pixels: 8 },
-    Tile { channels: 64, pixels: 32, depth: 16, micro_channels: 8, micro_pixels: 4 },
-    Tile { channels: 32, pixels: 64, depth: 8, micro_channels: 8, micro_pixels: 4 },
+    Tile::new([32, 64, 16], [8, 4]),
+    Tile::new([64, 64, 16], [8, 8]),
+    Tile::new([128, 64, 16], [8, 8]),
+    Tile::new([128, 32, 16], [8, 8]),
+    Tile::new([64, 32, 16], [8, 4]),
+    Tile::new([32, 64, 8], [8, 4]),
 ];
 /// The workgroup memory that WebGPU promises everywhere.
 pub const MOST_MEMORY: u32 = 16384;

@@ -167,6 +167,9 @@ fn work(run: &Run<'_>) -> Work {
     Work { mult_adds: values, accesses: values + planes, bytes, ..Work::default() }
 }
 
+/// Sums of a few dozen terms in order, and WGSL lets a division be off by two and a half units.
+pub const TOLERANCE: f64 = 8.0;
+
 fn recipe(name: String, run: &Run<'_>, passes: Vec<Pass>, workspace: Vec<u64>, work: Work) -> Recipe {
     Recipe {
         name,
@@ -174,8 +177,7 @@ fn recipe(name: String, run: &Run<'_>, passes: Vec<Pass>, workspace: Vec<u64>, w
         weights: Vec::new(),
         workspace,
         work,
-        // Sums of a few dozen terms in order, and WGSL lets a division be off by two and a half units.
-        tolerance: 8.0,
+        tolerance: TOLERANCE,
         // A mean of whole numbers is exact if it is a sum of them over a power of two.
         exact: count(run).unwrap_or(run.input().pixels()).is_power_of_two(),
         spreads_errors: false,

@@ -68,6 +68,7 @@ const KERNELS: &[(&str, &str)] = files![
 const PARTS: &[(&str, &str)] = files![
     "channel_block.wgsl",
     "inner_activation.wgsl",
+    "means.wgsl",
     "output.wgsl",
     "source_depthwise.wgsl",
     "source_depthwise_gather.wgsl",

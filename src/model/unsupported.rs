@@ -48,6 +48,8 @@ pub enum Unsupported {
     SoftwareDevice,
     /// Its outputs alone keep a device busy.
     Outputs { count: u64, most: u64 },
+    /// An image has too many pixels for a workgroup.
+    Pixels { count: u64, most: u64 },
     /// Its input channels do not come in quads, or slices.
     InChannels(u32),
     /// It takes more output channels, in each of the groups.
@@ -99,6 +101,7 @@ impl fmt::Display for Unsupported {
             Self::SoftwareDevice => f.write_str("not for software devices"),
             Self::NeedsSubgroups => f.write_str("the device has no subgroup operations"),
             Self::Outputs { count, most } => write!(f, "for at most {most} outputs, not {count}"),
+            Self::Pixels { count, most } => write!(f, "for images of at most {most} pixels, not {count}"),
             Self::InChannels(count) => write!(f, "not for {count} input channels"),
             Self::OutChannels { each, groups: 1 } => write!(f, "not for {each} output channels"),
             Self::OutChannels { each, .. } => write!(f, "not for {each} output channels a group"),

@@ -143,6 +143,9 @@ impl<'a> Parser<'a> {
                 let message = "a PReLU is a link behind the convolution, whose residual is added before it: `residual`";
                 return self.error(self.span_of("residual:after"), message);
             }
+            true if self.saw("mean") => {
+                return self.error(self.span_of("mean"), "`mean` is of the convolution, and takes no `prelu`");
+            }
             true => Operation::ThenPRelu(Box::new(operation)),
             false => operation,
         };
@@ -177,6 +180,7 @@ impl<'a> Parser<'a> {
         let conv = self.options(operation, Conv2d::pointwise(input.channels, out_channels))?;
         let operation = match operation {
             "conv" => Operation::Conv(conv),
+            "pointwise" if self.saw("mean") => Operation::PointwiseMean(conv),
             "pointwise" => Operation::Pointwise(conv),
             "depthwise" => Operation::Depthwise(conv.groups(input.channels)),
             "separable" => Operation::Separable(Separable {
@@ -385,6 +389,7 @@ impl<'a> Parser<'a> {
                 conv.scaled = true;
                 return self.once(span, "scaled");
             }
+            "mean" if operation == "pointwise" => return self.once(span, "mean"),
             _ => {}
         }
         let mut characters = word.chars();
@@ -432,7 +437,7 @@ fn starts_with_digit(text: &str) -> bool {
 fn known_options(operation: &str) -> String {
     let own = match operation {
         "conv" => "kK, sS, pP, dD, gG",
-        "pointwise" => "sS, pP, dD, gG",
+        "pointwise" => "sS, pP, dD, gG, mean",
         "transposed" => "kK, sS, pP, oO, dD, gG",
         _ => "kK, sS, pP, dD",
     };

@@ -50,6 +50,7 @@ fn every_kernel_agrees_with_the_oracle_on_a_few_cases() {
 fn every_kernel_for_gpus_agrees_with_the_oracle_on_a_few_cases() {
     let pointwise = [
         "pointwise",
+        "pointwise_mean",
         "pointwise_uniform",
         "matvec",
         "split",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use gpuconv::planner::{self, Schedule};
 use gpuconv::verify::{Oracle, Report};
-use gpuconv::{Caps, Chain, Choice, Conv2d, Fusion, GpuConv, Layout, Link, Shape};
+use gpuconv::{Activation, Caps, Chain, Choice, Conv2d, Fusion, GpuConv, Layout, Link, Shape};
 
 use crate::common::gpu;
 
@@ -141,6 +141,35 @@ fn one_wrong_output_among_many_is_found() {
         wgsl.replace("return activate(sum);", "return activate(sum) * select(1.0, 1.0005, at == 4711u);")
     });
     assert!(report.share_of_bound > 1.0 && report.relative_error < Report::MOST_RELATIVE_ERROR, "{report:?}");
+}
+
+/// Mistakes in a kernel that goes through an image tile by tile, adds the sums of slices, and takes the means of its outputs.
+#[test]
+fn mistakes_in_means_are_found() {
+    let chain = Chain::from(Conv2d::pointwise(20, 9).activation(Activation::Relu)).then(Link::GlobalAveragePool);
+    let choice = Choice::Named("pointwise_mean/16x64x32x4".into());
+    let subject = Subject::new(&chain, [2, 20, 9, 9].into(), false, &choice);
+    let right = subject.check_as_planned();
+    assert!(right.passes() && right.share_of_bound > 1e-4, "{right:?}");
+    for (from, to) in [
+        // A pixel behind the image counts.
+        ("< vec4<u32>(out_pixels())", "<= vec4<u32>(out_pixels())"),
+        // The second tile of pixels does not, or starts too late.
+        ("pixel < out_pixels()", "pixel < min(out_pixels(), TILE_PIXELS)"),
+        ("image * out_pixels() + pixel,", "image * out_pixels() + pixel + pixel / TILE_PIXELS,"),
+        // One quad of another slice's sums comes from its neighbour.
+        ("+= pixel_tile[place + SLICE_THREADS]", "+= pixel_tile[(place ^ 1u) + SLICE_THREADS]"),
+        // A slice multiplies the other's k.
+        ("local / SLICE_THREADS * SLICE_DEPTH", "0u * SLICE_DEPTH"),
+        // The last pixels of a channel are left out.
+        ("place < PLACES;", "place < PLACES - 1u;"),
+        ("/ f32(out_pixels())", "/ (1.0001 * f32(out_pixels()))"),
+    ] {
+        let report = subject.check(0, |wgsl| wgsl.replace(from, to));
+        assert!(!report.passes(), "{from}: {report:?}");
+    }
+    let report = subject.check(0, |wgsl| scaled(wgsl, "activate"));
+    assert!(!report.passes(), "{report:?}");
 }
 
 /// Typical mistakes in kernels: at the last column of the input or the output, and two weights in the wrong order.

@@ -2,6 +2,7 @@
 
 mod cliffs;
 mod gates;
+mod means;
 mod model;
 mod prelu;
 
@@ -357,16 +358,18 @@ fn all_kernels_are_asked_about_every_link() {
     let schedule = planner::schedule(&chain, [1, 8, 9, 9], Layout::Nchw, &gpu(), &Choice::Auto).unwrap();
     let fused = schedule.considered.iter().filter(|answer| answer.links > 1);
     let reasons: Vec<_> = fused.map(|answer| (answer.kernel, answer.answer.as_ref().err().cloned())).collect();
-    let (pool, conv) = ("a global average pool", "a convolution");
+    let [pool, conv] = ["a global average pool", "a convolution"].map(|kind| Some(Unsupported::Link(kind)));
     let expected = [
-        ("separable", pool),
+        ("separable", pool.clone()),
+        ("expand_depthwise", pool.clone()),
+        ("pointwise_mean", Some(Unsupported::KernelSize([3, 3]))),
+        ("inverted_residual", pool.clone()),
+        ("expand_depthwise_gate", conv.clone()),
+        ("separable", pool.clone()),
         ("expand_depthwise", pool),
-        ("inverted_residual", pool),
-        ("expand_depthwise_gate", conv),
-        ("separable", pool),
-        ("expand_depthwise", pool),
+        ("pointwise_mean", conv),
     ];
-    assert_eq!(reasons, expected.map(|(kernel, link)| (kernel, Some(Unsupported::Link(link)))));
+    assert_eq!(reasons, expected);
 }
 
 /// The name of a kernel for convolutions does not restrict the choice for a pool.

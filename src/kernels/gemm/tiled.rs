@@ -1,7 +1,7 @@
 //! The matrix product through workgroup memory, over any source of pixels.
 
-use minijinja::context;
 use minijinja::value::merge_maps;
+use minijinja::{Value, context};
 
 use super::{Fetch, Product, Source, of_inputs, of_outputs, product, values};
 use crate::kernels::pack::Order;
@@ -24,10 +24,27 @@ pub struct Tile {
     pub micro_channels: u32,
     /// Pixels of an invocation.
     pub micro_pixels: u32,
+    /// Parts of a workgroup that have the same outputs, each for a share of the depth.
+    pub slices: u32,
 }
 
 impl Tile {
+    /// A tile without slices.
+    pub const fn new([channels, pixels, depth]: [u32; 3], [micro_channels, micro_pixels]: [u32; 2]) -> Self {
+        Self { channels, pixels, depth, micro_channels, micro_pixels, slices: 1 }
+    }
+
+    /// The same with slices.
+    pub const fn sliced(self, slices: u32) -> Self {
+        Self { slices, ..self }
+    }
+
     pub fn threads(self) -> u32 {
+        self.slice_threads() * self.slices
+    }
+
+    /// Invocations of a slice.
+    fn slice_threads(self) -> u32 {
         (self.channels / self.micro_channels) * (self.pixels / self.micro_pixels)
     }
 
@@ -43,12 +60,32 @@ impl Tile {
 
     /// Workgroup memory, bytes, for a source that needs `staged` quads while it stages.
     pub fn workgroup_memory(self, staged: u32) -> u32 {
-        (self.pixels / 4 * self.depth).saturating_add(self.channel_tile(staged)).saturating_mul(16)
+        // Where slices add up their sums.
+        let exchanged = if self.slices > 1 { self.slices * self.threads() } else { 0 };
+        (self.pixels / 4 * self.depth).max(exchanged).saturating_add(self.channel_tile(staged)).saturating_mul(16)
+    }
+
+    /// Multiply-adds that take as long as it takes the slices to add up their sums, and elements that they write to workgroup memory
+    /// or read from there.
+    pub fn exchange(self) -> [f64; 2] {
+        let sums = if self.slices > 1 { f64::from(self.slices * self.channels * self.pixels) } else { 0.0 };
+        [EXCHANGE * sums, 2.0 * sums]
+    }
+
+    /// What tells it from others, for the names of recipes.
+    pub fn name(self) -> String {
+        let slices = if self.slices > 1 { format!("x{}", self.slices) } else { String::new() };
+        format!("{}x{}x{}{slices}", self.channels, self.pixels, self.depth)
+    }
+
+    /// Elements that a multiply-add loads from workgroup memory.
+    pub fn loads(self) -> f64 {
+        1.0 / f64::from(self.micro_channels) + 1.0 / f64::from(self.micro_pixels)
     }
 
     /// Registers of an invocation: its sums, where its pixels are, and either their operands of one k or the values of a
     /// fetch. Channels last, each pixel has an address of its own.
-    fn registers(self, source: &Source, layout: Layout) -> u32 {
+    pub fn registers(self, source: &Source, layout: Layout) -> u32 {
         let operands = self.micro_channels + self.micro_pixels;
         let places = match (layout, source.fetch) {
             (Layout::Nhwc, _) => source.place + 2 * self.micro_pixels,
@@ -60,35 +97,35 @@ impl Tile {
     }
 }
 
+/// What compilers make of the exchange: 200 to 260 instructions for the 64 sums of each of four slices.
+const EXCHANGE: f64 = 3.0;
+
 /// Tiles of products through workgroup memory. Large ones do more for each value staged, small ones fill a
 /// device on small layers.
 pub const TILES: &[Tile] = &[
-    Tile { channels: 64, pixels: 64, depth: 16, micro_channels: 8, micro_pixels: 4 },
-    Tile { channels: 128, pixels: 64, depth: 16, micro_channels: 8, micro_pixels: 4 },
-    Tile { channels: 128, pixels: 128, depth: 8, micro_channels: 8, micro_pixels: 8 },
-    Tile { channels: 64, pixels: 32, depth: 16, micro_channels: 8, micro_pixels: 4 },
-    Tile { channels: 32, pixels: 64, depth: 16, micro_channels: 8, micro_pixels: 4 },
-    Tile { channels: 32, pixels: 32, depth: 16, micro_channels: 4, micro_pixels: 4 },
+    Tile::new([64, 64, 16], [8, 4]),
+    Tile::new([128, 64, 16], [8, 4]),
+    Tile::new([128, 128, 8], [8, 8]),
+    Tile::new([64, 32, 16], [8, 4]),
+    Tile::new([32, 64, 16], [8, 4]),
+    Tile::new([32, 32, 16], [4, 4]),
 ];
 
 /// Tiles for sources that gather or compute their values, which takes longer than to load them: for each they multiply
 /// more, and wide ones have it once for more output channels.
 pub const TILES_OF_GATHERED: &[Tile] = &[
-    Tile { channels: 128, pixels: 32, depth: 16, micro_channels: 8, micro_pixels: 8 },
-    Tile { channels: 64, pixels: 64, depth: 16, micro_channels: 8, micro_pixels: 8 },
-    Tile { channels: 128, pixels: 64, depth: 16, micro_channels: 8, micro_pixels: 8 },
-    Tile { channels: 128, pixels: 128, depth: 16, micro_channels: 8, micro_pixels: 8 },
-    Tile { channels: 32, pixels: 64, depth: 32, micro_channels: 8, micro_pixels: 4 },
+    Tile::new([128, 32, 16], [8, 8]),
+    Tile::new([64, 64, 16], [8, 8]),
+    Tile::new([128, 64, 16], [8, 8]),
+    Tile::new([128, 128, 16], [8, 8]),
+    Tile::new([32, 64, 32], [8, 4]),
     // Also for GPUs with few registers.
-    Tile { channels: 64, pixels: 64, depth: 32, micro_channels: 8, micro_pixels: 4 },
+    Tile::new([64, 64, 32], [8, 4]),
 ];
 
 /// Tiles for sources that load whole rows of the kernel. Each has as many of these as `row_tile` says.
-pub const TILES_OF_ROWS: &[Tile] = &[
-    Tile { channels: 32, pixels: 64, depth: 32, micro_channels: 8, micro_pixels: 4 },
-    Tile { channels: 64, pixels: 64, depth: 28, micro_channels: 8, micro_pixels: 8 },
-    Tile { channels: 64, pixels: 32, depth: 28, micro_channels: 8, micro_pixels: 4 },
-];
+pub const TILES_OF_ROWS: &[Tile] =
+    &[Tile::new([32, 64, 32], [8, 4]), Tile::new([64, 64, 28], [8, 8]), Tile::new([64, 32, 28], [8, 4])];
 
 impl Tile {
     /// The tile with as many whole rows, of `values` of k each, as its depth has room for. Of a few more or less those that
@@ -122,36 +159,10 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
         }
         Fetch::Quads { .. } => ((rows * u64::from(output.width)).div_ceil(tile.pixels.into()), [0; 2], 0),
     };
-    let row_depth = match source.fetch {
-        Fetch::Rows { values } => Some(values),
-        _ => None,
-    };
-    let name = format!("{}/{}x{}x{}", source.kernel, tile.channels, tile.pixels, tile.depth);
+    let name = format!("{}/{}", source.kernel, tile.name());
     let workgroups = tiles * u64::from(product.params.panels) * u64::from(product.link.groups);
-    // A software device takes long to compile each load that is written out.
-    let step_depth = if caps.is_cpu { 4 } else { tile.depth };
-    let ((file, of_source), of_product) = (source.template.clone(), values(run, source, &product, &name, false));
-    let source_stages = matches!(source.fetch, Fetch::Blocks { .. });
-    // A source that stages goes through k by itself.
-    let segmented = !source_stages && source.order == Order::ByTaps { together: 1 };
-    let source_prepares = source.kept > 0;
-    // Of values with the same name the source's count.
-    let shader_values = move || {
-        context! {
-            source => file,
-            TILE_PIXELS => tile.pixels,
-            TILE_DEPTH => tile.depth,
-            MICRO_CHANNELS => tile.micro_channels,
-            MICRO_PIXELS => tile.micro_pixels,
-            STEP_DEPTH => step_depth,
-            SEGMENTED => segmented,
-            SOURCE_STAGES => source_stages,
-            SOURCE_PREPARES => source_prepares,
-            ROW_DEPTH => row_depth,
-            PIXELS => ROW_PIXELS,
-            ..merge_maps([context! { inner_activations => (), STAGED_IN_LOOP => false }, of_product(), of_source()])
-        }
-    };
+    let shader_values = shader_values(run, source, &product, tile, caps, &name);
+    let segmented = is_segmented(source);
     let Product { weights, params, padded_depth, .. } = product;
     let segment_depth = if segmented { params.segment_depth } else { params.padded_depth };
 
@@ -159,6 +170,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
     let values = tiles * f64::from(tile.pixels) * padded_depth as f64;
     let outputs = tiles * f64::from(tile.channels * tile.pixels);
     let mult_adds = outputs * padded_depth as f64;
+    let [exchange, exchanged] = tile.exchange();
     let of_weights = run.elements.weights.of_wide_load();
     let pass = Pass {
         wgsl: Wgsl::template("gemm_tile.wgsl", shader_values),
@@ -175,12 +187,11 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
         weights,
         workspace: Vec::new(),
         work: Work {
-            mult_adds: mult_adds + values * source.mult_adds,
+            mult_adds: mult_adds + values * source.mult_adds + tiles * exchange,
             accesses: values * source.loads * of_inputs(run, source)
                 + tiles * f64::from(tile.channels) * padded_depth as f64 * of_weights
                 + outputs * of_outputs(run, source),
-            shared: mult_adds * (1.0 / f64::from(tile.micro_channels) + 1.0 / f64::from(tile.micro_pixels))
-                + values * source.shared,
+            shared: mult_adds * tile.loads() + values * source.shared + tiles * exchanged,
             bytes: compulsory_bytes(run),
         },
         passes: vec![pass],
@@ -188,5 +199,49 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
         tolerance: 4.0,
         exact: true,
         spreads_errors: false,
+    }
+}
+
+/// Whether k is gone through in segments. A source that stages goes through it by itself.
+fn is_segmented(source: &Source) -> bool {
+    !matches!(source.fetch, Fetch::Blocks { .. }) && source.order == Order::ByTaps { together: 1 }
+}
+
+/// What `gemm_tile.wgsl` asks for, without means.
+pub fn shader_values(
+    run: &Run<'_>,
+    source: &Source,
+    product: &Product<'_>,
+    tile: Tile,
+    caps: &Caps,
+    recipe: &str,
+) -> impl Fn() -> Value + Send + Sync + use<> {
+    let row_depth = match source.fetch {
+        Fetch::Rows { values } => Some(values),
+        _ => None,
+    };
+    // A software device takes long to compile each load that is written out.
+    let step_depth = if caps.is_cpu { 4 } else { tile.depth / tile.slices };
+    let ((file, of_source), of_product) = (source.template.clone(), values(run, source, product, recipe, false));
+    let source_stages = matches!(source.fetch, Fetch::Blocks { .. });
+    let (segmented, source_prepares) = (is_segmented(source), source.kept > 0);
+    // Of values with the same name the source's count.
+    move || {
+        context! {
+            source => file,
+            TILE_PIXELS => tile.pixels,
+            TILE_DEPTH => tile.depth,
+            MICRO_CHANNELS => tile.micro_channels,
+            MICRO_PIXELS => tile.micro_pixels,
+            SLICES => tile.slices,
+            STEP_DEPTH => step_depth,
+            MEANS => false,
+            SEGMENTED => segmented,
+            SOURCE_STAGES => source_stages,
+            SOURCE_PREPARES => source_prepares,
+            ROW_DEPTH => row_depth,
+            PIXELS => ROW_PIXELS,
+            ..merge_maps([context! { inner_activations => (), STAGED_IN_LOOP => false }, of_product(), of_source()])
+        }
     }
 }
