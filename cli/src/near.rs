@@ -36,6 +36,7 @@ const OPTIONS: &[&str] = &[
     "clamp:LOW,HIGH",
     "residual",
     "scaled",
+    "mean",
     "residual:after",
     "nobias",
     "ceil",
