@@ -12,6 +12,8 @@
 //#                   "quads"
 //#          residual "none", "before" or "after" (the activation)
 //#          scales, which may be missing: how the scale of each image's channel is loaded: "scalar" or "quads"; or "none"
+//#          input_view, output_view, residual_view, each of which may be missing: where its elements lie in another tensor;
+//#                   see views.wgsl. The kernel counts elements as if it had a tensor of its own
 //#          transposed, which may be missing: whether the kernel takes rows for columns and columns for rows, in the
 //#                   parameters and the geometry too
 
@@ -48,6 +50,10 @@ struct Params {
     // A PReLU's slopes behind the weights: where they start, and how many there are.
     slopes_at: u32,
     slopes: u32,
+    // Of tensors that lie in others: pixels of an image of the input and of the output, and columns of the output.
+    view_in_pixels: u32,
+    view_out_pixels: u32,
+    view_out_width: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -137,6 +143,13 @@ fn item(index: u32, channels: u32) -> Item {
     //% endif
 }
 
+//% set input_view = input_view | default(false)
+//% set output_view = output_view | default(false)
+//% set residual_view = residual_view | default(false)
+//% if input_view or output_view or residual_view
+    //% include "views.wgsl"
+
+//% endif
 //% if "f16" in [elements.input, elements.weights, elements.output]
 enable f16;
 
@@ -195,7 +208,10 @@ fn unpack_long(long: u64) -> vec4<f32> {
 
 //% if input == "scalar"
 fn load_input(at: u32) -> f32 {
-    return ${load_one("input", elements.input, "at") | trim};
+    //% if input_view
+    let place = input_place(at);
+    //% endif
+    return ${load_one("input", elements.input, "place" if input_view else "at") | trim};
 }
 
 // Zero unless `inside`; `at` is in the input all the same.
@@ -209,12 +225,12 @@ fn load_input4(at: vec4<u32>) -> vec4<f32> {
 //% elif input == "pair"
 // Two neighbours, zero unless `inside`; `at` is even if `inside`, and in the input all the same.
 fn load_inside2(at: u32, inside: bool) -> vec2<f32> {
-    return ${unpack_input}(select(${"0lu" if elements.input == "f32" else "0u"}, input[at / 2u], inside));
+    return ${unpack_input}(select(${"0lu" if elements.input == "f32" else "0u"}, input[${"input_place(at)" if input_view else "at"} / 2u], inside));
 }
 //% else
 // Four neighbours; `at` counts quads.
 fn load_input(at: u32) -> vec4<f32> {
-    return ${load_four("input", elements.input, input, "at") | trim};
+    return ${load_four("input", elements.input, input, "input_place(at * 4u) / 4u" if input_view else "at") | trim};
 }
 
 fn load_input4(at: vec4<u32>) -> vec4<f32> {
@@ -333,7 +349,9 @@ fn half_bits${suffix}(x: ${value}) -> ${word} {
 
 //% endfor
 //% set output_at = 2 if weights == "none" else 3
-//% if output == "scalar"
+//# Of a tensor that lies in another, neighbours that are apart there are stored one by one.
+//% set is_apart = output_view and output_view.neighbours < {"scalar": 1, "pair": 2, "quads": 4}[output]
+//% if output == "scalar" or is_apart
     //% if elements.output == "words"
 // Each half is written by one invocation, and the other half of its word maybe by another: that is why it is atomic.
 @group(0) @binding(${output_at}) var<storage, read_write> output: array<atomic<u32>>;
@@ -347,10 +365,13 @@ fn store_half(at: u32, half: u32) {
 
 // Stores a value as it is, without the epilogue.
 fn store_plain(at: u32, value: f32) {
-    store_half(at, half_bits(value));
+    store_half(${"output_place(at)" if output_view else "at"}, half_bits(value));
 }
 
-fn store_values(at: vec4<u32>, valid: vec4<bool>, values: vec4<f32>) {
+fn store_values(${"own" if output_view else "at"}: vec4<u32>, valid: vec4<bool>, values: vec4<f32>) {
+        //% if output_view
+    let at = output_place4(own);
+        //% endif
     let halves = half_bits4(values);
     // Two neighbours that are a word are stored at once.
     let even = at.xyz % 2u == vec3<u32>(0u);
@@ -368,14 +389,18 @@ fn store_values(at: vec4<u32>, valid: vec4<bool>, values: vec4<f32>) {
 
 // Stores a value as it is, without the epilogue.
 fn store_plain(at: u32, value: f32) {
+        //% set place = "output_place(at)" if output_view else "at"
         //% if elements.output == "f16"
-    output[at] = f16(unpack2x16float(half_bits(value)).x);
+    output[${place}] = f16(unpack2x16float(half_bits(value)).x);
         //% else
-    output[at] = value;
+    output[${place}] = value;
         //% endif
 }
 
-fn store_values(at: vec4<u32>, valid: vec4<bool>, values: vec4<f32>) {
+fn store_values(${"own" if output_view else "at"}: vec4<u32>, valid: vec4<bool>, values: vec4<f32>) {
+        //% if output_view
+    let at = output_place4(own);
+        //% endif
         //% if elements.output == "f16"
     let halves = half_bits4(values);
     let first = unpack2x16float(halves.x | (halves.y << 16u));
@@ -391,6 +416,11 @@ fn store_values(at: vec4<u32>, valid: vec4<bool>, values: vec4<f32>) {
 }
     //% endif
 
+//% else
+@group(0) @binding(3) var<storage, read_write> output: array<${arrays[elements.output][output]}>;
+
+//% endif
+//% if output == "scalar"
 // Stores a sum through the epilogue.
 fn store(at: u32, sum: f32) {
     store_plain(at, epilogue(sum, at));
@@ -402,51 +432,68 @@ fn store4(at: vec4<u32>, valid: vec4<bool>, sum: vec4<f32>) {
     store_values(at, valid, epilogue4(sum, at));
 }
 //% elif output == "pair"
-@group(0) @binding(3) var<storage, read_write> output: array<${arrays[elements.output].pair}>;
-
 // Stores two sums through the epilogue: neighbours, `at` even.
 fn store_pair(at: u32, first: f32, second: f32) {
     let values = vec2<f32>(epilogue(first, at), epilogue(second, at + 1u));
-    //% if elements.output == "f32"
-    let bits = bitcast<vec2<u32>>(values);
-    output[at / 2u] = u64(bits.x) | (u64(bits.y) << 32u);
+    //% if is_apart
+    store_plain(at, values.x);
+    store_plain(at + 1u, values.y);
     //% else
-    output[at / 2u] = half_bits(values.x) | (half_bits(values.y) << 16u);
+        //% set place = "output_place(at)" if output_view else "at"
+        //% if elements.output == "f32"
+    let bits = bitcast<vec2<u32>>(values);
+    output[${place} / 2u] = u64(bits.x) | (u64(bits.y) << 32u);
+        //% else
+    output[${place} / 2u] = half_bits(values.x) | (half_bits(values.y) << 16u);
+        //% endif
     //% endif
 }
 //% else
-@group(0) @binding(3) var<storage, read_write> output: array<${arrays[elements.output].quads}>;
-
 // Stores four sums through the epilogue: neighbours, `at` aligned, valid or not as a whole.
 fn store4(at: vec4<u32>, valid: vec4<bool>, sum: vec4<f32>) {
     if valid.x {
         let values = epilogue4(sum, at);
-    //% if elements.output == "f32"
-        output[at.x / 4u] = values;
+    //% if is_apart
+        store_values(at.x + vec4<u32>(0u, 1u, 2u, 3u), vec4<bool>(true), values);
     //% else
+        //% set place = "output_place(at.x)" if output_view else "at.x"
+        //% if elements.output == "f32"
+        output[${place} / 4u] = values;
+        //% else
         let halves = half_bits4(values);
-        output[at.x / 4u] = halves.xz | (halves.yw << vec2<u32>(16u));
+        output[${place} / 4u] = halves.xz | (halves.yw << vec2<u32>(16u));
+        //% endif
     //% endif
     }
 }
 //% endif
 
-//% if residual != "none" and output != "quads"
+//% if residual != "none" and (output != "quads" or (residual_view and residual_view.neighbours < 4))
     //# A pair is of halves.
     //% set residual_element = "words" if output == "pair" else elements.output
 @group(0) @binding(4) var<storage, read> residual: array<${arrays[residual_element].scalar}>;
 
 fn load_residual(at: u32) -> f32 {
-    return ${load_one("residual", residual_element, "at") | trim};
+    //% if residual_view
+    let place = residual_place(at);
+    //% endif
+    return ${load_one("residual", residual_element, "place" if residual_view else "at") | trim};
 }
 
+    //% if output == "quads"
+// Four neighbours, aligned, which are apart in the tensor that has them.
+fn load_residual4(first: vec4<u32>) -> vec4<f32> {
+    let at = first.x + vec4<u32>(0u, 1u, 2u, 3u);
+    //% else
 fn load_residual4(at: vec4<u32>) -> vec4<f32> {
+    //% endif
     return vec4<f32>(load_residual(at.x), load_residual(at.y), load_residual(at.z), load_residual(at.w));
 }
 //% elif residual != "none"
+    //% set place = "residual_place(at.x)" if residual_view else "at.x"
 @group(0) @binding(4) var<storage, read> residual: array<${arrays[elements.output].quads}>;
 
 fn load_residual4(at: vec4<u32>) -> vec4<f32> {
-    return ${load_four("residual", elements.output, "quads", "at.x / 4u") | trim};
+    return ${load_four("residual", elements.output, "quads", place ~ " / 4u") | trim};
 }
 //% endif

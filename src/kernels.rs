@@ -1,7 +1,7 @@
 //! Kernels: the ways to compute a run of links, each answering with plain data.
 
 mod channel_blocks;
-pub(crate) mod channels;
+mod channels;
 pub mod copy;
 mod depthwise;
 mod direct;
@@ -27,6 +27,7 @@ mod single;
 mod split;
 mod template;
 mod transposed;
+pub(crate) mod view;
 mod window_pool;
 mod winograd;
 
@@ -349,6 +350,12 @@ pub struct Params {
     pub slopes_at: u32,
     /// How many slopes there are.
     pub slopes: u32,
+    /// Pixels of an image of the input, if that lies in another tensor: kernels may see other images than there are.
+    pub view_in_pixels: u32,
+    /// The same of the output and the residual.
+    pub view_out_pixels: u32,
+    /// Columns of these.
+    pub view_out_width: u32,
 }
 
 impl Params {

@@ -22,7 +22,7 @@ use crate::model::error::{Error, Result};
 use crate::model::shape::{Layout, Shape};
 use crate::planner::profile::Profile;
 pub use crate::planner::workspace::Workspace;
-use crate::planner::workspace::in_place::{InPlace, Steps};
+use crate::planner::workspace::in_place::{InPlace, Rules, Steps};
 
 pub use bands::images_at_once;
 use cut::Wanted;
@@ -362,14 +362,16 @@ impl Planner<'_> {
             });
         }
         match cut::cheapest(&considered, chain.links().len(), &wanted) {
-            Some(steps) => Ok(self.in_memory(chain, shapes, layout, steps, considered.into())),
+            Some(steps) => Ok(self.in_memory(refused, chain, shapes, layout, steps, considered.into())),
             None => Err(no_schedule(chain, input, considered, wanted.names())),
         }
     }
 
-    /// A schedule of these steps. What is made where a concatenation would copy it to is not copied.
+    /// A schedule of these steps. What is made where a pass would copy it to, or read where one would copy it from, is not
+    /// copied.
     fn in_memory(
         &self,
+        refused: &Refused,
         chain: &Chain,
         shapes: Vec<Shape>,
         layout: Layout,
@@ -377,16 +379,27 @@ impl Planner<'_> {
         considered: Arc<[Considered]>,
     ) -> Schedule {
         let alignment = self.caps.storage_offset_alignment.into();
-        let in_place = InPlace::new(Steps { chain, shapes: &shapes, steps: &steps }, layout, alignment);
-        for (index, step) in steps.iter_mut().enumerate() {
-            let Some(recipe) = in_place.shortened(index, &step.recipe) else { continue };
+        let plain = Steps { chain, shapes: &shapes, steps: &steps };
+        let recipes =
+            |in_place: &InPlace| (0..steps.len()).map(|step| in_place.recipe(plain, step)).collect::<Vec<_>>();
+        let mut in_place = InPlace::new(plain, Rules { layout, alignment, has_views: true });
+        let mut changed = recipes(&in_place);
+        if changed.iter().flatten().any(|recipe| refused.has(recipe)) {
+            in_place = InPlace::new(plain, Rules { layout, alignment, has_views: false });
+            changed = recipes(&in_place);
+        }
+        for (step, recipe) in steps.iter_mut().zip(changed) {
+            let Some(recipe) = recipe else { continue };
             let own_shapes = chain.run_shapes(step.first..step.first + step.links, &shapes);
             let parts = Parts::new(
                 &recipe,
                 &self.run(chain, step.first, &own_shapes, layout),
                 &self.profile.device_model(self.caps),
             );
-            *step = Step { recipe, parts, seconds: parts.seconds(), ..*step };
+            // A measured time is kept for what is only stored or loaded elsewhere.
+            let is_measured = step.seconds != step.parts.seconds() && recipe.passes.len() == step.recipe.passes.len();
+            let seconds = if is_measured { step.seconds } else { parts.seconds() };
+            *step = Step { recipe, parts, seconds, ..*step };
         }
         let workspace = Workspace::new(Steps { chain, shapes: &shapes, steps: &steps }, in_place, self.caps);
         Schedule { steps, considered, workspace, shapes }
@@ -425,7 +438,7 @@ impl Planner<'_> {
                 let (Some(mut steps), Some(after)) = (before, after) else { continue };
                 steps.push(step);
                 steps.extend(after);
-                let schedule = self.in_memory(chain, shapes.clone(), layout, steps, auto.considered.clone());
+                let schedule = self.in_memory(refused, chain, shapes.clone(), layout, steps, auto.considered.clone());
                 if schedules.iter().all(|known| known.name() != schedule.name()) {
                     schedules.push(schedule);
                 }

@@ -35,17 +35,6 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     }
 }
 
-/// A concatenation's recipe without the passes of tensors that are made where these would copy them to.
-pub fn without(recipe: &Recipe, is_made: impl Fn(usize) -> bool) -> Recipe {
-    let values = |passes: &[Pass]| passes.iter().map(|pass| f64::from(pass.params.work)).sum::<f64>();
-    let kept = recipe.passes.iter().enumerate().filter(|&(place, _)| !is_made(place));
-    let passes: Vec<_> = kept.map(|(_, pass)| pass.clone()).collect();
-    let share = values(&passes) / values(&recipe.passes).max(1.0);
-    let Work { mult_adds, accesses, shared, bytes } = recipe.work;
-    let work = Work { mult_adds: mult_adds * share, accesses: accesses * share, shared, bytes: bytes * share };
-    Recipe { passes, work, ..recipe.clone() }
-}
-
 /// What a dispatch moves: `count` channels of a tensor that has `in_channels`, beginning with these of it and of the output.
 struct Moved {
     operand: Operand,

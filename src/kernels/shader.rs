@@ -6,6 +6,7 @@ use std::sync::Arc;
 use minijinja::{Value, context};
 
 use crate::kernels::template;
+use crate::kernels::view::Views;
 use crate::model::conv::{Activation, Conv2d, Residual};
 use crate::model::error::Result;
 use crate::model::pool::{Pool2d, PoolMode};
@@ -24,6 +25,8 @@ enum Source {
     Template {
         file: &'static str,
         values: Values,
+        /// Of the tensors that lie in others, if any do.
+        views: Option<Arc<Views>>,
     },
     Text(Arc<str>),
 }
@@ -31,12 +34,33 @@ enum Source {
 impl Wgsl {
     /// What a template of `shaders/` gives with some values.
     pub(crate) fn template(file: &'static str, values: impl Fn() -> Value + Send + Sync + 'static) -> Self {
-        Self(Source::Template { file, values: Arc::new(values) })
+        Self(Source::Template { file, values: Arc::new(values), views: None })
+    }
+
+    /// The same for tensors that lie in others. A text stays as it is.
+    pub(crate) fn with_views(&self, views: Views) -> Self {
+        match &self.0 {
+            Source::Template { file, values, .. } => {
+                let views = (!views.is_empty()).then(|| Arc::new(views));
+                Self(Source::Template { file, values: values.clone(), views })
+            }
+            Source::Text(_) => self.clone(),
+        }
+    }
+
+    /// How many neighbours of the input it loads together: 1, 2 or 4.
+    pub(crate) fn input_neighbours(&self) -> u32 {
+        let Source::Template { values, .. } = &self.0 else { return 4 };
+        match values().get_attr("input").ok().as_ref().and_then(Value::as_str) {
+            Some("scalar") => 1,
+            Some("pair") => 2,
+            _ => 4,
+        }
     }
 
     /// The same with the slopes of a PReLU for its activation, of which it has none. So a residual is added before it.
     pub(crate) fn with_slopes(self) -> Self {
-        let Source::Template { file, values } = self.0 else { return self };
+        let Source::Template { file, values, .. } = self.0 else { return self };
         Self::template(file, move || {
             let values = values();
             let adds = values.get_attr("residual").is_ok_and(|residual| residual.as_str() != Some("none"));
@@ -50,7 +74,11 @@ impl Wgsl {
     /// [`Error::Internal`](crate::Error::Internal) if a template is wrong.
     pub fn text(&self) -> Result<Arc<str>> {
         match &self.0 {
-            Source::Template { file, values } => template::render(file, &values()).map(Arc::from),
+            Source::Template { file, values, views: None } => template::render(file, &values()).map(Arc::from),
+            Source::Template { file, values, views: Some(views) } => {
+                let values = minijinja::value::merge_maps([views.values(), values()]);
+                template::render(file, &values).map(Arc::from)
+            }
             Source::Text(text) => Ok(text.clone()),
         }
     }
@@ -65,7 +93,7 @@ impl From<Arc<str>> for Wgsl {
 impl fmt::Debug for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Template { file, values } => f.debug_tuple(file).field(&values()).finish(),
+            Self::Template { file, values, views } => f.debug_tuple(file).field(&values()).field(views).finish(),
             Self::Text(text) => f.debug_tuple("Text").field(text).finish(),
         }
     }

@@ -79,6 +79,7 @@ const PARTS: &[(&str, &str)] = files![
     "source_window.wgsl",
     "strip_columns.wgsl",
     "tensors.wgsl",
+    "views.wgsl",
     "winograd_points.wgsl",
 ];
 

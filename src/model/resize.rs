@@ -103,6 +103,23 @@ impl Resize {
         Ok(output)
     }
 
+    /// How many rows and columns each pixel of the input becomes, if it is only repeated, and all as often.
+    pub(crate) fn repeats(&self, input: Shape, output: Shape) -> Option<[u32; 2]> {
+        let (from, to) = ([input.height, input.width], [output.height, output.width]);
+        let distances = self.distances(input, output);
+        let is_repeated = |axis: usize| {
+            let factor = to[axis].checked_div(from[axis])?;
+            // As the kernel and PyTorch have it, in f32: a distance that is rounded down may lead to the pixel before.
+            let source = |at: u32| ((at as f32 * distances[axis]) as u32).min(from[axis] - 1);
+            let is_whole = to[axis] == factor * from[axis] && (0..to[axis]).all(|at| source(at) == at / factor);
+            is_whole.then_some(factor)
+        };
+        match self.mode {
+            ResizeMode::Nearest => Some([is_repeated(0)?, is_repeated(1)?]),
+            ResizeMode::Bilinear { .. } => None,
+        }
+    }
+
     /// The distances between two pixels of the output, down and right, in pixels of the input.
     pub(crate) fn distances(&self, input: Shape, output: Shape) -> [f32; 2] {
         let (image, size) = ([input.height, input.width], [output.height, output.width]);
@@ -151,6 +168,22 @@ mod tests {
         // Seven columns become nine, but lie as far apart as the factor says.
         assert_eq!(distances(Resize::by_factors([0.5, 1.4])), [2.0, (1.0 / 1.4f64) as f32]);
         assert_eq!(distances(Resize::by_factors([2.0, 1.4]).bilinear(true)), [4.0 / 9.0, 6.0 / 8.0]);
+    }
+
+    #[test]
+    fn pixels_are_repeated_by_whole_factors() {
+        let repeats = |resize: Resize, input: [u32; 4]| {
+            let input = Shape::from(input);
+            resize.repeats(input, resize.output_shape(input).unwrap())
+        };
+        assert_eq!(repeats(Resize::by_factors([2.0, 3.0]), [1, 2, 5, 7]), Some([2, 3]));
+        assert_eq!(repeats(Resize::to([20, 7]), [1, 2, 5, 7]), Some([4, 1]));
+        for other in [Resize::by(1.5), Resize::by(0.5), Resize::to([10, 15]), Resize::by(2.0).bilinear(false)] {
+            assert_eq!(repeats(other, [1, 2, 5, 7]), None, "{other:?}");
+        }
+        // Rounded down, so that pixel 41 of 41 times as many is the first one's: so PyTorch has it.
+        let least = (2..200).find(|&factor| repeats(Resize::by(f64::from(factor)), [1, 1, 2, 2]).is_none());
+        assert!(least.is_some_and(|factor| (factor as f32 * (1.0 / f64::from(factor)) as f32) < 1.0), "{least:?}");
     }
 
     #[test]

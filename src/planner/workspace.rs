@@ -40,19 +40,13 @@ pub(crate) struct Span {
 impl Workspace {
     /// The workspace of some steps that compute a chain.
     pub(crate) fn new(steps: Steps<'_>, in_place: InPlace, caps: &Caps) -> Self {
-        let Steps { chain, shapes, .. } = steps;
         let (mut workspace, mut dispatches) = (Self { in_place, ..Self::default() }, Vec::new());
         for (index, step) in steps.steps.iter().enumerate() {
             for pass in &step.recipe.passes {
                 let mut uses = Uses::default();
                 for &operand in &pass.operands {
-                    let Some((part, bytes)) = steps.part(index, operand) else { continue };
-                    let (outermost, _) = workspace.in_place.outermost(part);
-                    let bytes = match outermost {
-                        Part::Tensor(tensor) => shapes[tensor].bytes(chain.dtype()),
-                        Part::Scratch(..) => bytes,
-                    };
-                    let value = workspace.value(outermost, bytes);
+                    let Some((part, bytes)) = steps.part(index, operand, &workspace.in_place) else { continue };
+                    let value = workspace.value(part, bytes);
                     if operand.is_written() { &mut uses.writes } else { &mut uses.reads }.push(value);
                 }
                 dispatches.push(uses);
@@ -83,8 +77,21 @@ impl Workspace {
         let (outermost, offset) = self.in_place.outermost(part);
         let value = *self.parts.get(&outermost)?;
         let place = self.arrangement.places[value];
-        let bytes = self.in_place.inside(part).map_or(self.sizes[value], |inside| inside.bytes);
+        let bytes = self.in_place.home(part).map_or(self.sizes[value], |home| home.bytes.max(4).next_multiple_of(4));
         Some(Span { buffer: place.buffer, offset: place.offset + offset, bytes })
+    }
+
+    /// The tensor of the chain that a tensor lies in, or that tensor.
+    pub(crate) fn outermost(&self, tensor: usize) -> usize {
+        match self.in_place.outermost(Part::Tensor(tensor)).0 {
+            Part::Tensor(outermost) => outermost,
+            Part::Scratch(..) => tensor,
+        }
+    }
+
+    /// Whether a recipe of these steps loads or stores a tensor that lies in another one, by a shader made for that.
+    pub(crate) fn has_views(&self, step: usize) -> bool {
+        self.in_place.has_views(step)
     }
 
     /// The sizes of its buffers, bytes, the largest first.

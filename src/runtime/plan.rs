@@ -72,9 +72,10 @@ impl Plan {
             Some(span) => Ok(Slot::Workspace(span)),
             None => Err(Error::Internal(format!("the workspace of {} has no place for {part:?}", schedule.name()))),
         };
-        let tensor = |index: usize| match index {
+        // A tensor may lie in the input or the output.
+        let tensor = |index: usize| match schedule.workspace.outermost(index) {
             0 => Ok(Slot::Input),
-            _ if index == last => Ok(Slot::Output),
+            outermost if outermost == last => Ok(Slot::Output),
             _ => part(Part::Tensor(index)),
         };
 

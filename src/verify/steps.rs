@@ -25,11 +25,13 @@ impl Oracle {
         // The device's tensors; one inside of a step is never in memory.
         let mut tensors = vec![None; shapes.len()];
         tensors[0] = Some(self.random.input.clone());
-        for step in &schedule.steps {
+        for (index, step) in schedule.steps.iter().enumerate() {
             let links = step.first..step.first + step.links;
             let (chain, data) = (self.chain.part(links.clone()), self.data_of(step, &tensors)?);
             let input = self.chain.part_input(&links, &shapes);
-            let alone = self.alone(gpu, &chain, input, step)?;
+            // Its tensors are all its own.
+            let is_plain = !schedule.workspace.has_views(index);
+            let alone = self.alone(gpu, &chain, input, step, is_plain)?;
             let trial = Trial { chain: &chain, input, layout: self.layout, data: &data };
             let values = trial.run(gpu, &alone, report).await?;
             let part = Part { chain: &chain, input, data: &data };
@@ -48,7 +50,7 @@ impl Oracle {
             }
             tensors[links.end] = Some(values);
             for link in step.recipe.kept() {
-                let values = self.judge_kept(gpu, &part, step, link, report).await?;
+                let values = self.judge_kept(gpu, &part, step, link, is_plain, report).await?;
                 tensors[links.start + link + 1] = Some(values);
             }
         }
@@ -63,13 +65,16 @@ impl Oracle {
         part: &Part<'_>,
         step: &Step,
         link: usize,
+        is_plain: bool,
         report: &mut Report,
     ) -> Result<Vec<f32>> {
         let copied = part.chain.clone().then(Pool2d::max(1)).reads(link + 1, step.links)?;
         let choice = Choice::Named(format!("{}+window_pool", step.recipe.name));
         let mut schedule = planner::schedule(&copied, part.input, self.layout, gpu.caps(), &choice)?;
-        // The step's own shaders.
-        schedule.steps[0].recipe = step.recipe.clone();
+        if is_plain {
+            // The step's own shaders.
+            schedule.steps[0].recipe = step.recipe.clone();
+        }
         let trial = Trial { chain: &copied, input: part.input, layout: self.layout, data: part.data };
         let values = trial.run(gpu, &schedule, report).await?;
         let before = part.chain.part(0..link + 1);
@@ -87,13 +92,16 @@ impl Oracle {
         Ok(values)
     }
 
-    /// The schedule that computes a step alone.
-    fn alone(&self, gpu: &GpuConv, chain: &Chain, input: Shape, step: &Step) -> Result<Schedule> {
-        if chain.links().len() == step.links && !step.recipe.passes.is_empty() {
-            return Ok(Schedule::of_one(chain, &chain.shapes(input)?, &step.recipe, gpu.caps()));
-        }
-        // A slice, or a concatenation behind the slices that it puts together. It copies all, also what the step finds in place.
-        planner::schedule(chain, input, self.layout, gpu.caps(), &Choice::Auto)
+    /// The schedule that computes a step alone, by its own shaders if they are made for tensors of its own.
+    fn alone(&self, gpu: &GpuConv, chain: &Chain, input: Shape, step: &Step, is_plain: bool) -> Result<Schedule> {
+        let is_whole = chain.links().len() == step.links && !step.recipe.passes.is_empty();
+        let choice = match is_whole {
+            true if is_plain => return Ok(Schedule::of_one(chain, &chain.shapes(input)?, &step.recipe, gpu.caps())),
+            true => Choice::Named(step.recipe.name.clone()),
+            // What a step finds in place, and a concatenation behind the slices that it puts together. It copies all.
+            false => Choice::Auto,
+        };
+        planner::schedule(chain, input, self.layout, gpu.caps(), &choice)
     }
 
     /// The data of a step.

@@ -29,3 +29,4 @@ mod threads;
 mod transposed;
 #[cfg(feature = "tuning")]
 mod tuner;
+mod views;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use gpuconv::planner::{self, Schedule};
 use gpuconv::verify::{Oracle, Report};
-use gpuconv::{Activation, Caps, Chain, Choice, Conv2d, Fusion, GpuConv, Layout, Link, Shape};
+use gpuconv::{
+    Activation, Caps, Chain, Choice, Concat, Conv2d, Fusion, GpuConv, Layout, Link, Residual, Resize, Shape,
+};
 
 use crate::common::gpu;
 
@@ -187,4 +189,29 @@ fn typical_mistakes_in_a_kernel_are_found() {
     assert!(report.inexact > 0 && !report.passes(), "two weights are in the wrong order: {report:?}");
     let report = replaced("if x + 3u < params.out_width {", "if x + 3u <= params.out_width {");
     assert!(!report.passes(), "one element too many is written: {report:?}");
+}
+
+/// Where a tensor lies in another is in no step that is checked alone: the whole must show it.
+#[test]
+fn a_tensor_that_lies_in_the_wrong_place_is_found() {
+    let links = [Conv2d::pointwise(3, 4).into(), Conv2d::pointwise(3, 4).into(), Link::from(Concat::new([4, 4]))];
+    let chain = Chain::new(links).reads(0, 1).unwrap().concatenates([1, 2], 2).unwrap();
+    let chain = chain.then(Conv2d::pointwise(8, 8));
+    let choice = Choice::Named("direct".into());
+    let subject = Subject::new(&chain, [2, 3, 5, 7].into(), true, &choice);
+    assert!(subject.schedule.steps[2].recipe.passes.is_empty() && subject.check_as_planned().passes());
+    let found = |what: &str, report: Report| {
+        assert!(report.inexact > 0 && report.unstable > 0 && !report.passes(), "{what}: {report:?}");
+    };
+    let right = "(image * 4u + 4u)";
+    found("a channel before", subject.check(1, |wgsl| wgsl.replace(right, "(image * 4u + 3u)")));
+    found("the second image", subject.check(1, |wgsl| wgsl.replace(right, "(image * 3u + 4u)")));
+    let shuffled = Chain::from(Conv2d::pointwise(3, 4)).then(Link::PixelShuffle { factor: 2 });
+    let subject = Subject::new(&shuffled.then(Conv2d::pointwise(1, 8)), [2, 3, 5, 7].into(), true, &choice);
+    let right = "+ part / 2u;";
+    found("rows for columns", subject.check(0, |wgsl| wgsl.replace(right, "+ 1u - part / 2u;")));
+    let links = [Conv2d::new(3, 4, 2).stride(2).into(), Link::from(Resize::by(2.0)), Conv2d::pointwise(3, 4).into()];
+    let adds = Chain::new(links).reads(0, 2).unwrap().edge(2, 2, Residual::AfterActivation).unwrap();
+    let subject = Subject::new(&adds, [2, 3, 4, 6].into(), true, &choice);
+    found("the pixel before", subject.check(2, |wgsl| wgsl.replace("+ x / 2u;", "+ (x + 1u) / 2u % 3u;")));
 }

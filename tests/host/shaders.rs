@@ -14,7 +14,10 @@ use std::sync::{Arc, LazyLock, Mutex, OnceLock};
 use gpuconv::gpu::GpuKind;
 use gpuconv::internals::{Operand, Params, copy};
 use gpuconv::planner::Pass;
-use gpuconv::{Caps, Chain, Choice, Conv2d, Layout, Link, Shape, SqueezeExcite, planner, probe, verify};
+use gpuconv::{
+    Caps, Chain, Choice, Concat, Conv2d, DType, Layout, Link, Residual, Resize, Shape, SqueezeExcite, planner, probe,
+    verify,
+};
 use naga::valid::{Capabilities, GlobalUse, ModuleInfo, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, TypeInner, back};
 
@@ -86,6 +89,36 @@ fn problems() -> Vec<(String, Chain, Shape, Layout)> {
     table.chain(blocks).chain(expanded).collect()
 }
 
+/// Chains in which a convolution reads channels of a tensor and adds them, and stores channels of another; and those in which
+/// it adds an enlarged image, and stores a shuffle.
+fn in_others() -> Vec<(String, Chain, Shape, Layout)> {
+    let convs = [Conv2d::new(8, 8, 3).padding(1), Conv2d::pointwise(8, 8), Conv2d::depthwise(8, 3).padding(1)];
+    let chains = convs.into_iter().zip([1, 4, 2]).flat_map(|(conv, others)| {
+        let links = [
+            Link::Slice { channels: others..others + 8 },
+            conv.clone().into(),
+            Conv2d::pointwise(8, others).into(),
+            Concat::new([others, 8]).into(),
+        ];
+        let chain = Chain::new(links).edge(1, 1, Residual::AfterActivation).unwrap();
+        let channels = chain.reads(1, 2).unwrap().concatenates([3, 2], 3).unwrap();
+        let half = Conv2d::depthwise(8, 2).stride(2).into();
+        let links = [half, Link::from(Resize::by(2.0)), conv.into(), Link::PixelShuffle { factor: 2 }];
+        let moved = Chain::new(links).reads(0, 2).unwrap().edge(2, 2, Residual::BeforeActivation).unwrap();
+        let of = |chain: &Chain, dtype: DType, channels: u32, layout: Layout| {
+            let name = format!("a tensor of {channels} channels in {layout} {dtype}, in which others lie");
+            (name, chain.clone().with_dtype(dtype), Shape::from([2, channels, 6, 10]), layout)
+        };
+        [
+            of(&channels, DType::F32, others + 8, Layout::Nchw),
+            of(&channels, DType::F16, others + 8, Layout::Nhwc),
+            of(&moved, DType::F32, 8, Layout::Nhwc),
+            of(&moved, DType::F16, 8, Layout::Nchw),
+        ]
+    });
+    chains.collect()
+}
+
 /// The shaders of the devices that differ most: GPUs with half-precision numbers and without (none of whose shaders uses
 /// subgroups), and software devices with subgroups and without. For every fourth case: all take a minute.
 static SHADERS: LazyLock<Vec<Shader>> = LazyLock::new(|| {
@@ -136,6 +169,15 @@ fn candidates(devices: &[Caps], step: usize) -> Vec<Shader> {
             let considered = schedule.unwrap_or_else(|error| panic!("{problem}: {error}")).considered;
             let candidates = considered.iter().filter_map(|considered| considered.answer.as_ref().ok()).flatten();
             for recipe in candidates.map(|candidate| candidate.recipe.clone()) {
+                let origin = format!("{} of {problem}", recipe.name);
+                all.extend(recipe.passes.into_iter().map(|pass| Shader { pass, origin: origin.clone(), capabilities }));
+            }
+        }
+        // Every recipe for tensors that lie in others.
+        for (problem, chain, input, layout) in in_others() {
+            let schedules = planner::alternatives(&chain, input, layout, caps);
+            let schedules = schedules.unwrap_or_else(|error| panic!("{problem}: {error}"));
+            for recipe in schedules.into_iter().flat_map(|schedule| schedule.steps).map(|step| step.recipe) {
                 let origin = format!("{} of {problem}", recipe.name);
                 all.extend(recipe.passes.into_iter().map(|pass| Shader { pass, origin: origin.clone(), capabilities }));
             }
@@ -215,7 +257,8 @@ fn reads_well(wgsl: &str) -> Result<(), String> {
     if !first.starts_with("// ") || !first.contains(": ") || second != "//" {
         return Err(format!("no header: {first}"));
     }
-    let mut open = None;
+    // A part may have others in it.
+    let mut open = Vec::new();
     for wrong in ["//%", "//#", "${", "{%", "{{", " None", " + 0u", " - 0u", " + 0 ", " - 0 ", "\t"] {
         if wgsl.contains(wrong) {
             return Err(format!(
@@ -229,13 +272,13 @@ fn reads_well(wgsl: &str) -> Result<(), String> {
             return Err(format!("too long, or blanks at its end: {line}"));
         }
         if let Some(name) = line.strip_prefix("// ---- begin ") {
-            expect("part", None, open.replace(name))?;
+            open.push(name);
         }
         if let Some(name) = line.strip_prefix("// ---- end ") {
-            expect("part", Some(name), open.take())?;
+            expect("part", Some(name), open.pop())?;
         }
     }
-    expect("part", None, open)?;
+    expect("parts", 0, open.len())?;
     if !wgsl.contains("\n// ---- begin tensors.wgsl\n") || wgsl.contains("\n\n\n") {
         return Err("no parts, or two blank lines in a row".into());
     }

@@ -1,6 +1,6 @@
-//! Chains whose links read any earlier tensor, with gates, slices and concatenations.
+//! Chains whose links read any earlier tensor, with gates, slices, concatenations, shuffles and enlarged residuals.
 
-use gpuconv::{Activation, Chain, Concat, Conv2d, Link, PRelu, Residual, Shape, SqueezeExcite};
+use gpuconv::{Activation, Chain, Concat, Conv2d, Link, PRelu, Residual, Resize, Shape, SqueezeExcite};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -21,6 +21,10 @@ enum Node {
     Slice(Index, u32),
     /// The tensor and others whose images are as large.
     Concat(Vec<Index>),
+    /// A convolution and a pixel shuffle by two of it, to this many channels.
+    Shuffled(u32),
+    /// A convolution to half the size, its output enlarged again, and a pointwise link that adds that.
+    Enlarged(u32),
 }
 
 /// A node, its epilogue, which tensor it reads (the last one if none is said), and which it adds.
@@ -35,6 +39,8 @@ fn nodes() -> impl Strategy<Value = Node> {
         2 => ((1u32..=9), (1u32..=20)).prop_map(|(squeezed, outputs)| Node::Gated(squeezed, outputs)),
         1 => (any::<Index>(), 1u32..=12).prop_map(|(first, count)| Node::Slice(first, count)),
         2 => prop::collection::vec(any::<Index>(), 1..=3).prop_map(Node::Concat),
+        1 => (1u32..=5).prop_map(Node::Shuffled),
+        1 => (1u32..=9).prop_map(Node::Enlarged),
     ]
 }
 
@@ -83,6 +89,24 @@ fn linked(input: Shape, drawn: &[Drawn]) -> Chain {
                 shapes.push(output);
                 continue;
             }
+            Node::Shuffled(channels) if shape.pixels() <= 400 => {
+                reads.push((source, links.len()));
+                links
+                    .extend([Conv2d::pointwise(shape.channels, 4 * channels).into(), Link::PixelShuffle { factor: 2 }]);
+                let [height, width] = [shape.height, shape.width].map(|extent| 2 * extent);
+                shapes.extend([Shape { channels: 4 * channels, ..shape }, Shape { channels, height, width, ..shape }]);
+                continue;
+            }
+            Node::Enlarged(channels) if shape.height > 1 && shape.width > 1 => {
+                reads.push((source, links.len()));
+                let [height, width] = [shape.height, shape.width].map(|extent| extent / 2);
+                let resize = Resize::to([shape.height, shape.width]);
+                links.extend([Conv2d::new(shape.channels, channels, 2).stride(2).into(), Link::from(resize)]);
+                let output = Shape { channels, ..shape };
+                shapes.extend([Shape { height, width, ..output }, output]);
+                adds.push((shapes.len() - 1, links.len(), Residual::BeforeActivation));
+                Conv2d::pointwise(shape.channels, channels)
+            }
             Node::Gated(squeezed, outputs) if !is_gate => {
                 links.push(SqueezeExcite::new(shape.channels, squeezed).into());
                 reads.push((source, links.len() - 1));
@@ -90,7 +114,9 @@ fn linked(input: Shape, drawn: &[Drawn]) -> Chain {
                 scales.push((shapes.len() - 1, links.len()));
                 Conv2d::pointwise(shape.channels, outputs)
             }
-            Node::Pointwise(outputs) | Node::Gated(_, outputs) => Conv2d::pointwise(shape.channels, outputs),
+            Node::Pointwise(outputs) | Node::Gated(_, outputs) | Node::Shuffled(outputs) | Node::Enlarged(outputs) => {
+                Conv2d::pointwise(shape.channels, outputs)
+            }
             Node::Depthwise(window) => window.of(Conv2d::depthwise(shape.channels, window.kernel_size)),
             Node::Conv(outputs, window) | Node::Sloped(outputs, window) => {
                 window.of(Conv2d::new(shape.channels, outputs, window.kernel_size))
@@ -103,7 +129,8 @@ fn linked(input: Shape, drawn: &[Drawn]) -> Chain {
         }
         let Ok(output) = conv.output_shape(shape) else { continue };
         let sources: Vec<_> = (0..shapes.len()).filter(|&tensor| shapes[tensor] == output).collect();
-        if let Some(residual) = conv.residual.take_if(|_| !sources.is_empty()) {
+        let is_added = adds.last().is_some_and(|&(_, link, _)| link == links.len());
+        if let Some(residual) = conv.residual.take_if(|_| !sources.is_empty() && !is_added) {
             adds.push((sources[which.index(sources.len())], links.len(), residual));
         }
         conv.residual = None;
