@@ -21,8 +21,9 @@ fn by_tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     if source.conv.groups > 1 {
         gemm::fills_tiles(&source.conv)?;
     }
-    let recipes = tiled::TILES.iter().map(|&tile| tiled::recipe(run, &source, tile, caps)).collect();
-    fitting(run, caps, recipes)
+    let sliced = (!caps.is_cpu).then_some(tiled::SLICED);
+    let tiles = tiled::TILES.iter().copied().chain(sliced);
+    fitting(run, caps, tiles.map(|tile| tiled::recipe(run, &source, tile, caps)).collect())
 }
 
 fn by_uniform_loads(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {

@@ -111,6 +111,10 @@ pub const TILES: &[Tile] = &[
     Tile::new([32, 32, 16], [4, 4]),
 ];
 
+/// The smallest of these in slices, for GPUs. A multiply-add loads half as much from workgroup memory, but the slices take time to
+/// add up their sums, so it pays where k is long.
+pub const SLICED: Tile = Tile::new([32, 32, 16], [8, 8]).sliced(4);
+
 /// Tiles for sources that gather or compute their values, which takes longer than to load them: for each they multiply
 /// more, and wide ones have it once for more output channels.
 pub const TILES_OF_GATHERED: &[Tile] = &[
