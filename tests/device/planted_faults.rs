@@ -147,7 +147,8 @@ fn one_wrong_output_among_many_is_found() {
 
 /// Mistakes in a kernel that goes through an image tile by tile, adds the sums of slices, and takes the means of its outputs.
 #[test]
-fn mistakes_in_means_are_found() {
+#[ignore = "takes minutes"]
+fn mistakes_in_means_are_found_in_full() {
     let chain = Chain::from(Conv2d::pointwise(20, 9).activation(Activation::Relu)).then(Link::GlobalAveragePool);
     let choice = Choice::Named("pointwise_mean/16x64x32x4".into());
     let subject = Subject::new(&chain, [2, 20, 9, 9].into(), false, &choice);
