@@ -3,7 +3,8 @@
 //#
 //# host     input_view, output_view, residual_view; each is false, or has
 //#          kind       "channels": it is channels of the other; "shuffled": its channels are rectangles of the other's
-//#                     pixels; "enlarged": each pixel of the other is a rectangle of its own
+//#                     pixels; "unshuffled": its rectangles of pixels are channels of the other; "enlarged": each pixel
+//#                     of the other is a rectangle of its own
 //#          is_nchw    whether both are NCHW; else they are NHWC
 //#          is_single  whether there is one image
 //#          channels   how many it has, and `whole` the other; `squared`: how many of its own a rectangle has
@@ -48,6 +49,27 @@ fn ${tensor}_place${suffix}(at: ${index}) -> ${index} {
     let line = row * ${view.rows}u + part / ${view.columns}u;
     let column = (line * params.view_out_width + x) * ${view.columns}u + part % ${view.columns}u;
     return column * ${view.whole}u + channel / ${view.squared}u;
+                //% endif
+}
+            //% elif view.kind == "unshuffled"
+// Of the ${tensor}, ${view.rows} rows and ${view.columns} columns are ${view.squared} channels of another tensor.
+fn ${tensor}_place${suffix}(at: ${index}) -> ${index} {
+    let other_width = params.view_out_width / ${view.columns}u;
+                //% if view.is_nchw
+    let row = at / params.view_out_width;
+    let x = at - row * params.view_out_width;
+    let height = ${pixels} / params.view_out_width;
+    let plane = row / height;
+    let y = row - plane * height;
+    let channel = (plane * ${view.rows}u + y % ${view.rows}u) * ${view.columns}u + x % ${view.columns}u;
+    return (channel * (height / ${view.rows}u) + y / ${view.rows}u) * other_width + x / ${view.columns}u;
+                //% else
+    let pixel = at / ${view.channels}u;
+    let channel = at - pixel * ${view.channels}u;
+    let row = pixel / params.view_out_width;
+    let x = pixel - row * params.view_out_width;
+    let other = row / ${view.rows}u * other_width + x / ${view.columns}u;
+    return other * ${view.whole}u + (channel * ${view.rows}u + row % ${view.rows}u) * ${view.columns}u + x % ${view.columns}u;
                 //% endif
 }
             //% else

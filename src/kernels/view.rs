@@ -16,6 +16,8 @@ pub enum Place {
     Channels { first: u32 },
     /// The other is what a pixel shuffle makes of it.
     Shuffled { factor: u32 },
+    /// The other is what a pixel unshuffle makes of it.
+    Unshuffled { factor: u32 },
     /// Each pixel of the other is this many rows and columns of it: a resize by the nearest pixel. So it is only read.
     Enlarged { factors: [u32; 2] },
 }
@@ -56,7 +58,7 @@ impl View {
             }
             (Place::Channels { first }, Layout::Nhwc) => [first, channels, gap].map(u64::from),
             (Place::Enlarged { .. }, Layout::Nhwc) => [channels; 3].map(u64::from),
-            (Place::Shuffled { .. }, _) | (Place::Enlarged { .. }, Layout::Nchw) => [1; 3],
+            (Place::Shuffled { .. } | Place::Unshuffled { .. }, _) | (Place::Enlarged { .. }, Layout::Nchw) => [1; 3],
         };
         let is_whole = |count: &u32| multiples.iter().all(|number| number.is_multiple_of(u64::from(*count)));
         [4, 2].into_iter().find(is_whole).unwrap_or(1)
@@ -77,6 +79,7 @@ impl View {
         let (kind, first, [rows, columns]) = match self.place {
             Place::Channels { first } => ("channels", first, [1; 2]),
             Place::Shuffled { factor } => ("shuffled", 0, [factor; 2]),
+            Place::Unshuffled { factor } => ("unshuffled", 0, [factor; 2]),
             Place::Enlarged { factors } => ("enlarged", 0, factors),
         };
         context! {
@@ -121,7 +124,8 @@ impl Recipe {
                 let loads = if is_copy { 1.0 } else { self.work.accesses / (view.shape.len() as f64).max(1.0) };
                 pass.wgsl.input_neighbours() <= view.neighbours() && loads <= view.most_loads()
             }
-            (Operand::Output | Operand::Kept(_), Place::Channels { .. } | Place::Shuffled { .. }) => true,
+            // An enlarged tensor is only read.
+            (Operand::Output | Operand::Kept(_), place) => !matches!(place, Place::Enlarged { .. }),
             (Operand::Residual, Place::Channels { .. } | Place::Enlarged { .. }) => true,
             _ => false,
         }

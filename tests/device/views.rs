@@ -165,6 +165,21 @@ fn shuffles(dtype: DType, conv: &Conv2d, factor: u32, is_full: bool) -> [Subject
     [last, inner].map(|chain| Subject { chain, link: 0, gone: 1, is_full })
 }
 
+/// Pixel unshuffles of what each kernel stores.
+#[test]
+fn every_kernel_stores_an_unshuffle() {
+    let convs = [Conv2d::new(3, 5, 3).padding(1), Conv2d::pointwise(3, 4), Conv2d::depthwise(4, 3).padding(1)];
+    for (((gpu, dtype), conv), factor) in forms().into_iter().zip(convs).zip([2, 3, 3]) {
+        for (layout, batch) in [(Layout::Nchw, 3), (Layout::Nhwc, 2)] {
+            let after = Conv2d::pointwise(conv.out_channels * factor * factor, 2);
+            let links = [conv.clone().into(), Link::PixelUnshuffle { factor }, after.into()];
+            let chain = Chain::new(links).with_dtype(dtype);
+            let subject = Subject { chain, link: 0, gone: 1, is_full: false };
+            assert!(subject.check(&gpu, [batch, conv.in_channels, 6, 12], layout) > 0);
+        }
+    }
+}
+
 /// Link 3 adds what is twice as high and three times as wide as the output of link 1, and reads the output of link 0.
 fn adds_enlarged(conv: Conv2d) -> Chain {
     let links = [

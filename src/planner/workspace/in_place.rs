@@ -1,6 +1,6 @@
 //! Tensors that are made where a pass would copy them to, and that are read where a pass would copy them from.
 //!
-//! A concatenation copies its tensors, a slice some channels, a pixel shuffle and a resize by the nearest pixel single values. No
+//! A concatenation copies its tensors, a slice some channels, pixel shuffles and a resize by the nearest pixel single values. No
 //! such pass runs if the steps before store each element where it would copy it to ([`Place`]), or those after it load it from
 //! where it is. In NCHW the channels of a tensor lie side by side in the concatenation of a single image. If they start at an
 //! offset that a binding may have, they are bound there, and shaders know nothing of it. Otherwise kernels go by a [`View`].
@@ -279,6 +279,7 @@ impl<'a> Steps<'a> {
                 }
                 Link::Slice { channels } => may_lie(0, output, input, Place::Channels { first: channels.start }),
                 &Link::PixelShuffle { factor } => may_lie(0, input, output, Place::Shuffled { factor }),
+                &Link::PixelUnshuffle { factor } => may_lie(0, input, output, Place::Unshuffled { factor }),
                 Link::Resize(resize) => {
                     if let Some(factors) = resize.repeats(self.shapes[input], self.shapes[output]) {
                         may_lie(0, output, input, Place::Enlarged { factors });

@@ -210,6 +210,9 @@ fn a_shuffle_is_how_the_link_before_stores() {
         let inner = planned(&Chain::new([pointwise(3, 8), shuffle(), pointwise(2, 3)]), input, layout);
         assert_eq!((copied(&inner, 1), viewed(&inner, 0), viewed(&inner, 2)), (vec![], vec!["output_place"], vec![]));
     }
+    let undone = Chain::new([pointwise(3, 2), Link::PixelUnshuffle { factor: 2 }]);
+    let undone = planned(&undone, [2, 3, 6, 8], Layout::Nhwc);
+    assert_eq!((copied(&undone, 1), place(&undone, 1)), (vec![], Some((2, Place::Unshuffled { factor: 2 }))));
     // Not what the caller gives, nor what another link reads too; nor a shuffle of a shuffle, or into a concatenation.
     let planned = |chain: Chain, link| copied(&planned(&chain, [1, 8, 5, 7], Layout::Nchw), link).len();
     assert_eq!(planned(Chain::from(shuffle()), 0), 1);
