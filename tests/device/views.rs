@@ -81,7 +81,7 @@ fn every_kernel_stores_channels_among_others() {
 
 #[test]
 #[ignore = "takes minutes"]
-fn every_recipe_stores_channels_among_others_in_full() {
+fn recipes_store_channels_among_others_in_full() {
     for (gpu, dtype) in forms() {
         for conv in convs() {
             for others in [1, 2, 4] {
@@ -139,7 +139,7 @@ fn every_kernel_stores_a_shuffle() {
 
 #[test]
 #[ignore = "takes minutes"]
-fn every_recipe_stores_a_shuffle_in_full() {
+fn recipes_store_a_shuffle_in_full() {
     for (gpu, dtype) in forms() {
         for (conv, factor) in shuffled() {
             for (layout, batch) in LAYOUTS.into_iter().flat_map(|layout| [(layout, 1), (layout, 3)]) {
@@ -204,7 +204,7 @@ fn every_kernel_adds_an_enlarged_image() {
 
 #[test]
 #[ignore = "takes minutes"]
-fn every_recipe_adds_an_enlarged_image_in_full() {
+fn recipes_add_an_enlarged_image_in_full() {
     for (gpu, dtype) in forms() {
         for conv in convs() {
             for (layout, batch) in LAYOUTS.into_iter().flat_map(|layout| [(layout, 1), (layout, 3)]) {
