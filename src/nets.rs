@@ -2,7 +2,8 @@
 //!
 //! A batch norm is folded into the convolution before it, and branches that only training needs into one convolution. So a
 //! classifier is convolutions, gates, pools and last a pointwise convolution of a single pixel. Any input of
-//! three channels fits, of any size. But see the networks for segmentation, and [`Network::sized`]. A width multiplies all channels, also of networks that were published in one width.
+//! three channels fits, of any size. But see the networks for segmentation, and [`Network::sized`]. A width multiplies all
+//! channels, also of networks that were published in one width.
 //!
 //! ```
 //! use gpuconv::nets;

@@ -86,7 +86,7 @@ pub enum Operation {
     ConvTranspose(ConvTranspose2d),
     /// A slope a channel for what is not positive.
     PRelu(PRelu),
-    /// A convolution of any kind, and a slope a channel for what it gives.
+    /// A convolution, a separable or a transposed one, and a slope a channel for what it gives. Others have no problem line.
     ThenPRelu(Box<Operation>),
     /// A pool over windows.
     Pool2d(Pool2d),

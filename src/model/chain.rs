@@ -219,7 +219,8 @@ impl Chain {
         own.map(|(_, item)| item.clone()).collect()
     }
 
-    /// The links of a run as a chain of their own. A residual comes from outside, unless it is the run's input. So does a scale. A concatenation puts slices of the input together: see [`Chain::part_input`].
+    /// The links of a run as a chain of their own. A residual comes from outside, unless it is the run's input. So does a
+    /// scale. A concatenation puts slices of the input together: see [`Chain::part_input`].
     pub(crate) fn part(&self, links: Range<usize>) -> Self {
         if let [Link::Concat(concat)] = &self.links[links.clone()] {
             return concat.of_slices().with_dtype(self.dtype);

@@ -9,7 +9,8 @@ const EPS: f64 = 1e-3;
 /// Pixels between -1 and 1.
 const INCEPTION: [[f32; 3]; 2] = [[0.5; 3]; 2];
 
-/// MobileNetV3-Large with TensorFlow's padding, timm's `tf_mobilenetv3_large_100`.
+/// MobileNetV3-Large with TensorFlow's padding, timm's `tf_mobilenetv3_large_100`, for images of 224x224;
+/// [`Network::sized`] gives that for others.
 ///
 /// # Errors
 /// [`Error::Width`](crate::Error::Width) unless `width` is above 0 and at most 16.
@@ -17,7 +18,8 @@ pub fn tf_mobilenetv3_large_100(width: f64, classes: u32) -> Result<Network> {
     padded("tf_mobilenetv3_large_100", INCEPTION, mobilenet_v3_large(width, classes)?)
 }
 
-/// MobileNetV3-Small with TensorFlow's padding, timm's `tf_mobilenetv3_small_100`.
+/// MobileNetV3-Small with TensorFlow's padding, timm's `tf_mobilenetv3_small_100`, for images of 224x224;
+/// [`Network::sized`] gives that for others.
 ///
 /// # Errors
 /// As [`tf_mobilenetv3_large_100`].
@@ -25,7 +27,8 @@ pub fn tf_mobilenetv3_small_100(width: f64, classes: u32) -> Result<Network> {
     padded("tf_mobilenetv3_small_100", INCEPTION, mobilenet_v3_small(width, classes)?)
 }
 
-/// EfficientNet-B0 with TensorFlow's padding, timm's `tf_efficientnet_b0`. Its weights with adversarial examples (`ap`) were trained
+/// EfficientNet-B0 with TensorFlow's padding, timm's `tf_efficientnet_b0`, for images of 224x224;
+/// [`Network::sized`] gives that for others. Its weights with adversarial examples (`ap`) were trained
 /// on pixels between -1 and 1, the others on ImageNet's, as [`Network::pixels`] has them.
 ///
 /// # Errors
@@ -34,7 +37,8 @@ pub fn tf_efficientnet_b0(width: f64, classes: u32) -> Result<Network> {
     padded("tf_efficientnet_b0", IMAGENET, efficientnet_b0(width, classes)?)
 }
 
-/// EfficientNet-Lite0 with TensorFlow's padding, timm's `tf_efficientnet_lite0`.
+/// EfficientNet-Lite0 with TensorFlow's padding, timm's `tf_efficientnet_lite0`, for images of 224x224;
+/// [`Network::sized`] gives that for others.
 ///
 /// # Errors
 /// As [`tf_mobilenetv3_large_100`].

@@ -97,7 +97,16 @@ impl Oracle {
         let is_whole = chain.links().len() == step.links && !step.recipe.passes.is_empty();
         let choice = match is_whole {
             true if is_plain => return Ok(Schedule::of_one(chain, &chain.shapes(input)?, &step.recipe, gpu.caps())),
-            true => Choice::Named(step.recipe.name.clone()),
+            true => {
+                // A name alone could be that of a part of it, as of a convolution without the PReLU behind it.
+                let planned = planner::schedule(chain, input, self.layout, gpu.caps(), &Choice::Auto)?;
+                let whole = planned.considered.iter().filter(|considered| considered.links == step.links);
+                let mut recipes = whole.flat_map(|considered| considered.answer.iter().flatten());
+                if let Some(own) = recipes.find(|candidate| candidate.recipe.name == step.recipe.name) {
+                    return Ok(Schedule::of_one(chain, &chain.shapes(input)?, &own.recipe, gpu.caps()));
+                }
+                Choice::Named(step.recipe.name.clone())
+            }
             // What a step finds in place, and a concatenation behind the slices that it puts together. It copies all.
             false => Choice::Auto,
         };

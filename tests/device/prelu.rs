@@ -22,11 +22,13 @@ fn slopes_stay_with_their_channels() {
     }
     let alone = Chain::from(PRelu::new(5));
     let behind = Chain::from(Conv2d::new(5, 5, 3).padding(1)).then(PRelu::new(5));
-    for (chain, limit, bands) in [(&alone, 1024, 3), (&alone, 128, 20), (&behind, 1024, 3)] {
+    for (chain, limit, bands) in [(&alone, 1024, 2), (&alone, 128, 15), (&behind, 1024, 2)] {
         let narrow = gpu.with_caps(|caps| Caps { max_storage_binding: limit, ..caps });
         for layout in LAYOUTS {
             let input = [1, 5, 9, 10];
-            assert!(narrow.divide(chain, input, layout, &Choice::Auto).unwrap().stretches[0].bands >= bands / 3);
+            let divided = narrow.divide(chain, input, layout, &Choice::Auto).unwrap();
+            let stretch = &divided.stretches[0];
+            assert!(stretch.bands >= bands && stretch.links == chain.links().len(), "{} bands", stretch.bands);
             let oracle = Oracle::of_chain("slopes", chain.clone(), input, layout, u64::MAX).unwrap();
             let report = oracle.check_layer(&narrow, &Choice::Auto).unwrap();
             assert!(report.passes(), "{layout}: {report:?}");
@@ -97,7 +99,7 @@ fn small_kernels_end_with_slopes() {
 
 #[test]
 #[ignore = "takes minutes"]
-fn every_kernel_ends_with_slopes_in_full() {
+fn all_kernels_end_with_slopes_in_full() {
     let products = [
         "pointwise",
         "pointwise_uniform",

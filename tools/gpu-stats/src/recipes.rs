@@ -217,7 +217,7 @@ impl Rows {
                 loop, with robust buffer access and without.\n"
     }
 
-    /// The planner's table: these rows, and what was counted that they lack.
+    /// The planner's table: these rows, and what was counted that they lack, in numbers too.
     fn planner_table(&self, kept: &[(&str, [u16; MAKERS.len()])]) -> String {
         let mut text = String::from(
             "//! Written by `scripts/gpu-compilers --write`.\n\n\
@@ -232,7 +232,11 @@ impl Rows {
             });
             (key.as_str(), hundredths)
         });
-        let rows: BTreeMap<_, _> = counted.chain(kept.iter().copied()).collect();
+        let mut rows: BTreeMap<_, _> = counted.collect();
+        for &(key, known) in kept {
+            let row = rows.entry(key).or_default();
+            *row = std::array::from_fn(|maker| if known[maker] > 0 { known[maker] } else { row[maker] });
+        }
         for (key, hundredths) in rows {
             _ = writeln!(text, "    (\"{key}\", {hundredths:?}),");
         }
