@@ -112,7 +112,8 @@ fn main(
     let image = index / params.panels;
     var channel_sums: ChannelSums;
     for (var pixel = 0u; pixel < out_pixels(); pixel += TILE_PIXELS) {
-        var sums: MicroTile;
+        // Zeros each time: what Tint makes of a variable without a value keeps the sums of the tile before.
+        var sums = MicroTile();
         multiply(&sums, image * out_pixels() + pixel, panel, row, column, local);
         //% if SLICES > 1
         let slice = local / SLICE_THREADS;
