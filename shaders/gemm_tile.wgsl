@@ -112,7 +112,7 @@ fn main(
     let image = index / params.panels;
     var channel_sums: ChannelSums;
     for (var pixel = 0u; pixel < out_pixels(); pixel += TILE_PIXELS) {
-        // Zeros each time: what Tint makes of a variable without a value keeps the sums of the tile before.
+        // Zeros, written out: by Dawn on llvmpipe a variable without a value kept the sums of the tile before.
         var sums = MicroTile();
         multiply(&sums, image * out_pixels() + pixel, panel, row, column, local);
         //% if SLICES > 1
