@@ -52,14 +52,13 @@ pub fn segment(options: &Options) -> Result<RgbImage, Box<dyn Error>> {
     };
     let picture = common::picture(options.image.as_deref())?;
     let (width, height) = picture.dimensions();
-    // The network takes multiples of 16.
-    let near =
-        |extent: u32| ((f64::from(extent) * LONGER / f64::from(width.max(height)) / 16.0).round() as u32).max(1) * 16;
+    let near = |extent: u32| ((f64::from(extent) * LONGER / f64::from(width.max(height))).round() as u32).max(1);
     let [columns, rows] = [width, height].map(near);
     let small = imageops::resize(&picture, columns, rows, FilterType::Triangle);
     bar.inc(1);
     let weights: Vec<_> = weights.iter().map(OwnedWeights::borrow).collect();
     let (gpu, shape, pixels) = (GpuConv::new()?, [1, 3, rows, columns], (rows * columns) as usize);
+    let network = network.clone().sized(shape)?;
     let layer = gpu.chain(&network.chain, &weights)?;
     layer.warm_up(shape, Layout::Nchw)?;
     bar.inc(1);

@@ -147,6 +147,8 @@ pub struct Network {
     pub eps: [f64; 2],
     /// Whether convolutions are padded as TensorFlow pads them, which depends on the size of images: [`Network::sized`].
     pub same_padding: bool,
+    /// Resizes whose outputs are as large as an earlier tensor, each with that tensor: [`Network::sized`].
+    pub fitted: Vec<(usize, usize)>,
     /// What it computes.
     pub chain: Chain,
     /// Whose names the next two are: timm's and torchvision's, but of networks that neither has those of other programs.
@@ -235,11 +237,13 @@ impl Network {
         [timm, torchvision]: [Vec<Names>; 2],
     ) -> Self {
         let (task, pixels, eps, publishers) = (Task::Classification, build::IMAGENET, [EPS; 2], PUBLISHERS);
-        Self { name, task, width, classes, pixels, eps, same_padding: false, chain, publishers, timm, torchvision }
+        let (same_padding, fitted) = (false, Vec::new());
+        Self { name, task, width, classes, pixels, eps, same_padding, fitted, chain, publishers, timm, torchvision }
     }
 
-    /// The network for images of this size. Only that of TensorFlow's networks, those whose names begin with `tf_`, is another
-    /// than for images of 224x224: where it has strides, the padding in front depends on the size.
+    /// The network for images of this size. It is another one only for two kinds of networks. Those of TensorFlow, whose names
+    /// begin with `tf_`, are made for 224x224: where they have strides, the padding in front depends on the size. LR-ASPP is made
+    /// for multiples of 16: for others, what it enlarges gets the size of what that is added to.
     ///
     /// ```
     /// use gpuconv::nets::{Network, tf_efficientnet_lite0};
@@ -253,10 +257,8 @@ impl Network {
     /// # Errors
     /// What [`Chain::shapes`] says of the size.
     pub fn sized(self, images: impl Into<Shape>) -> Result<Self> {
-        match self.same_padding {
-            true => Ok(Self { chain: self.chain.same_padded(images.into())?, ..self }),
-            false => Ok(self),
-        }
+        let chain = self.chain.sized(images.into(), self.same_padding, &self.fitted)?;
+        Ok(Self { chain, ..self })
     }
 
     /// The parameters that the published network has: weights, biases, and two for each channel of a batch norm. The chain has

@@ -8,7 +8,7 @@ use crate::model::error::{Error, Result};
 pub use crate::model::link::Link;
 use crate::model::pool::Pool2d;
 use crate::model::prelu::PRelu;
-use crate::model::resize::Resize;
+use crate::model::resize::{Resize, ResizeTo};
 use crate::model::shape::Shape;
 use crate::model::transposed::ConvTranspose2d;
 
@@ -166,13 +166,20 @@ impl Chain {
         chain
     }
 
-    /// The chain with TensorFlow's padding for an input: see [`Conv2d::same_padding`].
-    pub(crate) fn same_padded(mut self, input: Shape) -> Result<Self> {
+    /// The chain for an input of one size: with [TensorFlow's padding](Conv2d::same_padding) if it is `same_padded`, and with
+    /// resizes to the size of earlier tensors. `fitted` has the links of these, each with its tensor.
+    pub(crate) fn sized(mut self, input: Shape, same_padded: bool, fitted: &[(usize, usize)]) -> Result<Self> {
         let mut shapes = vec![input];
         for index in 0..self.links.len() {
             let input = shapes[self.input_of(index)];
-            if let Link::Conv(conv) = &mut self.links[index] {
-                conv.padding = conv.same_padding(input);
+            match &mut self.links[index] {
+                Link::Conv(conv) if same_padded => conv.padding = conv.same_padding(input),
+                Link::Resize(resize) => {
+                    let tensor =
+                        fitted.iter().find(|(link, _)| *link == index).and_then(|&(_, tensor)| shapes.get(tensor));
+                    resize.to = tensor.map_or(resize.to, |shape| ResizeTo::Size([shape.height, shape.width]));
+                }
+                _ => {}
             }
             shapes.push(self.links[index].output_shape(input)?);
         }

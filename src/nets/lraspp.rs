@@ -16,8 +16,7 @@ const LOW: usize = 3;
 /// LR-ASPP on MobileNetV3-Large (arXiv 1905.02244, section 6.4), as torchvision's `lraspp_mobilenet_v3_large`: a logit for each
 /// class and pixel. Published weights have 21 classes.
 ///
-/// Rows and columns must be multiples of 16. Other images are refused, since their features have another size than the ones that
-/// are added to them.
+/// Rows and columns must be multiples of 16; [`Network::sized`] gives the network for others.
 ///
 /// ```
 /// let network = gpuconv::nets::lraspp_mobilenet_v3_large(1.0, 21)?;
@@ -43,6 +42,7 @@ pub fn lraspp_mobilenet_v3_large(width: f64, classes: u32) -> Result<Network> {
     let gate = Conv2d::pointwise(high_channels, inner).bias(false).activation(Activation::Sigmoid);
     builder.conv(gate, alone("classifier.scale.1"));
     let gate = builder.tensor();
+    let mut fitted = vec![(builder.tensor(), low)];
     builder.plain_of(features, Resize::by(2.0).bilinear(false).into());
     let enlarged = builder.tensor();
     builder.conv_of(low, Conv2d::pointwise(low_channels, classes), alone("classifier.low_classifier"));
@@ -51,10 +51,11 @@ pub fn lraspp_mobilenet_v3_large(width: f64, classes: u32) -> Result<Network> {
     builder.conv_of(enlarged, Conv2d::pointwise(inner, classes), alone("classifier.high_classifier"));
     builder.scale(gate);
     builder.add(sum, Residual::BeforeActivation);
+    fitted.push((builder.tensor(), 0));
     builder.plain(Resize::by(8.0).bilinear(false).into());
     let network = builder.network("lraspp_mobilenet_v3_large", width, classes, true)?;
     // timm has it not. The norms of the body keep TensorFlow's number.
-    Ok(Network { task: Task::Segmentation, eps: [super::EPS, 1e-3], timm: Vec::new(), ..network })
+    Ok(Network { task: Task::Segmentation, eps: [super::EPS, 1e-3], fitted, timm: Vec::new(), ..network })
 }
 
 #[cfg(test)]
@@ -84,6 +85,16 @@ mod tests {
         let dilated: Vec<_> = network.chain.convolutions().filter(|(_, conv)| conv.dilation == [2, 2]).collect();
         assert!(dilated.iter().all(|(_, conv)| conv.kernel_size == [5, 5] && conv.stride == [1, 1]));
         assert_eq!(dilated.len(), 3);
+        // torchvision interpolates to the size of what is added, and to that of the images.
+        for (size, low, high) in
+            [([97, 131], [13, 17], [7, 9]), ([1, 8], [1, 1], [1, 1]), ([256, 320], [32, 40], [16, 20])]
+        {
+            let images = [1, 3, size[0], size[1]];
+            let sized = network.clone().sized(images).unwrap();
+            let shapes = sized.chain.shapes(images).unwrap();
+            let image = |tensor: usize| [shapes[tensor].height, shapes[tensor].width];
+            assert_eq!([last - 7, last - 3, last - 1, last].map(image), [high, low, low, size], "{size:?}");
+        }
         let refused = network.chain.shapes([1, 3, 40, 40]);
         let [expected, actual] = [[1, 21, 6, 6], [1, 21, 5, 5]].map(Shape::from);
         assert_eq!(refused, Err(Error::ShapeMismatch { tensor: "residual", expected, actual }));
