@@ -77,6 +77,9 @@ var<workgroup> channel_tile: array<vec4<f32>, TILE_DEPTH * CHANNEL_QUADS>;
 //% endif
 
 // An invocation's sums. Each has a name, for an array that is indexed at run time would not stay in registers.
+//% if layout == "nhwc"
+// The channels of a quad are in reverse order: see `accumulate`.
+//% endif
 struct MicroTile {
     //% for row in range(ROWS)
         //% for quad in range(QUADS)
@@ -199,6 +202,9 @@ fn stage_channels(at: u32, local: u32) {
 
 // Adds the products of STEP_DEPTH values of k. What comes last from workgroup memory is used first, so that a compiler
 // waits once for all of it.
+//% if layout == "nhwc"
+// So the channels of a quad are in reverse order, for some compilers load a quad in halves.
+//% endif
 fn accumulate(sums: ptr<function, MicroTile>, k: u32, row: u32, column: u32) {
     //% if layout == "nchw"
     let row_at = k * CHANNEL_QUADS + row * ${ROWS // 4}u;
@@ -223,7 +229,7 @@ fn accumulate(sums: ptr<function, MicroTile>, k: u32, row: u32, column: u32) {
     let column_at = k * CHANNEL_QUADS + column;
         //% for step in range(STEP_DEPTH)
             //% for quad in range(QUADS)
-    let channels_k${step}_quad${quad} = channel_tile[column_at${plus(step, "CHANNEL_QUADS")}${plus(quad * COLUMNS)}];
+    let channels_k${step}_quad${quad} = channel_tile[column_at${plus(step, "CHANNEL_QUADS")}${plus(quad * COLUMNS)}].wzyx;
             //% endfor
             //% if step % 4 == 0
     // Four k of each pixel.
@@ -277,7 +283,7 @@ fn finish(
         //% else
     let pixel${first} = first_pixel + row + ${number} / ${QUADS}u * ${TILE_PIXELS // ROWS}u;
     let channel${first} = first_channel + (column + ${number} % ${QUADS}u * MICRO_COLUMNS) * 4u;
-    store_pixel(pixel${first}, group, channel${first}, sum${first});
+    store_pixel(pixel${first}, group, channel${first}, sum${first}.wzyx);
         //% endif
     //% endfor
 }
@@ -301,7 +307,7 @@ fn finish(
             //% for row in range(ROWS)
                 //% set pixel = "first_pixel + row" ~ plus(row * TILE_PIXELS // ROWS)
                 //% set channel = "first_channel + (column" ~ plus(quad * COLUMNS) ~ ") * 4u"
-    store_pixel(${pixel}, group, ${channel}, (*sums).sum_row${row}_quad${quad});
+    store_pixel(${pixel}, group, ${channel}, (*sums).sum_row${row}_quad${quad}.wzyx);
             //% endfor
         //% endif
     //% endfor

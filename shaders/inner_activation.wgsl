@@ -37,7 +37,8 @@ fn ${name}4(x: vec4<f32>) -> vec4<f32> {
 //
 // A clamp between zero and ${inner.high or "infinity"} compares bits as integers, which takes one or two instructions where comparing
 // with each bound and selecting takes four, but makes a number of a NaN. So if any of the channels is NaN, the first
-// becomes it again. That is as good as each, for what is made of one of them is made of all.
+// becomes one again. That is as good as each, for what is made of one of them is made of all. The sum of their
+// magnitudes is NaN only then: nothing is subtracted from an infinity.
 //% else
 // Activates channels of one pixel.
 //% endif
@@ -47,17 +48,16 @@ fn ${name}_pixel(
     //% endfor
 ) {
     //% if inner.high_bits
-        //% for integer, largest in [["i32", "signed"], ["u32", "unsigned"]]
-    let ${largest}0 = bitcast<vec4<${integer}>>(*quad0);
-            //% for quad in range(1, inner.quads)
-    let ${largest}${quad} = max(${largest}${quad - 1}, bitcast<vec4<${integer}>>(*quad${quad}));
-            //% endfor
+    let sizes0 = abs(*quad0);
+        //% for quad in range(1, inner.quads)
+    let sizes${quad} = sizes${quad - 1} + abs(*quad${quad});
         //% endfor
-    let nan = nan_bits(signed${inner.quads - 1}, unsigned${inner.quads - 1});
+        //% set sizes = "sizes" ~ (inner.quads - 1)
+    let size = (${sizes}.x + ${sizes}.y) + (${sizes}.z + ${sizes}.w);
         //% for quad in range(inner.quads)
     *quad${quad} = clamp_bits(*quad${quad}, ${inner.high_bits}i);
         //% endfor
-    (*quad0).x = bitcast<f32>(bitcast<u32>((*quad0).x) | nan);
+    (*quad0).x = select((*quad0).x, size, is_nan(size));
     //% else
         //% for quad in range(inner.quads)
     *quad${quad} = ${name}4(*quad${quad});
@@ -71,10 +71,7 @@ fn clamp_bits(x: vec4<f32>, high: i32) -> vec4<f32> {
     return bitcast<vec4<f32>>(clamp(bitcast<vec4<i32>>(x), vec4<i32>(0), vec4<i32>(high)));
 }
 
-// The bits that make a NaN of any number, if one of the numbers with these largest bits is one; else none. A NaN has
-// larger bits than infinity; with a sign, larger ones than negative infinity.
-fn nan_bits(signed: vec4<i32>, unsigned: vec4<u32>) -> u32 {
-    let positive = max(max(max(signed.x, signed.y), signed.z), signed.w);
-    let negative = max(max(max(unsigned.x, unsigned.y), unsigned.z), unsigned.w);
-    return select(0u, 0x7fc00000u, (positive > 0x7f800000i) | (negative > 0xff800000u));
+// Whether a sum of magnitudes is NaN: its bits are larger than those of infinity.
+fn is_nan(size: f32) -> bool {
+    return bitcast<u32>(size) > 0x7f800000u;
 }

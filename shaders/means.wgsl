@@ -74,7 +74,7 @@ fn add_pixels(
     let biases${quad} = bias4_of(first_channel + (column${plus(quad * COLUMNS)}) * 4u);
             //% endif
             //% for row in range(ROWS)
-                //% set sum = "(*sums).sum_row" ~ row ~ "_quad" ~ quad ~ (" + biases" ~ quad if bias else "")
+                //% set sum = "(*sums).sum_row" ~ row ~ "_quad" ~ quad ~ ".wzyx" ~ (" + biases" ~ quad if bias else "")
     if first + row${plus(row * TILE_PIXELS // ROWS)} < out_pixels() {
         (*channel_sums).quad${quad} += activate4(${sum});
     }

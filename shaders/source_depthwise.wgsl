@@ -26,7 +26,8 @@
 //#          LENGTH                           rows of a strip in NCHW, columns in NHWC
 //#          DEPTHWISE_AT, DEPTHWISE_BIAS_AT  where the weights are, in quads
 //#          WINDOW_ROWS, WINDOW_COLUMNS      those of the input under the kernels of a strip, counted from the first
-//#          PADDED_ROWS, PADDED_COLUMNS      those of them that can lie in the padding, or behind the end of the image
+//#          PADDED_COLUMNS                   those of them that can lie in the padding, or behind the end of the image
+//#          ZEROED_ROWS, ZEROED_COLUMNS      of those, and of such rows, the ones that an output which is stored can see
 //#          STAGED_IN_LOOP                   whether strips are a loop, and not written out
 //#          LOOP_ROWS                        whether the rows of the kernel are a loop, and not written out
 
@@ -249,12 +250,12 @@ fn convolve(k0: u32, depth: u32, place: Place) -> Strip {
     //# In a loop the rows are those of one row of the kernel, by the rows of the output.
     //% for row in rows
         //% if LOOP_ROWS
-            //% set row_is_padded = PADDED_ROWS
+            //% set row_is_zeroed = ZEROED_ROWS
         let row${row} = find_row(place.corner, i32(ky * DILATION_Y)${plus_signed(row * geometry.stride_y)});
         let at${row} = plane + row${row}.at;
             //% set inside = "row" ~ row ~ ".inside"
         //% else
-            //% set row_is_padded = row in PADDED_ROWS
+            //% set row_is_zeroed = row in ZEROED_ROWS
         let at${row} = plane + place.row${row}.at;
             //% set inside = "place.row" ~ row ~ ".inside"
         //% endif
@@ -269,11 +270,11 @@ fn convolve(k0: u32, depth: u32, place: Place) -> Strip {
         //# The last first: then a compiler waits once for all of them. `&` and not `&&`, which is a branch.
         //% for column in WINDOW_COLUMNS | reverse
             //% set input, value = "input" ~ row ~ "_" ~ column, "value" ~ row ~ "_" ~ column
-            //% if row_is_padded and column in PADDED_COLUMNS
+            //% if row_is_zeroed and column in ZEROED_COLUMNS
         let ${input} = select(${zero}, ${value}, ${inside} & place.column${column}.inside);
-            //% elif row_is_padded
+            //% elif row_is_zeroed
         let ${input} = select(${zero}, ${value}, ${inside});
-            //% elif column in PADDED_COLUMNS
+            //% elif column in ZEROED_COLUMNS
         let ${input} = select(${zero}, ${value}, place.column${column}.inside);
             //% else
         let ${input} = ${value};

@@ -5,7 +5,7 @@ use minijinja::context;
 use minijinja::value::merge_maps;
 
 use super::gemm::tiled::Tile;
-use super::gemm::window::{Lines, MOST_TAPS};
+use super::gemm::window::{MOST_TAPS, columns_seen};
 use super::inverted_residual::{BLOCK_WIDTH, Block, MOST_MEMORY, block_values};
 use super::{
     Kernel, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, compulsory_bytes, fitting,
@@ -183,7 +183,7 @@ pub fn work(run: &Run<'_>, [expand, depthwise]: [&Conv2d; 2], block: Block) -> W
     // Values that are expanded, those of invocations without an input with them; and results.
     let (expanded, results) = (invocations * inputs * f64::from(block.tile.depth), invocations * 16.0);
     let taps = depthwise.fan_in() as f64;
-    let columns = Lines::columns(depthwise, 4, 0).all.len() as f64;
+    let columns = columns_seen(depthwise, 4).len() as f64;
     let of_input = if run.layout == Layout::Nhwc { elements.input.of_wide_load() } else { 1.0 };
     let of_output = if stores_quads(run) { elements.output.of_wide_load() } else { 1.0 };
     Work {

@@ -217,8 +217,7 @@ fn rows(run: &Run<'_>, link: &Conv2d, kernel: &'static str, [pixels, channels]: 
         Layout::Nhwc => link.group_in_channels(),
     };
     let pairs = in_pairs && neighbours.is_multiple_of(2);
-    let filled = run.output().width.next_multiple_of(pixels) - run.output().width;
-    let columns = Lines::columns(link, pixels, filled);
+    let columns = Lines::columns(link, run.input().width, pixels);
     let row = Row { link: link.clone(), layout: run.layout, pixels, pairs, columns };
     let (loads, values) = (row.loads().len(), row.channels() * link.kernel_size[1]);
     // Of each value its place, and whether it is in the image. Beside few sums compilers keep only those that are not known.

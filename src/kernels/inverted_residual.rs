@@ -9,7 +9,7 @@ use std::sync::Arc;
 use minijinja::{Value, context};
 
 use super::gemm::tiled::{self, Tile};
-use super::gemm::window::{Lines, MOST_TAPS};
+use super::gemm::window::{MOST_TAPS, columns_seen};
 use super::gemm::{Fetch, Source};
 use super::{Kernel, Recipe, Run, Unsupported, fitting};
 use crate::kernels::pack::{Order, Packing};
@@ -57,7 +57,7 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let recipes: Vec<_> = blocks
         .clone()
         .filter(|block| block.memory() <= MOST_MEMORY)
-        .map(|block| tiled::recipe(run, &source(run, [expand, depthwise, project], block), block.tile, caps))
+        .map(|block| tiled::recipe(run, &source(run, [expand, depthwise, project], block, caps), block.tile, caps))
         .collect();
     if recipes.is_empty() {
         return Err(Unsupported::WorkgroupMemory {
@@ -134,18 +134,20 @@ impl Block {
     }
 }
 
-fn source(run: &Run<'_>, [expand, depthwise, project]: [&Conv2d; 3], block: Block) -> Source {
+fn source(run: &Run<'_>, [expand, depthwise, project]: [&Conv2d; 3], block: Block, caps: &Caps) -> Source {
     let Tile { pixels, depth, .. } = block.tile;
     let height = pixels / BLOCK_WIDTH;
     let taps = depthwise.fan_in();
     let expand_depth = expand.in_channels.next_multiple_of(4);
     let links = [expand.clone(), depthwise.clone()];
-    let values = move || values(&links, block);
+    // Channels that fill up a step have weights of zero, which make NaNs of infinities; those no channel may share.
+    let share_nans = depthwise.out_channels.is_multiple_of(depth) && !caps.selects_as_it_compares();
+    let values = move || block_values(&links, block, share_nans);
     let order = Order::ChannelFirst;
     let (inputs, channels) = (f64::from(block.inputs()), f64::from(block.expanded()));
     // Expanded values for each staged one, the halo's with them; invocations without an input make as many.
     let expanded = inputs * f64::from(block.tile.threads()) / f64::from(pixels);
-    let columns = Lines::columns(depthwise, 4, 0).all.len() as f64;
+    let columns = columns_seen(depthwise, 4).len() as f64;
     Source {
         kernel: INVERTED_RESIDUAL.name,
         template: ("source_inverted.wgsl", Arc::new(values)),
@@ -172,14 +174,7 @@ fn source(run: &Run<'_>, [expand, depthwise, project]: [&Conv2d; 3], block: Bloc
     }
 }
 
-/// What the source's template asks for, if all channels are added up in the end.
-fn values(links: &[Conv2d; 2], block: Block) -> Value {
-    // Channels that fill up a step have weights of zero, which make NaNs of infinities; those no channel may share.
-    let share_nans = links[1].out_channels.is_multiple_of(block.tile.depth);
-    block_values(links, block, share_nans)
-}
-
-/// What the source's template asks for.
+/// What the source's template asks for. With `share_nans` the channels of a pixel may, for all are added up in the end.
 pub fn block_values([expand, depthwise]: &[Conv2d; 2], block: Block, share_nans: bool) -> Value {
     let pixels = block.tile.pixels;
     let activation =
@@ -201,6 +196,6 @@ pub fn block_values([expand, depthwise]: &[Conv2d; 2], block: Block, share_nans:
         EXPANDED => block.expanded(),
         EXPAND_DEPTH => expand.in_channels,
         HIDDEN_CHANNELS => depthwise.out_channels,
-        WINDOW_COLUMNS => Lines::columns(depthwise, 4, 0).all,
+        WINDOW_COLUMNS => columns_seen(depthwise, 4),
     }
 }

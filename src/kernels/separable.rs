@@ -34,7 +34,7 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let links = [depthwise, pointwise];
     let outputs = outputs(run, depthwise)?;
     let recipe = |tile: Tile| {
-        let of_length = |length: u32| tiled::recipe(run, &source(run, links, outputs, length, tile), tile, caps);
+        let of_length = |length: u32| tiled::recipe(run, &source(run, links, outputs, length, tile, caps), tile, caps);
         // The longest strips that there are registers for. A software device compiles short ones faster.
         let mut recipes = strips(run, outputs, tile, caps).map(of_length);
         let fits = |recipe: &Recipe| fitting(run, caps, vec![recipe.clone()]).is_ok();
@@ -72,9 +72,16 @@ fn strips(run: &Run<'_>, outputs: Outputs, tile: Tile, caps: &Caps) -> impl Iter
         .filter(move |&length| length == 1 || quads.is_multiple_of(length) && is_worth_filling(extent, length))
 }
 
-fn source(run: &Run<'_>, [depthwise, pointwise]: [&Conv2d; 2], outputs: Outputs, length: u32, tile: Tile) -> Source {
+fn source(
+    run: &Run<'_>,
+    [depthwise, pointwise]: [&Conv2d; 2],
+    outputs: Outputs,
+    length: u32,
+    tile: Tile,
+    caps: &Caps,
+) -> Source {
     let taps = depthwise.fan_in();
-    let window = Window::new(run, depthwise, outputs, length);
+    let window = Window::new(run, depthwise, outputs, length, caps);
     // Of each value.
     let (template, loads, registers) = match outputs {
         // A quad of inputs and its places.
@@ -138,26 +145,27 @@ struct Window {
     length: u32,
     rows: Lines,
     columns: Lines,
+    /// Whether a NaN may move to another channel of its pixel.
+    share_nans: bool,
 }
 
 impl Window {
-    fn new(run: &Run<'_>, depthwise: &Conv2d, outputs: Outputs, length: u32) -> Self {
-        let filled = |extent: u32, to: u32| extent.next_multiple_of(to) - extent;
+    fn new(run: &Run<'_>, depthwise: &Conv2d, outputs: Outputs, length: u32, caps: &Caps) -> Self {
         let [height, width] = match outputs {
             Outputs::Channels => [1, length],
             Outputs::Neighbours => [length, 4],
             Outputs::Pixels => [1, 1],
         };
-        let rows = Lines::rows(depthwise, height, filled(run.output().height, height));
-        let columns = Lines::columns(depthwise, width, filled(run.output().width, width));
-        Self { depthwise: depthwise.clone(), outputs, length, rows, columns }
+        let rows = Lines::rows(depthwise, run.input().height, height);
+        let columns = Lines::columns(depthwise, run.input().width, width);
+        // Of four channels: k is filled up with whole quads, so all four are channels of the input, and may share NaNs.
+        let share_nans = outputs == Outputs::Channels && !caps.selects_as_it_compares();
+        Self { depthwise: depthwise.clone(), outputs, length, rows, columns, share_nans }
     }
 
     /// What the source's template asks for.
     fn values(&self) -> Value {
-        // Of four channels: k is filled up with whole quads, so all four are channels of the input, and may share NaNs.
-        let channels = self.outputs == Outputs::Channels;
-        let activation = shader::inner_activation_values("depthwise", self.depthwise.activation, 1, channels);
+        let activation = shader::inner_activation_values("depthwise", self.depthwise.activation, 1, self.share_nans);
         let geometry = shader::geometry_values(&self.depthwise);
         if self.outputs == Outputs::Pixels {
             return context! { geometry, inner_activations => [activation], STAGED_IN_LOOP => true };
@@ -169,9 +177,10 @@ impl Window {
             // Of many short strips written out, compilers would load all at a time.
             STAGED_IN_LOOP => self.length == 1,
             WINDOW_ROWS => self.rows.all,
-            PADDED_ROWS => self.rows.padded,
+            ZEROED_ROWS => self.rows.zeroed,
             WINDOW_COLUMNS => self.columns.all,
             PADDED_COLUMNS => self.columns.padded,
+            ZEROED_COLUMNS => self.columns.zeroed,
             LOOP_ROWS => self.loops(),
         }
     }
@@ -213,7 +222,7 @@ impl Window {
 
     /// For where rows and columns are.
     fn place(&self) -> u32 {
-        let rows = if self.loops() { 0 } else { self.rows.all.len() + self.rows.padded.len() };
-        6 + (rows + 2 * self.columns.padded.len()) as u32
+        let rows = if self.loops() { 0 } else { self.rows.all.len() + self.rows.zeroed.len() };
+        6 + (rows + self.columns.padded.len() + self.columns.zeroed.len()) as u32
     }
 }

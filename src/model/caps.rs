@@ -50,6 +50,11 @@ impl Caps {
         few && self.gpu.kind != GpuKind::Apple
     }
 
+    /// Whether the GPU compares and selects in one instruction. Then a clamp that keeps NaNs takes no more than another one.
+    pub(crate) fn selects_as_it_compares(&self) -> bool {
+        self.gpu.kind == GpuKind::Apple
+    }
+
     /// WebGPU's default limits and no features: what every device has.
     pub fn webgpu() -> Self {
         Self {

@@ -16,6 +16,7 @@ mod layers;
 mod limits;
 mod memory;
 mod moved;
+mod nans;
 #[cfg(feature = "safetensors")]
 mod nets;
 mod planted_faults;
