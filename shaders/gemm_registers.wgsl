@@ -172,12 +172,29 @@ fn main(
     }
 
     let first_channel = panel % params.panels * TILE_CHANNELS;
+    //# Where a quad or a pixel of the output is, by its number among those of an invocation.
+    //% set what = "quad" if layout == "nchw" else "pixel"
+    //% set group = ", group" if layout == "nchw" else ""
+    //% macro place_of(at, is_number)
+        //% if not ROW_DEPTH
+output_${what}(first_pixel${plus(at) if is_number else " + " ~ at}${group})
+        //% elif pixels == "rows"
+block_${what}(block, 0u, ${at}${"u" if is_number else ""}${group})
+        //% elif is_number
+block_${what}(block, ${at // WIDTH}u, ${at % WIDTH}u${group})
+        //% else
+block_${what}(block, ${at} / BLOCK_WIDTH, ${at} % BLOCK_WIDTH${group})
+        //% endif
+    //% endmacro
+    //% if ROW_DEPTH
+    let block = output_block(first_pixel);
+    //% endif
     //% if SUMS_IN_ARRAY
     let channels = opaque(min(TILE_CHANNELS, params.group_out - first_channel));
     let pixels = opaque(min(PIXELS, max(pixel_count(), first_pixel) - first_pixel));
         //% if layout == "nchw"
     for (var quad = 0u; quad * 4u < pixels; quad++) {
-        let at = output_quad(first_pixel + quad * 4u, group);
+        let at = ${place_of("quad * 4u", false) | trim};
         for (var channel = 0u; channel < channels; channel++) {
             store_row(at, group, first_channel + channel, sums[channel * ${QUADS}u + quad]);
         }
@@ -190,25 +207,26 @@ fn main(
                 sums[(channel${plus(next)}) * ${QUADS}u + pixel / 4u][pixel % 4u],
             //% endfor
             );
-            store_pixel(first_pixel + pixel, group, first_channel + channel, values);
+            store_channels(${place_of("pixel", false) | trim}, group, first_channel + channel, values);
         }
     }
         //% endif
     //% elif layout == "nchw"
         //% for quad in range(QUADS)
-    let quad${quad} = output_quad(first_pixel${plus(quad * 4)}, group);
+    let quad${quad} = ${place_of(quad * 4, true) | trim};
             //% for channel in range(TILE_CHANNELS)
     store_row(quad${quad}, group, first_channel${plus(channel)}, sum_channel${channel}_quad${quad});
             //% endfor
         //% endfor
     //% else
         //% for pixel in range(PIXELS)
+    let at${pixel} = ${place_of(pixel, true) | trim};
             //% if TILE_CHANNELS == 2
                 //% set of_pixel = "_quad" ~ pixel // 4 ~ "." ~ xyzw[pixel % 4]
-    store_pixel2(first_pixel${plus(pixel)}, group, first_channel, sum_channel0${of_pixel}, sum_channel1${of_pixel});
+    store_pixel2(at${pixel}, group, first_channel, sum_channel0${of_pixel}, sum_channel1${of_pixel});
             //% endif
             //% for first in range(0, TILE_CHANNELS // 4 * 4, 4)
-    store_pixel(first_pixel${plus(pixel)}, group, first_channel${plus(first)}, vec4<f32>(
+    store_channels(at${pixel}, group, first_channel${plus(first)}, vec4<f32>(
                 //% for channel in range(first, first + 4)
         sum_channel${channel}_quad${pixel // 4}.${xyzw[pixel % 4]},
                 //% endfor

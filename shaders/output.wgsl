@@ -6,9 +6,9 @@
 //#                      from element params.slopes_at on); "hard_swish", "silu", "sigmoid", "hard_sigmoid",
 //#                      "hyperbolic_tangent" or "gelu"
 //#          pixels      how a product counts its pixels: "batch", through the whole batch; "rows", by rows filled
-//#                      up to whole blocks of PIXELS, params.tiles_x of them; "blocks", by blocks of BLOCK_HEIGHT rows
-//#                      and BLOCK_WIDTH columns, params.tiles_y times params.tiles_x of an image; or "none", if it is no
-//#                      product.
+//#                      up to whole blocks of PIXELS, params.tiles_x of them, and params.tiles_y rows; "blocks", by blocks
+//#                      of BLOCK_HEIGHT rows and BLOCK_WIDTH columns, params.tiles_y times params.tiles_x of an image; or
+//#                      "none", if it is no product.
 //#                      Products need layout, bias (true or false), and TILE_CHANNELS, the channels of a panel
 
 //# Each for one sum, and for four.
@@ -156,6 +156,47 @@ fn pixel_count() -> u32 {
 }
 //% endif
 
+//% if pixels in ["rows", "blocks"]
+    //% set of_block = "PIXELS" if pixels == "rows" else "BLOCK_PIXELS"
+    //% set height, width = ("", "PIXELS") if pixels == "rows" else (" * BLOCK_HEIGHT", "BLOCK_WIDTH")
+// Where a whole block of pixels is, and whether it is one of the output. All that asks for it divides only once.
+struct OutputBlock {
+    image: u32,
+    y: u32,
+    x: u32,
+    valid: bool,
+}
+
+// Of the block that begins with a pixel, or the last one.
+fn output_block(pixel: u32) -> OutputBlock {
+    let block = min(pixel, pixel_count() - ${of_block}) / ${of_block};
+    let row = block / params.tiles_x;
+    let image = row / params.tiles_y;
+    let y = (row - image * params.tiles_y)${height};
+    return OutputBlock(image, y, (block - row * params.tiles_x) * ${width}, pixel < pixel_count());
+}
+
+    //% if layout == "nchw"
+// Four neighbours of a block, some rows and columns behind its first pixel.
+fn block_quad(block: OutputBlock, below: u32, right: u32, group: u32) -> OutputQuad {
+    let x = block.x + right + vec4<u32>(0u, 1u, 2u, 3u);
+    let y = block.y + below;
+    let plane = (block.image * params.out_channels + group * params.group_out) * out_pixels();
+    let first = plane + min(y, params.out_height - 1u) * params.out_width;
+    let valid = (x < vec4<u32>(params.out_width)) & vec4<bool>((y < params.out_height) & block.valid);
+    return OutputQuad(first + min(x, vec4<u32>(params.out_width - 1u)), valid);
+}
+    //% else
+// A pixel of a block, some rows and columns behind its first.
+fn block_pixel(block: OutputBlock, below: u32, right: u32) -> OutputPixel {
+    let y = block.y + below;
+    let x = block.x + right;
+    let at = block.image * out_pixels() + y * params.out_width + x;
+    return OutputPixel(at, (y < params.out_height) & (x < params.out_width) & block.valid);
+}
+    //% endif
+//% endif
+
 //% if pixels != "none"
     //% if layout == "nchw"
 // Four neighbouring pixels of a group's first channel: where they are, and which of them are pixels of the output.
@@ -226,8 +267,7 @@ fn output_pixel(pixel: u32) -> OutputPixel {
 
         //% if TILE_CHANNELS == 2
 // Stores two channels, the first of which is `channel` of the group, of a pixel. The sums have their biases.
-fn store_pixel2(pixel: u32, group: u32, channel: u32, first: f32, second: f32) {
-    let place = output_pixel(pixel);
+fn store_pixel2(place: OutputPixel, group: u32, channel: u32, first: f32, second: f32) {
     if place.valid && channel < params.group_out {
         let at = place.at * params.out_channels + group * params.group_out + channel;
             //% if output == "pair"
@@ -241,7 +281,11 @@ fn store_pixel2(pixel: u32, group: u32, channel: u32, first: f32, second: f32) {
         //% else
 // Stores four channels, the first of which is `channel` of the group, of a pixel.
 fn store_pixel(pixel: u32, group: u32, channel: u32, sum: vec4<f32>) {
-    let place = output_pixel(pixel);
+    store_channels(output_pixel(pixel), group, channel, sum);
+}
+
+// The same where it is known where the pixel is.
+fn store_channels(place: OutputPixel, group: u32, channel: u32, sum: vec4<f32>) {
     if place.valid && channel < params.group_out {
         let channels = vec4<u32>(channel) + vec4<u32>(0u, 1u, 2u, 3u);
         let clamped = min(channels, vec4<u32>(params.group_out - 1u));

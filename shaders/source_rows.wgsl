@@ -1,16 +1,27 @@
+//% if HEIGHT == 1
 // The source of an implicit matrix product for PIXELS neighbouring outputs of a row: what all columns of a row of the
 // kernel see of the input, so that an input under several of them is loaded once.
-//% if layout == "nchw"
+    //% if layout == "nchw"
 // Rows of the kernel are counted through the input channels.
-//% else
+    //% else
 // Channels are loaded by CHANNELS, and counted through the rows of the kernel.
+    //% endif
+//% else
+// The source of an implicit matrix product for BLOCK_HEIGHT rows of BLOCK_WIDTH neighbouring outputs: what all of the
+// kernel sees of the input, so that an input under several of its rows and columns is loaded once.
+    //% if layout == "nhwc"
+// Channels are loaded and counted by CHANNELS.
+    //% endif
 //% endif
-// Rows of the output are filled up to whole blocks of PIXELS; what is behind a row's end is computed of some input and
-// not stored.
+// Rows of the output are filled up to whole blocks; what is behind a row's end is computed of some input and not
+// stored.
 //#
 //# host     layout; geometry; PIXELS; input ("scalar", or "pair" if a load is two columns, or in NHWC two channels);
 //#          CHANNELS (of a load); DEPTH_IS_PADDED (whether k goes on behind the last value); params.tiles_x (blocks in a
-//#          row); `pixel_count`
+//#          row) and params.tiles_y (in a column); `output_block`
+//#          HEIGHT, WIDTH   rows and columns of a block
+//#          WINDOW_ROWS     with several rows: those of the input under the kernels of a block, counted from the first
+//#          ZEROED_ROWS     those of them that can lie in the padding for an output that is stored
 //#          Columns of the input are counted from the first that is loaded:
 //#          EARLY           by how many columns that is before the kernel's corner: pairs start at even ones
 //#          load_columns    at which loads start
@@ -32,9 +43,18 @@ struct Line {
     inside: bool,
 }
 
+//% set window_rows = WINDOW_ROWS if HEIGHT > 1 else []
+//% if HEIGHT > 1
+const BLOCK_HEIGHT: u32 = ${HEIGHT}u;
+const BLOCK_WIDTH: u32 = ${WIDTH}u;
+
+//% endif
 // What all k have in common.
 struct Place {
     corner: Corner,
+    //% for row in window_rows
+    row${row}: Line,
+    //% endfor
     //% for column in padded_columns
     column${column}: Line,
     //% endfor
@@ -44,6 +64,9 @@ fn place(pixel: u32, group: u32) -> Place {
     let corner = corner(pixel, group);
     return Place(
         corner,
+        //% for row in window_rows
+        find_row(corner, ${row}),
+        //% endfor
         //% for column in padded_columns
         find_column(corner, ${column - EARLY}),
         //% endfor
@@ -51,16 +74,15 @@ fn place(pixel: u32, group: u32) -> Place {
 }
 
 fn corner(pixel: u32, group: u32) -> Corner {
-    let block = min(pixel, pixel_count() - PIXELS) / PIXELS;
-    let row = block / params.tiles_x;
-    let left = block % params.tiles_x * PIXELS * STRIDE_X;
+    let block = output_block(pixel);
+    let left = block.x * STRIDE_X;
     return Corner(
         //% if layout == "nchw"
-        (row / params.out_height * params.in_channels + group * params.group_in) * in_pixels(),
+        (block.image * params.in_channels + group * params.group_in) * in_pixels(),
         //% else
-        row / params.out_height * params.in_channels * in_pixels() + group * params.group_in,
+        block.image * params.in_channels * in_pixels() + group * params.group_in,
         //% endif
-        i32(row % params.out_height * STRIDE_Y) - i32(PAD_TOP),
+        i32(block.y * STRIDE_Y) - i32(PAD_TOP),
         i32(left) - i32(PAD_LEFT),
         min(left, params.in_width - 1u),
     );
@@ -75,7 +97,13 @@ fn find_column(corner: Corner, right: i32) -> Line {
 }
 
 // Where the corner's column is in a row. A row in the padding, or behind the last, is somewhere in the image.
-//% if layout == "nchw"
+//% if HEIGHT > 1
+fn find_row(corner: Corner, below: i32) -> Line {
+    let y = corner.top + below;
+    let inside = inside(y, params.in_height);
+    return Line((select(0u, u32(y), inside) * params.in_width + corner.column)${of_pixel}, inside);
+}
+//% elif layout == "nchw"
 fn find_row(corner: Corner, row: u32) -> Line {
     let y = corner.top + i32(row % KERNEL_HEIGHT * DILATION_Y);
     let is_row = inside(y, params.in_height);
@@ -103,9 +131,13 @@ fn find_row(corner: Corner, row: u32) -> Line {
 }
 //% endif
 
+//% if HEIGHT == 1
 // What each k of a row sees at the outputs, in quads.
+//% else
+// What each k of a fetch sees at the outputs, in quads, row by row.
+//% endif
 struct Row {
-    //% for k in range(geometry.kernel_width * CHANNELS)
+    //% for k in range((1 if HEIGHT == 1 else geometry.kernel_height) * geometry.kernel_width * CHANNELS)
         //% for quad in range(PIXELS // 4)
     k${k}_quad${quad}: vec4<f32>,
         //% endfor
@@ -114,37 +146,50 @@ struct Row {
 
 // `&` and not `&&`: the latter is a branch, of which there would be one for each of dozens of loads.
 fn fetch_row(number: u32, place: Place) -> Row {
+    //% if HEIGHT == 1
     let row = find_row(place.corner, number);
-    //% for column in load_columns
-        //% set load = "load_inside2" if input == "pair" else "load_inside"
-        //% if column in padded_columns
-            //% set inside = "row.inside & place.column" ~ column ~ ".inside"
-    let input${column} = ${load}(row.at + place.column${column}.at, ${inside});
-        //% else
-            //% set right = column - EARLY - geometry.pad_left
-            //% set right = plus(right) if layout == "nchw" else plus(right, "params.in_channels")
-    let input${column} = ${load}(row.at${right}, row.inside);
+    //% else
+    let channel = place.corner.image + number${" * in_pixels()" if layout == "nchw" else (" * 2u" if CHANNELS == 2 else "")};
+    //% endif
+    //% set load = "load_inside2" if input == "pair" else "load_inside"
+    //% for row in window_rows or [""]
+        //% set at = "row.at" if HEIGHT == 1 else "at" ~ row
+        //% if HEIGHT > 1
+    let at${row} = channel + place.row${row}.at;
         //% endif
+        //% set of_row = "row.inside" if HEIGHT == 1 else ("place.row" ~ row ~ ".inside" if row in ZEROED_ROWS else "")
+        //% for column in load_columns
+            //% set value = "input" ~ (row ~ "_" if HEIGHT > 1 else "") ~ column
+            //% if column in padded_columns
+                //% set inside = (of_row ~ " & " if of_row else "") ~ "place.column" ~ column ~ ".inside"
+    let ${value} = ${load}(${at} + place.column${column}.at, ${inside});
+            //% else
+                //% set right = column - EARLY - geometry.pad_left
+                //% set right = plus(right) if layout == "nchw" else plus(right, "params.in_channels")
+    let ${value} = ${load}(${at}${right}, ${of_row or "true"});
+            //% endif
+        //% endfor
     //% endfor
     return Row(
-    //% for outputs in columns_seen
-        //% if CHANNELS == 2
-            //% for channel in ["x", "y"]
-                //% for a, b, c, d in outputs | batch(4)
-        vec4<f32>(input${a}.${channel}, input${b}.${channel}, input${c}.${channel}, input${d}.${channel}),
+    //% for ky in range(geometry.kernel_height if HEIGHT > 1 else 1)
+        //% for outputs in columns_seen
+            //% for channel in ["x", "y"] if channel == "x" or CHANNELS == 2
+                //% for y in range(HEIGHT)
+                    //% set row = (y * geometry.stride_y + ky * geometry.dilation_y) ~ "_" if HEIGHT > 1 else ""
+                    //% for a, b, c, d in outputs | batch(4)
+                        //% if CHANNELS == 2
+                            //% set a, b, c, d = a ~ "." ~ channel, b ~ "." ~ channel, c ~ "." ~ channel, d ~ "." ~ channel
+                        //% elif input == "pair"
+                            //# The pair of an odd column starts one before it.
+                            //% set xy = ["x", "y"]
+                            //% set a, b = (a - a % 2) ~ "." ~ xy[a % 2], (b - b % 2) ~ "." ~ xy[b % 2]
+                            //% set c, d = (c - c % 2) ~ "." ~ xy[c % 2], (d - d % 2) ~ "." ~ xy[d % 2]
+                        //% endif
+        vec4<f32>(input${row}${a}, input${row}${b}, input${row}${c}, input${row}${d}),
+                    //% endfor
                 //% endfor
             //% endfor
-        //% else
-            //% for a, b, c, d in outputs | batch(4)
-                //% if input == "pair"
-                    //# The pair of an odd column starts one before it.
-                    //% set xy = ["x", "y"]
-                    //% set a, b = (a - a % 2) ~ "." ~ xy[a % 2], (b - b % 2) ~ "." ~ xy[b % 2]
-                    //% set c, d = (c - c % 2) ~ "." ~ xy[c % 2], (d - d % 2) ~ "." ~ xy[d % 2]
-                //% endif
-        vec4<f32>(input${a}, input${b}, input${c}, input${d}),
-            //% endfor
-        //% endif
+        //% endfor
     //% endfor
     );
 }

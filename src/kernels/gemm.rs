@@ -89,8 +89,8 @@ pub enum Fetch {
     /// `fetch`: four pixels of one k (NCHW), or four k of one pixel (NHWC). One load, if the inputs are neighbours and
     /// aligned.
     Quads { aligned: bool },
-    /// `fetch_row`: `values` neighbouring k of all pixels of an invocation, which are neighbours in a row.
-    Rows { values: u32 },
+    /// `fetch_row`: `values` neighbouring k of all pixels of an invocation, which are as many neighbours in each of `height` rows.
+    Rows { values: u32, height: u32 },
     /// For products through workgroup memory: the source stages blocks of an image by itself. That takes `staged` quads of
     /// workgroup memory, including those of the weights. In NHWC it reads quads of channels.
     Blocks { height: u32, width: u32, staged: u32 },
@@ -181,8 +181,8 @@ pub fn values(
     };
     let pixels = match source.fetch {
         Fetch::Quads { .. } => "batch",
-        Fetch::Rows { .. } => "rows",
-        Fetch::Blocks { .. } => "blocks",
+        Fetch::Rows { height: 1, .. } => "rows",
+        Fetch::Rows { .. } | Fetch::Blocks { .. } => "blocks",
     };
     let output = match (layout, block) {
         _ if stores_quads(run, source) => "quads",

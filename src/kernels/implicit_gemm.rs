@@ -39,6 +39,10 @@ const MOST_UNIFORM_WEIGHTS: u32 = 48;
 /// Channels of small blocks. GPUs are offered only these in NHWC: where each value is gathered by itself, gathering through
 /// workgroup memory does it once for more channels.
 const FEW_CHANNELS: u32 = 4;
+/// Channels of the blocks that software devices may have with several rows of pixels, and how many. A row of inputs then serves
+/// several rows of the kernel.
+const FEWEST_CHANNELS: u32 = 2;
+const BLOCK_ROWS: u32 = 2;
 
 fn by_tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let link = conv(run)?;
@@ -54,7 +58,7 @@ fn by_tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
             TILES_OF_GATHERED.iter().map(|&size| tile(&gathered, size)).collect()
         }
         true if link.kernel_size[1] <= MOST_STAGED_COLUMNS && fills_quads(run) => {
-            let source = rows(run, link, name, [tiled::ROW_PIXELS, TILES_OF_ROWS[0].channels], false);
+            let source = rows(run, link, name, [tiled::ROW_PIXELS, TILES_OF_ROWS[0].channels], 1, false);
             let count = link.fan_in() / u64::from(link.kernel_size[1]);
             TILES_OF_ROWS.iter().map(|size| tile(&source, size.of_rows(link.kernel_size[1], count))).collect()
         }
@@ -98,7 +102,7 @@ fn by_uniform_loads(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupport
     }
     let recipe = |block: Block| {
         let sizes = [block.pixels, block.channels];
-        registers::recipe(run, &rows(run, link, IMPLICIT_GEMM_UNIFORM.name, sizes, block.pairs), block)
+        registers::recipe(run, &rows(run, link, IMPLICIT_GEMM_UNIFORM.name, sizes, 1, block.pairs), block)
     };
     fitting(run, caps, blocks.into_iter().map(recipe).collect())
 }
@@ -107,7 +111,7 @@ fn by_broadcasts(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported>
     let (link, name) = (conv(run)?, IMPLICIT_GEMM_SUBGROUP.name);
     let recipe = |block: Block| {
         let source = match has_rows(run, link, &block) {
-            true => rows(run, link, name, [block.pixels, block.channels], block.pairs),
+            true => rows(run, link, name, [block.pixels, block.channels], block.rows, block.pairs),
             false => windows(run, link, name),
         };
         registers::recipe(run, &source, block)
@@ -115,7 +119,10 @@ fn by_broadcasts(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported>
     let is_strided = link.stride[1] > 1 && link.weight_shape().bytes(run.elements.weights.dtype()) <= MOST_CACHED;
     let blocks = if is_strided { STRIDED_SUBGROUP_BLOCKS } else { SUBGROUP_BLOCKS };
     let blocks = registers::subgroup_blocks(run, caps, link, blocks)?;
-    fitting(run, caps, blocks.into_iter().map(recipe).collect())
+    let few = blocks.iter().filter(|block| block.channels <= FEWEST_CHANNELS);
+    let in_rows = few.map(|block| block.with_rows(BLOCK_ROWS));
+    let in_rows: Vec<_> = in_rows.filter(|block| has_rows(run, link, block) && shares_rows(run, link)).collect();
+    fitting(run, caps, blocks.into_iter().chain(in_rows).map(recipe).collect())
 }
 
 /// The run's convolution, if it is one of those that these kernels take.
@@ -132,9 +139,17 @@ fn conv<'a>(run: &Run<'a>) -> Result<&'a Conv2d, Unsupported> {
 /// shader counts their pixels in 32 bits.)
 fn has_rows(run: &Run<'_>, link: &Conv2d, block: &Block) -> bool {
     let output = run.output();
-    let most_pixels = u64::from(output.batch) * u64::from(output.height) * (u64::from(output.width) + 8);
-    let terms = u64::from(link.kernel_size[1]) * u64::from(block.channels * block.pixels);
+    let most_pixels =
+        u64::from(output.batch) * (u64::from(output.height) + u64::from(block.rows)) * (u64::from(output.width) + 8);
+    let of_rows = if block.rows > 1 { 2 * link.kernel_size[0] * block.rows } else { 1 };
+    let terms = u64::from(link.kernel_size[1]) * u64::from(of_rows) * u64::from(block.channels * block.pixels);
     terms <= MOST_TERMS && most_pixels < 1 << 32
+}
+
+/// Whether the rows of a block see the same rows of the input, and the output has as many.
+fn shares_rows(run: &Run<'_>, link: &Conv2d) -> bool {
+    let rows = Lines::rows(link, run.input().height, BLOCK_ROWS).all.len() as u32;
+    run.output().height >= BLOCK_ROWS && rows < link.kernel_size[0] * BLOCK_ROWS
 }
 
 /// The source that goes through the kernel tap by tap, where padding the channels of each to whole tiles adds little.
@@ -208,8 +223,16 @@ fn window_place(layout: Layout) -> u32 {
     }
 }
 
-/// The source that loads a row of inputs once for all columns of the kernel and some neighbouring pixels, in pairs if it can.
-fn rows(run: &Run<'_>, link: &Conv2d, kernel: &'static str, [pixels, channels]: [u32; 2], in_pairs: bool) -> Source {
+/// The source that loads a row of inputs once for all columns of the kernel and some neighbouring pixels, in pairs if it can. For
+/// `height` rows of pixels it loads all rows under the kernel, each once.
+fn rows(
+    run: &Run<'_>,
+    link: &Conv2d,
+    kernel: &'static str,
+    [pixels, channels]: [u32; 2],
+    height: u32,
+    in_pairs: bool,
+) -> Source {
     // What of two neighbours in memory must be even for them to be a load: of two columns, the first of which is as even as
     // the padding, for the first output of a block is; or of two channels.
     let neighbours = match run.layout {
@@ -218,18 +241,21 @@ fn rows(run: &Run<'_>, link: &Conv2d, kernel: &'static str, [pixels, channels]: 
     };
     let pairs = in_pairs && neighbours.is_multiple_of(2);
     let columns = Lines::columns(link, run.input().width, pixels);
-    let row = Row { link: link.clone(), layout: run.layout, pixels, pairs, columns };
-    let (loads, values) = (row.loads().len(), row.channels() * link.kernel_size[1]);
+    let rows = Lines::rows(link, run.input().height, height);
+    let lines = if height > 1 { rows.all.len() } else { 1 };
+    let row = Row { link: link.clone(), layout: run.layout, pixels, height, pairs, rows, columns };
+    let (loads, values) = (row.loads().len() * lines, row.values_of_fetch());
     // Of each value its place, and whether it is in the image. Beside few sums compilers keep only those that are not known.
     let unknown = row.loads().values().filter(|is_padded| **is_padded).count();
     let place = if channels <= FEW_CHANNELS { 2 * unknown + 4 } else { 2 * loads } as u32;
     let order = match run.layout {
         Layout::Nchw => Order::ChannelFirst,
+        Layout::Nhwc if height > 1 => Order::ByChannels { together: row.channels() },
         Layout::Nhwc => Order::ByRow { columns: link.kernel_size[1], channels: row.channels() },
     };
     let template = ("source_rows.wgsl", Arc::new(move || row.values()) as Values);
-    let source = Source::loaded(kernel, link, template, Fetch::Rows { values }, order);
-    Source { loads: loads as f64 / f64::from(pixels * values), registers: loads as u32, place, ..source }
+    let source = Source::loaded(kernel, link, template, Fetch::Rows { values, height }, order);
+    Source { loads: loads as f64 / f64::from(height * pixels * values), registers: loads as u32, place, ..source }
 }
 
 /// What some neighbouring outputs see of a row of the input.
@@ -238,8 +264,11 @@ struct Row {
     layout: Layout,
     /// The neighbours.
     pixels: u32,
+    /// How many rows of them there are.
+    height: u32,
     /// Whether two neighbouring columns, or in NHWC channels, are one load.
     pairs: bool,
+    rows: Lines,
     columns: Lines,
 }
 
@@ -252,6 +281,12 @@ impl Row {
     /// Channels of a load.
     fn channels(&self) -> u32 {
         if self.pairs && self.layout == Layout::Nhwc { 2 } else { 1 }
+    }
+
+    /// Values of k that come at a time: all columns of the kernel, and beside several rows of pixels all of its rows.
+    fn values_of_fetch(&self) -> u32 {
+        let [height, width] = self.link.kernel_size;
+        self.channels() * width * if self.height > 1 { height } else { 1 }
     }
 
     /// How many columns before the first the loads start: pairs start at even ones.
@@ -284,6 +319,10 @@ impl Row {
             input => if self.pairs { "pair" } else { "scalar" },
             CHANNELS => self.channels(),
             EARLY => self.early(),
+            HEIGHT => self.height,
+            WIDTH => self.pixels,
+            WINDOW_ROWS => self.rows.all,
+            ZEROED_ROWS => self.rows.zeroed,
             load_columns => loads.keys().collect::<Vec<_>>(),
             padded_columns => padded.collect::<Vec<_>>(),
             columns_seen => (0..columns).map(|kx| seen(kx).collect()).collect::<Vec<Vec<_>>>(),

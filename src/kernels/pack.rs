@@ -59,6 +59,8 @@ pub enum Order {
     /// Kernel row (of `columns`), input channels by `channels`, kernel column, and which of these channels. A kernel that is
     /// a column may be read as a row, so this does not take its width from the link.
     ByRow { columns: u32, channels: u32 },
+    /// Input channels by `together`, kernel row, kernel column, and which of these channels.
+    ByChannels { together: u32 },
 }
 
 impl Section {
@@ -211,7 +213,7 @@ pub fn padded_k(conv: &Conv2d, order: Order, k_align: u32) -> u64 {
 /// The number of segments of `k`, each padded by itself.
 pub fn segments(conv: &Conv2d, order: Order) -> u64 {
     match order {
-        Order::ChannelFirst | Order::ChannelLast | Order::ByRow { .. } => 1,
+        Order::ChannelFirst | Order::ChannelLast | Order::ByRow { .. } | Order::ByChannels { .. } => 1,
         Order::ByTaps { together } => {
             u64::from(conv.kernel_size[0]) * u64::from(conv.kernel_size[1]) / u64::from(together.max(1))
         }
@@ -237,6 +239,10 @@ fn panels(conv: &Conv2d, weight: &[f32], block: u32, k_align: u32, order: Order)
                 let [columns, together] = [columns, together].map(|count| count as usize);
                 let row = tap / columns * (channels / together) + channel / together;
                 (row * columns + tap % columns) * together + channel % together
+            }
+            Order::ByChannels { together } => {
+                let together = together as usize;
+                (channel / together * taps + tap) * together + channel % together
             }
         }
     };
@@ -286,6 +292,15 @@ mod tests {
             let by_row = Packing::Panels { block: 2, k_align: 1, order: Order::ByRow { columns, channels } };
             assert_eq!(by_row.pack(&conv, Weights::without_bias(&weight))[..8], expected);
         }
+        for (together, expected) in [(1, [1., 5., 2., 6., 3., 7., 4., 8.]), (2, [1., 5., 3., 7., 2., 6., 4., 8.])] {
+            let by_channels = Packing::Panels { block: 2, k_align: 1, order: Order::ByChannels { together } };
+            assert_eq!(by_channels.pack(&conv, Weights::without_bias(&weight))[..8], expected);
+        }
+        // Four channels of two taps in pairs.
+        let conv4 = Conv2d::new(4, 1, [1, 2]);
+        let by_channels = Packing::Panels { block: 1, k_align: 1, order: Order::ByChannels { together: 2 } };
+        let packed = by_channels.pack(&conv4, Weights::without_bias(&[1., 2., 3., 4., 5., 6., 7., 8.]));
+        assert_eq!(packed, [1., 3., 2., 4., 5., 7., 6., 8.]);
         // Two channels a tap, padded to three.
         let by_tap = Packing::Panels { block: 2, k_align: 3, order: Order::ByTaps { together: 1 } };
         let packed = by_tap.pack(&conv, Weights::without_bias(&weight));

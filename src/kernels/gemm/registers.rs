@@ -16,8 +16,10 @@ use crate::model::shape::Layout;
 pub struct Block {
     /// Output channels of an invocation.
     pub channels: u32,
-    /// Pixels of an invocation.
+    /// Pixels of an invocation, neighbours in a row.
     pub pixels: u32,
+    /// Rows of as many pixels.
+    pub rows: u32,
     /// Invocations of a workgroup.
     pub threads: u32,
     /// Values of k in a step of the loop, where the source does not ask for more. A step has a cost of its own: on
@@ -110,6 +112,7 @@ pub fn uniform_blocks(
     let block = |&[channels, pixels]: &[u32; 2]| Block {
         channels,
         pixels,
+        rows: 1,
         threads: if caps.is_cpu { THREADS_CPU } else { THREADS },
         steps: 4,
         weights: WeightLoads::Uniform,
@@ -135,6 +138,7 @@ pub fn subgroup_blocks(
     let block = |&[channels, pixels]: &[u32; 2]| Block {
         channels,
         pixels,
+        rows: 1,
         // The largest subgroup, so whole subgroups only, whichever size the driver picks.
         threads,
         // Four take longer to compile, and run no faster.
@@ -147,24 +151,41 @@ pub fn subgroup_blocks(
     Ok(worthwhile(link, blocks).map(block).collect())
 }
 
+impl Block {
+    /// The same with several rows of pixels.
+    pub fn with_rows(self, rows: u32) -> Self {
+        let sums_in_array = self.sums_in_array || self.channels * self.pixels * rows > MOST_WRITTEN_OUT;
+        Self { rows, sums_in_array, ..self }
+    }
+
+    /// What tells it from others, for the names of recipes.
+    fn name(self) -> String {
+        let rows = if self.rows > 1 { format!("x{}", self.rows) } else { String::new() };
+        format!("{}x{}{rows}", self.channels, self.pixels)
+    }
+}
+
 /// The product in registers, without workgroup memory.
 pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
     let step_depth = step_depth(block, run.layout, source.fetch);
     let product = product(run, source, block.channels, step_depth);
     let output = run.output();
-    let tiles_x = output.width.div_ceil(block.pixels);
+    let [tiles_y, tiles_x] = [output.height.div_ceil(block.rows), output.width.div_ceil(block.pixels)];
+    let block_pixels = block.pixels * block.rows;
     let pixels = match source.fetch {
         Fetch::Quads { .. } | Fetch::Blocks { .. } => u64::from(output.batch) * output.pixels(),
-        Fetch::Rows { .. } => u64::from(output.batch) * u64::from(output.height) * u64::from(tiles_x * block.pixels),
+        Fetch::Rows { .. } => {
+            u64::from(output.batch) * u64::from(tiles_y * block.rows) * u64::from(tiles_x * block.pixels)
+        }
     };
-    let tile_pixels = block.threads * block.pixels;
+    let tile_pixels = block.threads * block_pixels;
     let workgroups =
         pixels.div_ceil(tile_pixels.into()) * u64::from(product.params.panels) * u64::from(product.link.groups);
-    let name = format!("{}/{}x{}", source.kernel, block.channels, block.pixels);
+    let name = format!("{}/{}", source.kernel, block.name());
     let of_product = values(run, source, &product, &name, block.longs);
     let (file, of_source) = source.template.clone();
     let row_depth = match source.fetch {
-        Fetch::Rows { values } => Some(values),
+        Fetch::Rows { values, .. } => Some(values),
         _ => None,
     };
     let step_weights = block.channels * step_depth;
@@ -174,7 +195,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
         context! {
             source => file,
             ROW_DEPTH => row_depth,
-            PIXELS => block.pixels,
+            PIXELS => block_pixels,
             THREADS => block.threads,
             STEP_DEPTH => step_depth,
             WEIGHTS_PER_LOAD => block.weights.width(),
@@ -189,7 +210,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
     };
 
     let invocations = workgroups as f64 * f64::from(block.threads);
-    let outputs = invocations * f64::from(block.channels * block.pixels);
+    let outputs = invocations * f64::from(block.channels * block_pixels);
     let weights_per_k = f64::from(step_weights.div_ceil(block.weights.width() * lanes)) / f64::from(step_depth);
     let of_quads = run.elements.input.of_wide_load() / if block.longs { 2.0 } else { 1.0 };
     let loads = match source.fetch {
@@ -200,17 +221,17 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
         WeightLoads::Uniform => run.elements.weights.of_wide_load(),
         WeightLoads::Broadcast { .. } => 1.0,
     };
-    let fetched = invocations * f64::from(block.pixels) * product.padded_depth as f64;
-    let sums = block.channels * block.pixels;
+    let fetched = invocations * f64::from(block_pixels) * product.padded_depth as f64;
+    let sums = block.channels * block_pixels;
     // Large blocks copy a value that several columns see. Beside few sums compilers do not.
     let values = match source.fetch {
         Fetch::Rows { .. } if block.channels <= 4 => source.registers,
-        _ => block.pixels * step_depth,
+        _ => block_pixels * step_depth,
     };
     let pass = Pass {
         wgsl: Wgsl::template("gemm_registers.wgsl", shader),
         operands: single_pass_operands(run),
-        params: Params { work: workgroups as u32, tiles_x, ..product.params },
+        params: Params { work: workgroups as u32, tiles_y, tiles_x, ..product.params },
         workgroup: block.threads,
         workgroups,
         workgroup_memory: 0,
@@ -241,7 +262,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
 /// How many k a step of the loop takes: whole rows of the kernel where the source gives these.
 fn step_depth(block: Block, layout: Layout, fetch: Fetch) -> u32 {
     match (fetch, layout) {
-        (Fetch::Rows { values }, _) => (block.steps / values).max(1) * values,
+        (Fetch::Rows { values, .. }, _) => (block.steps / values).max(1) * values,
         (_, Layout::Nchw) => block.steps,
         (_, Layout::Nhwc) => 4,
     }

@@ -159,7 +159,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, tile: Tile, caps: &Caps) -> Recipe
         }
         Fetch::Rows { .. } => {
             let quads = output.width.div_ceil(ROW_PIXELS);
-            ((rows * u64::from(quads * ROW_PIXELS)).div_ceil(tile.pixels.into()), [0, quads], 0)
+            ((rows * u64::from(quads * ROW_PIXELS)).div_ceil(tile.pixels.into()), [output.height, quads], 0)
         }
         Fetch::Quads { .. } => ((rows * u64::from(output.width)).div_ceil(tile.pixels.into()), [0; 2], 0),
     };
@@ -221,7 +221,7 @@ pub fn shader_values(
     recipe: &str,
 ) -> impl Fn() -> Value + Send + Sync + use<> {
     let row_depth = match source.fetch {
-        Fetch::Rows { values } => Some(values),
+        Fetch::Rows { values, .. } => Some(values),
         _ => None,
     };
     // A software device takes long to compile each load that is written out.
