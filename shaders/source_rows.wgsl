@@ -15,10 +15,13 @@
 //% endif
 // Rows of the output are filled up to whole blocks; what is behind a row's end is computed of some input and not
 // stored.
+//% if scales != "none"
+// Each channel of an image is multiplied by its scale; padding stays zero.
+//% endif
 //#
 //# host     layout; geometry; PIXELS; input ("scalar", or "pair" if a load is two columns, or in NHWC two channels);
-//#          CHANNELS (of a load); DEPTH_IS_PADDED (whether k goes on behind the last value); params.tiles_x (blocks in a
-//#          row) and params.tiles_y (in a column); `output_block`
+//#          CHANNELS (of a load); DEPTH_IS_PADDED (whether k goes on behind the last value); scales ("scalar" or "none");
+//#          params.tiles_x (blocks in a row) and params.tiles_y (in a column); `output_block`
 //#          HEIGHT, WIDTH   rows and columns of a block
 //#          WINDOW_ROWS     with several rows: those of the input under the kernels of a block, counted from the first
 //#          ZEROED_ROWS     those of them that can lie in the padding for an output that is stored
@@ -35,6 +38,10 @@ struct Corner {
     top: i32,
     left: i32,
     column: u32,
+    //% if scales != "none"
+    // The scale of the group's first channel.
+    scale_at: u32,
+    //% endif
 }
 
 // A row or a column that may lie in the padding: where it is, and whether it is one at all.
@@ -85,6 +92,9 @@ fn corner(pixel: u32, group: u32) -> Corner {
         i32(block.y * STRIDE_Y) - i32(PAD_TOP),
         i32(left) - i32(PAD_LEFT),
         min(left, params.in_width - 1u),
+        //% if scales != "none"
+        block.image * params.in_channels + group * params.group_in,
+        //% endif
     );
 }
 
@@ -151,7 +161,21 @@ fn fetch_row(number: u32, place: Place) -> Row {
     //% else
     let channel = place.corner.image + number${" * in_pixels()" if layout == "nchw" else (" * 2u" if CHANNELS == 2 else "")};
     //% endif
-    //% set load = "load_inside2" if input == "pair" else "load_inside"
+    //% set load, times = "load_inside2" if input == "pair" else "load_inside", ""
+    //% if scales != "none"
+        //% set load, times = "load_scaled2" if input == "pair" else "load_scaled", ", scale"
+        //% if layout == "nchw"
+            //% set channel = "number" if HEIGHT > 1 else "number / KERNEL_HEIGHT"
+            //% set channel = "min(" ~ channel ~ ", params.group_in - 1u)" if DEPTH_IS_PADDED else channel
+            //% set of_channel = "load_scale(place.corner.scale_at + " ~ channel ~ ")"
+    let scale = ${"vec2<f32>(" ~ of_channel ~ ")" if input == "pair" else of_channel};
+        //% elif CHANNELS == 2
+    let scale_at = place.corner.scale_at + number${"" if HEIGHT > 1 else " % (params.group_in / 2u)"} * 2u;
+    let scale = vec2<f32>(load_scale(scale_at), load_scale(scale_at + 1u));
+        //% else
+    let scale = load_scale(place.corner.scale_at + number${"" if HEIGHT > 1 else " % params.group_in"});
+        //% endif
+    //% endif
     //% for row in window_rows or [""]
         //% set at = "row.at" if HEIGHT == 1 else "at" ~ row
         //% if HEIGHT > 1
@@ -162,11 +186,11 @@ fn fetch_row(number: u32, place: Place) -> Row {
             //% set value = "input" ~ (row ~ "_" if HEIGHT > 1 else "") ~ column
             //% if column in padded_columns
                 //% set inside = (of_row ~ " & " if of_row else "") ~ "place.column" ~ column ~ ".inside"
-    let ${value} = ${load}(${at} + place.column${column}.at, ${inside});
+    let ${value} = ${load}(${at} + place.column${column}.at, ${inside}${times});
             //% else
                 //% set right = column - EARLY - geometry.pad_left
                 //% set right = plus(right) if layout == "nchw" else plus(right, "params.in_channels")
-    let ${value} = ${load}(${at}${right}, ${of_row or "true"});
+    let ${value} = ${load}(${at}${right}, ${of_row or "true"}${times});
             //% endif
         //% endfor
     //% endfor

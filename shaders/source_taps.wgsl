@@ -3,9 +3,13 @@
 //
 // An invocation stages a pixel. TILE_DEPTH of k are KERNEL_ROWS whole rows of the kernel, filled up to quads, so that
 // all that depends on the tap is a constant.
+//% if scales != "none"
+// Each channel of an image is multiplied by its scale; padding stays zero.
+//% endif
 //#
-//# host     geometry; input ("scalar"); params.tiles_y and params.tiles_x (the output's height and width); of gemm_tile.wgsl
-//#          TILE_DEPTH, TILE_PIXELS, THREADS and `pixel_tile`; KERNEL_ROWS (of a tile), GROUP_IN (channels)
+//# host     geometry; input ("scalar"); scales ("scalar" or "none"); params.tiles_y and params.tiles_x (the output's height
+//#          and width); of gemm_tile.wgsl TILE_DEPTH, TILE_PIXELS, THREADS and `pixel_tile`; KERNEL_ROWS (of a tile),
+//#          GROUP_IN (channels)
 
 const BLOCK_HEIGHT: u32 = 1u;
 const BLOCK_WIDTH: u32 = 1u;
@@ -26,6 +30,10 @@ struct Place {
     //% for kx in range(geometry.kernel_width)
     column${kx}: Line,
     //% endfor
+    //% if scales != "none"
+    // The scale of the group's first channel.
+    scale_at: u32,
+    //% endif
 }
 
 fn staged_place(first_pixel: u32, group: u32, local: u32) -> Place {
@@ -38,6 +46,9 @@ fn staged_place(first_pixel: u32, group: u32, local: u32) -> Place {
         //% for kx in range(geometry.kernel_width)
         line(left${plus_signed(kx * geometry.dilation_x)}, params.in_width, params.in_channels),
         //% endfor
+        //% if scales != "none"
+        row / params.tiles_y * params.in_channels + group * params.group_in,
+        //% endif
     );
 }
 
@@ -51,6 +62,9 @@ fn line(coordinate: i32, extent: u32, distance: u32) -> Line {
 //% set xyzw = ["x", "y", "z", "w"]
 fn stage_pixels(k0: u32, place: Place, local: u32) {
     let first_row = k0 / TILE_DEPTH * ${KERNEL_ROWS}u;
+    //% for channel in range(GROUP_IN) if scales != "none"
+    let scale${channel} = load_scale(place.scale_at${plus(channel)});
+    //% endfor
     //% for row in range(KERNEL_ROWS)
     let top${row} = place.top + i32((first_row${plus(row)}) * DILATION_Y);
     let row${row} = line(top${row}, params.in_height, params.in_width * params.in_channels);
@@ -59,7 +73,8 @@ fn stage_pixels(k0: u32, place: Place, local: u32) {
     let at${tap} = place.image + row${row}.at + place.column${kx}.at;
     let inside${tap} = row${row}.inside & place.column${kx}.inside;
             //% for channel in range(GROUP_IN)
-    let value${tap * GROUP_IN + channel} = select(0.0, load_input(at${tap}${plus(channel)}), inside${tap});
+                //% set times = "" if scales == "none" else " * scale" ~ channel
+    let value${tap * GROUP_IN + channel} = select(0.0, load_input(at${tap}${plus(channel)})${times}, inside${tap});
             //% endfor
         //% endfor
     //% endfor

@@ -9,9 +9,13 @@
 //% else
 // Each value is gathered by itself; k counts kernel row, kernel column and input channel.
 //% endif
+//% if scales != "none"
+// Each channel of an image is multiplied by its scale; padding stays zero.
+//% endif
 //#
 //# host     layout, geometry, SEGMENTED, and DEPTH_IS_PADDED (whether k goes on behind the last value); unless SEGMENTED,
-//#          GROUP_IN (channels) and DEPTH (k without padding), which each k is divided by; `pixel_count`, `load_input4`
+//#          GROUP_IN (channels) and DEPTH (k without padding), which each k is divided by; scales (as tensors.wgsl has it)
+//#          and SCALE_IS_SHARED (in NCHW, whether four neighbouring pixels are of one image); `pixel_count`, `load_input4`
 
 //% if not SEGMENTED
 const GROUP_IN: u32 = ${GROUP_IN}u;
@@ -19,6 +23,9 @@ const DEPTH: u32 = ${DEPTH}u;
 const TAPS: u32 = KERNEL_HEIGHT * KERNEL_WIDTH;
 //% endif
 
+//% set scaled = scales != "none"
+//% set scale_uint = "u32" if layout == "nhwc" or SCALE_IS_SHARED else "vec4<u32>"
+//% set load_scales = "load_scale4" if layout == "nhwc" or not SCALE_IS_SHARED else "load_scale"
 //% set uint, int, bool = "u32", "i32", "bool"
 //% if layout == "nchw"
     //% set uint, int, bool = "vec4<u32>", "vec4<i32>", "vec4<bool>"
@@ -31,16 +38,29 @@ struct Place {
     image: ${uint},
     top: ${int},
     left: ${int},
+    //% if scaled
+    // The scale of the group's first channel.
+    scale_at: ${scale_uint},
+    //% endif
 }
 
 //% if layout == "nchw"
 fn place(pixel: u32, group: u32) -> Place {
     let pixels = min(vec4<u32>(pixel) + vec4<u32>(0u, 1u, 2u, 3u), vec4<u32>(pixel_count() - 1u));
+    //% if scaled
+    let plane = pixels / out_pixels() * params.in_channels + group * params.group_in;
+    let image = plane * in_pixels();
+    //% else
     let image = (pixels / out_pixels() * params.in_channels + group * params.group_in) * in_pixels();
+    //% endif
     let rest = pixels % out_pixels();
     let top = vec4<i32>(rest / params.out_width * STRIDE_Y) - i32(PAD_TOP);
     let left = vec4<i32>(rest % params.out_width * STRIDE_X) - i32(PAD_LEFT);
+    //% if scaled
+    return Place(image, top, left, plane${".x" if SCALE_IS_SHARED else ""});
+    //% else
     return Place(image, top, left);
+    //% endif
 }
 //% else
 fn place(pixel: u32, group: u32) -> Place {
@@ -50,6 +70,9 @@ fn place(pixel: u32, group: u32) -> Place {
         clamped / out_pixels() * in_pixels() * params.in_channels + group * params.group_in,
         i32(rest / params.out_width * STRIDE_Y) - i32(PAD_TOP),
         i32(rest % params.out_width * STRIDE_X) - i32(PAD_LEFT),
+        //% if scaled
+        clamped / out_pixels() * params.in_channels + group * params.group_in,
+        //% endif
     );
 }
 //% endif
@@ -60,6 +83,9 @@ struct Located {
     at: ${uint},
     inside: ${bool},
     first: u32,
+        //% if scaled
+    scale_at: ${scale_uint},
+        //% endif
 }
 
     //% if layout == "nchw"
@@ -69,7 +95,7 @@ fn locate(place: Place, tap: u32) -> Located {
     // A negative coordinate wraps to a large one.
     let inside = (y < vec4<u32>(params.in_height)) & (x < vec4<u32>(params.in_width));
     let at = place.image + select(vec4<u32>(0u), y * params.in_width + x, inside);
-    return Located(at, inside, tap * params.segment_depth);
+    return Located(at, inside, tap * params.segment_depth${", place.scale_at" if scaled else ""});
 }
 
 fn fetch(k: u32, located: Located) -> vec4<f32> {
@@ -79,12 +105,15 @@ fn fetch(k: u32, located: Located) -> vec4<f32> {
         return vec4<f32>(0.0);
     }
         //% endif
+        //% if scaled
+    let scale = ${load_scales}(located.scale_at + channel);
+        //% endif
     let values = load_input4(located.at + channel * in_pixels());
     // The last first: then a compiler waits once for all four.
-    let w = select(0.0, values.w, located.inside.w);
-    let z = select(0.0, values.z, located.inside.z);
-    let y = select(0.0, values.y, located.inside.y);
-    let x = select(0.0, values.x, located.inside.x);
+        //% for component in ["w", "z", "y", "x"]
+            //% set times = (" * scale" ~ ("" if SCALE_IS_SHARED else "." ~ component)) if scaled else ""
+    let ${component} = select(0.0, values.${component}${times}, located.inside.${component});
+        //% endfor
     return vec4<f32>(x, y, z, w);
 }
     //% else
@@ -94,12 +123,17 @@ fn locate(place: Place, tap: u32) -> Located {
     // A negative coordinate wraps to a large one.
     let inside = (y < params.in_height) & (x < params.in_width);
     let at = place.image + select(0u, (y * params.in_width + x) * params.in_channels, inside);
-    return Located(at, inside, tap * params.segment_depth);
+    return Located(at, inside, tap * params.segment_depth${", place.scale_at" if scaled else ""});
 }
 
 fn fetch(k: u32, located: Located) -> vec4<f32> {
     let channels = vec4<u32>(k - located.first) + vec4<u32>(0u, 1u, 2u, 3u);
+        //% if scaled
+    let clamped = min(channels, vec4<u32>(params.group_in - 1u));
+    let values = load_input4(located.at + clamped) * ${load_scales}(located.scale_at + clamped);
+        //% else
     let values = load_input4(located.at + min(channels, vec4<u32>(params.group_in - 1u)));
+        //% endif
         //% if DEPTH_IS_PADDED
     return select(vec4<f32>(0.0), values, (channels < vec4<u32>(params.group_in)) & vec4<bool>(located.inside));
         //% else
@@ -121,7 +155,12 @@ fn fetch(k: u32, place: Place) -> vec4<f32> {
     let inside = is_input;
     //% endif
     let at = place.image + k / TAPS * in_pixels() + y * params.in_width + x;
+    //% if scaled
+    let scale = ${load_scales}(place.scale_at + ${"min(k / TAPS, GROUP_IN - 1u)" if DEPTH_IS_PADDED else "k / TAPS"});
+    return select(vec4<f32>(0.0), load_input4(select(vec4<u32>(0u), at, inside)) * scale, inside);
+    //% else
     return select(vec4<f32>(0.0), load_input4(select(vec4<u32>(0u), at, inside)), inside);
+    //% endif
 }
 //% else
 // An output's values of four neighbouring k.
@@ -133,6 +172,11 @@ fn fetch(k: u32, place: Place) -> vec4<f32> {
     // A negative coordinate wraps to a large one.
     let inside = (y < vec4<u32>(params.in_height)) & (x < vec4<u32>(params.in_width)) & (all < vec4<u32>(DEPTH));
     let at = place.image + (y * params.in_width + x) * params.in_channels + all % GROUP_IN;
+    //% if scaled
+    let scale = ${load_scales}(place.scale_at + all % GROUP_IN);
+    return select(vec4<f32>(0.0), load_input4(select(vec4<u32>(0u), at, inside)) * scale, inside);
+    //% else
     return select(vec4<f32>(0.0), load_input4(select(vec4<u32>(0u), at, inside)), inside);
+    //% endif
 }
 //% endif

@@ -238,9 +238,10 @@ fn load_input4(at: vec4<u32>) -> vec4<f32> {
 }
 //% endif
 
+//% set output_at = 2 if weights == "none" else 3
 //% if scales | default("none") != "none"
 // What each channel of each image of the input is multiplied by.
-@group(0) @binding(${4 if residual == "none" else 5}) var<storage, read> scales: array<${arrays[elements.input][scales]}>;
+@group(0) @binding(${output_at + (1 if residual == "none" else 2)}) var<storage, read> scales: array<${arrays[elements.input][scales]}>;
 
     //% if scales == "scalar"
 fn load_scale(at: u32) -> f32 {
@@ -250,6 +251,19 @@ fn load_scale(at: u32) -> f32 {
 fn load_scale4(at: vec4<u32>) -> vec4<f32> {
     return vec4<f32>(load_scale(at.x), load_scale(at.y), load_scale(at.z), load_scale(at.w));
 }
+
+        //% if input == "scalar"
+// As `load_inside`, times a scale. Zero stays zero, whatever that is.
+fn load_scaled(at: u32, inside: bool, scale: f32) -> f32 {
+    return select(0.0, load_input(at) * scale, inside);
+}
+        //% elif input == "pair"
+            //% set place = "input_place(at)" if input_view else "at"
+// As `load_inside2`, times a scale for each. Zero stays zero, whatever that is.
+fn load_scaled2(at: u32, inside: bool, scale: vec2<f32>) -> vec2<f32> {
+    return select(vec2<f32>(0.0), ${unpack_input}(input[${place} / 2u]) * scale, inside);
+}
+        //% endif
     //% else
 // Four neighbours, aligned.
 fn load_scale4(at: vec4<u32>) -> vec4<f32> {
@@ -348,7 +362,6 @@ fn half_bits${suffix}(x: ${value}) -> ${word} {
 }
 
 //% endfor
-//% set output_at = 2 if weights == "none" else 3
 //# Of a tensor that lies in another, neighbours that are apart there are stored one by one.
 //% set is_apart = output_view and output_view.neighbours < {"scalar": 1, "pair": 2, "quads": 4}[output]
 //% if output == "scalar" or is_apart

@@ -2,6 +2,9 @@
 //
 // The first of Winograd's three passes: B^T d B for each tile d of the input, LINE x LINE inputs for OUTPUTS x OUTPUTS
 // outputs.
+//% if scales != "none"
+// Each channel of an image is multiplied by its scale; padding stays zero.
+//% endif
 //
 // An invocation transforms one tile of one channel. What it writes is a tensor of its own, in which the tiles are the
 // pixels and the LINE x LINE points of a tile are groups of channels, so that the second pass is a grouped pointwise
@@ -12,7 +15,7 @@
 //#
 //# include  winograd_points.wgsl, tensors.wgsl
 //# host     OUTPUTS (2 or 4), WORKGROUP (invocations), STORES_IN_LOOP (which software devices compile faster), input
-//#          ("scalar", or "pair" if a load is two columns), EARLY (columns by which loads start before the tile, as pairs
+//#          ("scalar", or "pair" if a load is two columns), scales ("scalar" or "none"), EARLY (columns by which loads start before the tile, as pairs
 //#          start at even ones: 0 or 1); params.tiles_x, params.tiles_y (tiles of an image), params.work (invocations)
 //
 // Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016).
@@ -40,6 +43,9 @@ fn main(
         item.batch * params.in_channels * in_pixels() + item.channel * in_channel_stride(),
         item.channel,
         (item.batch * params.tiles_y + item.y) * params.tiles_x + item.x,
+        //% if scales != "none"
+        load_scale(item.batch * params.in_channels + item.channel),
+        //% endif
     ));
 }
 
@@ -50,6 +56,9 @@ struct Tile {
     plane: u32,
     channel: u32,
     number: u32,
+    //% if scales != "none"
+    scale: f32,
+    //% endif
 }
 
 fn transform_tile(tile: Tile) {
@@ -62,7 +71,7 @@ fn transform_tile(tile: Tile) {
     //% for y in range(LINE)
     let row${y} = input_row(tile, ${y});
         //% for x in range(0, LINE + EARLY, 2 if input == "pair" else 1)
-    let input_row${y}_x${x} = load_padded(row${y}, left${plus_signed(x)});
+    let input_row${y}_x${x} = load_padded(row${y}, left${plus_signed(x)}${", tile.scale" if scales != "none" else ""});
         //% endfor
     let across_row${y} = input_line(array<f32, LINE>(
         //% for x in range(EARLY, LINE + EARLY)
@@ -137,17 +146,19 @@ fn input_row(tile: Tile, row: i32) -> InputRow {
 }
 
 // `&` and not `&&`: the latter is a branch, of which there would be one for each of dozens of loads.
+//% set load = "load_inside" if scales == "none" else "load_scaled"
+//% set times = "" if scales == "none" else (", vec2<f32>(scale)" if input == "pair" else ", scale")
 //% if input == "pair"
 // A column and the next one, zero in the padding.
-fn load_padded(row: InputRow, x: i32) -> vec2<f32> {
+fn load_padded(row: InputRow, x: i32${", scale: f32" if scales != "none" else ""}) -> vec2<f32> {
     let inside = row.inside & inside(x, params.in_width);
-    return load_inside2(row.at + select(0u, u32(x), inside), inside);
+    return ${load}2(row.at + select(0u, u32(x), inside), inside${times});
 }
 //% else
 // A column, zero in the padding.
-fn load_padded(row: InputRow, x: i32) -> f32 {
+fn load_padded(row: InputRow, x: i32${", scale: f32" if scales != "none" else ""}) -> f32 {
     let inside = row.inside & inside(x, params.in_width);
-    return load_inside(row.at + select(0u, u32(x) * in_pixel_stride(), inside), inside);
+    return ${load}(row.at + select(0u, u32(x) * in_pixel_stride(), inside), inside${times});
 }
 //% endif
 

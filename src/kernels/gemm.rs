@@ -147,6 +147,11 @@ fn stores_pairs(run: &Run<'_>, source: &Source, longs: bool) -> bool {
     is_there && source.conv.group_out_channels().is_multiple_of(2) && !run.has_residual()
 }
 
+/// Whether four neighbouring pixels of the output are of one image, and so have the same scales.
+pub fn shares_scales(run: &Run<'_>) -> bool {
+    run.output().batch == 1 || run.output().pixels().is_multiple_of(4)
+}
+
 /// What a store counts for each output.
 pub fn of_outputs(run: &Run<'_>, source: &Source) -> f64 {
     if stores_quads(run, source) { run.elements.output.of_wide_load() } else { 1.0 }
@@ -189,13 +194,12 @@ pub fn values(
         (Layout::Nhwc, 2) if stores_pairs(run, source, pairs) => "pair",
         _ => "scalar",
     };
-    let scales = match (run.is_scaled(), layout, input) {
+    let scales = match (run.is_scaled(), layout, source.fetch) {
         (false, ..) => "none",
-        (true, Layout::Nhwc, "quads" | "pairs") => "quads",
+        (true, Layout::Nhwc, Fetch::Quads { aligned: true }) => "quads",
         _ => "scalar",
     };
-    // Four neighbouring pixels are of one image.
-    let scale_is_shared = run.input().batch == 1 || input != "scalar";
+    let scale_is_shared = shares_scales(run);
     move || {
         context! {
             recipe,

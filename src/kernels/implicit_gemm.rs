@@ -127,7 +127,7 @@ fn by_broadcasts(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported>
 
 /// The run's convolution, if it is one of those that these kernels take.
 fn conv<'a>(run: &Run<'a>) -> Result<&'a Conv2d, Unsupported> {
-    let link = run.only_conv()?;
+    let link = run.only_conv_or_scaled()?;
     match () {
         () if link.is_pointwise() => Err(Unsupported::Pointwise),
         () if link.is_depthwise() => gemm::fills_tiles(link).map(|()| link),
@@ -162,7 +162,7 @@ fn taps(run: &Run<'_>, link: &Conv2d, kernel: &'static str, tile: Tile) -> Optio
     let conv = link.clone();
     let values = move || context! { geometry => shader::geometry_values(&conv) };
     let source = Source::loaded(kernel, link, window(values), Fetch::Quads { aligned }, Order::ByTaps { together: 1 });
-    Some(Source { place: window_place(run.layout), ..source })
+    Some(windowed(run, source))
 }
 
 /// The template of windows.
@@ -187,8 +187,22 @@ fn windows(run: &Run<'_>, link: &Conv2d, kernel: &'static str) -> Source {
             DEPTH => conv.fan_in(),
         }
     };
-    let source = Source::loaded(kernel, link, window(values), Fetch::Quads { aligned }, order);
-    Source { place: window_place(run.layout), ..source }
+    windowed(run, Source::loaded(kernel, link, window(values), Fetch::Quads { aligned }, order))
+}
+
+/// A source of windows with what its places take, and its scales.
+fn windowed(run: &Run<'_>, source: Source) -> Source {
+    let place = window_place(run.layout);
+    if !run.is_scaled() {
+        return Source { place, ..source };
+    }
+    // In NCHW a load of a scale is for four pixels, if these are of one image; in NHWC each value has its own.
+    let each = match run.layout {
+        Layout::Nchw if gemm::shares_scales(run) => 0.25,
+        _ => 1.0,
+    };
+    let scales = (4.0 * each) as u32;
+    Source { place: place + scales, registers: source.registers + scales, loads: 1.0 + each, mult_adds: 1.0, ..source }
 }
 
 /// The source of whole pixels for few channels in NHWC, and the k that it stages at a time: as many rows of the kernel as share
@@ -207,7 +221,13 @@ fn pixels(run: &Run<'_>, link: &Conv2d, kernel: &'static str) -> Option<(Source,
     let fetch = Fetch::Blocks { height: 1, width: 1, staged: 0 };
     let source = Source::loaded(kernel, link, template, fetch, Order::ByTaps { together: rows * width });
     let depth = (rows * width * channels).next_multiple_of(4);
-    Some((Source { registers: 16, place: 2 + 2 * width, ..source }, depth))
+    let source = Source { registers: 16, place: 2 + 2 * width, ..source };
+    if !run.is_scaled() {
+        return Some((source, depth));
+    }
+    // The scales are loaded once for all of a pixel's taps.
+    let (loads, registers) = (1.0 + 1.0 / f64::from(rows * width), source.registers + channels);
+    Some((Source { loads, mult_adds: 1.0, registers, place: source.place + 1, ..source }, depth))
 }
 
 /// The most columns of a kernel that tiles stage by whole rows.
@@ -245,6 +265,8 @@ fn rows(
     let lines = if height > 1 { rows.all.len() } else { 1 };
     let row = Row { link: link.clone(), layout: run.layout, pixels, height, pairs, rows, columns };
     let (loads, values) = (row.loads().len() * lines, row.values_of_fetch());
+    // A channel's scale serves all columns of a row.
+    let [scales, scaled] = if run.is_scaled() { [row.channels(), row.width() * row.channels()] } else { [0; 2] };
     // Of each value its place, and whether it is in the image. Beside few sums compilers keep only those that are not known.
     let unknown = row.loads().values().filter(|is_padded| **is_padded).count();
     let place = if channels <= FEW_CHANNELS { 2 * unknown + 4 } else { 2 * loads } as u32;
@@ -255,7 +277,15 @@ fn rows(
     };
     let template = ("source_rows.wgsl", Arc::new(move || row.values()) as Values);
     let source = Source::loaded(kernel, link, template, Fetch::Rows { values, height }, order);
-    Source { loads: loads as f64 / f64::from(height * pixels * values), registers: loads as u32, place, ..source }
+    let (loads, fetched) = (loads as u32, f64::from(height * pixels * values));
+    Source {
+        loads: f64::from(loads + scales) / fetched,
+        mult_adds: f64::from(loads * scaled) / fetched,
+        // Where the scales are takes none: compilers have as many beside each block as without (or fewer, Apple's).
+        registers: loads + scales,
+        place,
+        ..source
+    }
 }
 
 /// What some neighbouring outputs see of a row of the input.

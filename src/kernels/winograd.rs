@@ -27,7 +27,7 @@ const WORKGROUP: u32 = 64;
 const WORKGROUP_CPU: u32 = 16;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
-    let link = run.only_conv()?;
+    let link = run.only_conv_or_scaled()?;
     match () {
         () if link.kernel_size != [3, 3] => return Err(Unsupported::KernelSize(link.kernel_size)),
         () if link.stride != [1, 1] => return Err(Unsupported::Stride(link.stride)),
@@ -137,7 +137,9 @@ impl<'a> Tiles<'a> {
         let workspace: Vec<_> = self.shapes.iter().map(|shape| shape.bytes(DType::F32)).collect();
         let points = f64::from(winograd::points(outputs));
         let [items_in, items_out] = self.items().map(|items| items as f64);
-        let loads = f64::from(self.transform.loads());
+        // Each tile has one scale, and multiplies all that it loads.
+        let loads = f64::from(self.transform.loads()) + if link.scaled { 1.0 } else { 0.0 };
+        let scaled = if link.scaled { points } else { 0.0 };
         let tensors = self.run.input_bytes() + self.run.output_bytes();
         let variant = product.name.split_once('/').map_or("", |(_, variant)| variant);
         Recipe {
@@ -146,12 +148,12 @@ impl<'a> Tiles<'a> {
             weights,
             work: Work {
                 // An addition counts as half, and the lines of F(4x4) have a dozen.
-                mult_adds: product.work.mult_adds + (items_in + items_out) * points * 2.0,
+                mult_adds: product.work.mult_adds + (items_in + items_out) * points * 2.0 + items_in * scaled,
                 accesses: product.work.accesses
                     + items_in * (loads + points)
                     + items_out * (points + f64::from(outputs * outputs)),
                 // The transformed weights are 16/9 or 4 times the weights.
-                bytes: product.work.bytes + workspace.iter().sum::<u64>() as f64 + tensors as f64,
+                bytes: product.work.bytes + (workspace.iter().sum::<u64>() + tensors + self.run.scale_bytes()) as f64,
                 ..product.work
             },
             workspace,
@@ -191,7 +193,9 @@ impl<'a> Tiles<'a> {
     fn input_pass(&self) -> Pass {
         let transform = self.transform.clone();
         let wgsl = Wgsl::template("winograd_input.wgsl", move || transform.of_input());
-        self.pass(wgsl, vec![Operand::Input, Operand::WriteWorkspace(0)], self.items()[0])
+        let mut operands = vec![Operand::Input, Operand::WriteWorkspace(0)];
+        operands.extend(self.run.is_scaled().then_some(Operand::Scale));
+        self.pass(wgsl, operands, self.items()[0])
     }
 
     fn output_pass(&self, bias_at: u64) -> Pass {
@@ -213,6 +217,7 @@ impl Transform {
             EARLY => self.early(),
             geometry => shader::geometry_values(&self.link),
             input => if self.pairs { "pair" } else { "scalar" },
+            scales => if self.link.scaled { "scalar" } else { "none" },
             weights => "none",
             output => "scalar",
             residual => "none",

@@ -27,16 +27,25 @@ struct Subject {
 
 impl Subject {
     fn new(chain: &Chain, input: Shape, is_cpu: bool, choice: &Choice) -> Self {
+        Self::in_layout(Layout::Nchw, chain, input, is_cpu, choice)
+    }
+
+    fn in_layout(layout: Layout, chain: &Chain, input: Shape, is_cpu: bool, choice: &Choice) -> Self {
         let gpu = gpu().with_caps(|caps| Caps { is_cpu, ..caps });
-        let schedule = planner::schedule(chain, input, Layout::Nchw, gpu.caps(), choice).unwrap();
-        let oracle = Oracle::of_chain("planted", chain.clone(), input, Layout::Nchw, u64::MAX).unwrap();
+        let schedule = planner::schedule(chain, input, layout, gpu.caps(), choice).unwrap();
+        let oracle = Oracle::of_chain("planted", chain.clone(), input, layout, u64::MAX).unwrap();
         Self { gpu, oracle, schedule }
     }
 
     /// Checks the schedule after a change of the last shader of a step.
     fn check(&self, step: usize, change: impl Fn(&str) -> String) -> Report {
+        self.check_pass(step, self.schedule.steps[step].recipe.passes.len() - 1, change)
+    }
+
+    /// The same after a change of another.
+    fn check_pass(&self, step: usize, pass: usize, change: impl Fn(&str) -> String) -> Report {
         let mut schedule = self.schedule.clone();
-        let pass = schedule.steps[step].recipe.passes.last_mut().unwrap();
+        let pass = &mut schedule.steps[step].recipe.passes[pass];
         let right = pass.wgsl.text().unwrap();
         let wrong = change(&right);
         assert_ne!(wrong, *right, "the fault is not planted");
@@ -173,6 +182,49 @@ fn mistakes_in_means_are_found_in_full() {
     }
     let report = subject.check(0, |wgsl| scaled(wgsl, "activate"));
     assert!(!report.passes(), "{report:?}");
+}
+
+/// Which scale is loaded, and what it multiplies.
+fn finds_mistakes_in_scales(layout: Layout, is_cpu: bool, channels: u32, size: [u32; 2], recipe: &str) {
+    let chain = Chain::from(Conv2d::new(channels, 5, 3).padding(1).scaled(true));
+    let input = Shape::from([2, channels, size[0], size[1]]);
+    let subject = Subject::in_layout(layout, &chain, input, is_cpu, &Choice::Named(recipe.into()));
+    let right = subject.check_as_planned();
+    assert!(right.passes() && right.share_of_bound > 1e-4, "{recipe} {layout}: {right:?}");
+    // One of a channel, or of four.
+    let [one, four] = ["scales[at]", "scales[at.x / 4u]"];
+    let quads = format!("scales[at.x / 4u % {}u]", channels.div_ceil(4));
+    for (what, of_one, of_four) in [
+        ("the scale of the channel beside it", "scales[at ^ 1u]", "scales[(at.x / 4u) ^ 1u]"),
+        ("that of the first image", &*format!("scales[at % {channels}u]"), &*quads),
+        ("one part in ten thousand more", "1.0001 * scales[at]", "1.0001 * scales[at.x / 4u]"),
+    ] {
+        let report = subject.check_pass(0, 0, |wgsl| wgsl.replace(one, of_one).replace(four, of_four));
+        assert!(!report.passes(), "{what}: {recipe} {layout}: {report:?}");
+    }
+}
+
+#[test]
+fn mistakes_in_the_scales_of_rows_are_found() {
+    finds_mistakes_in_scales(Layout::Nchw, true, 6, [5, 6], "implicit_gemm_subgroup/2x8");
+    finds_mistakes_in_scales(Layout::Nhwc, true, 6, [5, 6], "implicit_gemm_subgroup/2x8");
+}
+
+/// In tiles: tap by tap, gathered, and by pixels; and where Winograd's first pass loads.
+#[test]
+#[ignore = "takes minutes"]
+fn mistakes_in_scales_are_found_in_full() {
+    finds_mistakes_in_scales(Layout::Nchw, false, 16, [5, 3], "implicit_gemm/32x32x16");
+    finds_mistakes_in_scales(Layout::Nchw, false, 16, [5, 8], "implicit_gemm/32x32x16");
+    finds_mistakes_in_scales(Layout::Nhwc, false, 16, [5, 3], "implicit_gemm/32x32x16");
+    finds_mistakes_in_scales(Layout::Nchw, true, 6, [5, 5], "implicit_gemm/32x64x32");
+    finds_mistakes_in_scales(Layout::Nhwc, false, 12, [5, 5], "implicit_gemm/32x64x32");
+    finds_mistakes_in_scales(Layout::Nhwc, false, 4, [5, 5], "implicit_gemm/32x64x12");
+    finds_mistakes_in_scales(Layout::Nchw, false, 6, [5, 8], "implicit_gemm/32x64x27");
+    finds_mistakes_in_scales(Layout::Nchw, false, 6, [5, 6], "implicit_gemm_uniform/8x4");
+    for layout in [Layout::Nchw, Layout::Nhwc] {
+        finds_mistakes_in_scales(layout, true, 6, [5, 6], "winograd/2x2-8x4");
+    }
 }
 
 /// Typical mistakes in kernels: at the last column of the input or the output, and two weights in the wrong order.

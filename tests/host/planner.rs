@@ -5,6 +5,7 @@ mod gates;
 mod means;
 mod model;
 mod prelu;
+mod scaled;
 
 use std::fmt::Write as _;
 use std::path::Path;
