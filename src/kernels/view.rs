@@ -7,6 +7,7 @@ use minijinja::{Value, context};
 
 use super::channels::CHANNELS;
 use super::{Operand, Pass, Recipe, Work, kernel_of};
+use crate::model::dtype::DType;
 use crate::model::shape::{Layout, Shape};
 
 /// How a tensor lies in another one.
@@ -41,10 +42,10 @@ pub struct Views {
     pub residual: Option<View>,
 }
 
-/// Loads of each element of an input that may go through a view, where that divides by a constant and where it divides by a
-/// number of the parameters: as many as take no longer than a copy. A rule: for each byte that a GPU moves it does about 20
-/// operations, and such a division is about 5 or 20.
-const MOST_LOADS: [f64; 2] = [32.0, 8.0];
+/// Loads of each element of an input that may go through a view, for each byte of an element, where that divides by a constant
+/// and where it divides by a number of the parameters: as many as take no longer than a copy, which reads and writes the
+/// byte. A rule: for each byte that a GPU moves it does about 20 operations, and such a division is about 5 or 20.
+const MOST_LOADS_OF_BYTE: [f64; 2] = [8.0, 2.0];
 
 impl View {
     /// How many neighbours, the first of which is at a multiple of their number, are so in the other tensor too: 4, 2 or 1.
@@ -65,11 +66,12 @@ impl View {
     }
 
     /// The most loads of each element that are worth it.
-    fn most_loads(&self) -> f64 {
+    fn most_loads(&self, dtype: DType) -> f64 {
+        let [by_constant, by_parameter] = MOST_LOADS_OF_BYTE.map(|loads| loads * dtype.bytes() as f64);
         match self.layout {
             Layout::Nchw if self.shape.batch == 1 => f64::INFINITY,
-            Layout::Nchw => MOST_LOADS[1],
-            Layout::Nhwc => MOST_LOADS[0],
+            Layout::Nchw => by_parameter,
+            Layout::Nhwc => by_constant,
         }
     }
 
@@ -116,13 +118,13 @@ impl Views {
 }
 
 impl Recipe {
-    /// Whether a pass can load or store a tensor where it lies, and in less time than a copy would take.
-    pub(crate) fn can_view(&self, pass: &Pass, operand: Operand, view: &View) -> bool {
+    /// Whether a pass can load or store a tensor, of elements of a type, where it lies, and in less time than a copy would take.
+    pub(crate) fn can_view(&self, pass: &Pass, operand: Operand, view: &View, dtype: DType) -> bool {
         match (operand, view.place) {
             (Operand::Input | Operand::Part(_), Place::Channels { .. }) => {
                 let is_copy = kernel_of(&self.name) == CHANNELS.name;
                 let loads = if is_copy { 1.0 } else { self.work.accesses / (view.shape.len() as f64).max(1.0) };
-                pass.wgsl.input_neighbours() <= view.neighbours() && loads <= view.most_loads()
+                pass.wgsl.input_neighbours() <= view.neighbours() && loads <= view.most_loads(dtype)
             }
             // An enlarged tensor is only read.
             (Operand::Output | Operand::Kept(_), place) => !matches!(place, Place::Enlarged { .. }),

@@ -204,10 +204,10 @@ impl Search<'_> {
             let tensors = operands.filter_map(move |&operand| self.steps.tensor(step, operand));
             tensors.map(|tensor| self.found.outermost(Part::Tensor(tensor)).0)
         };
-        let recipe = &self.steps.steps[step].recipe;
+        let (recipe, dtype) = (&self.steps.steps[step].recipe, self.steps.chain.dtype());
         let can_view = |&operand: &Operand| {
             let view = self.found.view(self.steps, step, operand);
-            view.is_none_or(|view| self.rules.has_views && recipe.can_view(pass, operand, &view))
+            view.is_none_or(|view| self.rules.has_views && recipe.can_view(pass, operand, &view, dtype))
         };
         pass.operands.iter().all(can_view) && !tensors(false).any(|read| tensors(true).any(|written| written == read))
     }

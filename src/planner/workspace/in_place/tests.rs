@@ -4,6 +4,7 @@ use super::*;
 use crate::model::caps::Caps;
 use crate::model::concat::Concat;
 use crate::model::conv::{Conv2d, Residual};
+use crate::model::dtype::DType;
 use crate::model::resize::Resize;
 use crate::planner::workspace::Span;
 use crate::planner::{Choice, Fusion, Schedule, schedule};
@@ -185,16 +186,22 @@ fn slices_are_read_where_they_are() {
 #[test]
 fn what_is_read_often_is_copied() {
     let slice = Link::Slice { channels: 1..9 };
-    let read_by = |conv: Conv2d, input: [u32; 4], layout| {
-        let chain = Chain::new([pointwise(3, 9), slice.clone(), conv.into(), pointwise(8, 1)]);
+    let read_as = |dtype, conv: Conv2d, input: [u32; 4], layout| {
+        let chain = Chain::new([pointwise(3, 9), slice.clone(), conv.into(), pointwise(8, 1)]).with_dtype(dtype);
         let named = Choice::Named("direct".into());
         copied(&schedule(&chain, input, layout, &Caps::webgpu(), &named).unwrap(), 1).len()
     };
+    let read_by = |conv, input, layout| read_as(DType::F32, conv, input, layout);
     let wide = Conv2d::new(8, 8, 5).padding(2);
     assert_eq!(read_by(wide.clone(), [1, 3, 7, 9], Layout::Nchw), 0);
     assert_eq!(read_by(wide.clone(), [2, 3, 7, 9], Layout::Nchw), 1);
     assert_eq!(read_by(wide, [1, 3, 7, 9], Layout::Nhwc), 1);
     assert_eq!(read_by(Conv2d::pointwise(8, 8), [1, 3, 7, 9], Layout::Nhwc), 0);
+    // A copy of halves moves half as much, and a view divides as often.
+    for (dtype, copies) in [(DType::F32, 0), (DType::F16, 1)] {
+        let conv = Conv2d::new(8, 8, [1, 2]).padding([0, 0, 0, 1]);
+        assert_eq!(read_as(dtype, conv, [1, 3, 7, 9], Layout::Nhwc), copies, "{dtype}");
+    }
 }
 
 #[test]
