@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use minijinja::value::merge_maps;
 use minijinja::{Value, context};
 
-use self::columns::{Columns, Outputs, View};
+use self::columns::{Columns, Oriented, Outputs};
 use super::{
     Kernel, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, compulsory_bytes, fitting,
     single_pass_operands,
@@ -49,15 +49,15 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let lanes = lanes(run, link, caps);
     let [kernel_rows, kernel_columns] = link.kernel_size;
     let is_tall = kernel_rows >= TALL && kernel_rows / 4 >= kernel_columns;
-    let view = View::new(run, link, is_tall);
+    let oriented = Oriented::new(run, link, is_tall);
     let mut recipes = Vec::new();
     let mut known = BTreeSet::new();
     let most_registers = if caps.is_cpu { MOST_REGISTERS_CPU } else { MOST_REGISTERS };
-    for (strip, outputs) in strips(&view, caps) {
+    for (strip, outputs) in strips(&oriented, caps) {
         for lanes in lanes {
-            let Some(written) = Strip::new(run, &view, caps, strip, outputs) else { continue };
+            let Some(written) = Strip::new(run, &oriented, caps, strip, outputs) else { continue };
             // Strips that are higher than the image are the same.
-            if !known.insert((view.used_rows(strip[0]), strip[1], *lanes)) {
+            if !known.insert((oriented.used_rows(strip[0]), strip[1], *lanes)) {
                 continue;
             }
             let registers = written.registers() * u64::from(*lanes);
@@ -68,10 +68,10 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
             }
         }
     }
-    for [rows, width] in row::shapes(&view, caps) {
+    for [rows, width] in row::shapes(&oriented, caps) {
         for lanes in lanes {
-            if let Some(columns) = Columns::new(run, &view, caps, width, Outputs::Apart) {
-                recipes.push(row::recipe(run, link, caps, &view, rows, columns, *lanes));
+            if let Some(columns) = Columns::new(run, &oriented, caps, width, Outputs::Apart) {
+                recipes.push(row::recipe(run, link, caps, &oriented, rows, columns, *lanes));
             }
         }
     }
@@ -82,11 +82,11 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 }
 
 /// The strips to consider, and which outputs of a row they are.
-fn strips(view: &View, caps: &Caps) -> Vec<([u32; 2], Outputs)> {
+fn strips(oriented: &Oriented, caps: &Caps) -> Vec<([u32; 2], Outputs)> {
     let mut strips: Vec<_> = STRIPS.iter().map(|&strip| (strip, Outputs::Apart)).collect();
-    if caps.is_cpu && view.step(1) > 1 {
+    if caps.is_cpu && oriented.step(1) > 1 {
         let [rows, _] = WIDE_STRIP;
-        let row = view.output[1];
+        let row = oriented.output[1];
         strips.extend((row <= WIDEST_ROW).then_some(([rows, row], Outputs::Row)));
         strips.push((WIDE_STRIP, Outputs::Neighbours));
     }
@@ -115,7 +115,7 @@ fn accesses_of(lanes: u32, run: &Run<'_>) -> f64 {
 
 /// The outputs of an invocation, and the input under them.
 struct Strip {
-    view: View,
+    oriented: Oriented,
     rows: u32,
     outputs: Outputs,
     columns: Columns,
@@ -127,10 +127,10 @@ struct Strip {
 }
 
 impl Strip {
-    fn new(run: &Run<'_>, view: &View, caps: &Caps, [rows, width]: [u32; 2], outputs: Outputs) -> Option<Self> {
-        let columns = Columns::new(run, view, caps, width, outputs)?;
-        let inputs = columns.inputs(0..view.link.kernel_size[1]);
-        Some(Self { view: view.clone(), rows, outputs, columns, inputs, weights_in_array: caps.is_cpu })
+    fn new(run: &Run<'_>, oriented: &Oriented, caps: &Caps, [rows, width]: [u32; 2], outputs: Outputs) -> Option<Self> {
+        let columns = Columns::new(run, oriented, caps, width, outputs)?;
+        let inputs = columns.inputs(0..oriented.link.kernel_size[1]);
+        Some(Self { oriented: oriented.clone(), rows, outputs, columns, inputs, weights_in_array: caps.is_cpu })
     }
 
     /// The columns at which the loads of a row start.
@@ -140,34 +140,34 @@ impl Strip {
 
     /// Input rows under the kernel.
     fn window(&self) -> u32 {
-        self.view.link.kernel_size[0]
+        self.oriented.link.kernel_size[0]
     }
 
     /// Output rows by which the walk starts early, to fill the window.
     fn lead(&self) -> u32 {
-        self.window().saturating_sub(self.view.shift()).div_ceil(self.view.shift())
+        self.window().saturating_sub(self.oriented.shift()).div_ceil(self.oriented.shift())
     }
 
     /// The places of the window that are loaded for each output row.
     fn loaded(&self) -> std::ops::Range<u32> {
-        self.window().saturating_sub(self.view.shift())..self.window()
+        self.window().saturating_sub(self.oriented.shift())..self.window()
     }
 
     /// Values held at once.
     fn registers(&self) -> u64 {
-        let state = u64::from(self.window()) * self.inputs.len() as u64 + self.view.link.fan_in();
+        let state = u64::from(self.window()) * self.inputs.len() as u64 + self.oriented.link.fan_in();
         state + u64::from(self.columns.width)
     }
 
     /// Loads and stores written out.
     fn accesses(&self) -> u64 {
-        let weights = if self.weights_in_array { 0 } else { self.view.link.fan_in() };
+        let weights = if self.weights_in_array { 0 } else { self.oriented.link.fan_in() };
         (self.loaded().len() * self.loads().len()) as u64 + weights + u64::from(self.columns.width)
     }
 
     /// A recipe's name, for strips of these rows.
     fn name(&self, rows: &str, lanes: u32) -> String {
-        self.view.name(rows, self.columns.width, lanes)
+        self.oriented.name(rows, self.columns.width, lanes)
     }
 
     /// What the shader asks for: `workgroup` invocations in a workgroup, `lanes` channels each.
@@ -178,16 +178,16 @@ impl Strip {
             problem => shader::problem(link, layout),
             WORKGROUP => workgroup,
             LEAD => self.lead(),
-            SHIFT => self.view.shift(),
-            ROW_STEP => self.view.step(0),
+            SHIFT => self.oriented.shift(),
+            ROW_STEP => self.oriented.step(0),
             WEIGHTS_IN_ARRAY => self.weights_in_array,
             SKIPS_ROWS => self.outputs == Outputs::Row,
             WINDOW_ROWS => self.window(),
             loaded_rows => self.loaded().collect::<Vec<_>>(),
             columns => self.inputs,
             load_columns => self.loads(),
-            transposed => self.view.transposed,
-            geometry => shader::geometry_values(&self.view.link),
+            transposed => self.oriented.transposed,
+            geometry => shader::geometry_values(&self.oriented.link),
             layout => shader::layout_name(layout),
         };
         let columns = [self.columns.values(lanes), self.columns.accesses(link, lanes)];
@@ -203,20 +203,20 @@ fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, strip: Strip, lanes: u32) -
     };
     let (weights, offsets) = sections([taps, Packing::Bias { block: 1 }].map(|packing| run.section(0, link, packing)));
 
-    let [_, out_width] = strip.view.output;
-    let tiles = [strip.view.strips_y(strip.rows), strip.columns.strips(out_width)];
+    let [_, out_width] = strip.oriented.output;
+    let tiles = [strip.oriented.strips_y(strip.rows), strip.columns.strips(out_width)];
     let channels = link.out_channels / lanes;
     let items = u64::from(tiles[0]) * u64::from(tiles[1]) * u64::from(channels) * u64::from(run.output().batch);
 
     let values = items as f64 * f64::from(lanes);
     let counted = items as f64 * accesses_of(lanes, run);
     let (rows, width) = (strip.rows, strip.columns.width);
-    let rows_each = f64::from(strip.view.used_rows(strip.rows));
+    let rows_each = f64::from(strip.oriented.used_rows(strip.rows));
     let mut steps = rows_each + f64::from(strip.lead());
     if strip.outputs == Outputs::Row {
         // Those that load nothing but padding are left out.
-        let step = f64::from(strip.view.step(0)) * f64::from(strip.view.link.stride[0]);
-        steps = steps.min((f64::from(strip.view.input[0]) / step).ceil());
+        let step = f64::from(strip.oriented.step(0)) * f64::from(strip.oriented.link.stride[0]);
+        steps = steps.min((f64::from(strip.oriented.input[0]) / step).ceil());
     }
     let loads = steps * (strip.loaded().len() * strip.loads().len()) as f64;
     let outputs = rows_each * f64::from(width);
@@ -234,7 +234,7 @@ fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, strip: Strip, lanes: u32) -
         in_channels: link.in_channels / lanes,
         out_channels: channels,
         bias_at: (offsets[1] / u64::from(lanes)) as u32,
-        ..strip.view.params(run)
+        ..strip.oriented.params(run)
     };
     let (seen, layout, elements) = (link.clone(), run.layout, run.elements);
     let values_of = move || context! { elements => elements.values(), ..strip.values(&seen, layout, workgroup, lanes) };

@@ -15,7 +15,7 @@ use crate::model::shape::Layout;
 /// A depthwise link and the sizes of its images as a strip sees them: as they are, or with rows for columns and columns for
 /// rows.
 #[derive(Clone)]
-pub struct View {
+pub struct Oriented {
     pub link: Conv2d,
     pub transposed: bool,
     /// Rows and columns of the input.
@@ -24,7 +24,7 @@ pub struct View {
     pub output: [u32; 2],
 }
 
-impl View {
+impl Oriented {
     pub fn new(run: &Run<'_>, link: &Conv2d, transposed: bool) -> Self {
         let seen = |[rows, columns]: [u32; 2]| if transposed { [columns, rows] } else { [rows, columns] };
         let [top, left, bottom, right] = link.padding;
@@ -55,7 +55,7 @@ impl View {
         Params { in_height, in_width, out_height, out_width, ..Params::of(run) }
     }
 
-    /// Input rows, as far apart as the taps are, from an output to the one that is [`View::step`] rows below.
+    /// Input rows, as far apart as the taps are, from an output to the one that is [`Oriented::step`] rows below.
     pub fn shift(&self) -> u32 {
         let (stride, dilation) = (self.link.stride[0], self.link.dilation[0]);
         (u64::from(self.step(0)) * u64::from(stride) / u64::from(dilation)) as u32
@@ -119,17 +119,18 @@ pub struct Columns {
 
 impl Columns {
     /// A strip of `width` outputs. None if it reaches farther than 32-bit numbers do.
-    pub fn new(run: &Run<'_>, view: &View, caps: &Caps, width: u32, outputs: Outputs) -> Option<Self> {
-        let link = &view.link;
+    pub fn new(run: &Run<'_>, oriented: &Oriented, caps: &Caps, width: u32, outputs: Outputs) -> Option<Self> {
+        let link = &oriented.link;
         // The first output's column is even, and so is the first input's if the padding is; otherwise the strip starts
         // one column earlier.
         let even = |length: u32| width.is_multiple_of(2) && length.is_multiple_of(2);
-        let is_row = run.layout == Layout::Nchw && !view.transposed;
-        let pairs = is_row && run.elements.input.prefers_pairs(caps) && even(view.input[1]);
+        let is_row = run.layout == Layout::Nchw && !oriented.transposed;
+        let pairs = is_row && run.elements.input.prefers_pairs(caps) && even(oriented.input[1]);
         // A residual is not loaded by two floats.
         let takes_residual = run.elements.output.dtype() != DType::F32 || !run.has_residual();
-        let output_pairs = is_row && run.elements.output.prefers_pairs(caps) && even(view.output[1]) && takes_residual;
-        let step = view.step(1);
+        let output_pairs =
+            is_row && run.elements.output.prefers_pairs(caps) && even(oriented.output[1]) && takes_residual;
+        let step = oriented.step(1);
         let [group, step] = match pairs || output_pairs {
             _ if step == 1 || outputs != Outputs::Apart => [1, 1],
             false => [1, step],
@@ -139,7 +140,7 @@ impl Columns {
         };
         let early = if pairs { link.padding[1] % 2 } else { 0 };
         let before = link.padding[1].checked_add(early)?;
-        let image = before..before.checked_add(view.input[1])?;
+        let image = before..before.checked_add(oriented.input[1])?;
         let image = (outputs == Outputs::Row).then_some(image);
         let [stride, dilation] = [link.stride[1], link.dilation[1]];
         let columns = Self { width, group, step, stride, dilation, early, pairs, output_pairs, image };
@@ -248,7 +249,7 @@ mod tests {
                 let widths = [1, 2, 4, 7, 8].map(|width| [(width, Outputs::Apart), (width, Outputs::Neighbours)]);
                 for (strip_width, outputs) in widths.concat() {
                     let columns =
-                        Columns::new(&run, &View::new(&run, &link, false), &caps, strip_width, outputs).unwrap();
+                        Columns::new(&run, &Oriented::new(&run, &link, false), &caps, strip_width, outputs).unwrap();
                     let mut times = vec![0; out_width as usize];
                     for first in (0..columns.strips(out_width)).map(|strip| first_column(&columns, strip)) {
                         assert!(first < out_width, "{stride}, {dilation}: {first} of {out_width}");

@@ -4,7 +4,7 @@
 use minijinja::value::merge_maps;
 use minijinja::{Value, context};
 
-use super::columns::{Columns, View};
+use super::columns::{Columns, Oriented};
 use crate::kernels::pack::{Order, Packing, sections};
 use crate::kernels::shader;
 use crate::kernels::{
@@ -25,11 +25,11 @@ const FEW_TAPS: u64 = 25;
 
 /// The shapes of strips of an image on a device. Those of several rows are for large or dilated kernels, whose rows share
 /// inputs, and for images that have as many.
-pub fn shapes(view: &View, caps: &Caps) -> impl Iterator<Item = [u32; 2]> {
+pub fn shapes(oriented: &Oriented, caps: &Caps) -> impl Iterator<Item = [u32; 2]> {
     let shapes = if caps.is_cpu { SHAPES_CPU } else { SHAPES };
-    let is_large = view.link.fan_in() > FEW_TAPS || view.step(0) > 1;
-    let shares = is_large && view.shift() < view.link.kernel_size[0];
-    shapes.iter().copied().filter(move |&[rows, _]| rows == 1 || (shares && view.used_rows(rows) == rows))
+    let is_large = oriented.link.fan_in() > FEW_TAPS || oriented.step(0) > 1;
+    let shares = is_large && oriented.shift() < oriented.link.kernel_size[0];
+    shapes.iter().copied().filter(move |&[rows, _]| rows == 1 || (shares && oriented.used_rows(rows) == rows))
 }
 
 /// Columns of the kernel whose multiply-adds are written out, of which a compiler may load the input all at once. A software
@@ -63,7 +63,7 @@ enum Weights {
 
 /// A strip and the kernel's part under it.
 struct Row {
-    view: View,
+    oriented: Oriented,
     rows: u32,
     columns: Columns,
     lanes: u32,
@@ -81,7 +81,7 @@ struct Part {
 
 impl Row {
     fn parts(&self) -> Vec<Part> {
-        let kernel = self.view.link.kernel_size[1];
+        let kernel = self.oriented.link.kernel_size[1];
         let count = kernel / self.block;
         let whole = Part { first: 0, count, taps: self.block };
         let rest = Part { first: count * self.block, count: 1, taps: kernel % self.block };
@@ -89,13 +89,13 @@ impl Row {
     }
 
     fn strips(&self) -> u64 {
-        u64::from(self.columns.strips(self.view.output[1])) * u64::from(self.view.strips_y(self.rows))
+        u64::from(self.columns.strips(self.oriented.output[1])) * u64::from(self.oriented.strips_y(self.rows))
     }
 
     /// Loads of the input and of the weights.
     fn loads(&self) -> f64 {
-        let [kernel_rows, _] = self.view.link.kernel_size.map(f64::from);
-        let input_rows = kernel_rows + f64::from(self.rows - 1) * f64::from(self.view.shift());
+        let [kernel_rows, _] = self.oriented.link.kernel_size.map(f64::from);
+        let input_rows = kernel_rows + f64::from(self.rows - 1) * f64::from(self.oriented.shift());
         let of_part = |part: &Part| {
             let inputs = self.columns.loads(&self.columns.inputs(0..part.taps)).len() as f64;
             let weights = match self.weights {
@@ -115,7 +115,7 @@ impl Row {
     }
 
     fn name(&self) -> String {
-        self.view.name(&self.rows.to_string(), self.columns.width, self.lanes)
+        self.oriented.name(&self.rows.to_string(), self.columns.width, self.lanes)
     }
 
     fn values(&self, link: &Conv2d, layout: Layout) -> Value {
@@ -131,15 +131,15 @@ impl Row {
             problem => shader::problem(link, layout),
             WORKGROUP => self.workgroup,
             ROWS => self.rows,
-            ROW_STEP => if self.rows > 1 { self.view.step(0) } else { 1 },
-            SHIFT => if self.rows > 1 { self.view.shift() } else { 1 },
+            ROW_STEP => if self.rows > 1 { self.oriented.step(0) } else { 1 },
+            SHIFT => if self.rows > 1 { self.oriented.shift() } else { 1 },
             BROADCAST => lanes_of_weights > 1,
             SHARES_WEIGHTS => self.weights != Weights::Own,
             WEIGHTS_BY_CHANNEL => layout == Layout::Nchw || self.weights != Weights::Own,
             LANES_OF_WEIGHTS => lanes_of_weights,
             parts => self.parts().iter().map(part).collect::<Vec<_>>(),
-            transposed => self.view.transposed,
-            geometry => shader::geometry_values(&self.view.link),
+            transposed => self.oriented.transposed,
+            geometry => shader::geometry_values(&self.oriented.link),
             layout => shader::layout_name(layout),
         };
         let columns = [self.columns.values(self.lanes), self.columns.accesses(link, self.lanes)];
@@ -151,16 +151,16 @@ pub fn recipe(
     run: &Run<'_>,
     link: &Conv2d,
     caps: &Caps,
-    view: &View,
+    oriented: &Oriented,
     rows: u32,
     columns: Columns,
     lanes: u32,
 ) -> Recipe {
-    let view = view.clone();
+    let oriented = oriented.clone();
     let broadcasting = caps.subgroup.filter(|sizes| caps.is_cpu && sizes.iter().all(|size| size.is_power_of_two()));
-    let mut row = Row { view, rows, columns, lanes, weights: Weights::Own, workgroup: WORKGROUP, block: BLOCK };
+    let mut row = Row { oriented, rows, columns, lanes, weights: Weights::Own, workgroup: WORKGROUP, block: BLOCK };
     if lanes == 4 {
-        let is_long = row.view.link.kernel_size[1] > BLOCK_OF_QUADS;
+        let is_long = row.oriented.link.kernel_size[1] > BLOCK_OF_QUADS;
         row.block = if is_long && caps.loads_ahead() { BLOCK_LOADED_AHEAD } else { BLOCK_OF_QUADS };
         while row.registers() > MOST_REGISTERS && row.block > 2 {
             row.block /= 2;
@@ -197,7 +197,7 @@ pub fn recipe(
         _ => Packing::Panels { block: 1, k_align: 1, order: Order::ChannelFirst },
     };
     let (weights, offsets) = sections([taps, Packing::Bias { block: 1 }].map(|packing| run.section(0, link, packing)));
-    let [_, out_width] = row.view.output;
+    let [_, out_width] = row.oriented.output;
     let channels = link.out_channels / lanes;
     let planes = u64::from(channels) * u64::from(run.output().batch);
     let (workgroups, work) = match row.weights {
@@ -217,13 +217,13 @@ pub fn recipe(
     let loads = row.loads();
     let params = Params {
         tiles_x: row.columns.strips(out_width),
-        tiles_y: row.view.strips_y(rows),
+        tiles_y: row.oriented.strips_y(rows),
         work: work as u32,
         // Strides and offsets count `Value`s.
         in_channels: link.in_channels / lanes,
         out_channels: channels,
         bias_at: (offsets[1] / u64::from(lanes)) as u32,
-        ..row.view.params(run)
+        ..row.oriented.params(run)
     };
     let (name, sums, stores) = (row.name(), rows * row.columns.width, rows * row.columns.stores());
     let (registers, workgroup) = (row.registers() + REGISTERS_FOR_ADDRESSES, row.workgroup);
