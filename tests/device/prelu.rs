@@ -3,7 +3,9 @@
 use gpuconv::internals::kernel_of;
 use gpuconv::planner::Schedule;
 use gpuconv::verify::{self, Oracle};
-use gpuconv::{Caps, Chain, Choice, Conv2d, Fusion, Layout, Operation, PRelu, Problem, Residual, planner};
+use gpuconv::{
+    Activation, Caps, Chain, Choice, Conv2d, DType, Fusion, Layout, Operation, PRelu, Problem, Residual, Shape, planner,
+};
 
 use crate::common::{as_gpu, gpu};
 
@@ -59,15 +61,26 @@ fn a_residual_is_added_before_the_slopes() {
     }
 }
 
+/// A chain with its name, its input and its layout.
+type Named = (String, Chain, Shape, Layout);
+
 /// A recipe of each kernel that takes a line, from line to line another.
 fn kernels_agree(lines: &[&str], kernels: &[&str]) {
+    let chains = lines.iter().map(|line| {
+        let problem: Problem = line.parse().unwrap();
+        (line.to_string(), problem.chain(), problem.input, problem.layout)
+    });
+    chains_agree(&chains.collect::<Vec<_>>(), kernels);
+}
+
+/// The same of chains.
+fn chains_agree(chains: &[Named], kernels: &[&str]) {
     let mut missing: Vec<_> = kernels.to_vec();
     for gpu in [gpu(), as_gpu()] {
-        for (turn, line) in lines.iter().enumerate() {
-            let problem: Problem = line.parse().unwrap();
-            let (chain, links) = (problem.chain(), problem.chain().links().len());
-            let all = planner::alternatives(&chain, problem.input, problem.layout, gpu.caps()).unwrap();
-            let oracle = Oracle::new(&problem).unwrap();
+        for (turn, (line, chain, input, layout)) in chains.iter().enumerate() {
+            let links = chain.links().len();
+            let all = planner::alternatives(chain, *input, *layout, gpu.caps()).unwrap();
+            let oracle = Oracle::of_chain(line, chain.clone(), *input, *layout, u64::MAX).unwrap();
             for kernel in kernels {
                 let is_whole = |schedule: &&Schedule| {
                     let step = &schedule.steps[0];
@@ -122,6 +135,21 @@ fn all_kernels_end_with_slopes_in_full() {
             ];
             let lines = lines.map(|line| format!("{line}{dtype}{layout}"));
             kernels_agree(&lines.each_ref().map(String::as_str), &products);
+        }
+    }
+    // What no line says: blocks, one that adds its input before the slopes, and the first two links of one.
+    let expand = Conv2d::pointwise(8, 24).activation(Activation::Relu6);
+    let expanded = Chain::from(expand).then(Conv2d::depthwise(24, 3).padding(1)).then(PRelu::new(24));
+    let [widens, adds] = [12, 8].map(|channels| Chain::inverted_residual(8, channels, 3, 1).then(PRelu::new(channels)));
+    for layout in LAYOUTS {
+        for dtype in [DType::F32, DType::F16] {
+            let named = |name: &str, chain: &Chain| {
+                (format!("{name} {dtype} {layout}"), chain.clone().with_dtype(dtype), [2, 8, 7, 9].into(), layout)
+            };
+            chains_agree(&[named("expanded", &expanded)], &["expand_depthwise"]);
+            for (name, block) in [("widens", &widens), ("adds", &adds)] {
+                chains_agree(&[named(name, block)], &["inverted_residual"]);
+            }
         }
     }
 }
