@@ -1,7 +1,7 @@
 //! Finds lines of text in a photograph with PP-OCRv4's detector, and draws boxes around them:
 //!
-//! `scripts/ppocr fetch FOLDER`, then `cargo run --release --example find_text -- --weights FOLDER/ppocr_v4_det.safetensors
-//! FOLDER/photograph.png boxes.png`. Without a GPU, put `scripts/headless` before it.
+//! `scripts/ppocr fetch FOLDER`, then `cargo run --release --example find_text -- --weights
+//! FOLDER/ppocr_v4_det.safetensors FOLDER/photograph.png boxes.png`. Without a GPU, put `scripts/headless` before it.
 
 use std::error::Error;
 use std::path::PathBuf;

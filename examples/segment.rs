@@ -1,10 +1,10 @@
 //! Colours what a photograph shows, by class, or blurs its background, with LR-ASPP on MobileNetV3:
 //!
-//! `cargo run --release --example segment -- --weights lraspp_mobilenet_v3_large.safetensors photograph.jpg classes.png`, with
-//! torchvision's weights as safetensors. Without a GPU, put `scripts/headless` before it.
+//! `cargo run --release --example segment -- --weights lraspp_mobilenet_v3_large.safetensors photograph.jpg
+//! classes.png`, with torchvision's weights as safetensors. Without a GPU, put `scripts/headless` before it.
 //!
-//! Without weights it has some that were not trained, but worked out: they tell three colours apart, those of the sky, the sun and
-//! the sea in the picture that it draws without a photograph.
+//! Without weights it has some that were not trained, but worked out: they tell three colours apart, those of the sky,
+//! the sun and the sea in the picture that it draws without a photograph.
 
 use std::error::Error;
 use std::path::PathBuf;

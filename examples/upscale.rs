@@ -1,10 +1,11 @@
 //! Enlarges a picture two, three or four times, with ESPCN or Real-ESRGAN's compact SRVGG:
 //!
-//! `cargo run --release --example upscale -- --network srvgg_x4 --weights srvgg_x4.safetensors photograph.jpg large.png`. Without a
-//! GPU, put `scripts/headless` before it. `scripts/animevideov3 srvgg_x4.safetensors` fetches published weights.
+//! `cargo run --release --example upscale -- --network srvgg_x4 --weights srvgg_x4.safetensors photograph.jpg
+//! large.png`. Without a GPU, put `scripts/headless` before it. `scripts/animevideov3 srvgg_x4.safetensors` fetches
+//! published weights.
 //!
-//! Without weights, ESPCN has some that were not trained, but worked out: they sharpen a little and interpolate as Lanczos does.
-//! Without a photograph it draws a picture.
+//! Without weights, ESPCN has some that were not trained, but worked out: they sharpen a little and interpolate as
+//! Lanczos does. Without a photograph it draws a picture.
 
 use std::error::Error;
 use std::path::PathBuf;

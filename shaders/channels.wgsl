@@ -8,8 +8,8 @@
 //#
 //# include  tensors.wgsl
 //# host     WORKGROUP (invocations); params.groups (channels that are moved), params.group_in and params.group_out (the
-//#          first of them in the input and in the output), params.tiles_x, params.tiles_y (columns and rows of an image),
-//#          params.work (values)
+//#          first of them in the input and in the output), params.tiles_x, params.tiles_y (columns and rows of an
+//#          image), params.work (values)
 
 const WORKGROUP: u32 = ${WORKGROUP}u;
 

@@ -15,18 +15,18 @@
 // weights  [channel][tap] for NCHW, [tap][channel] for NHWC; then the biases
 //#
 //# include  strip_columns.wgsl, tensors.wgsl, output.wgsl
-//# host     WORKGROUP (invocations), LANES (channels of an invocation: one, two or four), LEAD (output rows), SHIFT (rows of
-//#          the window by which it goes down for each output row), WEIGHTS_IN_ARRAY (whether a loop loads the weights,
-//#          for devices that are slow to compile loads and keep values in memory in any case), SKIPS_ROWS (whether rows in
-//#          the padding are not loaded, instead of loaded and set to zero); those of
+//# host     WORKGROUP (invocations), LANES (channels of an invocation: one, two or four), LEAD (output rows), SHIFT
+//#          (rows of the window by which it goes down for each output row), WEIGHTS_IN_ARRAY (whether a loop loads the
+//#          weights, for devices that are slow to compile loads and keep values in memory in any case), SKIPS_ROWS
+//#          (whether rows in the padding are not loaded, instead of loaded and set to zero); those of
 //#          strip_columns.wgsl; params.strip_rows, params.tiles_x and params.tiles_y (strips), params.work
 //#          (invocations). Channels and params.bias_at count `Value`s.
 //#
 //#          Rows of a strip are ROW_STEP rows of the output apart. The window is the input under the kernel at the
-//#          strip's outputs in a row. It has WINDOW_ROWS, which are DILATION_Y apart; loaded_rows (a list) are loaded for
-//#          each row of the output, and the others were loaded before. It has `columns` (a list); loads start at
-//#          load_columns (a list). Columns that can only be padding may be missing. They are counted from the first output's first tap or, to align pairs, from EARLY (0
-//#          or 1) columns before it.
+//#          strip's outputs in a row. It has WINDOW_ROWS, which are DILATION_Y apart; loaded_rows (a list) are loaded
+//#          for each row of the output, and the others were loaded before. It has `columns` (a list); loads start at
+//#          load_columns (a list). Columns that can only be padding may be missing. They are counted from the first
+//#          output's first tap or, to align pairs, from EARLY (0 or 1) columns before it.
 
 const WORKGROUP: u32 = ${WORKGROUP}u;
 // Rows of the output from one of a strip's to the next.

@@ -25,16 +25,16 @@
 //% endif
 //#
 //# include  strip_columns.wgsl, tensors.wgsl, output.wgsl
-//# host     WORKGROUP (invocations), LANES (channels of an invocation: one, two or four), ROWS (of a strip), ROW_STEP (rows of
-//#          the output from one of a strip's to the next), SHIFT (input rows, as far apart as the taps are, from one of a
-//#          strip's rows to the next; either is 1 if ROWS is), BROADCAST (true or false),
-//#          SHARES_WEIGHTS (whether a workgroup has one channel), WEIGHTS_BY_CHANNEL (their order), LANES_OF_WEIGHTS (1
-//#          unless BROADCAST); those of strip_columns.wgsl; params.tiles_x and params.tiles_y (strips), params.work
+//# host     WORKGROUP (invocations), LANES (channels of an invocation: one, two or four), ROWS (of a strip), ROW_STEP
+//#          (rows of the output from one of a strip's to the next), SHIFT (input rows, as far apart as the taps are,
+//#          from one of a strip's rows to the next; either is 1 if ROWS is), BROADCAST (true or false), SHARES_WEIGHTS
+//#          (whether a workgroup has one channel), WEIGHTS_BY_CHANNEL (their order), LANES_OF_WEIGHTS (1 unless
+//#          BROADCAST); those of strip_columns.wgsl; params.tiles_x and params.tiles_y (strips), params.work
 //#          (workgroups if SHARES_WEIGHTS, else invocations). Channels and params.bias_at count `Value`s.
 //#
 //#          The columns of the kernel are cut into `parts`, each with first (tap), count (blocks, a loop if more than
-//#          one), taps (of a block), columns and load_columns (lists, of a block's input, from the first output's first tap
-//#          or, to align pairs, from EARLY columns before it).
+//#          one), taps (of a block), columns and load_columns (lists, of a block's input, from the first output's first
+//#          tap or, to align pairs, from EARLY columns before it).
 
 const WORKGROUP: u32 = ${WORKGROUP}u;
 const TAPS: u32 = KERNEL_HEIGHT * KERNEL_WIDTH;

@@ -9,8 +9,9 @@
 // weights  [group][panel][input channel, row, column][block], then the biases [group][panel][block]
 //#
 //# include  channel_block.wgsl, tensors.wgsl, output.wgsl
-//# host     scales ("none" or "scalar"), BLOCK (channels), PIXELS (outputs), WORKGROUP (invocations); params.tiles_x (blocks of PIXELS in a row),
-//#          params.tiles_y (rows of the output), params.bias_at (in blocks), params.work (invocations)
+//# host     scales ("none" or "scalar"), BLOCK (channels), PIXELS (outputs), WORKGROUP (invocations); params.tiles_x
+//#          (blocks of PIXELS in a row), params.tiles_y (rows of the output), params.bias_at (in blocks), params.work
+//#          (invocations)
 
 const BLOCK: u32 = ${BLOCK}u;
 const PIXELS: u32 = ${PIXELS}u;

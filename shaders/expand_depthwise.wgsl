@@ -18,9 +18,9 @@
 //% endif
 //#
 //# include  source_inverted.wgsl, inner_activation.wgsl, tensors.wgsl, output.wgsl
-//# host     TILE_DEPTH (channels), TILE_PIXELS, what source_inverted.wgsl asks for; params.panels (of TILE_DEPTH channels),
-//#          params.work (workgroups), means (whether what makes up the mean of each plane is stored too; the activation is
-//#          then an inner one, and output.wgsl has none)
+//# host     TILE_DEPTH (channels), TILE_PIXELS, what source_inverted.wgsl asks for; params.panels (of TILE_DEPTH
+//#          channels), params.work (workgroups), means (whether what makes up the mean of each plane is stored too; the
+//#          activation is then an inner one, and output.wgsl has none)
 
 const TILE_DEPTH: u32 = ${TILE_DEPTH}u;
 const TILE_PIXELS: u32 = ${TILE_PIXELS}u;

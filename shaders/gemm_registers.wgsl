@@ -20,11 +20,12 @@
 //#
 //# include  a source_*.wgsl, tensors.wgsl, output.wgsl
 //# host     source (the included file), ROW_DEPTH (k of a row of the kernel, if the source gives whole ones, by
-//#          `fetch_row`), TILE_CHANNELS, PIXELS, THREADS (invocations of a workgroup), STEP_DEPTH (k of a step of the loop: of whole
-//#          rows if there are any, else four in NHWC), WEIGHTS_PER_LOAD (1, 2 or 4), BROADCAST (true or false), LANES
-//#          (that load different weights; 1 unless BROADCAST), SUMS_IN_ARRAY (whether the sums are an array that a loop
-//#          stores), BIAS (whether sums start with biases; `bias` of output.wgsl is false, for that would add them again);
-//#          params.weights_at, params.bias_at, params.padded_depth (elements), params.panels, params.work (workgroups)
+//#          `fetch_row`), TILE_CHANNELS, PIXELS, THREADS (invocations of a workgroup), STEP_DEPTH (k of a step of the
+//#          loop: of whole rows if there are any, else four in NHWC), WEIGHTS_PER_LOAD (1, 2 or 4), BROADCAST (true or
+//#          false), LANES (that load different weights; 1 unless BROADCAST), SUMS_IN_ARRAY (whether the sums are an
+//#          array that a loop stores), BIAS (whether sums start with biases; `bias` of output.wgsl is false, for that
+//#          would add them again); params.weights_at, params.bias_at, params.padded_depth (elements), params.panels,
+//#          params.work (workgroups)
 
 const TILE_CHANNELS: u32 = ${TILE_CHANNELS}u;
 const PIXELS: u32 = ${PIXELS}u;

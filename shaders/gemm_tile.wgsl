@@ -23,14 +23,14 @@
 // weights  [group][panel][k][TILE_CHANNELS], then the biases
 //#
 //# include  a source_*.wgsl, inner_activation.wgsl if that activates, means.wgsl, tensors.wgsl, output.wgsl
-//# host     source (the included file), inner_activations (as inner_activation.wgsl has them; none if the source does not
-//#          activate), TILE_CHANNELS, TILE_PIXELS, TILE_DEPTH (of k), MICRO_CHANNELS, MICRO_PIXELS, SLICES (of the
+//# host     source (the included file), inner_activations (as inner_activation.wgsl has them; none if the source does
+//#          not activate), TILE_CHANNELS, TILE_PIXELS, TILE_DEPTH (of k), MICRO_CHANNELS, MICRO_PIXELS, SLICES (of the
 //#          workgroup), STEP_DEPTH (k that are written out; if these are all that an invocation has of a tile, what is
-//#          staged is as well, unless STAGED_IN_LOOP), MEANS (whether means are stored), SEGMENTED (whether k has segments),
-//#          SOURCE_STAGES (whether the source has its own `staged_place` and `stage_pixels`), SOURCE_PREPARES (whether it
-//#          stages something of its own before, by `prepare`), ROW_DEPTH (k of a row of the kernel, if the source gives
-//#          whole ones, by `fetch_row`, for PIXELS pixels); params.weights_at, params.padded_depth, params.segment_depth
-//#          (elements), params.panels, params.work (workgroups)
+//#          staged is as well, unless STAGED_IN_LOOP), MEANS (whether means are stored), SEGMENTED (whether k has
+//#          segments), SOURCE_STAGES (whether the source has its own `staged_place` and `stage_pixels`),
+//#          SOURCE_PREPARES (whether it stages something of its own before, by `prepare`), ROW_DEPTH (k of a row of the
+//#          kernel, if the source gives whole ones, by `fetch_row`, for PIXELS pixels); params.weights_at,
+//#          params.padded_depth, params.segment_depth (elements), params.panels, params.work (workgroups)
 //
 // The micro-tile over workgroup memory follows Volkov and Demmel, "Benchmarking GPUs to Tune Dense Linear Algebra"
 // (SC 2008).

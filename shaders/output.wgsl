@@ -6,10 +6,10 @@
 //#                      from element params.slopes_at on); "hard_swish", "silu", "sigmoid", "hard_sigmoid",
 //#                      "hyperbolic_tangent" or "gelu"
 //#          pixels      how a product counts its pixels: "batch", through the whole batch; "rows", by rows filled
-//#                      up to whole blocks of PIXELS, params.tiles_x of them, and params.tiles_y rows; "blocks", by blocks
-//#                      of BLOCK_HEIGHT rows and BLOCK_WIDTH columns, params.tiles_y times params.tiles_x of an image; or
-//#                      "none", if it is no product.
-//#                      Products need layout, bias (true or false), and TILE_CHANNELS, the channels of a panel
+//#                      up to whole blocks of PIXELS, params.tiles_x of them, and params.tiles_y rows; "blocks", by
+//#                      blocks of BLOCK_HEIGHT rows and BLOCK_WIDTH columns, params.tiles_y times params.tiles_x of an
+//#                      image; or "none", if it is no product. Products need layout, bias (true or false), and
+//#                      TILE_CHANNELS, the channels of a panel
 
 //# Each for one sum, and for four.
 //% for suffix, value, at in [["", "f32", "u32"], ["4", "vec4<f32>", "vec4<u32>"]]

@@ -8,8 +8,8 @@
 // output   the same
 //#
 //# include  tensors.wgsl
-//# host     FACTOR, SHUFFLES (or undoes it), WORKGROUP (invocations); params.tiles_x, params.tiles_y (columns and rows of
-//#          the output), params.work (outputs)
+//# host     FACTOR, SHUFFLES (or undoes it), WORKGROUP (invocations); params.tiles_x, params.tiles_y (columns and rows
+//#          of the output), params.work (outputs)
 
 const FACTOR: u32 = ${FACTOR}u;
 const WORKGROUP: u32 = ${WORKGROUP}u;

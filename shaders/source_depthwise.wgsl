@@ -20,8 +20,8 @@
 //% endif
 //#
 //# host     layout, geometry, DEPTH_IS_PADDED (whether k goes on behind the last channel); input ("scalar" in NCHW,
-//#          "quads" in NHWC); the inner activation "depthwise", of one quad; params.tiles_y and params.tiles_x (strips in
-//#          a column and a row of the output); of gemm_tile.wgsl TILE_DEPTH, TILE_PIXELS, PIXEL_QUADS, THREADS,
+//#          "quads" in NHWC); the inner activation "depthwise", of one quad; params.tiles_y and params.tiles_x (strips
+//#          in a column and a row of the output); of gemm_tile.wgsl TILE_DEPTH, TILE_PIXELS, PIXEL_QUADS, THREADS,
 //#          WRITTEN_OUT and `pixel_tile`; and
 //#          LENGTH                           rows of a strip in NCHW, columns in NHWC
 //#          DEPTHWISE_AT, DEPTHWISE_BIAS_AT  where the weights are, in quads

@@ -20,8 +20,8 @@
 //% endif
 //#
 //# host     layout; geometry; PIXELS; input ("scalar", or "pair" if a load is two columns, or in NHWC two channels);
-//#          CHANNELS (of a load); DEPTH_IS_PADDED (whether k goes on behind the last value); scales ("scalar" or "none");
-//#          params.tiles_x (blocks in a row) and params.tiles_y (in a column); `output_block`
+//#          CHANNELS (of a load); DEPTH_IS_PADDED (whether k goes on behind the last value); scales ("scalar" or
+//#          "none"); params.tiles_x (blocks in a row) and params.tiles_y (in a column); `output_block`
 //#          HEIGHT, WIDTH   rows and columns of a block
 //#          WINDOW_ROWS     with several rows: those of the input under the kernels of a block, counted from the first
 //#          ZEROED_ROWS     those of them that can lie in the padding for an output that is stored

@@ -7,9 +7,9 @@
 // Each channel of an image is multiplied by its scale; padding stays zero.
 //% endif
 //#
-//# host     geometry; input ("scalar"); scales ("scalar" or "none"); params.tiles_y and params.tiles_x (the output's height
-//#          and width); of gemm_tile.wgsl TILE_DEPTH, TILE_PIXELS, THREADS and `pixel_tile`; KERNEL_ROWS (of a tile),
-//#          GROUP_IN (channels)
+//# host     geometry; input ("scalar"); scales ("scalar" or "none"); params.tiles_y and params.tiles_x (the output's
+//#          height and width); of gemm_tile.wgsl TILE_DEPTH, TILE_PIXELS, THREADS and `pixel_tile`; KERNEL_ROWS (of a
+//#          tile), GROUP_IN (channels)
 
 const BLOCK_HEIGHT: u32 = 1u;
 const BLOCK_WIDTH: u32 = 1u;

@@ -13,9 +13,10 @@
 // Each channel of an image is multiplied by its scale; padding stays zero.
 //% endif
 //#
-//# host     layout, geometry, SEGMENTED, and DEPTH_IS_PADDED (whether k goes on behind the last value); unless SEGMENTED,
-//#          GROUP_IN (channels) and DEPTH (k without padding), which each k is divided by; scales (as tensors.wgsl has it)
-//#          and SCALE_IS_SHARED (in NCHW, whether four neighbouring pixels are of one image); `pixel_count`, `load_input4`
+//# host     layout, geometry, SEGMENTED, and DEPTH_IS_PADDED (whether k goes on behind the last value); unless
+//#          SEGMENTED, GROUP_IN (channels) and DEPTH (k without padding), which each k is divided by; scales (as
+//#          tensors.wgsl has it) and SCALE_IS_SHARED (in NCHW, whether four neighbouring pixels are of one image);
+//#          `pixel_count`, `load_input4`
 
 //% if not SEGMENTED
 const GROUP_IN: u32 = ${GROUP_IN}u;

@@ -1,9 +1,9 @@
 // The columns of a strip of outputs, and their stores.
 //#
 //# host     STRIP_WIDTH (outputs of a strip in a row), `outputs` (a list: their columns, counted from the first one's),
-//#          LANES (channels of an invocation: one, two or four), BASES, SPAN and GROUP, which is 1 unless outputs come in
-//#          pairs: strips of a wide tile of SPAN columns have BASES first columns, each GROUP columns after the one before.
-//#          If BASES is 1, a strip is the tile, STRIP_WIDTH columns.
+//#          LANES (channels of an invocation: one, two or four), BASES, SPAN and GROUP, which is 1 unless outputs come
+//#          in pairs: strips of a wide tile of SPAN columns have BASES first columns, each GROUP columns after the one
+//#          before. If BASES is 1, a strip is the tile, STRIP_WIDTH columns.
 
 // The first column of a strip.
 fn first_column(strip: u32) -> u32 {

@@ -11,8 +11,10 @@
 //#          output   how the output is stored and the residual loaded: "scalar", "pair" (of f32, without a residual) or
 //#                   "quads"
 //#          residual "none", "before" or "after" (the activation)
-//#          scales, which may be missing: how the scale of each image's channel is loaded: "scalar" or "quads"; or "none"
-//#          input_view, output_view, residual_view, each of which may be missing: where its elements lie in another tensor;
+//#          scales, which may be missing: how the scale of each image's channel is loaded: "scalar" or "quads"; or
+//#                   "none"
+//#          input_view, output_view, residual_view, each of which may be missing: where its elements lie in another
+//#                   tensor;
 //#                   see views.wgsl. The kernel counts elements as if it had a tensor of its own
 //#          transposed, which may be missing: whether the kernel takes rows for columns and columns for rows, in the
 //#                   parameters and the geometry too

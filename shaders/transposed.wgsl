@@ -11,9 +11,9 @@
 // weights  [group][panel][input channel, row, column][block], then the biases [group][panel][block]
 //#
 //# include  channel_block.wgsl, tensors.wgsl, output.wgsl
-//# host     BLOCK (channels), PIXELS (outputs), WORKGROUP (invocations); taps: divisor, step and inverse for y and x (see
-//#          below); params.tiles_x (blocks of PIXELS in a row, times STRIDE_X), params.tiles_y (rows of the output),
-//#          params.bias_at (in blocks), params.work (invocations)
+//# host     BLOCK (channels), PIXELS (outputs), WORKGROUP (invocations); taps: divisor, step and inverse for y and x
+//#          (see below); params.tiles_x (blocks of PIXELS in a row, times STRIDE_X), params.tiles_y (rows of the
+//#          output), params.bias_at (in blocks), params.work (invocations)
 
 const BLOCK: u32 = ${BLOCK}u;
 const PIXELS: u32 = ${PIXELS}u;

@@ -15,8 +15,9 @@
 //#
 //# include  winograd_points.wgsl, tensors.wgsl
 //# host     OUTPUTS (2 or 4), WORKGROUP (invocations), STORES_IN_LOOP (which software devices compile faster), input
-//#          ("scalar", or "pair" if a load is two columns), scales ("scalar" or "none"), EARLY (columns by which loads start before the tile, as pairs
-//#          start at even ones: 0 or 1); params.tiles_x, params.tiles_y (tiles of an image), params.work (invocations)
+//#          ("scalar", or "pair" if a load is two columns), scales ("scalar" or "none"), EARLY (columns by which loads
+//#          start before the tile, as pairs start at even ones: 0 or 1); params.tiles_x, params.tiles_y (tiles of an
+//#          image), params.work (invocations)
 //
 // Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016).
 

@@ -7,8 +7,8 @@
 // weights  the biases
 //#
 //# include  winograd_points.wgsl, tensors.wgsl, output.wgsl
-//# host     OUTPUTS (2 or 4), WORKGROUP (invocations), bias (true or false); params.tiles_x, params.tiles_y (tiles of an
-//#          image), params.bias_at (elements), params.work (invocations)
+//# host     OUTPUTS (2 or 4), WORKGROUP (invocations), bias (true or false); params.tiles_x, params.tiles_y (tiles of
+//#          an image), params.bias_at (elements), params.work (invocations)
 //
 // Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016).
 

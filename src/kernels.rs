@@ -51,8 +51,8 @@ pub struct Kernel {
     pub name: &'static str,
     /// How many links it computes in one go, without a PReLU that is the activation of the last.
     pub links: usize,
-    /// Its recipes for a run on a device, its best guess first, or why it has none. Where images are narrow and kernels are
-    /// columns, the run is that of the same tensors as images of one row.
+    /// Its recipes for a run on a device, its best guess first, or why it has none. Where images are narrow and kernels
+    /// are columns, the run is that of the same tensors as images of one row.
     pub candidates: fn(&Run<'_>, &Caps) -> Result<Vec<Recipe>, Unsupported>,
 }
 
@@ -101,8 +101,9 @@ pub(crate) const TAKE_ALL: &[&str] = &[
 
 /// Consecutive links of a chain for one kernel to compute, with the shapes of their tensors.
 ///
-/// Each link reads the output of the one before. Only the last may add a residual, or the one before a PReLU; it comes from
-/// outside the run. If a link after the run reads what one inside gives, a kernel must keep that: see [`Operand::Kept`].
+/// Each link reads the output of the one before. Only the last may add a residual, or the one before a PReLU; it comes
+/// from outside the run. If a link after the run reads what one inside gives, a kernel must keep that: see
+/// [`Operand::Kept`].
 #[derive(Clone, Copy, Debug)]
 pub struct Run<'a> {
     /// The links, first to last; at least one.
@@ -203,8 +204,8 @@ pub struct Recipe {
     pub tolerance: f64,
     /// Whether sums of small whole numbers come out exact, as they do unless a kernel transforms its operands.
     pub exact: bool,
-    /// Whether rounding errors, infinities and NaNs spread to neighbouring outputs. They do with Winograd's transforms, which
-    /// add terms of the neighbours that cancel in exact arithmetic.
+    /// Whether rounding errors, infinities and NaNs spread to neighbouring outputs. They do with Winograd's transforms,
+    /// which add terms of the neighbours that cancel in exact arithmetic.
     pub spreads_errors: bool,
 }
 
@@ -241,8 +242,8 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// Effective parallelism of a workgroup, in invocations. An invocation with many sums counts once for each 16, at most
-    /// four times.
+    /// Effective parallelism of a workgroup, in invocations. An invocation with many sums counts once for each 16, at
+    /// most four times.
     pub fn independent(&self) -> f64 {
         let sums = f64::from(self.sums) / f64::from(SUMS_OVERLAPPED);
         f64::from(self.workgroup) * sums.clamp(1.0, MOST_OVERLAPPED)
@@ -297,8 +298,8 @@ impl Operand {
     }
 }
 
-/// The parameter block: `Params` of `tensors.wgsl`, number for number. Sizes are here and not constants of the shader, so
-/// that layers share shaders: a network has a few kinds of layers in many sizes.
+/// The parameter block: `Params` of `tensors.wgsl`, number for number. Sizes are here and not constants of the shader,
+/// so that layers share shaders: a network has a few kinds of layers in many sizes.
 #[non_exhaustive]
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -341,8 +342,8 @@ pub struct Params {
     pub strip_rows: u32,
     /// Workgroups, or invocations where workgroups do not cooperate; those beyond have no work.
     pub work: u32,
-    /// The bits of the least and the greatest output that the last link's activation lets pass, if it is a clamp; here those
-    /// of its slope, if it has one.
+    /// The bits of the least and the greatest output that the last link's activation lets pass, if it is a clamp; here
+    /// those of its slope, if it has one.
     pub low_bits: u32,
     /// See `low_bits`.
     pub high_bits: u32,
@@ -391,8 +392,8 @@ impl Params {
 pub struct Work {
     /// Multiply-adds of all invocations, idle and recomputed ones included.
     pub mult_adds: f64,
-    /// Loads from and stores to storage of all invocations. Several elements count as one in kernels for devices on which they
-    /// cost the same.
+    /// Loads from and stores to storage of all invocations. Several elements count as one in kernels for devices on
+    /// which they cost the same.
     pub accesses: f64,
     /// Elements that all invocations read from workgroup memory.
     pub shared: f64,

@@ -30,17 +30,18 @@
 //!
 //! of the multiply-adds, and of the weights: for 512 → 1024 channels at 3x3 it is 0.112 ([`cost`] counts it).
 //!
-//! Arithmetic is half of the story. Memory access costs time and energy as well. In f32 a convolution moves at the least
+//! Arithmetic is half of the story. Memory access costs time and energy as well. In f32 a convolution moves at the
+//! least
 //!
 //! ```text
 //!   4 · (N·C·H·W  +  OC·C/g·K²  +  N·OC·H'·W')    bytes: input, weights, output
 //! ```
 //!
 //! and a separable one has two of these: the tensor between its halves is written, and read again. On 128x128 pixels at
-//! stride 2 the two halves of that one move as many bytes as the standard convolution does, for a ninth of its arithmetic,
-//! and a GPU that waits for memory is no faster for it. Computed in one dispatch they move a quarter less. So
-//! bytes are counted as carefully as multiply-adds, and links are fused where the model (or a measurement) says that it
-//! pays.
+//! stride 2 the two halves of that one move as many bytes as the standard convolution does, for a ninth of its
+//! arithmetic, and a GPU that waits for memory is no faster for it. Computed in one dispatch they move a quarter less.
+//! So bytes are counted as carefully as multiply-adds, and links are fused where the model (or a measurement) says that
+//! it pays.
 //!
 //! ```
 //! use gpuconv::{Chain, Separable, cost};
@@ -57,24 +58,24 @@
 //!
 //! # A guided path
 //!
-//! 1. **One layer.** [`Conv2d`] is a convolution with its epilogue (bias, residual, activation), its numbers called what
-//!    PyTorch calls them. [`GpuConv::conv2d`], [`depthwise`](GpuConv::depthwise) and [`pointwise`](GpuConv::pointwise)
-//!    make a [`Layer`] of it with its [`Weights`]; [`Layer::forward`] runs it on a [`Tensor`] of any size, or on
-//!    `(&x, &residual)` if it adds one.
+//! 1. **One layer.** [`Conv2d`] is a convolution with its epilogue (bias, residual, activation), its numbers called
+//!    what PyTorch calls them. [`GpuConv::conv2d`], [`depthwise`](GpuConv::depthwise) and
+//!    [`pointwise`](GpuConv::pointwise) make a [`Layer`] of it with its [`Weights`]; [`Layer::forward`] runs it on a
+//!    [`Tensor`] of any size, or on `(&x, &residual)` if it adds one.
 //! 2. **Several.** A [`Chain`] is [`Link`]s in a row, with residual edges. [`GpuConv::separable`] is a chain of two,
 //!    [`Chain::inverted_residual`] of three, [`nets::mobilenet_v2`] of fifty-four; [`GpuConv::chain`] runs any.
 //! 3. **In your program.** [`GpuConv::with_device`] takes your device, [`Tensor::from_buffer`] your buffers,
-//!    [`Layer::encode`] your encoder. It submits nothing. [`GpuConv::encode_download`] and [`Readback::read_async`] bring
-//!    results back without blocking; [`GpuConv::warm_up`] compiles ahead. Calls that block have
-//!    async versions, such as [`Layer::forward_async`]. Take [`wgpu`] from here, and versions agree. A program that leaves
-//!    the device to the library can have one without robust buffer access ([`GpuConv::without_robustness`]).
-//! 4. **What runs, and why.** [`Layer::schedule`] says which recipes a layer takes. The [`planner`] asks all kernels. Each
-//!    answers with [`Recipe`](planner::Recipe)s (plain data: WGSL, grid, cost) or a typed reason why not. The planner cuts the
-//!    chain where it is cheapest. A [`Choice`] overrules it. What is larger than a binding is computed in bands:
-//!    [`GpuConv::divide`] says in which. A [`Problem`] is the text by which the command line,
-//!    tests and benchmarks name all this.
-//! 5. **Faster on this device.** [`GpuConv::tune`] measures, checks each candidate against the oracle before it may win,
-//!    and goes by what it found; with the feature `tuning`, `Tuning` keeps that as JSON, to ship with a program.
+//!    [`Layer::encode`] your encoder. It submits nothing. [`GpuConv::encode_download`] and [`Readback::read_async`]
+//!    bring results back without blocking; [`GpuConv::warm_up`] compiles ahead. Calls that block have async versions,
+//!    such as [`Layer::forward_async`]. Take [`wgpu`] from here, and versions agree. A program that leaves the device
+//!    to the library can have one without robust buffer access ([`GpuConv::without_robustness`]).
+//! 4. **What runs, and why.** [`Layer::schedule`] says which recipes a layer takes. The [`planner`] asks all kernels.
+//!    Each answers with [`Recipe`](planner::Recipe)s (plain data: WGSL, grid, cost) or a typed reason why not. The
+//!    planner cuts the chain where it is cheapest. A [`Choice`] overrules it. What is larger than a binding is computed
+//!    in bands: [`GpuConv::divide`] says in which. A [`Problem`] is the text by which the command line, tests and
+//!    benchmarks name all this.
+//! 5. **Faster on this device.** [`GpuConv::tune`] measures, checks each candidate against the oracle before it may
+//!    win, and goes by what it found; with the feature `tuning`, `Tuning` keeps that as JSON, to ship with a program.
 //! 6. **Right?** [`oracle`] computes the same in f64 on the CPU; [`verify`] checks every kernel against it
 //!    on the device at hand. [`GpuConv::checked`] has wgpu check each index in the shaders.
 //!
@@ -82,14 +83,14 @@
 //!
 //! # Without blocking
 //!
-//! Every call that waits for the device or compiles has an async version, whose name ends in `_async`. On native devices its
-//! future is `Send`. Some of these futures wait for the device: [`GpuConv::wait_async`], [`GpuConv::download_async`],
-//! [`Readback::read_async`], tuning, checks, and any that finds no memory. While they wait, the program must poll the
-//! device ([`wgpu::Device::poll`]).
+//! Every call that waits for the device or compiles has an async version, whose name ends in `_async`. On native
+//! devices its future is `Send`. Some of these futures wait for the device: [`GpuConv::wait_async`],
+//! [`GpuConv::download_async`], [`Readback::read_async`], tuning, checks, and any that finds no memory. While they
+//! wait, the program must poll the device ([`wgpu::Device::poll`]).
 //!
 //! On native devices planning and compiling happen on the thread that polls the future: the first
-//! [`Layer::forward_async`] of a size takes as long as [`Layer::forward`]. [`GpuConv::warm_up_async`] does that before, on
-//! threads of its own.
+//! [`Layer::forward_async`] of a size takes as long as [`Layer::forward`]. [`GpuConv::warm_up_async`] does that before,
+//! on threads of its own.
 //!
 //! In a browser nothing can block, so the calls that do are not compiled for wasm32. Instead of `new`, call
 //! [`GpuConv::new_async`], and so for all others. Instead of [`Layer::encode`], call [`Layer::encode_async`]; or call
@@ -98,8 +99,8 @@
 //!
 //! # When something is wrong
 //!
-//! Nothing panics on what a caller or a device does, and nothing is printed: each way to fail is a variant of [`Error`],
-//! with the numbers that were wrong and what would be right. After a lost device every call says
+//! Nothing panics on what a caller or a device does, and nothing is printed: each way to fail is a variant of
+//! [`Error`], with the numbers that were wrong and what would be right. After a lost device every call says
 //! [`Error::DeviceLost`]. There is one exception, which wgpu does not let the library see: a buffer of another
 //! [`wgpu::Instance`], given to [`Tensor::from_buffer`], is taken for another buffer, or wgpu panics.
 
@@ -107,8 +108,8 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable))]
 #![warn(missing_docs)]
 
-// Floors, from the lowest up: model, oracle, nets, problem, kernels, planner, runtime, verify, tuning. Each takes only from
-// those below it.
+// Floors, from the lowest up: model, oracle, nets, problem, kernels, planner, runtime, verify, tuning. Each takes only
+// from those below it.
 mod kernels;
 mod model;
 pub mod nets;
@@ -145,8 +146,8 @@ pub use runtime::tensor::Tensor;
 pub use tuning::json::Tuning;
 pub use tuning::{probe, tuner};
 
-/// What the tests, the benchmarks and the command line of this repository use beside the public surface. It changes without
-/// notice.
+/// What the tests, the benchmarks and the command line of this repository use beside the public surface. It changes
+/// without notice.
 #[doc(hidden)]
 pub mod internals {
     pub use crate::kernels::copy;

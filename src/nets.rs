@@ -1,8 +1,8 @@
 //! Whole networks as chains, from an image to its logits, to those of each of its pixels, or to a larger image.
 //!
-//! A batch norm is folded into the convolution before it, and branches that only training needs into one convolution. So a
-//! classifier is convolutions, gates, pools and last a pointwise convolution of a single pixel. Any input of
-//! three channels fits, of any size. But see the networks for segmentation, and [`Network::sized`]. A width multiplies all
+//! A batch norm is folded into the convolution before it, and branches that only training needs into one convolution.
+//! So a classifier is convolutions, gates, pools and last a pointwise convolution of a single pixel. Any input of three
+//! channels fits, of any size. But see the networks for segmentation, and [`Network::sized`]. A width multiplies all
 //! channels, also of networks that were published in one width.
 //!
 //! ```
@@ -145,13 +145,15 @@ pub struct Network {
     pub pixels: [[f32; 3]; 2],
     /// The constants in the batch norms of timm's and torchvision's weights.
     pub eps: [f64; 2],
-    /// Whether convolutions are padded as TensorFlow pads them, which depends on the size of images: [`Network::sized`].
+    /// Whether convolutions are padded as TensorFlow pads them, which depends on the size of images:
+    /// [`Network::sized`].
     pub same_padding: bool,
     /// Resizes whose outputs are as large as an earlier tensor, each with that tensor: [`Network::sized`].
     pub fitted: Vec<(usize, usize)>,
     /// What it computes.
     pub chain: Chain,
-    /// Whose names the next two are: timm's and torchvision's, but of networks that neither has those of other programs.
+    /// Whose names the next two are: timm's and torchvision's, but of networks that neither has those of other
+    /// programs.
     pub publishers: [&'static str; 2],
     /// The names that timm gives, for each convolution; none if it does not have the network.
     pub timm: Vec<Names>,
@@ -177,7 +179,8 @@ pub struct Names {
     pub is_ones: bool,
     /// What is added to it, of networks that have branches for training.
     pub branches: Vec<Branch>,
-    /// What the convolution is called, which then has a bias, in files that have batch norms and branches folded into it.
+    /// What the convolution is called, which then has a bias, in files that have batch norms and branches folded into
+    /// it.
     pub folded: Option<String>,
     /// What is folded into it after its batch norm, in this order.
     pub folds: Vec<Fold>,
@@ -241,9 +244,9 @@ impl Network {
         Self { name, task, width, classes, pixels, eps, same_padding, fitted, chain, publishers, timm, torchvision }
     }
 
-    /// The network for images of this size. It is another one only for two kinds of networks. Those of TensorFlow, whose names
-    /// begin with `tf_`, are made for 224x224: where they have strides, the padding in front depends on the size. LR-ASPP is made
-    /// for multiples of 16: for others, what it enlarges gets the size of what that is added to.
+    /// The network for images of this size. It is another one only for two kinds of networks. Those of TensorFlow,
+    /// whose names begin with `tf_`, are made for 224x224: where they have strides, the padding in front depends on the
+    /// size. LR-ASPP is made for multiples of 16: for others, what it enlarges gets the size of what that is added to.
     ///
     /// ```
     /// use gpuconv::nets::{Network, tf_efficientnet_lite0};
@@ -261,8 +264,8 @@ impl Network {
         Ok(Self { chain, ..self })
     }
 
-    /// The parameters that the published network has: weights, biases, and two for each channel of a batch norm. The chain has
-    /// fewer, for batch norms and branches are folded: [`cost::chain`](crate::cost::chain) counts them.
+    /// The parameters that the published network has: weights, biases, and two for each channel of a batch norm. The
+    /// chain has fewer, for batch norms and branches are folded: [`cost::chain`](crate::cost::chain) counts them.
     pub fn parameters(&self) -> u64 {
         let names = if self.timm.is_empty() { &self.torchvision } else { &self.timm };
         let of_conv = |((_, conv), names): ((usize, &Conv2d), &Names)| {

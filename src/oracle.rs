@@ -24,8 +24,8 @@ pub struct Answer {
     pub values: Vec<f64>,
     /// For each output the sum of the magnitudes of its terms in the last link.
     pub terms: Vec<f64>,
-    /// The scale of each output's rounding error: the magnitudes of its terms, with those of earlier links carried through
-    /// the weights.
+    /// The scale of each output's rounding error: the magnitudes of its terms, with those of earlier links carried
+    /// through the weights.
     pub magnitudes: Vec<f64>,
     /// The outputs' shape.
     pub shape: Shape,
@@ -105,11 +105,11 @@ fn dot(conv: &Conv2d, input: &[f64], shape: Shape, weight: &[f32], [batch, chann
     (sum, magnitude)
 }
 
-/// A whole chain on NCHW data; gives the answer of its last link. `weights` has an entry for each convolution, `residual`
-/// is the tensor from outside. [`run_scaled`] takes a scale from outside as well.
+/// A whole chain on NCHW data; gives the answer of its last link. `weights` has an entry for each convolution,
+/// `residual` is the tensor from outside. [`run_scaled`] takes a scale from outside as well.
 ///
-/// What is given counts as it is stored in the chain's element type: for f16 it is rounded first. Nothing else is rounded,
-/// neither sums nor the tensors between links nor the answer.
+/// What is given counts as it is stored in the chain's element type: for f16 it is rounded first. Nothing else is
+/// rounded, neither sums nor the tensors between links nor the answer.
 ///
 /// ```
 /// use gpuconv::{Chain, Conv2d, Weights, oracle};

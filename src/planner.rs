@@ -257,7 +257,8 @@ pub fn schedule(
     Planner { caps, profile: &Profile::default() }.schedule(chain, input, layout, choice)
 }
 
-/// How a chain is computed on a device of which nothing was measured, band by band where a tensor is larger than a binding.
+/// How a chain is computed on a device of which nothing was measured, band by band where a tensor is larger than a
+/// binding.
 ///
 /// # Errors
 /// As [`Planner::divide`].
@@ -367,8 +368,8 @@ impl Planner<'_> {
         }
     }
 
-    /// A schedule of these steps. What is made where a pass would copy it to, or read where one would copy it from, is not
-    /// copied.
+    /// A schedule of these steps. What is made where a pass would copy it to, or read where one would copy it from, is
+    /// not copied.
     fn in_memory(
         &self,
         refused: &Refused,
@@ -454,8 +455,8 @@ fn accepted(mut recipes: Vec<Recipe>, refused: &Refused) -> Result<Vec<Recipe>, 
     if recipes.is_empty() { Err(Unsupported::Refused) } else { Ok(recipes) }
 }
 
-/// The links of a run, counted from its first, whose outputs links after it read; none of them is the last. Nothing if a link
-/// inside reads another tensor than the output of the one before, so that these links are no run.
+/// The links of a run, counted from its first, whose outputs links after it read; none of them is the last. Nothing if
+/// a link inside reads another tensor than the output of the one before, so that these links are no run.
 fn inner_tensors(chain: &Chain, first: usize, links: usize) -> Option<Vec<usize>> {
     let inner = first + 1..first + links;
     let reads_another = |edge: &Edge| edge.join != Join::Add && inner.contains(&edge.link);

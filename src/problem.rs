@@ -42,13 +42,13 @@ use parser::Parser;
 /// NETWORK    N|Nx3xHxW [-> CLASSES] [wWIDTH] [f16] [nhwc]
 /// ```
 ///
-/// `NETWORK` is a name of [`nets::NETWORKS`](crate::nets::NETWORKS), such as `mobilenet_v2`. Those that enlarge images take any
-/// number of channels, and no `CLASSES`.
-/// `ACTIVATION` is `relu`, `relu6`, `silu`, `hardswish`, `sigmoid`, `hardsigmoid`, `tanh`, `gelu`, `leakyrelu:SLOPE`,
-/// `clamp:LOW,HIGH` or, but for gates, `prelu`, a link behind the convolution; `scaled` multiplies the input by a value for each image and channel; `RESIDUAL` is `residual` (added before
-/// the activation) or `residual:after`. Defaults: stride 1, padding 0, dilation 1, one group, a bias, no activation (of gates
-/// `relu sigmoid`), elements in f32, NCHW; for pools the kernel as stride, and means that count the padding; for networks images
-/// of 224x224, as many classes as their published weights have, width 1.
+/// `NETWORK` is a name of [`nets::NETWORKS`](crate::nets::NETWORKS), such as `mobilenet_v2`. Those that enlarge images
+/// take any number of channels, and no `CLASSES`. `ACTIVATION` is `relu`, `relu6`, `silu`, `hardswish`, `sigmoid`,
+/// `hardsigmoid`, `tanh`, `gelu`, `leakyrelu:SLOPE`, `clamp:LOW,HIGH` or, but for gates, `prelu`, a link behind the
+/// convolution; `scaled` multiplies the input by a value for each image and channel; `RESIDUAL` is `residual` (added
+/// before the activation) or `residual:after`. Defaults: stride 1, padding 0, dilation 1, one group, a bias, no
+/// activation (of gates `relu sigmoid`), elements in f32, NCHW; for pools the kernel as stride, and means that count
+/// the padding; for networks images of 224x224, as many classes as their published weights have, width 1.
 ///
 /// ```
 /// let problem: gpuconv::Problem = "separable 1x512x128x128 -> 1024 k3 s2 p1".parse()?;
@@ -86,7 +86,8 @@ pub enum Operation {
     ConvTranspose(ConvTranspose2d),
     /// A slope a channel for what is not positive.
     PRelu(PRelu),
-    /// A convolution, a separable or a transposed one, and a slope a channel for what it gives. Others have no problem line.
+    /// A convolution, a separable or a transposed one, and a slope a channel for what it gives. Others have no problem
+    /// line.
     ThenPRelu(Box<Operation>),
     /// A pool over windows.
     Pool2d(Pool2d),
@@ -258,7 +259,8 @@ impl fmt::Display for Problem {
 }
 
 impl Operation {
-    /// The convolutions that a line describes: the one with the kernel, and the last, and whether a PReLU is behind that.
+    /// The convolutions that a line describes: the one with the kernel, and the last, and whether a PReLU is behind
+    /// that.
     fn write_options(&self, f: &mut fmt::Formatter<'_>, spatial: &Conv2d, last: &Conv2d, prelu: bool) -> fmt::Result {
         let is_depthwise = matches!(self, Self::Depthwise(_));
         if !is_depthwise || last.out_channels != last.in_channels {

@@ -1,7 +1,7 @@
 //! Where plans meet a device: the only floor that knows wgpu.
 //!
-//! Its functions are async. `block::block_on` is the only way to block on a future: for the calls in `blocking`, for threads
-//! of the library's own, and for a value that is being made (`lru`). Neither module is compiled for browsers.
+//! Its functions are async. `block::block_on` is the only way to block on a future: for the calls in `blocking`, for
+//! threads of the library's own, and for a value that is being made (`lru`). Neither module is compiled for browsers.
 
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) mod block;

@@ -37,10 +37,10 @@ pub fn lines() -> impl Iterator<Item = &'static str> {
     include_str!("verify/cases.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
-/// The schedules by which a problem is checked: the planner's own, one for each kernel that takes the whole problem, and
-/// for a chain of several links the best without fusion. `turn` rotates through a kernel's recipes, so that all have a
-/// turn over a table of problems. A network has three schedules: the planner's own, without fusion, and with as much
-/// fusion as possible.
+/// The schedules by which a problem is checked: the planner's own, one for each kernel that takes the whole problem,
+/// and for a chain of several links the best without fusion. `turn` rotates through a kernel's recipes, so that all
+/// have a turn over a table of problems. A network has three schedules: the planner's own, without fusion, and with as
+/// much fusion as possible.
 ///
 /// # Errors
 /// As [`planner::schedule`].
@@ -89,20 +89,20 @@ pub struct Data {
 /// A problem with its data. It checks any number of schedules.
 ///
 /// Whole numbers must match the oracle bit for bit. Random numbers are judged step by step: each step runs alone on the
-/// device's own results of the steps before, and the oracle computes it from the same input. So an error shows in the step
-/// that made it, and no bound grows with the length of a chain. The whole schedule must give, bit for bit, what its steps
-/// gave one by one.
+/// device's own results of the steps before, and the oracle computes it from the same input. So an error shows in the
+/// step that made it, and no bound grows with the length of a chain. The whole schedule must give, bit for bit, what
+/// its steps gave one by one.
 ///
-/// For f16 the oracle reads what the device reads, rounded numbers. By how much storing an output may change it, half a unit
-/// in the last place, is no error.
+/// For f16 the oracle reads what the device reads, rounded numbers. By how much storing an output may change it, half a
+/// unit in the last place, is no error.
 pub struct Oracle {
     chain: Chain,
     input: Shape,
     layout: Layout,
     /// Multiply-adds that the oracle computes for one step.
     most: u64,
-    /// Whole numbers small enough for f32 to add without rounding, and for tensors between links to be stored without; and
-    /// the answer. None if the activation rounds.
+    /// Whole numbers small enough for f32 to add without rounding, and for tensors between links to be stored without;
+    /// and the answer. None if the activation rounds.
     exact: Option<(Data, Answer)>,
     random: Data,
     /// Answers for steps that read the chain's input, by their number of links. All schedules share them.
@@ -117,8 +117,8 @@ pub struct Report {
     /// On random values, the largest error of an output as a share of the bound of its step's kernel; 0 if nothing was
     /// rounded. In f16 the error beyond the rounding of the store: 0 also if no output is further off.
     pub share_of_bound: f64,
-    /// On random values, the largest relative error of a step: the norm of its error over the norm of the oracle's answer.
-    /// In f16 without the rounding of the stores.
+    /// On random values, the largest relative error of a step: the norm of its error over the norm of the oracle's
+    /// answer. In f16 without the rounding of the stores.
     pub relative_error: f64,
     /// Outputs that differ in any bit when they are computed again, step by step.
     pub unstable: usize,
@@ -221,8 +221,8 @@ impl Oracle {
     }
 
     /// As [`Oracle::new`] for a chain, with data drawn from a name. If the last link of a step takes more than `most`
-    /// multiply-adds, only some of its channels are compared, in all their pixels. That all outputs are written, and nothing
-    /// else, is always checked.
+    /// multiply-adds, only some of its channels are compared, in all their pixels. That all outputs are written, and
+    /// nothing else, is always checked.
     ///
     /// # Errors
     /// What [`Chain::shapes`] says.
@@ -243,8 +243,8 @@ impl Oracle {
         Ok(Self { chain, input, layout, most, exact, random, answers: Mutex::default() })
     }
 
-    /// Runs a schedule on the device and judges it. Only the names of its recipes count. Shaders run without wgpu's checks,
-    /// so they come from the kernels, not from a recipe that the caller may have changed.
+    /// Runs a schedule on the device and judges it. Only the names of its recipes count. Shaders run without wgpu's
+    /// checks, so they come from the kernels, not from a recipe that the caller may have changed.
     ///
     /// # Errors
     /// What the device and the planner say.
@@ -267,8 +267,8 @@ impl Oracle {
     /// As [`Oracle::check`], with the schedule's own shaders.
     ///
     /// # Safety
-    /// The planner must have made the schedule for this chain and input, or its shaders must be as safe as the planner's:
-    /// loops end, and indices stay inside of what is bound.
+    /// The planner must have made the schedule for this chain and input, or its shaders must be as safe as the
+    /// planner's: loops end, and indices stay inside of what is bound.
     #[cfg(not(target_arch = "wasm32"))]
     #[doc(hidden)]
     pub unsafe fn check_as_it_is(&self, gpu: &GpuConv, schedule: &Schedule) -> Result<Report> {
@@ -295,8 +295,8 @@ impl Oracle {
         Ok(report)
     }
 
-    /// Runs a layer of the problem as it is, and judges its outputs as a whole. For what is computed band by band, since a
-    /// tensor is larger than a binding: no single schedule does that.
+    /// Runs a layer of the problem as it is, and judges its outputs as a whole. For what is computed band by band,
+    /// since a tensor is larger than a binding: no single schedule does that.
     ///
     /// # Errors
     /// What the device and the planner say.

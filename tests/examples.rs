@@ -206,7 +206,8 @@ fn photographs_are_enlarged_upright_by_published_weights() {
     let weights = fixture("srvgg_x2.real-esrgan");
     let large = upscaled(&path, &["--network=srvgg_x2", "--width=0.1", "--weights", &weights]);
     assert_eq!(large.dimensions(), (96, 128));
-    // Where all that a pixel depends on has one colour, all pixels of a place in their square are equal, up to the edge.
+    // Where all that a pixel depends on has one colour, all pixels of a place in their square are equal, up to the
+    // edge.
     let at = |x, y| large.get_pixel(x, y);
     assert_eq!([at(0, 0), at(1, 1)], [at(8, 20), at(9, 21)]);
     assert!(large.pixels().any(|pixel| pixel != at(0, 0) && pixel != at(1, 1)));
@@ -358,8 +359,8 @@ fn a_picture_of_absurd_size_is_refused() {
     assert!(refusal(&path).contains("imit"), "{}", refusal(&path));
 }
 
-/// A map with a slanted bar and an upright one, a dot, and a patch that is hardly text. The boxes must be where the bars are, and
-/// larger by what the network shrinks lines by.
+/// A map with a slanted bar and an upright one, a dot, and a patch that is hardly text. The boxes must be where the
+/// bars are, and larger by what the network shrinks lines by.
 #[cfg(feature = "safetensors")]
 #[test]
 fn boxes_lie_around_lines_of_text() {

@@ -6,8 +6,8 @@ use std::path::Path;
 
 /// Writes a file to a temporary name and renames it at the end, so no reader sees a part of it.
 ///
-/// An existing file keeps its permissions, and a symbolic link to one stays a link. A pipe or a device is written to, not
-/// replaced.
+/// An existing file keeps its permissions, and a symbolic link to one stays a link. A pipe or a device is written to,
+/// not replaced.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.into());
     let existing = fs::metadata(&target).ok();

@@ -29,8 +29,8 @@ pub struct Plan {
     kernel: Option<String>,
     #[command(flatten)]
     options: KernelOptions,
-    /// Plan for a device that is not here: a common GPU, `gpu` for a desktop GPU of unknown make, `webgpu` for what WebGPU
-    /// promises everywhere
+    /// Plan for a device that is not here: a common GPU, `gpu` for a desktop GPU of unknown make, `webgpu` for what
+    /// WebGPU promises everywhere
     #[arg(long, value_name = "DEVICE", value_parser = Device::parser(), conflicts_with_all = ["adapter", "limits", "without"])]
     device: Option<Device>,
     /// Run the planned steps, and print their times beside the model's

@@ -1,5 +1,5 @@
-//! `run`: a convolution or a network from npy files to an npy file. The files are in PyTorch's order; a problem's `nhwc` is only the
-//! layout on the device. They hold float32 or float16, the output what the problem says.
+//! `run`: a convolution or a network from npy files to an npy file. The files are in PyTorch's order; a problem's
+//! `nhwc` is only the layout on the device. They hold float32 or float16, the output what the problem says.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;

@@ -37,8 +37,8 @@ pub fn network(name: &str, task: Task) -> Result<Make, String> {
     known.ok_or_else(|| format!("no network for this is called {name}; there are {}", names()))
 }
 
-/// A part of a picture, from a column and a row on, as three planes of numbers from 0 to 1. What lies beyond the picture is like
-/// the nearest of its pixels.
+/// A part of a picture, from a column and a row on, as three planes of numbers from 0 to 1. What lies beyond the
+/// picture is like the nearest of its pixels.
 pub fn part(picture: &RgbImage, [left, top]: [i64; 2], [columns, rows]: [u32; 2]) -> Vec<f32> {
     let inside = |at: i64, extent: u32| at.clamp(0, i64::from(extent) - 1) as u32;
     let pixel = |x: i64, y: i64| picture.get_pixel(inside(x, picture.width()), inside(y, picture.height()));

@@ -5,8 +5,8 @@ use std::f32::consts::{FRAC_PI_2, PI};
 use gpuconv::nets::{Names, Network};
 use gpuconv::{Conv2d, OwnedWeights};
 
-/// The weights of an ESPCN of one channel that sharpens and interpolates. Of tanh nothing is seen: values are made so small that
-/// it is straight there.
+/// The weights of an ESPCN of one channel that sharpens and interpolates. Of tanh nothing is seen: values are made so
+/// small that it is straight there.
 pub fn interpolation(network: &Network) -> Vec<OwnedWeights> {
     const SMALL: f32 = 0.01;
     let zeros = |count: u64| vec![0.0; count as usize];
@@ -40,8 +40,8 @@ pub fn interpolation(network: &Network) -> Vec<OwnedWeights> {
 /// Of the drawn picture: sky, sun, sea.
 pub const COLOURS: [[f32; 3]; 3] = [[0.87, 0.47, 0.31], [1.0, 0.9, 0.47], [0.24, 0.24, 0.43]];
 
-/// Weights with which each class is a colour, and the nearest one wins. From layer to layer the first three channels stay the mean
-/// colours of some pixels, 3 larger than these, where hard swish is straight.
+/// Weights with which each class is a colour, and the nearest one wins. From layer to layer the first three channels
+/// stay the mean colours of some pixels, 3 larger than these, where hard swish is straight.
 pub fn by_colour(network: &Network) -> Vec<OwnedWeights> {
     let [mean, deviation] = network.pixels;
     let weights = |((_, conv), names): ((usize, &Conv2d), &Names)| {

@@ -24,8 +24,8 @@ pub struct Definition {
     pub depth: f64,
 }
 
-/// The recipes, for blocks of four channels and of one. Four share a pixel's load where a group has them. `own` has what the
-/// template asks for beside what all do.
+/// The recipes, for blocks of four channels and of one. Four share a pixel's load where a group has them. `own` has
+/// what the template asks for beside what all do.
 pub fn recipes(
     run: &Run<'_>,
     conv: &Conv2d,

@@ -1,7 +1,7 @@
 //! `channels`: slices of channels and concatenations along them, value by value.
 //!
-//! A concatenation is a dispatch for each of its tensors, so that their number is not bounded by how many buffers a device
-//! binds. A plan leaves out those whose tensors are made in place (`planner/workspace/in_place`).
+//! A concatenation is a dispatch for each of its tensors, so that their number is not bounded by how many buffers a
+//! device binds. A plan leaves out those whose tensors are made in place (`planner/workspace/in_place`).
 
 use minijinja::context;
 
@@ -35,7 +35,8 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     }
 }
 
-/// What a dispatch moves: `count` channels of a tensor that has `in_channels`, beginning with these of it and of the output.
+/// What a dispatch moves: `count` channels of a tensor that has `in_channels`, beginning with these of it and of the
+/// output.
 struct Moved {
     operand: Operand,
     in_channels: u32,

@@ -1,5 +1,5 @@
-//! Copies between a tensor and a band of it. No kernel for links: [`Division`](crate::planner::Division)s have it, where
-//! a band cannot be bound as it lies in its tensor.
+//! Copies between a tensor and a band of it. No kernel for links: [`Division`](crate::planner::Division)s have it,
+//! where a band cannot be bound as it lies in its tensor.
 
 use minijinja::context;
 
@@ -51,8 +51,8 @@ impl Unit {
 pub struct Params {
     /// Extents of the box, the outermost first; the elements of the last lie side by side.
     pub extents: [u32; 4],
-    /// Where the box starts in what is read, then the distances of its outer extents there. Where the box starts outside of
-    /// the tensor, this wraps around.
+    /// Where the box starts in what is read, then the distances of its outer extents there. Where the box starts
+    /// outside of the tensor, this wraps around.
     pub reads: [u32; 4],
     /// The same in what is written.
     pub writes: [u32; 4],

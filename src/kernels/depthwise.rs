@@ -23,22 +23,23 @@ pub const DEPTHWISE: Kernel = Kernel { name: "depthwise", links: 1, candidates }
 
 /// Rows and columns of a strip. Short strips fill a GPU, long ones load less.
 const STRIPS: &[[u32; 2]] = &[[8, 4], [4, 4], [16, 4], [64, 8], [64, 7], [64, 4], [8, 2]];
-/// Rows and columns of strips of neighbours for dilated links on software devices. With an odd dilation outputs as far apart as
-/// the taps were not aligned in pairs, and with a large one an image has few that are. Neighbours share few inputs unless
-/// there are many of them: all of a row at best.
+/// Rows and columns of strips of neighbours for dilated links on software devices. With an odd dilation outputs as far
+/// apart as the taps were not aligned in pairs, and with a large one an image has few that are. Neighbours share few
+/// inputs unless there are many of them: all of a row at best.
 const WIDE_STRIP: [u32; 2] = [64, 28];
 const WIDEST_ROW: u32 = 64;
 /// Invocations of a workgroup; fewer on a CPU, whose cores share the workgroups.
 const WORKGROUP: u32 = 64;
 const WORKGROUP_CPU: u32 = 16;
-/// Beyond this many values at once no GPU keeps a strip's state in registers. A software device has it in memory anyway.
+/// Beyond this many values at once no GPU keeps a strip's state in registers. A software device has it in memory
+/// anyway.
 const MOST_REGISTERS: u64 = 128;
 const MOST_REGISTERS_CPU: u64 = 512;
 /// Beyond this many multiply-adds, or loads and stores, a written-out row takes drivers too long to compile.
 const MOST_TERMS: u64 = 1024;
 const MOST_ACCESSES: u64 = 256;
-/// Rows of a kernel that is seen with rows for columns if it has few columns: the outputs of a strip that goes along them
-/// share most of their inputs.
+/// Rows of a kernel that is seen with rows for columns if it has few columns: the outputs of a strip that goes along
+/// them share most of their inputs.
 const TALL: u32 = 8;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
@@ -93,8 +94,8 @@ fn strips(oriented: &Oriented, caps: &Caps) -> Vec<([u32; 2], Outputs)> {
     strips
 }
 
-/// How many neighbouring channels an invocation may compute. In NHWC they are one load: on GPUs four floats, and on software
-/// devices, which pay for each component, a pair as one integer.
+/// How many neighbouring channels an invocation may compute. In NHWC they are one load: on GPUs four floats, and on
+/// software devices, which pay for each component, a pair as one integer.
 fn lanes(run: &Run<'_>, link: &Conv2d, caps: &Caps) -> &'static [u32] {
     let takes_pairs = caps.is_cpu && caps.int64;
     match link.in_channels {

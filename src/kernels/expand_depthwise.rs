@@ -1,5 +1,5 @@
-//! `expand_depthwise`: the first two links of an inverted residual in one dispatch, for blocks whose third cannot follow in
-//! the same one, since a gate between them is of all pixels. The expanded tensor is never in memory.
+//! `expand_depthwise`: the first two links of an inverted residual in one dispatch, for blocks whose third cannot
+//! follow in the same one, since a gate between them is of all pixels. The expanded tensor is never in memory.
 
 use minijinja::context;
 use minijinja::value::merge_maps;

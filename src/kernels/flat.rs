@@ -1,4 +1,5 @@
-//! Images so narrow that rows of blocks would be mostly empty, as single rows: the same convolutions of the same memory.
+//! Images so narrow that rows of blocks would be mostly empty, as single rows: the same convolutions of the same
+//! memory.
 
 use super::Run;
 use crate::model::chain::Link;
@@ -15,8 +16,9 @@ pub struct Flat {
 }
 
 impl Flat {
-    /// A run of narrow images whose kernels are columns, as one of images with a single row: a column of taps is then a row
-    /// of taps that are a row of the image apart. Weights and tensors lie in memory as before. None if the run is no such.
+    /// A run of narrow images whose kernels are columns, as one of images with a single row: a column of taps is then a
+    /// row of taps that are a row of the image apart. Weights and tensors lie in memory as before. None if the run is
+    /// no such.
     pub fn of(run: &Run<'_>) -> Option<Self> {
         let width = run.input().width;
         let convs: Vec<_> = run.links.iter().map(|link| link.conv()).collect::<Option<_>>()?;
@@ -37,7 +39,8 @@ impl Flat {
 fn flat_link(conv: &Conv2d, width: u32) -> Option<Conv2d> {
     let ([taps, columns], [top, left, bottom, right]) = (conv.kernel_size, conv.padding);
     let [stride, _] = conv.stride;
-    // Rows that are left out are whole columns only in an image of one column. Depthwise kernels walk down columns anyway.
+    // Rows that are left out are whole columns only in an image of one column. Depthwise kernels walk down columns
+    // anyway.
     let keeps_pixels = width == 1 || (conv.stride == [1, 1] && !conv.is_depthwise());
     if columns != 1 || [left, right] != [0, 0] || !keeps_pixels {
         return None;

@@ -99,8 +99,8 @@ fn pooled(run: &Run<'_>, gate: &SqueezeExcite) -> Recipe {
     recipe(name, vec![means, pass], weights, vec![bytes], work)
 }
 
-/// The gate by numbers of f32 whose means are those of the planes, the first scratch buffer: their shape, channels last.
-/// And what it takes, but for bytes.
+/// The gate by numbers of f32 whose means are those of the planes, the first scratch buffer: their shape, channels
+/// last. And what it takes, but for bytes.
 pub fn of_means(run: &Run<'_>, gate: &SqueezeExcite, means: Shape, name: &str, offsets: &[u64]) -> (Pass, Work) {
     let elements = Elements { input: Element::F32, ..run.elements };
     let second = Run { shapes: &[means, run.output()], layout: Layout::Nhwc, elements, ..*run };

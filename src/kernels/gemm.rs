@@ -89,10 +89,11 @@ pub enum Fetch {
     /// `fetch`: four pixels of one k (NCHW), or four k of one pixel (NHWC). One load, if the inputs are neighbours and
     /// aligned.
     Quads { aligned: bool },
-    /// `fetch_row`: `values` neighbouring k of all pixels of an invocation, which are as many neighbours in each of `height` rows.
+    /// `fetch_row`: `values` neighbouring k of all pixels of an invocation, which are as many neighbours in each of
+    /// `height` rows.
     Rows { values: u32, height: u32 },
-    /// For products through workgroup memory: the source stages blocks of an image by itself. That takes `staged` quads of
-    /// workgroup memory, including those of the weights. In NHWC it reads quads of channels.
+    /// For products through workgroup memory: the source stages blocks of an image by itself. That takes `staged` quads
+    /// of workgroup memory, including those of the weights. In NHWC it reads quads of channels.
     Blocks { height: u32, width: u32, staged: u32 },
 }
 
@@ -141,7 +142,8 @@ fn stores_quads(run: &Run<'_>, source: &Source) -> bool {
     outputs.is_multiple_of(4)
 }
 
-/// Whether the outputs of blocks of two channels are stored in pairs: halves, or floats if the device has 64-bit integers.
+/// Whether the outputs of blocks of two channels are stored in pairs: halves, or floats if the device has 64-bit
+/// integers.
 fn stores_pairs(run: &Run<'_>, source: &Source, longs: bool) -> bool {
     let is_there = longs || run.elements.output.dtype() != DType::F32;
     is_there && source.conv.group_out_channels().is_multiple_of(2) && !run.has_residual()

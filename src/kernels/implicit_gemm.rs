@@ -36,11 +36,11 @@ const MOST_CACHED: u64 = 4 << 20;
 const MOST_TERMS: u64 = 7 * 32 * 8;
 /// With the weights of five columns, 16 channels each, AMD's compiler spills on GCN; with those of three it does not.
 const MOST_UNIFORM_WEIGHTS: u32 = 48;
-/// Channels of small blocks. GPUs are offered only these in NHWC: where each value is gathered by itself, gathering through
-/// workgroup memory does it once for more channels.
+/// Channels of small blocks. GPUs are offered only these in NHWC: where each value is gathered by itself, gathering
+/// through workgroup memory does it once for more channels.
 const FEW_CHANNELS: u32 = 4;
-/// Channels of the blocks that software devices may have with several rows of pixels, and how many. A row of inputs then serves
-/// several rows of the kernel.
+/// Channels of the blocks that software devices may have with several rows of pixels, and how many. A row of inputs
+/// then serves several rows of the kernel.
 const FEWEST_CHANNELS: u32 = 2;
 const BLOCK_ROWS: u32 = 2;
 
@@ -77,8 +77,8 @@ fn by_tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     fitting(run, caps, by_rows.into_iter().chain(by_taps).collect())
 }
 
-/// Whether rows of four neighbours can be the source of tiles: in NCHW, where filling up the rows of the output adds at most a
-/// quarter.
+/// Whether rows of four neighbours can be the source of tiles: in NCHW, where filling up the rows of the output adds at
+/// most a quarter.
 fn fills_quads(run: &Run<'_>) -> bool {
     let output = run.output();
     let width = u64::from(output.width);
@@ -135,8 +135,8 @@ fn conv<'a>(run: &Run<'a>) -> Result<&'a Conv2d, Unsupported> {
     }
 }
 
-/// Whether whole rows of the kernel can be the source of a block. (Rows of the output are filled up to whole blocks, and the
-/// shader counts their pixels in 32 bits.)
+/// Whether whole rows of the kernel can be the source of a block. (Rows of the output are filled up to whole blocks,
+/// and the shader counts their pixels in 32 bits.)
 fn has_rows(run: &Run<'_>, link: &Conv2d, block: &Block) -> bool {
     let output = run.output();
     let most_pixels =
@@ -205,8 +205,8 @@ fn windowed(run: &Run<'_>, source: Source) -> Source {
     Source { place: place + scales, registers: source.registers + scales, loads: 1.0 + each, mult_adds: 1.0, ..source }
 }
 
-/// The source of whole pixels for few channels in NHWC, and the k that it stages at a time: as many rows of the kernel as share
-/// it out evenly and fit.
+/// The source of whole pixels for few channels in NHWC, and the k that it stages at a time: as many rows of the kernel
+/// as share it out evenly and fit.
 fn pixels(run: &Run<'_>, link: &Conv2d, kernel: &'static str) -> Option<(Source, u32)> {
     let ([height, width], channels) = (link.kernel_size, link.group_in_channels());
     let of_row = u64::from(width) * u64::from(channels);
@@ -243,8 +243,8 @@ fn window_place(layout: Layout) -> u32 {
     }
 }
 
-/// The source that loads a row of inputs once for all columns of the kernel and some neighbouring pixels, in pairs if it can. For
-/// `height` rows of pixels it loads all rows under the kernel, each once.
+/// The source that loads a row of inputs once for all columns of the kernel and some neighbouring pixels, in pairs if
+/// it can. For `height` rows of pixels it loads all rows under the kernel, each once.
 fn rows(
     run: &Run<'_>,
     link: &Conv2d,
@@ -253,8 +253,8 @@ fn rows(
     height: u32,
     in_pairs: bool,
 ) -> Source {
-    // What of two neighbours in memory must be even for them to be a load: of two columns, the first of which is as even as
-    // the padding, for the first output of a block is; or of two channels.
+    // What of two neighbours in memory must be even for them to be a load: of two columns, the first of which is as
+    // even as the padding, for the first output of a block is; or of two channels.
     let neighbours = match run.layout {
         Layout::Nchw => run.input().width,
         Layout::Nhwc => link.group_in_channels(),
@@ -267,7 +267,8 @@ fn rows(
     let (loads, values) = (row.loads().len() * lines, row.values_of_fetch());
     // A channel's scale serves all columns of a row.
     let [scales, scaled] = if run.is_scaled() { [row.channels(), row.width() * row.channels()] } else { [0; 2] };
-    // Of each value its place, and whether it is in the image. Beside few sums compilers keep only those that are not known.
+    // Of each value its place, and whether it is in the image. Beside few sums compilers keep only those that are not
+    // known.
     let unknown = row.loads().values().filter(|is_padded| **is_padded).count();
     let place = if channels <= FEW_CHANNELS { 2 * unknown + 4 } else { 2 * loads } as u32;
     let order = match run.layout {

@@ -1,8 +1,8 @@
 //! `inverted_residual`: expand, depthwise and project in one dispatch, over blocks of the image. The expanded tensor,
 //! six times as large as input and output in MobileNetV2, is never in memory.
 //!
-//! The inputs under a block overlap those under its neighbours, and are expanded once for each block. The planner decides
-//! whether that costs less than the memory traffic.
+//! The inputs under a block overlap those under its neighbours, and are expanded once for each block. The planner
+//! decides whether that costs less than the memory traffic.
 
 use std::sync::Arc;
 
@@ -88,16 +88,16 @@ impl Block {
         Self { tile, halo_height, halo_width, clipped: None }
     }
 
-    /// The same for small images, of which no block sees a whole halo: only what is in the image is expanded, and zeros are
-    /// put around it before.
+    /// The same for small images, of which no block sees a whole halo: only what is in the image is expanded, and zeros
+    /// are put around it before.
     pub fn clip(self, image: Shape) -> Self {
         let inside = [self.halo_height.min(image.height), self.halo_width.min(image.width)];
         let is_smaller = inside != [self.halo_height, self.halo_width];
         Self { clipped: is_smaller.then_some(inside), ..self }
     }
 
-    /// Inputs of a row in workgroup memory. An odd number of quads spreads the rows, which neighbouring lanes read, over
-    /// all banks, or over half of them at a stride of two.
+    /// Inputs of a row in workgroup memory. An odd number of quads spreads the rows, which neighbouring lanes read,
+    /// over all banks, or over half of them at a stride of two.
     fn pitch(&self) -> u32 {
         self.halo_width | 1
     }
@@ -118,8 +118,8 @@ impl Block {
         rows.saturating_mul(columns).div_ceil(self.tile.threads())
     }
 
-    /// Whether a compiler that loads ahead has registers for what it expands at a time: Mesa's for Adreno 630 spills beside
-    /// more channels.
+    /// Whether a compiler that loads ahead has registers for what it expands at a time: Mesa's for Adreno 630 spills
+    /// beside more channels.
     pub fn suits(&self, caps: &Caps) -> bool {
         !caps.loads_ahead() || self.expanded() <= 8
     }
@@ -166,8 +166,8 @@ fn source(run: &Run<'_>, [expand, depthwise, project]: [&Conv2d; 3], block: Bloc
         mult_adds: expanded * f64::from(expand_depth) + taps as f64,
         // The columns under four outputs, which were stored before.
         shared: f64::from(depthwise.kernel_size[0]) * columns / 4.0 + expanded,
-        // Sums and inputs of the expansion, whose weights all lanes share; or those of the depthwise convolution, and the
-        // weights of a row, which a wide one loads as it goes.
+        // Sums and inputs of the expansion, whose weights all lanes share; or those of the depthwise convolution, and
+        // the weights of a row, which a wide one loads as it goes.
         registers: (block.inputs() * (block.expanded() + 4)).max(24 + 4 * depthwise.kernel_size[1].min(4)),
         place: 0,
         kept: 0,

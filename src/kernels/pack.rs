@@ -56,8 +56,8 @@ pub enum Order {
     ChannelLast,
     /// The same with each `together` kernel positions, all their channels, padded by themselves.
     ByTaps { together: u32 },
-    /// Kernel row (of `columns`), input channels by `channels`, kernel column, and which of these channels. A kernel that is
-    /// a column may be read as a row, so this does not take its width from the link.
+    /// Kernel row (of `columns`), input channels by `channels`, kernel column, and which of these channels. A kernel
+    /// that is a column may be read as a row, so this does not take its width from the link.
     ByRow { columns: u32, channels: u32 },
     /// Input channels by `together`, kernel row, kernel column, and which of these channels.
     ByChannels { together: u32 },
@@ -131,8 +131,8 @@ impl Packing {
     }
 }
 
-/// The weights of a transposed convolution (input channels, output channels of a group, taps) in the order of a convolution
-/// with the same numbers: output channels, input channels of a group, taps.
+/// The weights of a transposed convolution (input channels, output channels of a group, taps) in the order of a
+/// convolution with the same numbers: output channels, input channels of a group, taps.
 fn by_output_channels(conv: &Conv2d, weight: &[f32]) -> Vec<f32> {
     let [group_in, group_out] = [conv.group_in_channels(), conv.group_out_channels()].map(|count| count as usize);
     let taps = conv.kernel_size.map(|extent| extent as usize).iter().product::<usize>();
@@ -155,8 +155,8 @@ pub fn sections(sections: impl IntoIterator<Item = Section>) -> (Vec<Section>, V
     (sections, offsets)
 }
 
-/// Weight sections of a GEMM that replaces a link: its panels, and the link's biases if it has any. Gives the offset of each
-/// as well, in elements.
+/// Weight sections of a GEMM that replaces a link: its panels, and the link's biases if it has any. Gives the offset of
+/// each as well, in elements.
 pub fn replacement_sections(
     product: &[Section],
     biases: Option<Section>,
@@ -172,8 +172,8 @@ pub fn replacement_sections(
     (sections, bias_at)
 }
 
-/// The bytes of the weight buffer of a recipe, from the run's convolutions and the weights of each, for a layer of a type: its
-/// weights are rounded to that first, then laid out.
+/// The bytes of the weight buffer of a recipe, from the run's convolutions and the weights of each, for a layer of a
+/// type: its weights are rounded to that first, then laid out.
 ///
 /// # Errors
 /// [`Error::Internal`] for a section of a convolution that the run does not have.

@@ -38,8 +38,8 @@ fn by_broadcasts(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported>
     fitting(run, caps, blocks.into_iter().map(|block| registers::recipe(run, &source, block)).collect())
 }
 
-/// Channels and pixels of blocks in registers, on GPUs and on software devices. Where channels are few, what is done once for
-/// an invocation takes most of the time, so it has more pixels there.
+/// Channels and pixels of blocks in registers, on GPUs and on software devices. Where channels are few, what is done
+/// once for an invocation takes most of the time, so it has more pixels there.
 const UNIFORM_BLOCKS: &[[u32; 2]] = &[[4, 4], [8, 4], [16, 4]];
 const UNIFORM_BLOCKS_CPU: &[[u32; 2]] = &[[32, 4], [8, 4], [4, 4]];
 pub const SUBGROUP_BLOCKS: &[[u32; 2]] = &[[32, 4], [8, 4], [4, 8], [2, 8]];

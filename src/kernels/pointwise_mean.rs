@@ -1,5 +1,5 @@
-//! `pointwise_mean`: a 1x1 convolution and the mean of each of its channels in one dispatch, as in the heads of MobileNets. The
-//! convolution's output is never in memory.
+//! `pointwise_mean`: a 1x1 convolution and the mean of each of its channels in one dispatch, as in the heads of
+//! MobileNets. The convolution's output is never in memory.
 
 use minijinja::context;
 
@@ -14,8 +14,8 @@ use crate::model::chain::Link;
 
 pub const POINTWISE_MEAN: Kernel = Kernel { name: "pointwise_mean", links: 2, candidates };
 
-/// Tiles of a workgroup, which has all pixels of an image. Those of few channels fill a device at batch 1, those of many
-/// read an image less often.
+/// Tiles of a workgroup, which has all pixels of an image. Those of few channels fill a device at batch 1, those of
+/// many read an image less often.
 const TILES: &[Tile] = &[
     Tile::new([64, 64, 16], [8, 4]),
     Tile::new([32, 64, 16], [8, 4]),

@@ -17,8 +17,8 @@ const TILES_NCHW: [[u32; 2]; 2] = [[4, 16], [1, 64]];
 const TILES_NHWC: [[u32; 2]; 2] = [[16, 4], [16, 16]];
 /// Planes of a workgroup whose invocations do not cooperate; few, since a CPU's cores share the workgroups.
 const SERIAL: u32 = 16;
-/// Pixels of a plane from which on it is cut into shares, and the sums of the shares are added by a second pass; and the
-/// number of shares, as the rows and columns of an image that the second pass takes for its input.
+/// Pixels of a plane from which on it is cut into shares, and the sums of the shares are added by a second pass; and
+/// the number of shares, as the rows and columns of an image that the second pass takes for its input.
 const LARGE: u64 = 1 << 14;
 const SHARES: [u32; 2] = [32, 32];
 const SHARE_WORKGROUP: u32 = 64;

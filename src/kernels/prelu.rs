@@ -1,4 +1,5 @@
-//! `prelu`: PReLU, output by output; and PReLU in the epilogue of the convolution before it, which any kernel may compute.
+//! `prelu`: PReLU, output by output; and PReLU in the epilogue of the convolution before it, which any kernel may
+//! compute.
 
 use minijinja::context;
 
@@ -41,8 +42,8 @@ fn recipe(run: &Run<'_>, slopes: &Conv2d) -> Recipe {
     Recipe { weights: vec![run.section(0, slopes, Packing::Taps)], work, tolerance: 1.0, ..recipe }
 }
 
-/// A run without the PReLU at its end, and that, if it can be the activation of the convolution before it: kernels compute what
-/// remains, and [`with_slopes`] adds the PReLU to it.
+/// A run without the PReLU at its end, and that, if it can be the activation of the convolution before it: kernels
+/// compute what remains, and [`with_slopes`] adds the PReLU to it.
 pub fn apart<'a>(run: &Run<'a>) -> (Run<'a>, Option<&'a PRelu>) {
     let (conv, prelu) = match run.links {
         [.., Link::Conv(conv), Link::PRelu(prelu)] => (conv, prelu),
@@ -58,8 +59,8 @@ pub fn apart<'a>(run: &Run<'a>) -> (Run<'a>, Option<&'a PRelu>) {
     }
 }
 
-/// Recipes for a run with a PReLU behind its last convolution: what is stored goes through its slopes, which lie behind the
-/// weights.
+/// Recipes for a run with a PReLU behind its last convolution: what is stored goes through its slopes, which lie behind
+/// the weights.
 pub fn with_slopes(
     recipes: Vec<Recipe>,
     run: &Run<'_>,

@@ -60,8 +60,8 @@ fn is_worth_filling(extent: u32, length: u32) -> bool {
     u64::from(extent).next_multiple_of(length.into()) * 4 <= u64::from(extent) * 5
 }
 
-/// The lengths of strips to consider, the longest first: those that share the outputs of a tile out evenly, and that rows (or
-/// columns) of the output can be filled up to.
+/// The lengths of strips to consider, the longest first: those that share the outputs of a tile out evenly, and that
+/// rows (or columns) of the output can be filled up to.
 fn strips(run: &Run<'_>, outputs: Outputs, tile: Tile, caps: &Caps) -> impl Iterator<Item = u32> {
     let extent = if outputs == Outputs::Channels { run.output().width } else { run.output().height };
     let is_short = caps.is_cpu || caps.loads_ahead() || outputs == Outputs::Pixels;

@@ -15,7 +15,8 @@ use crate::model::shape::Layout;
 /// Gives the values that a template asks for, which take several times the memory of what they are made of.
 pub type Values = Arc<dyn Fn() -> Value + Send + Sync>;
 
-/// WGSL that is made when it is asked for: a planner looks at hundreds of shaders, of which a few run. Clones are cheap.
+/// WGSL that is made when it is asked for: a planner looks at hundreds of shaders, of which a few run. Clones are
+/// cheap.
 #[derive(Clone, Debug)]
 pub struct Wgsl(Source);
 
@@ -112,9 +113,9 @@ pub fn epilogue_values(last: &Conv2d) -> Value {
     context! { activation => activation_name(last.activation), residual => residual_name(last), pixels => "none" }
 }
 
-/// One of the `inner_activations` that `inner_activation.wgsl` asks for: the activation of a link inside a run, for pixels
-/// of some quads of channels. With `share_nans` all channels of a pixel are added up in the end, and a NaN may move from
-/// one to another.
+/// One of the `inner_activations` that `inner_activation.wgsl` asks for: the activation of a link inside a run, for
+/// pixels of some quads of channels. With `share_nans` all channels of a pixel are added up in the end, and a NaN may
+/// move from one to another.
 pub fn inner_activation_values(name: &str, activation: Activation, quads: u32, share_nans: bool) -> Value {
     // An infinite bound bounds nothing, and has no literal in WGSL.
     let literal = |bound: f32| bound.is_finite().then(|| format!("{bound:?}f"));

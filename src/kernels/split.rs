@@ -95,7 +95,8 @@ fn recipe(run: &Run<'_>, link: &Conv2d, slices: u32, partial: Shape, product: Re
     }
 }
 
-/// A convolution whose sums, biases among them, are stored in f32, and whose residual and activation come in a second pass.
+/// A convolution whose sums, biases among them, are stored in f32, and whose residual and activation come in a second
+/// pass.
 pub fn apart(run: &Run<'_>, link: &Conv2d, product: Recipe) -> Recipe {
     let (outputs, sums) = (run.output().len(), run.output().bytes(DType::F32));
     let mut passes = product.passes;

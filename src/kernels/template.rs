@@ -83,8 +83,8 @@ const PARTS: &[(&str, &str)] = files![
     "winograd_points.wgsl",
 ];
 
-/// All templates in the engine's own syntax. Parts stand between comments that say where each begins and ends. The first
-/// stands on the part's own first line, so that the engine's line numbers are the file's.
+/// All templates in the engine's own syntax. Parts stand between comments that say where each begins and ends. The
+/// first stands on the part's own first line, so that the engine's line numbers are the file's.
 static TEMPLATES: LazyLock<Vec<(&str, String)>> = LazyLock::new(|| {
     let marked = |text: &str, name: &str| format!("{{{{ \"{BEGIN}{name}\\n\" }}}}{text}\n{END}{name}\n");
     let parts = PARTS.iter().map(|(name, text)| (*name, marked(&standard(text), name)));
@@ -93,7 +93,8 @@ static TEMPLATES: LazyLock<Vec<(&str, String)>> = LazyLock::new(|| {
 const BEGIN: &str = "// ---- begin ";
 const END: &str = "// ---- end ";
 
-/// The engine. Its built-in filters and functions, of which templates need six, would make a web page's module a tenth larger.
+/// The engine. Its built-in filters and functions, of which templates need six, would make a web page's module a tenth
+/// larger.
 static ENVIRONMENT: LazyLock<Result<Environment<'static>, minijinja::Error>> = LazyLock::new(|| {
     // Only with what is added here, since the engine has more where another crate of a program asks for more of it.
     let mut environment = Environment::empty();
@@ -125,8 +126,8 @@ static ENVIRONMENT: LazyLock<Result<Environment<'static>, minijinja::Error>> = L
     Ok(environment)
 });
 
-/// A template of `shaders/` in the engine's own syntax, line by line. The engine could be told of another one, by code that
-/// would be a tenth of a web page's module.
+/// A template of `shaders/` in the engine's own syntax, line by line. The engine could be told of another one, by code
+/// that would be a tenth of a web page's module.
 fn standard(text: &str) -> String {
     let mut standard = String::with_capacity(text.len() + text.len() / 8);
     for line in text.split_inclusive('\n') {
@@ -181,8 +182,8 @@ pub fn render(name: &str, values: &Value) -> Result<String> {
     Ok(without_unused(&directives_first(&text.map_err(|error| internal(&error))?)))
 }
 
-/// A shader with its directives, which files that it includes may have, behind its first comment: WGSL wants them before all
-/// else.
+/// A shader with its directives, which files that it includes may have, behind its first comment: WGSL wants them
+/// before all else.
 fn directives_first(text: &str) -> String {
     let is_directive = |line: &&str| line.starts_with("enable ");
     let comment = text.lines().take_while(|line| line.starts_with("//")).count();
@@ -348,10 +349,12 @@ mod tests {
     #[test]
     fn what_nothing_names_is_left_out() {
         let text = "const A: u32 = 1u;\n\n// Of no use.\nfn unused() -> u32 {\n    return used(A);\n}\n\n\
-            // Named by a comment alone: unused().\nfn used(a: u32) -> Pair {\n    return a;\n}\nstruct Pair {\n    a: u32,\n}\n\
+            // Named by a comment alone: unused().\nfn used(a: u32) -> Pair {\n    return a;\n}\nstruct Pair {\n    a:
+            // u32,\n}\n\
             struct Single {\n    a: u32,\n}\nfn short() -> u32 { return 1u; }\n@compute @workgroup_size(1)\nfn main() {\n    let short = used(1u);\n}\n";
         let kept = "const A: u32 = 1u;\n\n\
-            // Named by a comment alone: unused().\nfn used(a: u32) -> Pair {\n    return a;\n}\nstruct Pair {\n    a: u32,\n}\n\
+            // Named by a comment alone: unused().\nfn used(a: u32) -> Pair {\n    return a;\n}\nstruct Pair {\n    a:
+            // u32,\n}\n\
             @compute @workgroup_size(1)\nfn main() {\n    let short = used(1u);\n}\n";
         assert_eq!(without_unused(text), kept);
     }

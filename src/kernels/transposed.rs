@@ -29,8 +29,8 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     fitting(run, caps, recipes(run, conv, caps, &definition, |conv| context! { taps => taps(conv) }))
 }
 
-/// What the shader needs to find the taps of a phase: those for which the dilation times the tap is the phase, modulo the
-/// stride.
+/// What the shader needs to find the taps of a phase: those for which the dilation times the tap is the phase, modulo
+/// the stride.
 fn taps(conv: &Conv2d) -> Value {
     let axis = |axis: usize| {
         let (stride, dilation) = (conv.stride[axis], conv.dilation[axis]);
@@ -46,7 +46,8 @@ fn greatest_common_divisor(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
-/// The number whose product with another one is 1 modulo `modulus`, which has no divisor with it; 0 if the modulus is 1.
+/// The number whose product with another one is 1 modulo `modulus`, which has no divisor with it; 0 if the modulus is
+/// 1.
 fn inverse(number: u32, modulus: u32) -> u32 {
     (0..modulus).find(|&inverse| u64::from(number) * u64::from(inverse) % u64::from(modulus) == 1).unwrap_or(0)
 }

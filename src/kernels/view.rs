@@ -1,7 +1,8 @@
 //! Views: tensors that lie in others, where kernels load and store them.
 //!
-//! A kernel counts the elements of tensors of its own. If one lies in another tensor, `shaders/views.wgsl` says where each of its
-//! elements is there, just before it is loaded or stored. So every kernel can do that, and none knows of it.
+//! A kernel counts the elements of tensors of its own. If one lies in another tensor, `shaders/views.wgsl` says where
+//! each of its elements is there, just before it is loaded or stored. So every kernel can do that, and none knows of
+//! it.
 
 use minijinja::{Value, context};
 
@@ -42,13 +43,15 @@ pub struct Views {
     pub residual: Option<View>,
 }
 
-/// Loads of each element of an input that may go through a view, for each byte of an element, where that divides by a constant
-/// and where it divides by a number of the parameters: as many as take no longer than a copy, which reads and writes the
-/// byte. A rule: for each byte that a GPU moves it does about 20 operations, and such a division is about 5 or 20.
+/// Loads of each element of an input that may go through a view, for each byte of an element, where that divides by a
+/// constant and where it divides by a number of the parameters: as many as take no longer than a copy, which reads and
+/// writes the byte. A rule: for each byte that a GPU moves it does about 20 operations, and such a division is about 5
+/// or 20.
 const MOST_LOADS_OF_BYTE: [f64; 2] = [8.0, 2.0];
 
 impl View {
-    /// How many neighbours, the first of which is at a multiple of their number, are so in the other tensor too: 4, 2 or 1.
+    /// How many neighbours, the first of which is at a multiple of their number, are so in the other tensor too: 4, 2
+    /// or 1.
     pub fn neighbours(&self) -> u32 {
         let Shape { batch, channels, .. } = self.shape;
         let gap = self.whole.saturating_sub(channels);
@@ -118,7 +121,8 @@ impl Views {
 }
 
 impl Recipe {
-    /// Whether a pass can load or store a tensor, of elements of a type, where it lies, and in less time than a copy would take.
+    /// Whether a pass can load or store a tensor, of elements of a type, where it lies, and in less time than a copy
+    /// would take.
     pub(crate) fn can_view(&self, pass: &Pass, operand: Operand, view: &View, dtype: DType) -> bool {
         match (operand, view.place) {
             (Operand::Input | Operand::Part(_), Place::Channels { .. }) => {

@@ -49,8 +49,8 @@ fn recipe(run: &Run<'_>, pool: &Pool2d) -> Recipe {
     };
     let pass = single::pass(run, Wgsl::template("window_pool.wgsl", values));
     Recipe {
-        // Sums of rows in order, and WGSL lets a division be off by two and a half units. The largest value is one of the
-        // inputs.
+        // Sums of rows in order, and WGSL lets a division be off by two and a half units. The largest value is one of
+        // the inputs.
         tolerance: if pool.mode == PoolMode::Max { 0.0 } else { 8.0 },
         // A mean of whole numbers is exact if it is a sum of them over a power of two.
         exact: divisor.is_some_and(u64::is_power_of_two),

@@ -37,20 +37,21 @@ pub struct Caps {
 }
 
 impl Caps {
-    /// The most registers that an invocation may have before a compiler moves values to memory. None for a software device,
-    /// which has its registers there anyway.
+    /// The most registers that an invocation may have before a compiler moves values to memory. None for a software
+    /// device, which has its registers there anyway.
     pub fn invocation_registers(&self) -> Option<u64> {
         (!self.is_cpu).then(|| self.gpu.kind.core().invocation_registers)
     }
 
-    /// Whether the compiler may load all that is written out before it uses any of it, though its GPU has few registers.
-    /// Mesa's for Adreno does. Of other GPUs with few registers only Apple's was seen not to.
+    /// Whether the compiler may load all that is written out before it uses any of it, though its GPU has few
+    /// registers. Mesa's for Adreno does. Of other GPUs with few registers only Apple's was seen not to.
     pub(crate) fn loads_ahead(&self) -> bool {
         let few = self.invocation_registers().is_some_and(|registers| registers <= FEW_REGISTERS);
         few && self.gpu.kind != GpuKind::Apple
     }
 
-    /// Whether the GPU compares and selects in one instruction. Then a clamp that keeps NaNs takes no more than another one.
+    /// Whether the GPU compares and selects in one instruction. Then a clamp that keeps NaNs takes no more than another
+    /// one.
     pub(crate) fn selects_as_it_compares(&self) -> bool {
         self.gpu.kind == GpuKind::Apple
     }

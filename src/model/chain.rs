@@ -34,16 +34,18 @@ pub enum Join {
     Input,
     /// It multiplies what it reads by the tensor, which has a value for each image and channel.
     Scale,
-    /// It puts the channels of the tensor behind those of what it reads, and behind those of the edges of this kind before.
+    /// It puts the channels of the tensor behind those of what it reads, and behind those of the edges of this kind
+    /// before.
     Concat,
 }
 
 /// Links in a row. Each reads the output of the link before, or an earlier tensor, and the tensors that edges bring.
 ///
 /// Tensor 0 is the chain's input and tensor `i + 1` the output of link `i`; the output of the last is the chain's.
-/// Weights are given for the convolutions, in their order: a gate has two, a pool none. A link that adds a residual takes
-/// it from an earlier tensor if it has an edge, otherwise from outside: [`Inputs::residual`](crate::Inputs::residual). So
-/// does a link that is [scaled](Conv2d::scaled). At most one link may take each from outside.
+/// Weights are given for the convolutions, in their order: a gate has two, a pool none. A link that adds a residual
+/// takes it from an earlier tensor if it has an edge, otherwise from outside:
+/// [`Inputs::residual`](crate::Inputs::residual). So does a link that is [scaled](Conv2d::scaled). At most one link may
+/// take each from outside.
 ///
 /// ```
 /// use gpuconv::{Activation, Chain, Conv2d, Residual};
@@ -89,8 +91,8 @@ impl Chain {
         Ok(self)
     }
 
-    /// Has link `link` read tensor `source` instead of the output of the link before: 0 is the chain's input, `i + 1` link
-    /// `i`'s output.
+    /// Has link `link` read tensor `source` instead of the output of the link before: 0 is the chain's input, `i + 1`
+    /// link `i`'s output.
     ///
     /// # Errors
     /// [`Error::Chain`] unless the tensor is made before the link.
@@ -108,8 +110,8 @@ impl Chain {
         Ok(self)
     }
 
-    /// Has link `link` multiply what it reads by tensor `source`, which has a value for each image and channel: what a gate
-    /// gives.
+    /// Has link `link` multiply what it reads by tensor `source`, which has a value for each image and channel: what a
+    /// gate gives.
     ///
     /// # Errors
     /// [`Error::Chain`] unless the tensor is made before the link and the link is a convolution.
@@ -166,8 +168,8 @@ impl Chain {
         chain
     }
 
-    /// The chain for an input of one size: with [TensorFlow's padding](Conv2d::same_padding) if it is `same_padded`, and with
-    /// resizes to the size of earlier tensors. `fitted` has the links of these, each with its tensor.
+    /// The chain for an input of one size: with [TensorFlow's padding](Conv2d::same_padding) if it is `same_padded`,
+    /// and with resizes to the size of earlier tensors. `fitted` has the links of these, each with its tensor.
     pub(crate) fn sized(mut self, input: Shape, same_padded: bool, fitted: &[(usize, usize)]) -> Result<Self> {
         let mut shapes = vec![input];
         for index in 0..self.links.len() {
@@ -186,7 +188,8 @@ impl Chain {
         Ok(self)
     }
 
-    /// This chain, then another one on its output; tensor 0 of the other is that output. The element type is this one's.
+    /// This chain, then another one on its output; tensor 0 of the other is that output. The element type is this
+    /// one's.
     pub fn then(mut self, next: impl Into<Self>) -> Self {
         let (next, count) = (next.into(), self.links.len());
         self.links.extend(next.links);
@@ -226,8 +229,8 @@ impl Chain {
         own.map(|(_, item)| item.clone()).collect()
     }
 
-    /// The links of a run as a chain of their own. A residual comes from outside, unless it is the run's input. So does a
-    /// scale. A concatenation puts slices of the input together: see [`Chain::part_input`].
+    /// The links of a run as a chain of their own. A residual comes from outside, unless it is the run's input. So does
+    /// a scale. A concatenation puts slices of the input together: see [`Chain::part_input`].
     pub(crate) fn part(&self, links: Range<usize>) -> Self {
         if let [Link::Concat(concat)] = &self.links[links.clone()] {
             return concat.of_slices().with_dtype(self.dtype);
@@ -252,8 +255,8 @@ impl Chain {
         }
     }
 
-    /// The shapes of the tensors of some links in a row: of what the first reads, then of each link's output. `shapes` are
-    /// those of all tensors of the chain.
+    /// The shapes of the tensors of some links in a row: of what the first reads, then of each link's output. `shapes`
+    /// are those of all tensors of the chain.
     pub fn run_shapes(&self, links: Range<usize>, shapes: &[Shape]) -> Vec<Shape> {
         let tensors = std::iter::once(self.input_of(links.start)).chain(links.start + 1..=links.end);
         tensors.filter_map(|tensor| shapes.get(tensor).copied()).collect()
@@ -315,8 +318,8 @@ impl Chain {
     ///
     /// # Errors
     /// [`Error::Chain`] for a chain without links or with two residuals from outside; what
-    /// [`Link::output_shape`] says of each link; [`Error::ShapeMismatch`] for an edge; [`Error::Chain`] for a concatenation
-    /// that is not given as many tensors as it has.
+    /// [`Link::output_shape`] says of each link; [`Error::ShapeMismatch`] for an edge; [`Error::Chain`] for a
+    /// concatenation that is not given as many tensors as it has.
     pub fn shapes(&self, input: impl Into<Shape>) -> Result<Vec<Shape>> {
         let input = input.into();
         if self.links.is_empty() {

@@ -6,8 +6,8 @@ use crate::model::chain::{Chain, Join, Link};
 use crate::model::error::{Error, Result};
 use crate::model::shape::Shape;
 
-/// Several tensors as one, the channels of each behind those of the one before: `torch.cat(tensors, 1)`. Which tensors they
-/// are, [`Chain::concatenates`] says.
+/// Several tensors as one, the channels of each behind those of the one before: `torch.cat(tensors, 1)`. Which tensors
+/// they are, [`Chain::concatenates`] says.
 ///
 /// ```
 /// use gpuconv::{Chain, Concat, Conv2d, Link};
@@ -62,7 +62,8 @@ impl Concat {
         Ok(output)
     }
 
-    /// A chain that concatenates slices of its input, which has the channels of all: the first tensor has the last of them.
+    /// A chain that concatenates slices of its input, which has the channels of all: the first tensor has the last of
+    /// them.
     pub(crate) fn of_slices(&self) -> Chain {
         let mut end = self.sum();
         let mut links = Vec::new();
@@ -101,8 +102,8 @@ pub fn sliced(input: Shape, channels: &Range<u32>) -> Result<Shape> {
 }
 
 impl Chain {
-    /// Has link `link`, a [`Concat`], put these tensors together, in this order: 0 is the chain's input, `i + 1` link `i`'s
-    /// output. A tensor may come several times.
+    /// Has link `link`, a [`Concat`], put these tensors together, in this order: 0 is the chain's input, `i + 1` link
+    /// `i`'s output. A tensor may come several times.
     ///
     /// # Errors
     /// [`Error::Chain`] unless the link is a concatenation of as many tensors, all made before it.

@@ -148,8 +148,8 @@ impl From<[u32; 4]> for Padding {
 }
 
 impl Conv2d {
-    /// A convolution of stride 1 with a bias and no padding, dilation, groups, activation or residual. The methods change
-    /// these.
+    /// A convolution of stride 1 with a bias and no padding, dilation, groups, activation or residual. The methods
+    /// change these.
     pub fn new(in_channels: u32, out_channels: u32, kernel_size: impl Into<Extent>) -> Self {
         Self {
             in_channels,
@@ -343,8 +343,8 @@ impl Conv2d {
 }
 
 impl Conv2d {
-    /// The padding that TensorFlow calls `SAME`: as much as makes the output's extents those of the input divided by the strides and
-    /// rounded up, of an odd number the smaller half in front.
+    /// The padding that TensorFlow calls `SAME`: as much as makes the output's extents those of the input divided by
+    /// the strides and rounded up, of an odd number the smaller half in front.
     pub(crate) fn same_padding(&self, input: Shape) -> [u32; 4] {
         let kernel = self.dilated_kernel();
         let total = |axis: usize, extent: u32| {

@@ -19,8 +19,8 @@ pub struct LinkCost {
     pub params: u64,
     /// Multiply-adds, the bias one of them.
     pub mult_adds: u64,
-    /// Bytes from and to memory, in the chain's element type: input, parameters, residual, scale, output. A concatenation moves
-    /// none, as if the links before it stored where it has their outputs.
+    /// Bytes from and to memory, in the chain's element type: input, parameters, residual, scale, output. A
+    /// concatenation moves none, as if the links before it stored where it has their outputs.
     pub bytes: u64,
 }
 

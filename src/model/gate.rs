@@ -4,8 +4,8 @@ use crate::model::conv::{Activation, Conv2d};
 use crate::model::error::{Error, Result};
 use crate::model::shape::Shape;
 
-/// A value for each channel of each image, by which another link multiplies what it reads: the mean over the pixels, then
-/// two pointwise convolutions with their activations. (Squeeze-and-excitation, arXiv 1709.01507.)
+/// A value for each channel of each image, by which another link multiplies what it reads: the mean over the pixels,
+/// then two pointwise convolutions with their activations. (Squeeze-and-excitation, arXiv 1709.01507.)
 ///
 /// This is `torchvision.ops.SqueezeExcitation` without its multiplication. [`Chain::scales`](crate::Chain::scales) says
 /// which link multiplies. Weights are given for both convolutions, that of the squeeze first.
@@ -38,8 +38,8 @@ impl SqueezeExcite {
         }
     }
 
-    /// The activations after the squeeze, and of the gate. MobileNetV3 has ReLU and a hard sigmoid, EfficientNet SiLU and a
-    /// sigmoid.
+    /// The activations after the squeeze, and of the gate. MobileNetV3 has ReLU and a hard sigmoid, EfficientNet SiLU
+    /// and a sigmoid.
     pub fn activations(mut self, squeeze: Activation, excite: Activation) -> Self {
         self.squeeze.activation = squeeze;
         self.excite.activation = excite;
@@ -56,8 +56,8 @@ impl SqueezeExcite {
     /// The output's shape for an input's: the input's channels, and a single pixel.
     ///
     /// # Errors
-    /// [`Error::EmptyInput`]; what [`Conv2d::output_shape`] says of the two convolutions; [`Error::Channels`] if the second
-    /// does not give the input's channels.
+    /// [`Error::EmptyInput`]; what [`Conv2d::output_shape`] says of the two convolutions; [`Error::Channels`] if the
+    /// second does not give the input's channels.
     pub fn output_shape(&self, input: impl Into<Shape>) -> Result<Shape> {
         let input = input.into();
         if input.channels == 0 || input.pixels() == 0 {

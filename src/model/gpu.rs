@@ -1,4 +1,5 @@
-//! What GPUs there are, as far as kernels and the planner tell them apart. `docs/devices.md` has the sources of the numbers.
+//! What GPUs there are, as far as kernels and the planner tell them apart. `docs/devices.md` has the sources of the
+//! numbers.
 
 mod known;
 
@@ -12,7 +13,8 @@ pub use known::KNOWN;
 pub struct Gpu {
     /// The kind.
     pub kind: GpuKind,
-    /// Its cores, as the maker counts them: NVIDIA's multiprocessors, AMD's compute units, Intel's Xe cores or subslices.
+    /// Its cores, as the maker counts them: NVIDIA's multiprocessors, AMD's compute units, Intel's Xe cores or
+    /// subslices.
     pub cores: f64,
     /// Multiply-adds that a core starts in a clock.
     pub lanes: f64,
@@ -66,7 +68,8 @@ pub struct Multiprocessor {
     pub in_step: u64,
     /// Elements of 32 bits a clock that loads from its cache give.
     pub loads: f64,
-    /// Elements of 32 bits a clock from workgroup memory. One that several invocations read in the same clock counts for each.
+    /// Elements of 32 bits a clock from workgroup memory. One that several invocations read in the same clock counts
+    /// for each.
     pub shared: f64,
     /// Seconds that a dispatch takes which does nothing and waits for the one before.
     pub dispatch: f64,
@@ -99,8 +102,8 @@ impl GpuKind {
         Self::OtherIntegrated,
     ];
 
-    /// The kind of an adapter, by the vendor's PCI number, whether it shares the host's memory, and the words that its driver
-    /// gives.
+    /// The kind of an adapter, by the vendor's PCI number, whether it shares the host's memory, and the words that its
+    /// driver gives.
     pub fn of(vendor: u32, integrated: bool, adapter: &str, driver: &str) -> Self {
         let words = format!("{adapter} {driver}").to_lowercase();
         let says = |any: &[&str]| any.iter().any(|word| words.contains(word));
@@ -128,8 +131,8 @@ impl GpuKind {
         }
     }
 
-    /// The kind of a GPU by the words of a browser, WebGPU's `vendor` and `architecture`. They say of few whether they share
-    /// the host's memory; most do.
+    /// The kind of a GPU by the words of a browser, WebGPU's `vendor` and `architecture`. They say of few whether they
+    /// share the host's memory; most do.
     #[cfg(any(test, target_arch = "wasm32"))]
     fn of_browser(vendor: &str, architecture: &str) -> Self {
         match (vendor, architecture) {
@@ -163,7 +166,8 @@ impl GpuKind {
     /// A GPU of the kind of middle size, for one whose name is unknown.
     pub const fn typical(self) -> Gpu {
         let size = match self {
-            // About an RTX 3060, an RX 6600, a Radeon 680M, an Arc A750, an Iris Xe, an M1, an Adreno 660 and a Mali-G710.
+            // About an RTX 3060, an RX 6600, a Radeon 680M, an Arc A750, an Iris Xe, an M1, an Adreno 660 and a
+            // Mali-G710.
             Self::Nvidia => [28.0, 128.0, 1.75, 350.0],
             Self::AmdDiscrete => [28.0, 64.0, 2.4, 240.0],
             Self::AmdIntegrated => [12.0, 64.0, 2.3, 90.0],
@@ -216,7 +220,8 @@ impl GpuKind {
         }
     }
 
-    /// What wgpu gives devices of the kind, through Vulkan, or through Metal for Apple's. It binds at most 2 GiB in Vulkan.
+    /// What wgpu gives devices of the kind, through Vulkan, or through Metal for Apple's. It binds at most 2 GiB in
+    /// Vulkan.
     pub fn caps(self) -> Caps {
         let (binding, memory, invocations, subgroup) = match self {
             Self::Nvidia => ((2 << 30) - 4, 48 << 10, 1024, Some([32, 32])),
@@ -247,8 +252,8 @@ impl Gpu {
         Self { kind, cores, lanes, hertz: gigahertz * 1e9, bytes: gigabytes * 1e9 }
     }
 
-    /// The GPU of an adapter, by the numbers and words that its driver gives. One with an unknown name has the middle size of
-    /// its kind.
+    /// The GPU of an adapter, by the numbers and words that its driver gives. One with an unknown name has the middle
+    /// size of its kind.
     pub fn of(vendor: u32, integrated: bool, adapter: &str, driver: &str) -> Self {
         let kind = GpuKind::of(vendor, integrated, adapter, driver);
         let adapter = adapter.to_lowercase();

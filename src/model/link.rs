@@ -48,8 +48,8 @@ pub enum Link {
     GlobalAveragePool,
     /// The gate of a squeeze-and-excite block: a value for each channel of each image.
     SqueezeExcite(SqueezeExcite),
-    /// The sum over the pixels of each channel of each image, divided by a number: a part of a global average pool whose
-    /// planes are larger than a binding.
+    /// The sum over the pixels of each channel of each image, divided by a number: a part of a global average pool
+    /// whose planes are larger than a binding.
     #[doc(hidden)]
     PlaneSum {
         /// What the sum is divided by.
@@ -66,8 +66,8 @@ impl Link {
         }
     }
 
-    /// The convolutions that it has weights for: itself, the two of a gate, or none. The weights of a transposed convolution
-    /// are in another order than its numbers say here: [`ConvTranspose2d::weight_shape`].
+    /// The convolutions that it has weights for: itself, the two of a gate, or none. The weights of a transposed
+    /// convolution are in another order than its numbers say here: [`ConvTranspose2d::weight_shape`].
     pub fn convolutions(&self) -> impl Iterator<Item = &Conv2d> {
         let convs = match self {
             Self::Conv(conv) => [Some(conv), None],
@@ -153,9 +153,10 @@ impl Link {
     /// The output's shape for an input's: that of a global pool or a gate has the input's channels and a single pixel.
     ///
     /// # Errors
-    /// What [`Conv2d::output_shape`], [`ConvTranspose2d::output_shape`], [`Pool2d::output_shape`], [`Resize::output_shape`] and [`SqueezeExcite::output_shape`]
-    /// say; of other links [`Error::EmptyInput`] and [`Error::TooLarge`], of shuffles also [`Error::PixelShuffle`],
-    /// [`Error::PixelUnshuffle`] and [`Error::Parameter`], of slices also [`Error::Slice`]; what [`Concat::output_shape`] says.
+    /// What [`Conv2d::output_shape`], [`ConvTranspose2d::output_shape`], [`Pool2d::output_shape`],
+    /// [`Resize::output_shape`] and [`SqueezeExcite::output_shape`] say; of other links [`Error::EmptyInput`] and
+    /// [`Error::TooLarge`], of shuffles also [`Error::PixelShuffle`], [`Error::PixelUnshuffle`] and
+    /// [`Error::Parameter`], of slices also [`Error::Slice`]; what [`Concat::output_shape`] says.
     pub fn output_shape(&self, input: impl Into<Shape>) -> Result<Shape> {
         let input = input.into();
         match self {

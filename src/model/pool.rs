@@ -124,12 +124,12 @@ impl Pool2d {
         Ok(())
     }
 
-    /// The output's shape for an input's: `floor((in + padding - dilated kernel) / stride) + 1`, or `ceil` if `ceil_mode` and
-    /// the last window does not start beyond the image.
+    /// The output's shape for an input's: `floor((in + padding - dilated kernel) / stride) + 1`, or `ceil` if
+    /// `ceil_mode` and the last window does not start beyond the image.
     ///
     /// # Errors
-    /// Those of [`Pool2d::validate`]; [`Error::EmptyInput`] and [`Error::KernelTooLarge`] where PyTorch refuses as well;
-    /// [`Error::TooLarge`].
+    /// Those of [`Pool2d::validate`]; [`Error::EmptyInput`] and [`Error::KernelTooLarge`] where PyTorch refuses as
+    /// well; [`Error::TooLarge`].
     pub fn output_shape(&self, input: impl Into<Shape>) -> Result<Shape> {
         let input = input.into();
         self.validate()?;

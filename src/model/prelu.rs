@@ -4,8 +4,8 @@ use crate::model::conv::Conv2d;
 use crate::model::error::{Error, Result};
 use crate::model::shape::Shape;
 
-/// What is positive stays, and what is not is multiplied by a slope: `torch.nn.PReLU`, with a slope for each channel. Its
-/// weights are the slopes, without a bias.
+/// What is positive stays, and what is not is multiplied by a slope: `torch.nn.PReLU`, with a slope for each channel.
+/// Its weights are the slopes, without a bias.
 ///
 /// ```
 /// use gpuconv::{Chain, Conv2d, PRelu};

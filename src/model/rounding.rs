@@ -7,8 +7,8 @@ use half::f16;
 use crate::model::dtype::DType;
 
 impl DType {
-    /// The number that an element of this type has for `x`: the nearest, of two as near the even one. Beyond the largest it
-    /// is infinite. NaN stays NaN.
+    /// The number that an element of this type has for `x`: the nearest, of two as near the even one. Beyond the
+    /// largest it is infinite. NaN stays NaN.
     ///
     /// ```
     /// use gpuconv::DType;
@@ -18,8 +18,8 @@ impl DType {
         match self {
             Self::F32 => f64::from(x as f32),
             Self::F16 if x.is_finite() => {
-                // Both are exact: the unit is a power of two. (`half` cuts off the last bits of an f64 first, so a little
-                // above half way would be half way.)
+                // Both are exact: the unit is a power of two. (`half` cuts off the last bits of an f64 first, so a
+                // little above half way would be half way.)
                 let unit = 2.0 * half_unit(x);
                 let nearest = (x / unit).round_ties_even() * unit;
                 if nearest.abs() > f16::MAX.to_f64() { f64::INFINITY.copysign(x) } else { nearest }

@@ -6,11 +6,11 @@ use crate::model::shape::Shape;
 
 /// A transposed 2-D convolution: `torch.nn.ConvTranspose2d`, then bias and activation.
 ///
-/// Each value of the input adds the kernel, times that value, to the output. Of neighbouring values the kernels are a stride
-/// apart.
+/// Each value of the input adds the kernel, times that value, to the output. Of neighbouring values the kernels are a
+/// stride apart.
 ///
-/// Made by [`ConvTranspose2d::new`] and the methods named as PyTorch names its arguments. The numbers are checked when it is
-/// used; an [`Error`] then says what is wrong.
+/// Made by [`ConvTranspose2d::new`] and the methods named as PyTorch names its arguments. The numbers are checked when
+/// it is used; an [`Error`] then says what is wrong.
 ///
 /// ```
 /// use gpuconv::ConvTranspose2d;
@@ -21,17 +21,18 @@ use crate::model::shape::Shape;
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConvTranspose2d {
-    /// Its numbers, which mean what PyTorch's mean: the stride is of the output, and the padding is what is cut off it. Of the
-    /// weights there are as many as of this convolution, but in another order: [`ConvTranspose2d::weight_shape`].
+    /// Its numbers, which mean what PyTorch's mean: the stride is of the output, and the padding is what is cut off it.
+    /// Of the weights there are as many as of this convolution, but in another order:
+    /// [`ConvTranspose2d::weight_shape`].
     pub conv: Conv2d,
-    /// Rows and columns added at the bottom and the right, which have the sums of all that reaches there: below the stride or
-    /// the dilation.
+    /// Rows and columns added at the bottom and the right, which have the sums of all that reaches there: below the
+    /// stride or the dilation.
     pub output_padding: [u32; 2],
 }
 
 impl ConvTranspose2d {
-    /// A transposed convolution of stride 1 with a bias and no padding, dilation, groups or activation. The methods change
-    /// these.
+    /// A transposed convolution of stride 1 with a bias and no padding, dilation, groups or activation. The methods
+    /// change these.
     pub fn new(in_channels: u32, out_channels: u32, kernel_size: impl Into<Extent>) -> Self {
         Self { conv: Conv2d::new(in_channels, out_channels, kernel_size), output_padding: [0; 2] }
     }
@@ -87,7 +88,8 @@ impl ConvTranspose2d {
     /// Checks the numbers that do not depend on an input.
     ///
     /// # Errors
-    /// What [`Conv2d::validate`] says; [`Error::OutputPadding`]; [`Error::Chain`] if it is to add a residual or to be scaled.
+    /// What [`Conv2d::validate`] says; [`Error::OutputPadding`]; [`Error::Chain`] if it is to add a residual or to be
+    /// scaled.
     pub fn validate(&self) -> Result<()> {
         self.conv.validate()?;
         let Conv2d { stride, dilation, .. } = self.conv;
@@ -104,8 +106,8 @@ impl ConvTranspose2d {
     /// The output's shape for an input's: `(in - 1) * stride - padding + dilated kernel + output padding`.
     ///
     /// # Errors
-    /// Those of [`ConvTranspose2d::validate`]; [`Error::Channels`]; [`Error::EmptyInput`]; [`Error::EmptyOutput`] if the
-    /// padding cuts all off; [`Error::TooLarge`].
+    /// Those of [`ConvTranspose2d::validate`]; [`Error::Channels`]; [`Error::EmptyInput`]; [`Error::EmptyOutput`] if
+    /// the padding cuts all off; [`Error::TooLarge`].
     pub fn output_shape(&self, input: impl Into<Shape>) -> Result<Shape> {
         let input = input.into();
         self.validate()?;

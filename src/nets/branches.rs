@@ -13,8 +13,8 @@ const REPVGG_WORDS: [Words; 2] = [
     Words { whole: "rbr_dense", of_1x1: "rbr_1x1", identity: "rbr_identity", folded: "rbr_reparam" },
 ];
 
-/// RepVGG-A0 (arXiv 2101.03697), timm's `repvgg_a0`: its branches of 3x3, 1x1 and none are added up. The names of weights are
-/// timm's or the authors', of the branches or of what they were folded into.
+/// RepVGG-A0 (arXiv 2101.03697), timm's `repvgg_a0`: its branches of 3x3, 1x1 and none are added up. The names of
+/// weights are timm's or the authors', of the branches or of what they were folded into.
 ///
 /// # Errors
 /// [`Error::Width`](crate::Error::Width) unless `width` is above 0 and at most 16.
@@ -46,8 +46,8 @@ const MOBILEONE_WORDS: [Words; 2] = [
     Words { whole: "rbr_conv", of_1x1: "rbr_scale", identity: "rbr_skip", folded: "reparam_conv" },
 ];
 
-/// MobileOne-S0 (arXiv 2206.04040), timm's `mobileone_s0`: its four branches, the one of 1x1 and the one of none are added up. The
-/// names of weights are timm's or the authors', of the branches or of what they were folded into.
+/// MobileOne-S0 (arXiv 2206.04040), timm's `mobileone_s0`: its four branches, the one of 1x1 and the one of none are
+/// added up. The names of weights are timm's or the authors', of the branches or of what they were folded into.
 ///
 /// # Errors
 /// As [`repvgg_a0`].
@@ -78,7 +78,8 @@ fn in_stage(stage: usize, index: usize) -> [String; 2] {
     [format!("stages.{stage}.{index}."), format!("stage{}.{index}.", stage + 1)]
 }
 
-/// What a publisher calls the branches of a block: of the whole kernel, of a single tap, and of none; and what becomes of them.
+/// What a publisher calls the branches of a block: of the whole kernel, of a single tap, and of none; and what becomes
+/// of them.
 struct Words {
     whole: &'static str,
     of_1x1: &'static str,

@@ -9,7 +9,8 @@ use crate::model::gate::SqueezeExcite;
 use crate::model::prelu::PRelu;
 use crate::model::transposed::ConvTranspose2d;
 
-/// The names that timm and torchvision give. Those of a publisher that does not have the network are left out at the end.
+/// The names that timm and torchvision give. Those of a publisher that does not have the network are left out at the
+/// end.
 pub type Both = [Names; 2];
 
 /// Means and standard deviations of ImageNet's pixels, and Inception's numbers.

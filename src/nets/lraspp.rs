@@ -13,8 +13,8 @@ const FIRST_DILATED: usize = 12;
 /// The block whose features, an eighth of the image, go straight to the end.
 const LOW: usize = 3;
 
-/// LR-ASPP on MobileNetV3-Large (arXiv 1905.02244, section 6.4), as torchvision's `lraspp_mobilenet_v3_large`: a logit for each
-/// class and pixel. Published weights have 21 classes.
+/// LR-ASPP on MobileNetV3-Large (arXiv 1905.02244, section 6.4), as torchvision's `lraspp_mobilenet_v3_large`: a logit
+/// for each class and pixel. Published weights have 21 classes.
 ///
 /// Rows and columns must be multiples of 16; [`Network::sized`] gives the network for others.
 ///

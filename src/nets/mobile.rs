@@ -78,8 +78,8 @@ impl Builder {
     }
 }
 
-/// Kernel, expanded channels, channels, whether there is a gate, whether the activation is a hard swish, stride; and timm's
-/// stage. (arXiv 1905.02244, tables 1 and 2.)
+/// Kernel, expanded channels, channels, whether there is a gate, whether the activation is a hard swish, stride; and
+/// timm's stage. (arXiv 1905.02244, tables 1 and 2.)
 pub(super) type V3 = (u32, u32, u32, bool, bool, u32, usize);
 
 pub(super) const V3_LARGE: [V3; 15] = [
@@ -143,8 +143,8 @@ fn mobilenet_v3(name: &'static str, blocks: &[V3], features: u32, width: f64, cl
     Ok(Network { eps: [super::EPS, 1e-3], ..network })
 }
 
-/// Adds MobileNetV3 up to its last convolution, and gives the tensor of each block and its channels. torchvision's names begin
-/// with `torchvision`. From block `dilated` on the depthwise links are dilated instead of having strides.
+/// Adds MobileNetV3 up to its last convolution, and gives the tensor of each block and its channels. torchvision's
+/// names begin with `torchvision`. From block `dilated` on the depthwise links are dilated instead of having strides.
 pub(super) fn v3_features(
     builder: &mut Builder,
     blocks: &[V3],

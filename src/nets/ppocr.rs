@@ -1,5 +1,5 @@
-//! What finds text in PP-OCR: the detector of its version 4, and what tells whether a line of text is upside down. The names are
-//! those of PaddleOCR's modules, after training's branches have become one convolution.
+//! What finds text in PP-OCR: the detector of its version 4, and what tells whether a line of text is upside down. The
+//! names are those of PaddleOCR's modules, after training's branches have become one convolution.
 
 use super::build::{Both, Builder, alone};
 use super::mobile::V3_SMALL;
@@ -18,7 +18,8 @@ const PUBLISHERS: [&str; 2] = ["PaddleOCR", ""];
 /// A block of the detector's body: kernel, channels, stride, whether there is a gate.
 type Block = (u32, u32, u32, bool);
 
-/// The blocks of PP-LCNetV3 behind its stem, which is `blocks1`. Published detectors have three quarters of the paper's channels.
+/// The blocks of PP-LCNetV3 behind its stem, which is `blocks1`. Published detectors have three quarters of the paper's
+/// channels.
 const STAGES: [&[Block]; 5] = [
     &[(3, 32, 1, false)],
     &[(3, 48, 2, false), (3, 48, 1, false)],
@@ -27,24 +28,28 @@ const STAGES: [&[Block]; 5] = [
     &[(5, 384, 2, true), (5, 384, 1, true), (5, 384, 1, false), (5, 384, 1, false)],
 ];
 const STEM: u32 = 16;
-/// Channels of what the neck reads of each stage but the first: a quarter, an eighth, a sixteenth and a thirty-second of the image.
+/// Channels of what the neck reads of each stage but the first: a quarter, an eighth, a sixteenth and a thirty-second
+/// of the image.
 const SIDES: [u32; 4] = [12, 18, 42, 360];
 /// Channels of the neck.
 const NECK: u32 = 96;
 
-/// Paddle's hard sigmoid in gates: `min(max(0.2 x + 0.5, 0), 1)`. The slope and the offset are folded into the convolution.
+/// Paddle's hard sigmoid in gates: `min(max(0.2 x + 0.5, 0), 1)`. The slope and the offset are folded into the
+/// convolution.
 const GATE: (Fold, Activation) = (Fold::Line(0.2, 0.5), Activation::Clamp(0.0, 1.0));
 /// One more than that, where what is gated is added to the product.
 const GATE_AND_ONE: (Fold, Activation) = (Fold::Line(0.2, 1.5), Activation::Clamp(1.0, 2.0));
 
-/// PP-OCRv4's text detector for phones (arXiv 2009.09941, and the models of 2023), as PaddleOCR has it after its branches are
-/// folded: PP-LCNetV3, a neck that adds features of four sizes, and the head of differentiable binarization (arXiv 1911.08947). It
-/// gives the probability that a pixel lies in the middle of a line of text. `classes` is the number of such maps, 1 as published.
+/// PP-OCRv4's text detector for phones (arXiv 2009.09941, and the models of 2023), as PaddleOCR has it after its
+/// branches are folded: PP-LCNetV3, a neck that adds features of four sizes, and the head of differentiable
+/// binarization (arXiv 1911.08947). It gives the probability that a pixel lies in the middle of a line of text.
+/// `classes` is the number of such maps, 1 as published.
 ///
 /// Rows and columns must be multiples of 32. It reads blue, green, red.
 ///
-/// Between an activation and a depthwise convolution the published network multiplies and adds a number. Where the image ends,
-/// what is added cannot be folded into that convolution, for it pads with zeros. So these are links of their own.
+/// Between an activation and a depthwise convolution the published network multiplies and adds a number. Where the
+/// image ends, what is added cannot be folded into that convolution, for it pads with zeros. So these are links of
+/// their own.
 ///
 /// ```
 /// let network = gpuconv::nets::ppocr_v4_det(1.0, 1)?;
@@ -151,8 +156,8 @@ impl Body {
         (self.tensor, self.channels) = (self.builder.tensor(), self.builder.channels);
     }
 
-    /// A convolution with the numbers that are multiplied and added before and after its activation. Those before it are folded
-    /// into it, as are those of the tensor that it reads.
+    /// A convolution with the numbers that are multiplied and added before and after its activation. Those before it
+    /// are folded into it, as are those of the tensor that it reads.
     fn learnt(&mut self, at: &str, conv: Conv2d) -> (Conv2d, Both) {
         let before = self.after.take().map(Fold::Input);
         let folds = before.into_iter().chain([Fold::Output(format!("{at}lab"))]).collect();
@@ -194,9 +199,9 @@ const CLS_WIDTH: f64 = 0.35;
 /// Channels of its last convolution, before the width.
 const CLS_LAST: u32 = 576;
 
-/// What tells whether a line of text is upside down, PaddleOCR's `ch_ppocr_mobile_v2.0_cls` (arXiv 2009.09941): the logits of 0 and
-/// of 180 degrees, of images of 48x192. It is a MobileNetV3-Small of 0.35 times the channels, whose strides, after the first, are
-/// only down.
+/// What tells whether a line of text is upside down, PaddleOCR's `ch_ppocr_mobile_v2.0_cls` (arXiv 2009.09941): the
+/// logits of 0 and of 180 degrees, of images of 48x192. It is a MobileNetV3-Small of 0.35 times the channels, whose
+/// strides, after the first, are only down.
 ///
 /// ```
 /// let network = gpuconv::nets::ppocr_cls(1.0, 2)?;

@@ -1,5 +1,5 @@
-//! ResNets (arXiv 1512.03385), as torchvision and timm have them: in the blocks of three convolutions the second has the
-//! stride.
+//! ResNets (arXiv 1512.03385), as torchvision and timm have them: in the blocks of three convolutions the second has
+//! the stride.
 
 use super::build::{Both, Builder};
 use super::{Names, Network, rounded};

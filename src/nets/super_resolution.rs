@@ -6,11 +6,12 @@ use crate::model::chain::Link;
 use crate::model::conv::{Activation, Conv2d, Residual};
 use crate::model::error::{Error, Result};
 
-/// ESPCN (arXiv 1609.05158): an image with `scale` times as many rows and columns, 2, 3 or 4. It was published for images of one
-/// channel, the brightness, and its values lie between 0 and 1; those of the output may lie beyond, and are to be clamped.
+/// ESPCN (arXiv 1609.05158): an image with `scale` times as many rows and columns, 2, 3 or 4. It was published for
+/// images of one channel, the brightness, and its values lie between 0 and 1; those of the output may lie beyond, and
+/// are to be clamped.
 ///
-/// The names of weights are those of two implementations, which are alike: Lornatang/ESPCN-PyTorch (`feature_maps.0`, `sub_pixel.0`)
-/// and yjn870/ESPCN-pytorch (`first_part.0`, `last_part.0`).
+/// The names of weights are those of two implementations, which are alike: Lornatang/ESPCN-PyTorch (`feature_maps.0`,
+/// `sub_pixel.0`) and yjn870/ESPCN-pytorch (`first_part.0`, `last_part.0`).
 ///
 /// ```
 /// let network = gpuconv::nets::espcn(3, 1.0, 1)?;
@@ -36,9 +37,9 @@ pub fn espcn(scale: u32, width: f64, channels: u32) -> Result<Network> {
     Ok(Network { publishers, ..enlarging(builder.network(name, width, channels, true)?) })
 }
 
-/// The compact SRVGG that Real-ESRGAN has (`SRVGGNetCompact`, arXiv 2107.10833's code), with 64 features and 16 convolutions between
-/// the first and the last: `realesr-animevideov3` is the one with scale 4. Scales are 2, 3 and 4. Values lie between 0 and 1; those
-/// of the output may lie beyond, and are to be clamped.
+/// The compact SRVGG that Real-ESRGAN has (`SRVGGNetCompact`, arXiv 2107.10833's code), with 64 features and 16
+/// convolutions between the first and the last: `realesr-animevideov3` is the one with scale 4. Scales are 2, 3 and 4.
+/// Values lie between 0 and 1; those of the output may lie beyond, and are to be clamped.
 ///
 /// What the convolutions give is added to the image enlarged by its nearest pixels.
 ///
@@ -57,8 +58,8 @@ pub fn srvgg(scale: u32, width: f64, channels: u32) -> Result<Network> {
     compact(name, scale, 16, width, channels)
 }
 
-/// The SRVGG with 32 convolutions between the first and the last, as [`srvgg`] otherwise: Real-ESRGAN's `realesr-general-x4v3`,
-/// for photographs.
+/// The SRVGG with 32 convolutions between the first and the last, as [`srvgg`] otherwise: Real-ESRGAN's
+/// `realesr-general-x4v3`, for photographs.
 ///
 /// # Errors
 /// [`Error::Width`] unless `width` is above 0 and at most 16.

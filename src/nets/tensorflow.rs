@@ -1,4 +1,5 @@
-//! Networks with weights that were trained with TensorFlow: those of PyTorch with its padding and its number in batch norms.
+//! Networks with weights that were trained with TensorFlow: those of PyTorch with its padding and its number in batch
+//! norms.
 
 use super::build::IMAGENET;
 use super::{Network, efficientnet_b0, efficientnet_lite0, mobilenet_v3_large, mobilenet_v3_small};

@@ -21,9 +21,10 @@ impl Network {
     /// The weights of the network's convolutions from the bytes of a safetensors file, batch norms folded into them.
     ///
     /// The names are timm's (`mobilenetv1_100`, `mobilenetv2_100`, …) or torchvision's (`mobilenet_v2`, …), or those of
-    /// [`Network::publishers`]. Branches are those that training has, or what their publisher makes of them for use (`reparam_conv`,
-    /// `rbr_reparam`), in all blocks. If all names begin with `module.`, `model.`, `backbone.`, `_orig_mod.`, `state_dict.`, `params.` or `params_ema.`, or several
-    /// of these, the prefix is dropped. `num_batches_tracked` is ignored: only training needs it.
+    /// [`Network::publishers`]. Branches are those that training has, or what their publisher makes of them for use
+    /// (`reparam_conv`, `rbr_reparam`), in all blocks. If all names begin with `module.`, `model.`, `backbone.`,
+    /// `_orig_mod.`, `state_dict.`, `params.` or `params_ema.`, or several of these, the prefix is dropped.
+    /// `num_batches_tracked` is ignored: only training needs it.
     ///
     /// F16 and BF16 become the same numbers in f32, F64 the nearest.
     ///
@@ -111,7 +112,8 @@ impl<'a> File<'a> {
         Ok(weights)
     }
 
-    /// The tensors of a convolution without its norm. The weight is by output channels, also of a transposed convolution.
+    /// The tensors of a convolution without its norm. The weight is by output channels, also of a transposed
+    /// convolution.
     fn own(&mut self, names: &Names, link: &Link, conv: &Conv2d) -> Result<OwnedWeights> {
         let (shape, channels) = (extents(conv.weight_shape()), [conv.out_channels as usize]);
         if names.is_ones {

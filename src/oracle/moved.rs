@@ -49,7 +49,8 @@ pub fn slice(channels: &Range<u32>, input: &[f64], input_shape: impl Into<Shape>
 /// Tensors with their shapes as one, NCHW: `torch.cat(tensors, 1)`.
 ///
 /// # Errors
-/// What [`Concat::output_shape`] says; [`Error::ShapeMismatch`] if they differ in more than channels; [`Error::Length`].
+/// What [`Concat::output_shape`] says; [`Error::ShapeMismatch`] if they differ in more than channels;
+/// [`Error::Length`].
 pub fn concat(tensors: &[(&[f64], Shape)]) -> Result<Answer> {
     let first = tensors.first().map_or([0; 4].into(), |(_, shape)| *shape);
     let shape = Concat::new(tensors.iter().map(|(_, shape)| shape.channels)).output_shape(first)?;

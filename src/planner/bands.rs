@@ -5,13 +5,13 @@ use crate::model::chain::Chain;
 use crate::model::error::{Error, Result};
 use crate::model::shape::Shape;
 
-/// How many images of a batch are computed at a time: all of them, or as many as fit. Then each tensor of the chain fits into
-/// one binding, and each band starts at an offset that a binding may have. Layers compute what this refuses as
-/// [`divide`](crate::planner::divide) says.
+/// How many images of a batch are computed at a time: all of them, or as many as fit. Then each tensor of the chain
+/// fits into one binding, and each band starts at an offset that a binding may have. Layers compute what this refuses
+/// as [`divide`](crate::planner::divide) says.
 ///
 /// # Errors
-/// What [`Chain::shapes`] says; [`Error::TooLarge`] if not even one image fits, or too few for bands to start at aligned
-/// offsets.
+/// What [`Chain::shapes`] says; [`Error::TooLarge`] if not even one image fits, or too few for bands to start at
+/// aligned offsets.
 pub fn images_at_once(chain: &Chain, input: impl Into<Shape>, caps: &Caps) -> Result<u32> {
     let input = input.into();
     let shapes = chain.shapes(input)?;

@@ -36,8 +36,8 @@ impl<'a> Wanted<'a> {
         recipe.workspace.iter().sum::<u64>() <= self.workspace && (!named || self.means(place, &recipe.name))
     }
 
-    /// Whether names count for a run. A single one says nothing of a link that is no convolution, unless its kernel is for
-    /// such links.
+    /// Whether names count for a run. A single one says nothing of a link that is no convolution, unless its kernel is
+    /// for such links.
     fn count_for(&self, answers: &[Considered]) -> bool {
         let [name] = self.names[..] else { return true };
         let is_for = |answer: &Considered| !matches!(answer.answer, Err(Unsupported::Link(_)));

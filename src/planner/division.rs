@@ -1,10 +1,10 @@
 //! Divisions: chains whose tensors are larger than a binding, computed band by band.
 //!
-//! A chain is cut into stretches of links. What fits is computed at once; else the output of a stretch is cut into bands of
-//! images, channels, rows or columns, and each is computed from the part of the input that it depends on, a smaller
-//! problem that is planned like any other. A pool whose planes are too large is a sum of the sums of their parts. A part
-//! of a tensor is bound where it lies, if its elements lie side by side and start at an offset that a binding may have.
-//! Otherwise it is copied into the workspace, or out of it.
+//! A chain is cut into stretches of links. What fits is computed at once; else the output of a stretch is cut into
+//! bands of images, channels, rows or columns, and each is computed from the part of the input that it depends on, a
+//! smaller problem that is planned like any other. A pool whose planes are too large is a sum of the sums of their
+//! parts. A part of a tensor is bound where it lies, if its elements lie side by side and start at an offset that a
+//! binding may have. Otherwise it is copied into the workspace, or out of it.
 
 mod band;
 mod concat;
@@ -119,8 +119,8 @@ pub(crate) enum Spot {
 }
 
 impl Division {
-    /// A batch, as many images at a time as fit. The first schedule computes these. If fewer remain at the end, the second
-    /// computes them.
+    /// A batch, as many images at a time as fit. The first schedule computes these. If fewer remain at the end, the
+    /// second computes them.
     pub(crate) fn of_images(chain: &Chain, shapes: &[Shape], schedules: Vec<Schedule>) -> Self {
         let (links, chain) = (chain.links().len(), Arc::new(chain.clone()));
         let kind =
@@ -383,7 +383,8 @@ mod tests {
                         }
                     }
                 }
-                // Every element of a tensor is written once: regions do not overlap, for `Links::bands` makes them of ranges.
+                // Every element of a tensor is written once: regions do not overlap, for `Links::bands` makes them of
+                // ranges.
                 for bands in division.parts.chunk_by(|a, b| a.output.source == b.output.source) {
                     let written: u64 = bands.iter().map(|part| part.output.shape.len()).sum();
                     let whole = match bands[0].output.source {

@@ -9,8 +9,8 @@ pub use counted::COUNTED;
 /// Instructions for each multiply-add where nothing was counted.
 const UNKNOWN: f64 = 2.0;
 
-/// Of a recipe for a run: what was counted for the same recipe, layout, kernel and stride; or else the mean of those that
-/// agree in as many of them as possible, in this order.
+/// Of a recipe for a run: what was counted for the same recipe, layout, kernel and stride; or else the mean of those
+/// that agree in as many of them as possible, in this order.
 pub fn per_multiply_add(recipe: &str, run: &Run<'_>, kind: GpuKind) -> f64 {
     let key = key(recipe, run);
     let words = key.match_indices(' ').map(|(at, _)| &key[..=at]);

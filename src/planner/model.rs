@@ -100,8 +100,9 @@ impl DeviceModel {
         by_registers.min(by_memory).min(core.invocations / invocations).clamp(1, core.workgroups.max(1))
     }
 
-    /// A GPU's rounds. Each core takes workgroups until it can hold no more, and others when these have ended; the last are
-    /// fewer. So are all where there is little work. As many of them as there are keep a part of the core's lanes busy.
+    /// A GPU's rounds. Each core takes workgroups until it can hold no more, and others when these have ended; the last
+    /// are fewer. So are all where there is little work. As many of them as there are keep a part of the core's lanes
+    /// busy.
     fn rounds(&self, recipe: &Recipe, gpu: &Gpu) -> Rounds {
         let lanes = gpu.lanes.max(1.0);
         let cores = (64.0 * self.rates.parallel / lanes).max(1.0);
@@ -132,8 +133,8 @@ struct Rounds {
     count: f64,
 }
 
-/// Invocations a lane that hide the latencies of a GPU: a rule, not a measurement. Volkov has shown that many sums make up
-/// for few invocations ("Better Performance at Lower Occupancy", GTC 2010).
+/// Invocations a lane that hide the latencies of a GPU: a rule, not a measurement. Volkov has shown that many sums make
+/// up for few invocations ("Better Performance at Lower Occupancy", GTC 2010).
 const OVERLAPPED: f64 = 4.0;
 
 /// Elements that an invocation loads at a time, five quads. A rule.
@@ -213,8 +214,8 @@ impl Parts {
     }
 
     /// The whole. A GPU overlaps arithmetic, workgroup memory, loads and memory traffic, so the slowest of them counts
-    /// (the roofline of Williams, Waterman and Patterson, CACM 52(4), 2009), and a little of the others. A software device
-    /// does one after the other.
+    /// (the roofline of Williams, Waterman and Patterson, CACM 52(4), 2009), and a little of the others. A software
+    /// device does one after the other.
     pub fn seconds(&self) -> f64 {
         let parts = [self.mult_adds, self.accesses, self.shared, self.bytes, self.launch, self.latency];
         let (slowest, sum) = (parts.into_iter().fold(0.0, f64::max), parts.iter().sum::<f64>());
@@ -226,8 +227,8 @@ impl Parts {
 /// Instructions that round a sum to f16, as `tensors.wgsl` does it, in multiply-adds.
 const ROUNDING: f64 = 16.0;
 
-/// How much of what a GPU overlaps still shows. A rule, not a measurement: overlap is not perfect, so of two recipes with the
-/// same slowest part the one that does less else is the better.
+/// How much of what a GPU overlaps still shows. A rule, not a measurement: overlap is not perfect, so of two recipes
+/// with the same slowest part the one that does less else is the better.
 const NOT_HIDDEN: f64 = 1.0 / 3.0;
 
 /// The share of a software device's cores that have work: each takes a workgroup at a time, so in the last round some

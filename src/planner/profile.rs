@@ -45,8 +45,8 @@ impl Profile {
     }
 }
 
-/// A run in words: each link as a problem of its own, joined by ` + `. A device whose shaders lack half-precision numbers has
-/// others for f16, and other times.
+/// A run in words: each link as a problem of its own, joined by ` + `. A device whose shaders lack half-precision
+/// numbers has others for f16, and other times.
 pub fn run_name(run: &Run<'_>) -> String {
     let problems = run.links.iter().zip(run.shapes).map(|(link, &input)| {
         let operation = match link {

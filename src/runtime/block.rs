@@ -25,8 +25,8 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     pollster::block_on(future)
 }
 
-/// Whether this thread is in [`block_on`], so that a future may block it. Otherwise an executor polls the future, and may
-/// have others to poll.
+/// Whether this thread is in [`block_on`], so that a future may block it. Otherwise an executor polls the future, and
+/// may have others to poll.
 pub fn is_blocked() -> bool {
     IS_BLOCKED.get()
 }

@@ -45,9 +45,10 @@ impl GpuConv {
 
     /// As [`GpuConv::new`], on a Vulkan device without robust buffer access: one that checks no access to a buffer.
     ///
-    /// wgpu makes every Vulkan device with `robustBufferAccess`, and `robustBufferAccess2` where there is one. Some drivers
-    /// then load one number at a time where they could load four, because they check each one. This device has neither. Its
-    /// results are the same bits. [`GpuConv::from_adapter_without_robustness`] takes an adapter of your choice.
+    /// wgpu makes every Vulkan device with `robustBufferAccess`, and `robustBufferAccess2` where there is one. Some
+    /// drivers then load one number at a time where they could load four, because they check each one. This device has
+    /// neither. Its results are the same bits. [`GpuConv::from_adapter_without_robustness`] takes an adapter of your
+    /// choice.
     ///
     /// `GPUCONV_CHECKED=1` in the environment makes it an ordinary device whose shaders are checked as well
     /// ([`GpuConv::checked`]).
@@ -63,24 +64,24 @@ impl GpuConv {
     /// ```
     ///
     /// # Safety
-    /// The device must run no shaders but the library's. wgpu believes that the device checks accesses, so it leaves the
-    /// checks out of all shaders, those of `create_shader_module` included. An index out of bounds is then undefined
-    /// behaviour: it may read or write any memory of the process that the device can reach. So do not make shaders or
-    /// pipelines on [`GpuConv::device`], and give neither it nor a [`GpuConv`] to code that might. Buffers, encoders, copies
-    /// and submissions are fine: wgpu checks these on the host.
+    /// The device must run no shaders but the library's. wgpu believes that the device checks accesses, so it leaves
+    /// the checks out of all shaders, those of `create_shader_module` included. An index out of bounds is then
+    /// undefined behaviour: it may read or write any memory of the process that the device can reach. So do not make
+    /// shaders or pipelines on [`GpuConv::device`], and give neither it nor a [`GpuConv`] to code that might. Buffers,
+    /// encoders, copies and submissions are fine: wgpu checks these on the host.
     ///
     /// The library's own shaders are sound on such a device for three reasons:
     ///
     /// - The device is new, so no other work is on it.
     /// - Every text that it compiles is the library's. Callers choose sizes and names of recipes, never code.
-    /// - Every index is in range by construction: positions are clamped to, or guarded by, the extents of the tensors, and
-    ///   a tensor is bound only if it has these extents. The comment at the library's one call of wgpu's
+    /// - Every index is in range by construction: positions are clamped to, or guarded by, the extents of the tensors,
+    ///   and a tensor is bound only if it has these extents. The comment at the library's one call of wgpu's
     ///   `create_shader_module_trusted` has the argument in full. `scripts/validation` in the repository tests it, with
     ///   Khronos' validation layer.
     ///
     /// # Errors
-    /// [`Error::NoAdapter`]; [`Error::RequestDevice`], also if the adapter's backend is not Vulkan. Metal and DirectX 12
-    /// have no such switch.
+    /// [`Error::NoAdapter`]; [`Error::RequestDevice`], also if the adapter's backend is not Vulkan. Metal and DirectX
+    /// 12 have no such switch.
     pub unsafe fn without_robustness() -> Result<Self> {
         // SAFETY: as the caller says.
         block_on(unsafe { Self::without_robustness_async() })
@@ -127,8 +128,8 @@ impl GpuConv {
         block_on(self.upload_as_async(values, shape, layout))
     }
 
-    /// A new tensor of elements of a type, of values in the order of `layout`. In f16 they are rounded to the nearest, ties
-    /// to even.
+    /// A new tensor of elements of a type, of values in the order of `layout`. In f16 they are rounded to the nearest,
+    /// ties to even.
     ///
     /// ```
     /// use gpuconv::{DType, GpuConv, Layout};
@@ -152,8 +153,8 @@ impl GpuConv {
         block_on(self.upload_f16_async(values, shape, layout))
     }
 
-    /// Writes values, in the tensor's layout, into a tensor, rounded if it is of f16. What is submitted later reads them.
-    /// Whole words of four bytes are written: behind an odd number of f16, two bytes become zero.
+    /// Writes values, in the tensor's layout, into a tensor, rounded if it is of f16. What is submitted later reads
+    /// them. Whole words of four bytes are written: behind an odd number of f16, two bytes become zero.
     ///
     /// # Errors
     /// [`Error::Length`]; [`Error::Usage`] if the tensor's buffer lacks `COPY_DST`; [`Error::Destroyed`],
@@ -219,8 +220,8 @@ impl GpuConv {
 }
 
 impl Layer {
-    /// How an input of a size is computed: which kernels, and why. If it is computed in bands, as [`GpuConv::divide`] says,
-    /// the steps are those of the first band of each stretch.
+    /// How an input of a size is computed: which kernels, and why. If it is computed in bands, as [`GpuConv::divide`]
+    /// says, the steps are those of the first band of each stretch.
     ///
     /// # Errors
     /// As [`Layer::forward`].
@@ -270,9 +271,9 @@ impl Layer {
         block_on(self.forward_async(inputs))
     }
 
-    /// Records the layer into the caller's encoder. Nothing is submitted; nothing is allocated on the device either from the
-    /// second time on with the same tensors, for their bind groups are kept (of the last 16 pairs, and until a larger input
-    /// of some layer makes the workspace grow that all layers share; [`Layer::bind`] is for ever).
+    /// Records the layer into the caller's encoder. Nothing is submitted; nothing is allocated on the device either
+    /// from the second time on with the same tensors, for their bind groups are kept (of the last 16 pairs, and until a
+    /// larger input of some layer makes the workspace grow that all layers share; [`Layer::bind`] is for ever).
     ///
     /// ```
     /// use gpuconv::{Conv2d, GpuConv, Layout, Weights};

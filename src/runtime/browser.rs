@@ -1,4 +1,5 @@
-//! WebGPU in a browser, where wgpu does not reach: what the browser says of its GPU, devices that a page made, and subgroups.
+//! WebGPU in a browser, where wgpu does not reach: what the browser says of its GPU, devices that a page made, and
+//! subgroups.
 
 use js_sys::{Array, Function, Object, Promise, Reflect};
 use wasm_bindgen::{JsCast, JsValue};
@@ -11,8 +12,9 @@ use crate::runtime::gpu::GpuConv;
 use crate::runtime::tensor::Tensor;
 
 impl GpuConv {
-    /// A `GPUDevice` that JavaScript made, as [`GpuConv::with_device`] takes wgpu's. wgpu itself has no way to take one. Ask for
-    /// the features `subgroups`, `timestamp-query` and `shader-f16` where the adapter has them, and for its limits.
+    /// A `GPUDevice` that JavaScript made, as [`GpuConv::with_device`] takes wgpu's. wgpu itself has no way to take
+    /// one. Ask for the features `subgroups`, `timestamp-query` and `shader-f16` where the adapter has them, and for
+    /// its limits.
     ///
     /// # Errors
     /// [`Error::RequestDevice`] if it is no `GPUDevice`.
@@ -132,9 +134,9 @@ pub async fn open() -> Result<(wgpu::Device, wgpu::Queue)> {
 
 /// wgpu's handles of a `GPUDevice` that JavaScript made.
 ///
-/// wgpu has no call for that. But all that it knows of WebGPU comes from `navigator.gpu`, which it reads when an instance
-/// is made. So this instance is made with another object in that place, whose only adapter has only this device. The
-/// object is there for no longer than wgpu's call, in which no other code runs.
+/// wgpu has no call for that. But all that it knows of WebGPU comes from `navigator.gpu`, which it reads when an
+/// instance is made. So this instance is made with another object in that place, whose only adapter has only this
+/// device. The object is there for no longer than wgpu's call, in which no other code runs.
 ///
 /// # Errors
 /// [`Error::RequestDevice`] if it is no device.

@@ -48,8 +48,8 @@ fn is_software(vendor: &str, architecture: &str) -> bool {
     matches!((vendor, architecture), ("google", "swiftshader") | ("mesa", "" | "llvmpipe") | ("microsoft", "" | "warp"))
 }
 
-/// The GPU of an adapter. Browsers do not tell what type it is; most of their users' share the host's memory. A software
-/// device counts as a card, in case it has to pass for a GPU: cards get every recipe.
+/// The GPU of an adapter. Browsers do not tell what type it is; most of their users' share the host's memory. A
+/// software device counts as a card, in case it has to pass for a GPU: cards get every recipe.
 fn gpu(info: &wgpu::AdapterInfo) -> Gpu {
     if info.device_type == wgpu::DeviceType::Cpu {
         return GpuKind::OtherDiscrete.typical();

@@ -232,18 +232,18 @@ impl Device {
         if self.is_checked {
             return self.device.create_shader_module(descriptor);
         }
-        // SAFETY: The text is this crate's own, and so are the parameters and the grid that it runs with: callers choose
-        // sizes and names of recipes, never code. Every loop counts a u32 up in fixed steps of at least one to a bound
-        // that is a constant or made of parameters and below 2^31 (a tensor or weight of more elements is refused), so
-        // it ends and does not wrap. Every index is below the bound of its buffer: positions are clamped to, or guarded
-        // by, the extents in the parameter block, and a tensor is bound only if it has those extents. A row or column in
-        // the padding is an i32 that was subtracted from; as a u32 it is at or past the extent, also where it wrapped,
-        // and then `select` puts 0, an index that is there, instead of what was computed from it. A copy's box
-        // lies in what is bound, but for what is not read. Weights and workspace are as long as their packing and their
-        // recipe say, panels and steps of k filled up. Where two or four elements are one load, the host has seen that
-        // rows or planes are multiples of them, so none is cut by a buffer's end; the word of a single half is bound whole. No
-        // divisor is zero: they are constants, or extents, channels, panels or tile counts of at least one, and no grid
-        // is run for an empty batch.
+        // SAFETY: The text is this crate's own, and so are the parameters and the grid that it runs with: callers
+        // choose sizes and names of recipes, never code. Every loop counts a u32 up in fixed steps of at least one to a
+        // bound that is a constant or made of parameters and below 2^31 (a tensor or weight of more elements is
+        // refused), so it ends and does not wrap. Every index is below the bound of its buffer: positions are clamped
+        // to, or guarded by, the extents in the parameter block, and a tensor is bound only if it has those extents. A
+        // row or column in the padding is an i32 that was subtracted from; as a u32 it is at or past the extent, also
+        // where it wrapped, and then `select` puts 0, an index that is there, instead of what was computed from it. A
+        // copy's box lies in what is bound, but for what is not read. Weights and workspace are as long as their
+        // packing and their recipe say, panels and steps of k filled up. Where two or four elements are one load, the
+        // host has seen that rows or planes are multiples of them, so none is cut by a buffer's end; the word of a
+        // single half is bound whole. No divisor is zero: they are constants, or extents, channels, panels or tile
+        // counts of at least one, and no grid is run for an empty batch.
         unsafe { self.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
     }
 
@@ -262,9 +262,9 @@ impl Device {
         self.check_lost()
     }
 
-    /// Waits for a callback of the device, and gives its argument, or `None` if the callback was dropped. A browser runs
-    /// callbacks by itself. On native devices something must poll the device: this does if its thread is blocked anyway,
-    /// otherwise the program must.
+    /// Waits for a callback of the device, and gives its argument, or `None` if the callback was dropped. A browser
+    /// runs callbacks by itself. On native devices something must poll the device: this does if its thread is blocked
+    /// anyway, otherwise the program must.
     pub async fn told<T>(&self, callback: OneshotReceiver<T>) -> Result<Option<T>> {
         #[cfg(not(target_arch = "wasm32"))]
         if block::is_blocked() {

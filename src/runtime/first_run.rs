@@ -21,8 +21,8 @@ const BYTES: u64 = 4096;
 
 /// Runs each pass once on a device. A software device compiles one at a time, but several devices compile side by side,
 /// and what one has compiled the others find in the driver's cache on the disk. So helpers, devices of their own, take
-/// turns with it. Those that take longest to compile go first, so that no device waits for them at the end; which these are
-/// is guessed from their texts' lengths.
+/// turns with it. Those that take longest to compile go first, so that no device waits for them at the end; which these
+/// are is guessed from their texts' lengths.
 pub fn dispatch_once(gpu: &GpuConv, mut passes: Vec<(String, Pass)>) -> Result<()> {
     passes.sort_by_cached_key(|(_, pass)| Reverse(pass.wgsl.text().map_or(0, |text| text.len())));
     // When some device has run it; locked while one does.

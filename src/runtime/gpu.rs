@@ -23,19 +23,20 @@ use crate::runtime::layer::Layer;
 /// A program may run for as long as it likes on as many shapes as it likes. What is kept for the next time is bounded:
 ///
 /// - One workspace, for the tensors between the steps of all layers and sizes, and for copies of bands: as large as the
-///   largest that a kept plan needs. Layers run one after the other, in the order in which they are submitted, so they can share it.
-/// - A layer's plans of the 64 input sizes that it met last, and of those that something is bound to. A plan takes up to
-///   1 MB on the host for a network, and some 10 KB on the device.
-/// - A layer's weights, once for each way to lay them out that a kept plan reads. Beside those of the plan that was made
-///   last they take up to 256 MiB; older plans go for that.
+///   largest that a kept plan needs. Layers run one after the other, in the order in which they are submitted, so they
+///   can share it.
+/// - A layer's plans of the 64 input sizes that it met last, and of those that something is bound to. A plan takes up
+///   to 1 MB on the host for a network, and some 10 KB on the device.
+/// - A layer's weights, once for each way to lay them out that a kept plan reads. Beside those of the plan that was
+///   made last they take up to 256 MiB; older plans go for that.
 /// - A layer's bind groups for the 16 pairs of tensors that it recorded last. They keep the tensors: those of the last
 ///   pair, and up to 256 MiB of the others.
 /// - Compiled shaders while a plan uses them, and 256 more, those used last.
 ///
 /// Where the device is out of memory, all of this that is not in use is dropped, but for the shaders, and what found no
-/// memory is tried once more. A [`BoundLayer`](crate::BoundLayer) is the caller's: it keeps its plan, its tensors and the
-/// workspace as it was when the layer was bound. What the driver itself keeps (see [`GpuConv::pipeline_cache_data`]) is
-/// the driver's to bound.
+/// memory is tried once more. A [`BoundLayer`](crate::BoundLayer) is the caller's: it keeps its plan, its tensors and
+/// the workspace as it was when the layer was bound. What the driver itself keeps (see
+/// [`GpuConv::pipeline_cache_data`]) is the driver's to bound.
 #[derive(Clone)]
 pub struct GpuConv {
     pub(super) shared: Arc<Device>,
@@ -102,8 +103,8 @@ impl GpuConv {
     }
 
     /// A device of the caller's. Ask for [`GpuConv::wanted_features`] and the adapter's limits when making it:
-    /// what it lacks, kernels do without. Its error and loss handlers stay the caller's. Tensors belong to the device: of
-    /// several `GpuConv` made of one, each takes the others'.
+    /// what it lacks, kernels do without. Its error and loss handlers stay the caller's. Tensors belong to the device:
+    /// of several `GpuConv` made of one, each takes the others'.
     pub fn with_device(device: wgpu::Device, queue: wgpu::Queue) -> Self {
         let device = Device::new(device, queue);
         #[cfg(target_arch = "wasm32")]
@@ -111,14 +112,14 @@ impl GpuConv {
         Self { shared: Arc::new(device) }
     }
 
-    /// The same device, whose shaders are compiled with wgpu's run-time checks from now on: no index is out of bounds, no
-    /// loop is endless. The library's own shaders need none, and are up to twice as fast without. So it is for the search
-    /// of a fault: a program that behaves otherwise with the checks has found one. `GPUCONV_CHECKED=1` in the environment
-    /// does the same to every device.
+    /// The same device, whose shaders are compiled with wgpu's run-time checks from now on: no index is out of bounds,
+    /// no loop is endless. The library's own shaders need none, and are up to twice as fast without. So it is for the
+    /// search of a fault: a program that behaves otherwise with the checks has found one. `GPUCONV_CHECKED=1` in the
+    /// environment does the same to every device.
     ///
-    /// It shares the device and what was measured on it with `self`, but no caches; tensors belong to both. A device without
-    /// robustness still checks no index of a buffer, since wgpu leaves that to the device: there only `GPUCONV_CHECKED=1`
-    /// helps, which makes another device.
+    /// It shares the device and what was measured on it with `self`, but no caches; tensors belong to both. A device
+    /// without robustness still checks no index of a buffer, since wgpu leaves that to the device: there only
+    /// `GPUCONV_CHECKED=1` helps, which makes another device.
     ///
     /// ```
     /// use gpuconv::{Conv2d, GpuConv, Weights};
@@ -159,8 +160,8 @@ impl GpuConv {
             | wgpu::Features::PIPELINE_CACHE
     }
 
-    /// The adapters of this machine, the one that [`GpuConv::new`] takes first. A browser shows one. Of a device of it wgpu knows
-    /// no subgroups: [`GpuConv::new_async`] does.
+    /// The adapters of this machine, the one that [`GpuConv::new`] takes first. A browser shows one. Of a device of it
+    /// wgpu knows no subgroups: [`GpuConv::new_async`] does.
     pub async fn adapters() -> Vec<wgpu::Adapter> {
         #[cfg(target_arch = "wasm32")]
         if !browser::has_webgpu() {
@@ -196,7 +197,8 @@ impl GpuConv {
         matching.ok_or(Error::NoAdapter { wanted: name, found })
     }
 
-    /// The adapter's name. Most browsers give none, but say who made the GPU, and how they call its kind: `nvidia ampere`.
+    /// The adapter's name. Most browsers give none, but say who made the GPU, and how they call its kind: `nvidia
+    /// ampere`.
     pub fn adapter_name(&self) -> String {
         #[cfg(not(target_arch = "wasm32"))]
         return self.device().adapter_info().name;
@@ -240,8 +242,8 @@ impl GpuConv {
     }
 
     /// How a chain would be computed here, by what is known of the device: what was measured, and which shaders its
-    /// driver refused. All of it at once, that is: if a tensor is too large for a binding, layers compute it in bands, as
-    /// [`GpuConv::divide`] says.
+    /// driver refused. All of it at once, that is: if a tensor is too large for a binding, layers compute it in bands,
+    /// as [`GpuConv::divide`] says.
     ///
     /// # Errors
     /// As [`Planner::schedule`].

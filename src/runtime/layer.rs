@@ -24,8 +24,8 @@ pub use cache::{Cache, Tensors};
 /// A chain of convolutions with its weights, made by [`GpuConv`].
 ///
 /// It takes inputs of any batch, height and width, in either layout; the output has the input's layout. The
-/// plan of a size is made at its first use and kept; [`GpuConv`] says for how long. While a thread makes one, others that
-/// use the layer go on, unless they need the same.
+/// plan of a size is made at its first use and kept; [`GpuConv`] says for how long. While a thread makes one, others
+/// that use the layer go on, unless they need the same.
 pub struct Layer {
     gpu: GpuConv,
     chain: Chain,
@@ -34,8 +34,8 @@ pub struct Layer {
     cache: Arc<Cache>,
 }
 
-/// What a layer reads: a tensor; the residual that it adds, if it adds one; and the scale by which it multiplies what it
-/// reads, if it takes one.
+/// What a layer reads: a tensor; the residual that it adds, if it adds one; and the scale by which it multiplies what
+/// it reads, if it takes one.
 ///
 /// `&x` converts into it, and `(&x, &residual)`.
 #[derive(Clone, Copy, Debug)]

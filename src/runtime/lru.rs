@@ -104,11 +104,11 @@ impl<T> Place<T> {
     }
 }
 
-/// The value of a place, made now if there is none. Other tasks that ask for it wait until the task that makes it ends, and
-/// one of them makes it if that one failed.
+/// The value of a place, made now if there is none. Other tasks that ask for it wait until the task that makes it ends,
+/// and one of them makes it if that one failed.
 ///
-/// On native devices the value is made without a return to the executor: a future that is no longer polled keeps no other
-/// task waiting. For the same reason all who wait are woken, not only the first.
+/// On native devices the value is made without a return to the executor: a future that is no longer polled keeps no
+/// other task waiting. For the same reason all who wait are woken, not only the first.
 pub async fn get_or_make<T, E>(place: &Place<T>, make: impl Future<Output = Result<T, E>>) -> Result<Arc<T>, E> {
     let making = loop {
         let ended = match &mut *lock(&place.0) {

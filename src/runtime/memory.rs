@@ -1,15 +1,15 @@
 //! The device's memory: a workspace that all layers share, and what to let go of when there is no more.
 //!
-//! Plans that never run at the same time can have one workspace, and on one device none do. A device has a single queue,
-//! which runs what is submitted in that order, command buffer by command buffer; and between two dispatches of which one
-//! writes a buffer that the other uses, wgpu puts a barrier. A plan's dispatches are recorded in one go, through a borrow
-//! of the encoder or the pass that nothing else can use meanwhile, so none of another plan comes in between, in any order
-//! of recording and submitting, by any threads. And nothing that a plan gives depends on what was in
-//! its workspace before it. The price: of two layers in one pass that have nothing to do with each other, the second
+//! Plans that never run at the same time can have one workspace, and on one device none do. A device has a single
+//! queue, which runs what is submitted in that order, command buffer by command buffer; and between two dispatches of
+//! which one writes a buffer that the other uses, wgpu puts a barrier. A plan's dispatches are recorded in one go,
+//! through a borrow of the encoder or the pass that nothing else can use meanwhile, so none of another plan comes in
+//! between, in any order of recording and submitting, by any threads. And nothing that a plan gives depends on what was
+//! in its workspace before it. The price: of two layers in one pass that have nothing to do with each other, the second
 //! waits for the first.
 //!
-//! Bind groups hold their buffers. If the workspace grows, bindings that were made before keep the old buffers. Those that
-//! layers keep are dropped. Those that callers hold stay correct.
+//! Bind groups hold their buffers. If the workspace grows, bindings that were made before keep the old buffers. Those
+//! that layers keep are dropped. Those that callers hold stay correct.
 
 use std::sync::{Arc, Mutex, Weak};
 

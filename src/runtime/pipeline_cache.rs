@@ -1,4 +1,5 @@
-//! The driver's cache of compiled pipelines, which a program can save for its next run. Not for browsers, which have their own.
+//! The driver's cache of compiled pipelines, which a program can save for its next run. Not for browsers, which have
+//! their own.
 
 use std::hash::Hasher;
 use std::sync::Arc;

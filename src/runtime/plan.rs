@@ -16,12 +16,12 @@ use crate::runtime::device::{Device, Pipeline, lock};
 use crate::runtime::lru::{Slots, get_or_make};
 use crate::runtime::tensor::Tensor;
 
-/// Packed weight buffers, by the run's first link, the channels if they are not all, and the sections: plans of all image
-/// sizes share them.
+/// Packed weight buffers, by the run's first link, the channels if they are not all, and the sections: plans of all
+/// image sizes share them.
 pub type PackedWeights = Mutex<Slots<(Place, Vec<Section>), wgpu::Buffer>>;
 
-/// The first link of what weights are for, in the layer's chain, and the channels of the input that a band has if it has
-/// not all.
+/// The first link of what weights are for, in the layer's chain, and the channels of the input that a band has if it
+/// has not all.
 pub type Place = (usize, Option<Range<u32>>);
 
 /// What a schedule needs to be run: everything but the tensors and the workspace, whose sizes are in the schedule.
@@ -57,8 +57,8 @@ pub struct Bound {
 }
 
 impl Plan {
-    /// Compiles the shaders, packs the weights and writes the parameters of a schedule. The place is that of the chain, a
-    /// part of the layer's, and of its weights.
+    /// Compiles the shaders, packs the weights and writes the parameters of a schedule. The place is that of the chain,
+    /// a part of the layer's, and of its weights.
     pub async fn new(
         device: &Device,
         chain: &Chain,

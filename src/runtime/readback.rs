@@ -19,7 +19,8 @@ use crate::runtime::tensor::{Tensor, whole_words};
 /// Bytes before the values: the mark, and what aligns the values for a mapping.
 const HEADER: u64 = wgpu::MAP_ALIGNMENT;
 
-/// A copy of a tensor on its way to the host, recorded by [`GpuConv::encode_download`](crate::GpuConv::encode_download).
+/// A copy of a tensor on its way to the host, recorded by
+/// [`GpuConv::encode_download`](crate::GpuConv::encode_download).
 ///
 /// The values are those that the tensor has when the encoder's commands are executed: submit it, then
 /// [`read`](Readback::read). A future of them, [`read_async`](Readback::read_async), may be made before as well.
@@ -33,8 +34,8 @@ pub struct Readback {
 /// A buffer that read-backs are copied to.
 pub struct Target {
     pub buffer: wgpu::Buffer,
-    /// What the last read-back left in its header, 0 in a new one. The next one leaves something else, and so shows that
-    /// it was executed: a buffer whose encoder the device refused is mapped like any other.
+    /// What the last read-back left in its header, 0 in a new one. The next one leaves something else, and so shows
+    /// that it was executed: a buffer whose encoder the device refused is mapped like any other.
     pub mark: u32,
 }
 

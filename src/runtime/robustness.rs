@@ -1,7 +1,7 @@
 //! Devices without robust buffer access.
 //!
-//! wgpu makes every Vulkan device with it: the device checks each access to a buffer, and some drivers split wide loads for
-//! that. wgpu's descriptor has no way to turn it off, so the device is made here by Vulkan's own call.
+//! wgpu makes every Vulkan device with it: the device checks each access to a buffer, and some drivers split wide loads
+//! for that. wgpu's descriptor has no way to turn it off, so the device is made here by Vulkan's own call.
 
 use crate::model::error::{Cause, Error, Result};
 use crate::runtime::device::{Device, is_checked_by_environment};
@@ -22,8 +22,8 @@ impl GpuConv {
         unsafe { Self::from_adapter_without_robustness(&adapter, features, adapter.limits()) }.await
     }
 
-    /// A new device of an adapter with these features and limits, as [`GpuConv::from_adapter_with`] makes it, but without
-    /// robust buffer access. What that means, and when it is sound, is at [`GpuConv::without_robustness`].
+    /// A new device of an adapter with these features and limits, as [`GpuConv::from_adapter_with`] makes it, but
+    /// without robust buffer access. What that means, and when it is sound, is at [`GpuConv::without_robustness`].
     ///
     /// # Safety
     /// As [`GpuConv::without_robustness`].
@@ -72,8 +72,8 @@ fn open(adapter: &wgpu::Adapter, descriptor: &wgpu::DeviceDescriptor<'_>) -> Res
     let Some(hal) = (unsafe { adapter.as_hal::<wgpu::hal::api::Vulkan>() }) else { return not_vulkan(adapter) };
     let (wanted, limits, memory) =
         (descriptor.required_features, &descriptor.required_limits, &descriptor.memory_hints);
-    // The extension has the feature `robustBufferAccess2`, one for images, and no functions. Vulkan 1.3's own feature for
-    // images stays on: no shader of the library reads one.
+    // The extension has the feature `robustBufferAccess2`, one for images, and no functions. Vulkan 1.3's own feature
+    // for images stays on: no shader of the library reads one.
     let mut extensions = hal.required_device_extensions(wanted);
     extensions.retain(|name| *name != ext::robustness2::NAME);
     let mut features = hal.physical_device_features(&extensions, wanted);
@@ -89,13 +89,13 @@ fn open(adapter: &wgpu::Adapter, descriptor: &wgpu::DeviceDescriptor<'_>) -> Res
     // SAFETY: the physical device is of this instance, and all that `info` points to lives until the call returns.
     let made = unsafe { instance.create_device(hal.raw_physical_device(), &info, None) };
     let raw = made.map_err(|error| Error::RequestDevice(Cause::new(error)))?;
-    // SAFETY: the device is of this adapter, made with this queue and with the adapter's own extensions and features, but
-    // for robustness. wgpu calls no function of that extension. It relies on the features only to leave checks out of
-    // shaders, and the callers of this module promise that no shader needs them.
+    // SAFETY: the device is of this adapter, made with this queue and with the adapter's own extensions and features,
+    // but for robustness. wgpu calls no function of that extension. It relies on the features only to leave checks out
+    // of shaders, and the callers of this module promise that no shader needs them.
     let opened = unsafe { hal.device_from_raw(raw, None, &extensions, wanted, limits, memory, family, queue) };
     let opened = opened.map_err(|error| Error::RequestDevice(Cause::new(error)))?;
-    // SAFETY: it was just made from this adapter, with the features and limits of the descriptor, which `check` compared
-    // with the adapter's.
+    // SAFETY: it was just made from this adapter, with the features and limits of the descriptor, which `check`
+    // compared with the adapter's.
     let device = unsafe { adapter.create_device_from_hal(opened, descriptor) };
     device.map_err(|error| Error::RequestDevice(Cause::new(error)))
 }

@@ -8,8 +8,8 @@ pub const ALL: [wgpu::ErrorFilter; 3] =
     [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation];
 
 impl Device {
-    /// Makes calls to the device, and returns a future of their value, or of the error that they raised. The calls are made
-    /// before this returns.
+    /// Makes calls to the device, and returns a future of their value, or of the error that they raised. The calls are
+    /// made before this returns.
     pub fn scoped<T>(&self, calls: impl FnOnce() -> T) -> impl Future<Output = Result<T>> {
         let caught = self.alive().map(|()| self.caught(ALL, calls));
         async move {

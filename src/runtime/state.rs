@@ -71,8 +71,8 @@ mod native {
             self.own.get().map_or_else(|| block_on(self.own()), Ok)
         }
 
-        /// Asks whether the device is lost: calls on a lost device raise no error, its callback comes late, and a device
-        /// of the caller's has the caller's. But a wrong call is refused, unless the device is lost.
+        /// Asks whether the device is lost: calls on a lost device raise no error, its callback comes late, and a
+        /// device of the caller's has the caller's. But a wrong call is refused, unless the device is lost.
         pub fn check_lost(&self) -> Result<()> {
             self.alive()?;
             match self.own_now() {
@@ -86,8 +86,8 @@ mod native {
             }
         }
 
-        /// What wgpu has against a write into a buffer, asked by one of no bytes: wgpu checks that, and does nothing. Of
-        /// a lost device it has nothing to say.
+        /// What wgpu has against a write into a buffer, asked by one of no bytes: wgpu checks that, and does nothing.
+        /// Of a lost device it has nothing to say.
         fn refusal(&self, buffer: &wgpu::Buffer) -> Option<wgpu::Error> {
             let scope = self.device.push_error_scope(wgpu::ErrorFilter::Validation);
             self.queue.write_buffer(buffer, 0, &[]);
@@ -116,8 +116,8 @@ mod native {
         }
     }
 
-    /// What wgpu says of a range that no buffer has, since it starts between two words. Whether the buffer is there it says
-    /// first; whether it is mapped it does not come to.
+    /// What wgpu says of a range that no buffer has, since it starts between two words. Whether the buffer is there it
+    /// says first; whether it is mapped it does not come to.
     pub fn impossible_range(buffer: &wgpu::Buffer) -> Option<String> {
         // Of an empty buffer it is outside, at which wgpu panics.
         if buffer.size() == 0 {

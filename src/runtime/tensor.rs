@@ -58,8 +58,8 @@ impl Tensor {
         Self::from_buffer_of(buffer, offset, shape, layout, DType::F32)
     }
 
-    /// As [`Tensor::from_buffer`], of elements of a type. A device binds words of four bytes, so the buffer must hold the
-    /// whole last word; the two bytes behind an odd number of f16 are not written by layers.
+    /// As [`Tensor::from_buffer`], of elements of a type. A device binds words of four bytes, so the buffer must hold
+    /// the whole last word; the two bytes behind an odd number of f16 are not written by layers.
     ///
     /// # Errors
     /// As [`Tensor::from_buffer`].

@@ -49,8 +49,8 @@ mod native {
         })
     }
 
-    /// Does some work for each item of a list, on as many threads as can run at the same time, and stops at an error. It
-    /// blocks: the caller's thread is one of them.
+    /// Does some work for each item of a list, on as many threads as can run at the same time, and stops at an error.
+    /// It blocks: the caller's thread is one of them.
     pub async fn each<T: Sync>(list: &[T], work: impl AsyncFn(&T) -> Result<()> + Sync) -> Result<()> {
         let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
         let thread = || {

@@ -110,8 +110,8 @@ impl GpuConv {
         self.shared.scoped(|| self.shared.queue.write_buffer(tensor.buffer(), tensor.offset(), &bytes)).await
     }
 
-    /// As [`GpuConv::download`], awaited. The copy is submitted at once; in a browser, when the future is first polled. On
-    /// native devices the program must poll the device until the future is ready, as for every wgpu read-back.
+    /// As [`GpuConv::download`], awaited. The copy is submitted at once; in a browser, when the future is first polled.
+    /// On native devices the program must poll the device until the future is ready, as for every wgpu read-back.
     ///
     /// # Errors
     /// As [`GpuConv::download`].

@@ -17,7 +17,8 @@
 //! ```
 //!
 //! Times are in seconds. A device is known by its name, its driver and the backend; kernels change from version to
-//! version of this crate, so that is a part of the key, too. In a browser the driver is the browser's engine. A device without robustness has `"robust": false` as well.
+//! version of this crate, so that is a part of the key, too. In a browser the driver is the browser's engine. A device
+//! without robustness has `"robust": false` as well.
 
 use std::collections::BTreeMap;
 

@@ -12,15 +12,15 @@ use super::Report;
 /// Roundings that a kernel's tolerance does not count: those of the bias, the residual, and an activation that is not
 /// piecewise linear.
 const EPILOGUE_TOLERANCE: f64 = 4.0;
-/// Terms may cancel to a sum far smaller than its own rounding error. So in the norm of the answer an output counts with
-/// at least this share of the magnitudes of its terms.
+/// Terms may cancel to a sum far smaller than its own rounding error. So in the norm of the answer an output counts
+/// with at least this share of the magnitudes of its terms.
 const LEAST_OF_TERMS: f64 = 1.0 / 64.0;
 
-/// Compares the outputs of a step, or of several in a row, with the oracle's answer on the same inputs. For each output, its
-/// error as a share of its bound; for all together, the relative error.
+/// Compares the outputs of a step, or of several in a row, with the oracle's answer on the same inputs. For each
+/// output, its error as a share of its bound; for all together, the relative error.
 ///
-/// The bound is the worst that rounding can do. It finds one wrong output among many, but grows with the number of terms.
-/// The relative error is small if all outputs are right. It finds outputs that are all a little wrong.
+/// The bound is the worst that rounding can do. It finds one wrong output among many, but grows with the number of
+/// terms. The relative error is small if all outputs are right. It finds outputs that are all a little wrong.
 ///
 /// Storing in f16 rounds by itself. Only an error beyond that counts.
 pub fn judge(values: &[f32], answer: &Answer, steps: &[Step], dtype: DType, report: &mut Report) {
@@ -33,8 +33,8 @@ pub fn judge(values: &[f32], answer: &Answer, steps: &[Step], dtype: DType, repo
             // Not even where both are infinite.
             _ if value == expected => 0.0,
             DType::F32 => (value - expected).abs(),
-            // Half a unit in the last place is at most 2^-11 of a number. The tensors between steps are numbers of at most
-            // these magnitudes, carried through the weights.
+            // Half a unit in the last place is at most 2^-11 of a number. The tensors between steps are numbers of at
+            // most these magnitudes, carried through the weights.
             DType::F16 => {
                 beyond_stores(value, expected, bound, steps.len().saturating_sub(1) as f64 * magnitude / 2048.0)
             }
@@ -45,8 +45,8 @@ pub fn judge(values: &[f32], answer: &Answer, steps: &[Step], dtype: DType, repo
     report.relative_error = worse(report.relative_error, error_norm.sqrt() / norm(answer));
 }
 
-/// The error of an f16 beyond what storing may change: itself, and tensors between the steps before it. `bound` is the most
-/// by which the sum may be off.
+/// The error of an f16 beyond what storing may change: itself, and tensors between the steps before it. `bound` is the
+/// most by which the sum may be off.
 fn beyond_stores(value: f64, expected: f64, bound: f64, between: f64) -> f64 {
     let largest = expected.abs() + bound + between;
     if value.is_infinite() && DType::F16.nearest(largest.copysign(expected)) == value {

@@ -1,5 +1,5 @@
-//! A sample of a large problem's outputs, since the oracle is slow: some channels of the last convolution, and of a PReLU behind
-//! it, in all their pixels.
+//! A sample of a large problem's outputs, since the oracle is slow: some channels of the last convolution, and of a
+//! PReLU behind it, in all their pixels.
 
 use crate::model::chain::{Chain, Join, Link};
 use crate::model::error::Result;
@@ -18,8 +18,8 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// Channels that take about `most` multiply-adds, spread over all, with the first and the last. None if all channels take
-    /// no more than that, if they are in groups, or if other links than the last read a second tensor.
+    /// Channels that take about `most` multiply-adds, spread over all, with the first and the last. None if all
+    /// channels take no more than that, if they are in groups, or if other links than the last read a second tensor.
     pub fn new(chain: &Chain, shapes: &[Shape], most: u64) -> Option<Self> {
         let (last, &shape) = (last_convolution(chain), shapes.last()?);
         let conv = chain.links().get(last)?.conv()?;

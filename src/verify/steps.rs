@@ -57,8 +57,8 @@ impl Oracle {
         tensors.pop().flatten().ok_or_else(|| no_tensor(shapes.len() - 1))
     }
 
-    /// Judges what a step has stored of a link that is not its last, and gives it. The step runs once more, and a link behind
-    /// it copies that tensor.
+    /// Judges what a step has stored of a link that is not its last, and gives it. The step runs once more, and a link
+    /// behind it copies that tensor.
     async fn judge_kept(
         &self,
         gpu: &GpuConv,

@@ -30,8 +30,8 @@ impl Trial<'_> {
         self.run_layer(gpu, &layer, report).await
     }
 
-    /// Runs a layer and gives its outputs, NCHW. Input and output lie inside of larger buffers that are filled with NaNs,
-    /// the output's own place too. Counts outputs that were not written and elements written outside.
+    /// Runs a layer and gives its outputs, NCHW. Input and output lie inside of larger buffers that are filled with
+    /// NaNs, the output's own place too. Counts outputs that were not written and elements written outside.
     pub async fn run_layer(&self, gpu: &GpuConv, layer: &Layer, report: &mut Report) -> Result<Vec<f32>> {
         let Self { chain, layout, data, .. } = *self;
         let dtype = chain.dtype();

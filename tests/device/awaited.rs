@@ -65,8 +65,8 @@ fn subject(gpu: &GpuConv) -> (Arc<Layer>, Tensor, Vec<f32>) {
     (Arc::new(layer), gpu.upload(&input, shape).unwrap(), answer)
 }
 
-/// Starts a call on a thread that stops when it has compiled its first shader. Returns when that is so. The thread goes on
-/// when the sender is dropped.
+/// Starts a call on a thread that stops when it has compiled its first shader. Returns when that is so. The thread goes
+/// on when the sender is dropped.
 fn stopped_at_a_shader<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> Sender<()> {
     let ((began, begun), (finish, finished)) = (channel(), channel::<()>());
     let stop = move |_: &str, line: &str| {
@@ -145,8 +145,8 @@ fn awaiting_the_device_does_not_block() {
     assert_eq!(poll_once(values.as_mut()), Some(Ok(vec![7.0])));
 }
 
-/// A future that needs a plan that another thread is making returns to its executor. If nobody polls it then, others that
-/// need the plan get it all the same.
+/// A future that needs a plan that another thread is making returns to its executor. If nobody polls it then, others
+/// that need the plan get it all the same.
 #[test]
 fn awaiting_what_another_thread_compiles_does_not_block() {
     let gpu = gpu();
@@ -169,8 +169,8 @@ fn awaiting_what_another_thread_compiles_does_not_block() {
     assert_eq!(gpu.download(&y).unwrap(), answer);
 }
 
-/// A future that was polled once, while another thread compiled a shader for it, holds nothing that a blocking call on the
-/// same thread waits for.
+/// A future that was polled once, while another thread compiled a shader for it, holds nothing that a blocking call on
+/// the same thread waits for.
 #[test]
 fn a_future_that_is_not_polled_holds_nothing() {
     let gpu = gpu();

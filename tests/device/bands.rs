@@ -1,5 +1,5 @@
-//! Tensors larger than a binding, computed in bands of images, channels, rows or columns. Bindings are made small, so that
-//! small tensors do not fit.
+//! Tensors larger than a binding, computed in bands of images, channels, rows or columns. Bindings are made small, so
+//! that small tensors do not fit.
 
 use gpuconv::internals::random;
 use gpuconv::planner::{Division, Stretch};
@@ -196,8 +196,8 @@ fn bands_that_lie_side_by_side_are_bound_as_they_are() {
 #[test]
 fn the_planes_of_a_pool_are_summed_in_parts() {
     let gpu = gpu();
-    // Planes of two to the power of ten and eleven pixels, so that means are exact. Parts of them that fill a binding, that
-    // leave a rest, and of single rows.
+    // Planes of two to the power of ten and eleven pixels, so that means are exact. Parts of them that fill a binding,
+    // that leave a rest, and of single rows.
     for (input, limit) in [([2, 3, 32, 32], 1024), ([1, 2, 32, 32], 900), ([1, 5, 4, 512], 1024)] {
         for layout in LAYOUTS {
             let pool = Link::GlobalAveragePool.into();

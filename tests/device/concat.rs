@@ -16,8 +16,8 @@ fn direct() -> Choice {
     Choice::Named("direct".into())
 }
 
-/// Half of the channels go through a convolution, and all through another and a resize and back: put together with the input,
-/// in another order, a convolution reads them.
+/// Half of the channels go through a convolution, and all through another and a resize and back: put together with the
+/// input, in another order, a convolution reads them.
 fn branches(dtype: DType) -> Chain {
     let relu = |conv: Conv2d| Link::from(conv.activation(Activation::Relu));
     let links = [
@@ -90,8 +90,8 @@ fn as_many_tensors_as_wanted_are_put_together() {
     assert_eq!(gpu.download(&y).unwrap(), expected(&chain, &values, input, &[], None));
 }
 
-/// In one image in NCHW tensors are made where they are put together, also in a concatenation that is part of another, and
-/// where one of them is read to make the next.
+/// In one image in NCHW tensors are made where they are put together, also in a concatenation that is part of another,
+/// and where one of them is read to make the next.
 #[test]
 fn tensors_that_are_made_in_place_are_as_the_oracle_has_them() {
     let pointwise = |inputs: u32, outputs: u32| Link::from(Conv2d::pointwise(inputs, outputs));
@@ -111,8 +111,8 @@ fn tensors_that_are_made_in_place_are_as_the_oracle_has_them() {
     agrees(&gpu(), "not aligned", &chain, [1, 3, 5, 3], Layout::Nchw);
 }
 
-/// In one image in NCHW slices are read where they are: the halves of a tensor, one of which is put together with what is made of
-/// the other, and with the tensor itself.
+/// In one image in NCHW slices are read where they are: the halves of a tensor, one of which is put together with what
+/// is made of the other, and with the tensor itself.
 #[test]
 fn slices_that_are_read_in_place_are_as_the_oracle_has_them() {
     let links = [

@@ -135,8 +135,8 @@ fn data_of_a_graph_has_weights_for_each_convolution() {
     assert_eq!(data.weights.len(), 7);
 }
 
-/// The first two links of blocks: outputs that fill blocks and that do not, expanded channels that fill steps and that do
-/// not, strides, large kernels, padding on some sides, one to many inputs an invocation.
+/// The first two links of blocks: outputs that fill blocks and that do not, expanded channels that fill steps and that
+/// do not, strides, large kernels, padding on some sides, one to many inputs an invocation.
 fn expansions() -> Vec<(Chain, [u32; 4])> {
     let chain = |inputs: u32, depthwise: Conv2d| {
         let expand = Conv2d::pointwise(inputs, depthwise.in_channels).activation(Activation::HardSwish);
@@ -157,8 +157,8 @@ fn expansions_fused_with_the_depthwise_link_agree_with_the_oracle() {
     assert_eq!(check_expansions(&expansions()[..1], 1, DType::F32), 2);
 }
 
-/// The first three links of a block with a gate, by every recipe that computes them together, and the block's last link, which
-/// reads what they keep.
+/// The first three links of a block with a gate, by every recipe that computes them together, and the block's last
+/// link, which reads what they keep.
 fn check_gated(expansion: &(Chain, [u32; 4]), most: usize, dtype: DType) -> usize {
     let (chain, input) = expansion;
     let channels = chain.links()[0].conv().unwrap().out_channels;

@@ -17,8 +17,8 @@ fn devices() -> [GpuConv; 4] {
 /// The least number.
 const LEAST: f32 = 5.9604645e-8;
 
-/// Pairs of f16. The first and half of the second add up without rounding in f32 to what lies half way between two numbers
-/// of f16 or just beside, among the largest and the least, and to what is none.
+/// Pairs of f16. The first and half of the second add up without rounding in f32 to what lies half way between two
+/// numbers of f16 or just beside, among the largest and the least, and to what is none.
 const PAIRS: [[f32; 2]; 18] = [
     [2048.0, 2.0],
     [2050.0, 2.0],

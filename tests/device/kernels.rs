@@ -70,9 +70,9 @@ type Key = (&'static str, Layout, DType);
 /// The length of the shaders of a recipe on the first case that it takes, and all these cases.
 type Known = (usize, Vec<(Problem, Schedule)>);
 
-/// A few of the cases of each kernel in each layout, of those that are to be kept: those with the shortest shaders, which a
-/// software device compiles fastest, and among these the largest. Of each kernel only one recipe's shaders are made for all
-/// cases; making all takes as long as the checks.
+/// A few of the cases of each kernel in each layout, of those that are to be kept: those with the shortest shaders,
+/// which a software device compiles fastest, and among these the largest. Of each kernel only one recipe's shaders are
+/// made for all cases; making all takes as long as the checks.
 pub fn few(caps: &Caps, keep: impl Fn(&Problem) -> bool) -> HashMap<Key, Vec<(Problem, Vec<Schedule>)>> {
     let text = |schedule: &Schedule| -> usize {
         let passes = schedule.steps.iter().flat_map(|step| &step.recipe.passes);
@@ -151,8 +151,8 @@ fn the_variants_without_64_bit_integers_agree_with_the_oracle_in_full() {
     assert!(checks > verify::cases().len() / 7, "only {checks} checks");
 }
 
-/// Every recipe that a GPU can get, on a third of the cases that it takes: of each case another third of the recipes. This
-/// is for SwiftShader, which compiles fast.
+/// Every recipe that a GPU can get, on a third of the cases that it takes: of each case another third of the recipes.
+/// This is for SwiftShader, which compiles fast.
 #[test]
 #[ignore = "takes minutes"]
 fn every_recipe_for_gpus_agrees_with_the_oracle_in_full() {
@@ -197,7 +197,8 @@ fn check(gpu: impl Fn() -> GpuConv + Sync, chosen: &[(Problem, Vec<Schedule>)]) 
                 wrong.lock().unwrap().push(format!("{problem}: {}: {found:?}", schedule.name()));
             }
         }
-        // A bound far above all errors would let wrong results pass. In f16 the rounding of the stores hides most errors.
+        // A bound far above all errors would let wrong results pass. In f16 the rounding of the stores hides most
+        // errors.
         if rounds(problem) && problem.dtype == DType::F32 && worst < 1e-4 {
             wrong.lock().unwrap().push(format!("{problem}: only {worst:e} of the bound is used"));
         }

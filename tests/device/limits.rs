@@ -95,8 +95,8 @@ fn a_batch_larger_than_a_binding_is_computed_in_bands() {
     // Images of 240 bytes: only every 16th starts at an offset where a binding can start.
     let case = Case::new(Conv2d::depthwise(4, 3).padding(1), [50, 4, 5, 3]);
     assert_eq!(case.check(&narrow(&gpu, 240 * 47), Layout::Nchw, Choice::Auto), Ok(32));
-    // A chain in which a single image of the second link's input is too large; images of 240 bytes, too few of which fit for
-    // bands to start where a binding can; and images that are too large.
+    // A chain in which a single image of the second link's input is too large; images of 240 bytes, too few of which
+    // fit for bands to start where a binding can; and images that are too large.
     let wide = Chain::from(Conv2d::pointwise(1, 64)).then(Conv2d::pointwise(64, 1));
     assert_eq!(Case::new(wide, [2, 1, 8, 8]).check(&narrow(&gpu, 16383), Layout::Nchw, direct()), Ok(1));
     let images = case.check(&narrow(&gpu, 240 * 16 - 1), Layout::Nchw, Choice::Auto).unwrap();

@@ -331,8 +331,8 @@ fn every_fusion_agrees_with_the_oracle_in_full() {
     }
 }
 
-/// The numbers of parameters that timm 1.0 and torchvision 0.29 report, with two for each channel of a batch norm and all
-/// branches; and those of some networks after folding, worked out from these: one for each channel.
+/// The numbers of parameters that timm 1.0 and torchvision 0.29 report, with two for each channel of a batch norm and
+/// all branches; and those of some networks after folding, worked out from these: one for each channel.
 #[test]
 fn networks_have_the_published_numbers_of_parameters() {
     for (name, width, expected) in [

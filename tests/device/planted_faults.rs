@@ -154,7 +154,8 @@ fn one_wrong_output_among_many_is_found() {
     assert!(report.share_of_bound > 1.0 && report.relative_error < Report::MOST_RELATIVE_ERROR, "{report:?}");
 }
 
-/// Mistakes in a kernel that goes through an image tile by tile, adds the sums of slices, and takes the means of its outputs.
+/// Mistakes in a kernel that goes through an image tile by tile, adds the sums of slices, and takes the means of its
+/// outputs.
 #[test]
 #[ignore = "takes minutes"]
 fn mistakes_in_means_are_found_in_full() {

@@ -25,8 +25,8 @@ fn every_recipe_agrees_with_the_oracle() {
             }
         }
     }
-    // Of global pools one recipe for software devices and three for GPUs, on 21 cases; one more for each on the five large
-    // ones. One recipe for either of pools over windows.
+    // Of global pools one recipe for software devices and three for GPUs, on 21 cases; one more for each on the five
+    // large ones. One recipe for either of pools over windows.
     let windows = verify::cases().iter().filter(|problem| matches!(problem.operation, Operation::Pool2d(_))).count();
     assert_eq!(checks, 94 + 2 * windows);
     assert!(windows > 20);
@@ -81,8 +81,8 @@ fn pools_over_windows_stand_between_convolutions() {
     }
 }
 
-/// A NaN is the largest value of its windows, an infinity of either sign a number like others, and a negative number larger
-/// than the padding.
+/// A NaN is the largest value of its windows, an infinity of either sign a number like others, and a negative number
+/// larger than the padding.
 #[test]
 fn the_largest_value_may_be_no_number() {
     let gpu = device(true);

@@ -1,5 +1,5 @@
-//! PP-OCR's networks against ONNX Runtime, which `scripts/ppocr fixtures` ran on the published graphs with the weights that are
-//! made here. `scripts/ppocr check` compares them with the published weights.
+//! PP-OCR's networks against ONNX Runtime, which `scripts/ppocr fixtures` ran on the published graphs with the weights
+//! that are made here. `scripts/ppocr check` compares them with the published weights.
 
 use std::collections::BTreeMap;
 

@@ -19,8 +19,8 @@ fn convs() -> [Conv2d; 3] {
     convs.map(|conv| conv.activation(Activation::Relu))
 }
 
-/// Link 2 is a convolution that reads eight channels of the first link's output, adds the same, and writes eight of what the
-/// last link reads. `others` channels are before these.
+/// Link 2 is a convolution that reads eight channels of the first link's output, adds the same, and writes eight of
+/// what the last link reads. `others` channels are before these.
 fn among_others(conv: Conv2d, others: u32) -> Chain {
     let links = [
         Conv2d::pointwise(3, others + 8).into(),

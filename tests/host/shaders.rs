@@ -89,8 +89,8 @@ fn problems() -> Vec<(String, Chain, Shape, Layout)> {
     table.chain(blocks).chain(expanded).collect()
 }
 
-/// Chains in which a convolution reads channels of a tensor and adds them, and stores channels of another; and those in which
-/// it adds an enlarged image, and stores a shuffle.
+/// Chains in which a convolution reads channels of a tensor and adds them, and stores channels of another; and those in
+/// which it adds an enlarged image, and stores a shuffle.
 fn in_others() -> Vec<(String, Chain, Shape, Layout)> {
     let convs = [Conv2d::new(8, 8, 3).padding(1), Conv2d::pointwise(8, 8), Conv2d::depthwise(8, 3).padding(1)];
     let chains = convs.into_iter().zip([1, 4, 2]).flat_map(|(conv, others)| {
@@ -119,15 +119,16 @@ fn in_others() -> Vec<(String, Chain, Shape, Layout)> {
     chains.collect()
 }
 
-/// The shaders of the devices that differ most: GPUs with half-precision numbers and without (none of whose shaders uses
-/// subgroups), and software devices with subgroups and without. For every fourth case: all take a minute.
+/// The shaders of the devices that differ most: GPUs with half-precision numbers and without (none of whose shaders
+/// uses subgroups), and software devices with subgroups and without. For every fourth case: all take a minute.
 static SHADERS: LazyLock<Vec<Shader>> = LazyLock::new(|| {
     let mut devices = devices();
     devices.retain(|caps| caps.subgroup.is_none_or(|sizes| sizes == if caps.is_cpu { [8, 8] } else { [32, 32] }));
     distinct(&devices, 4)
 });
 
-/// Each distinct shader of every `step`-th case once. Two passes with the same text must have the same bindings and workgroup.
+/// Each distinct shader of every `step`-th case once. Two passes with the same text must have the same bindings and
+/// workgroup.
 fn distinct(devices: &[Caps], step: usize) -> Vec<Shader> {
     let all = candidates(devices, step);
     let (texts, next) = (all.iter().map(|_| OnceLock::new()).collect::<Vec<_>>(), AtomicUsize::new(0));

@@ -29,8 +29,8 @@ pub struct Bench {
     /// The first run.
     first_ms: f64,
     mult_adds: u64,
-    /// Norm of the error over the norm of the oracle's answer, which is that of the data in f32 for f16 too; none for what
-    /// takes the oracle too long.
+    /// Norm of the error over the norm of the oracle's answer, which is that of the data in f32 for f16 too; none for
+    /// what takes the oracle too long.
     rel_err: Option<f64>,
 }
 

@@ -7,8 +7,8 @@ use wasm_bindgen::{JsCast, JsValue};
 use crate::js::{failed, refused};
 use crate::options::{Options, text, whole};
 
-/// What a line says, or several in a row, each a line or an object with a line and the tensors that it takes besides the
-/// output of the step before.
+/// What a line says, or several in a row, each a line or an object with a line and the tensors that it takes besides
+/// the output of the step before.
 pub fn chain(lines: &JsValue) -> Result<Chain, JsValue> {
     let Some(steps) = lines.dyn_ref::<Array>() else { return Ok(problem(lines)?.chain()) };
     let mut chain = Chain::new::<Link>([]);

@@ -19,8 +19,8 @@ pub fn promise<T: Into<JsValue>>(work: impl Future<Output = Result<T, JsValue>> 
     future_to_promise(work)
 }
 
-/// An `Error` with the library's words, and with those of what caused it. Its name is that of the library's, where programs
-/// may want to know it.
+/// An `Error` with the library's words, and with those of what caused it. Its name is that of the library's, where
+/// programs may want to know it.
 pub fn failed(error: Error) -> JsValue {
     let mut words = error.to_string();
     let mut cause = error.source();

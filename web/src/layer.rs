@@ -32,9 +32,9 @@ extern "C" {
 
 #[wasm_bindgen]
 impl Layer {
-    /// Runs the layer, on an input, on the residual that it adds, if it adds one, and on the scale by which it multiplies the
-    /// input, if it is scaled: a value for each image and channel. The output stays on the GPU and has the input's layout. The
-    /// first input of a size compiles.
+    /// Runs the layer, on an input, on the residual that it adds, if it adds one, and on the scale by which it
+    /// multiplies the input, if it is scaled: a value for each image and channel. The output stays on the GPU and has
+    /// the input's layout. The first input of a size compiles.
     #[wasm_bindgen(unchecked_return_type = "Promise<Tensor>")]
     pub fn forward(&self, input: &Tensor, residual: Option<AnyTensor>, scale: Option<AnyTensor>) -> Promise {
         let (this, input) = (self.clone(), input.clone());

@@ -1,6 +1,7 @@
 //! gpuconv for JavaScript: the classes of the npm package `gpuconv`.
 //!
-//! Waiting is a promise, a failure an `Error` with the library's words. `types.ts` has the types of options and results.
+//! Waiting is a promise, a failure an `Error` with the library's words. `types.ts` has the types of options and
+//! results.
 
 #![cfg(target_arch = "wasm32")]
 
@@ -64,8 +65,9 @@ impl GpuConv {
         })
     }
 
-    /// The page's own device. It is not destroyed with the last handle. Ask for the features `subgroups`, `timestamp-query` and
-    /// `shader-f16` where the adapter has them, and for its limits: what the device lacks, kernels do without.
+    /// The page's own device. It is not destroyed with the last handle. Ask for the features `subgroups`,
+    /// `timestamp-query` and `shader-f16` where the adapter has them, and for its limits: what the device lacks,
+    /// kernels do without.
     #[wasm_bindgen(js_name = fromDevice, unchecked_return_type = "Promise<GpuConv>")]
     pub fn from_device(#[wasm_bindgen(unchecked_param_type = "GPUDevice")] device: JsValue) -> Promise {
         promise(async move {
@@ -86,8 +88,8 @@ impl GpuConv {
         json(&plan::Info::of(&self.gpu))
     }
 
-    /// A tensor with these values, which are in the order of the layout, and are rounded if it is of f16. That there is no
-    /// memory for it shows when it is used.
+    /// A tensor with these values, which are in the order of the layout, and are rounded if it is of f16. That there is
+    /// no memory for it shows when it is used.
     pub fn upload(
         &self,
         values: &Float32Array,
@@ -172,8 +174,8 @@ impl GpuConv {
         })
     }
 
-    /// A depthwise-separable convolution: depthwise, activation, pointwise, activation. Each half has a bias if the weights
-    /// have one for it.
+    /// A depthwise-separable convolution: depthwise, activation, pointwise, activation. Each half has a bias if the
+    /// weights have one for it.
     #[wasm_bindgen(unchecked_return_type = "Promise<Layer>")]
     pub fn separable(
         &self,
@@ -187,8 +189,8 @@ impl GpuConv {
         })
     }
 
-    /// What a problem line says, or several in a row, with the weights of each of their convolutions, in order: two for a gate,
-    /// first the squeeze's.
+    /// What a problem line says, or several in a row, with the weights of each of their convolutions, in order: two for
+    /// a gate, first the squeeze's.
     #[wasm_bindgen(unchecked_return_type = "Promise<Layer>")]
     pub fn chain(
         &self,
@@ -204,9 +206,9 @@ impl GpuConv {
         })
     }
 
-    /// A network of `networks()` with the weights of a safetensors file, under torchvision's or timm's names: the one of the
-    /// name that the options have, or else the one that has the file's tensors. TensorFlow's variants (timm's `tf_` names) are
-    /// not among them: their files have the same tensors, so do not give one of these.
+    /// A network of `networks()` with the weights of a safetensors file, under torchvision's or timm's names: the one
+    /// of the name that the options have, or else the one that has the file's tensors. TensorFlow's variants (timm's
+    /// `tf_` names) are not among them: their files have the same tensors, so do not give one of these.
     #[wasm_bindgen(unchecked_return_type = "Promise<Network>")]
     pub fn network(
         &self,
@@ -258,7 +260,8 @@ impl GpuConv {
         })
     }
 
-    /// How long a problem takes from typed array to typed array, with data drawn from its line: what `gpuconv bench` does.
+    /// How long a problem takes from typed array to typed array, with data drawn from its line: what `gpuconv bench`
+    /// does.
     #[wasm_bindgen(unchecked_return_type = "Promise<Bench>")]
     pub fn bench(&self, problem: &str, seconds: f64) -> Promise {
         let (gpu, problem) = (self.clone(), problem.to_string());
@@ -279,8 +282,8 @@ impl GpuConv {
         })
     }
 
-    /// Measures what could compute a problem, checks it, and goes by that from now on: what `gpuconv tune` does. `tuning`
-    /// has it.
+    /// Measures what could compute a problem, checks it, and goes by that from now on: what `gpuconv tune` does.
+    /// `tuning` has it.
     #[wasm_bindgen(unchecked_return_type = "Promise<TunedRun[]>")]
     pub fn tune(
         &self,

@@ -25,8 +25,8 @@ pub struct Subject<'a> {
 pub struct Planned {
     pub problem: String,
     pub adapter: String,
-    /// How many images are computed at a time, if the whole batch is too large for one binding, but some of its images are
-    /// not.
+    /// How many images are computed at a time, if the whole batch is too large for one binding, but some of its images
+    /// are not.
     pub images_at_once: Option<u32>,
     /// What is computed together, in order, if a tensor is too large for one binding. Everything else here, but for the
     /// workspace, is for the first band of each.
@@ -215,7 +215,8 @@ impl Planned {
         self.traffic.fused += next.traffic.fused;
     }
 
-    /// Says how the whole is computed, of which this is the plan of the first bands. Bytes of the workspace are the whole's.
+    /// Says how the whole is computed, of which this is the plan of the first bands. Bytes of the workspace are the
+    /// whole's.
     pub fn of_division(mut parts: Vec<Self>, division: &Division) -> Option<Self> {
         let mut firsts = division.stretches.iter().map(|stretch| stretch.first);
         let mut planned = (!parts.is_empty()).then(|| parts.remove(0))?;

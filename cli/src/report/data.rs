@@ -1,4 +1,5 @@
-//! A report's data: everything that was measured, as `--json` writes it and `--from` reads it. `web/page` has this file, too.
+//! A report's data: everything that was measured, as `--json` writes it and `--from` reads it. `web/page` has this
+//! file, too.
 
 use gpuconv::planner::model::Rates;
 use serde::{Deserialize, Serialize};

@@ -12,8 +12,8 @@ use crate::model::conv::Conv2d;
 use crate::model::dtype::DType;
 use crate::model::shape::Layout;
 
-/// A depthwise link and the sizes of its images as a strip sees them: as they are, or with rows for columns and columns for
-/// rows.
+/// A depthwise link and the sizes of its images as a strip sees them: as they are, or with rows for columns and columns
+/// for rows.
 #[derive(Clone)]
 pub struct Oriented {
     pub link: Conv2d,
@@ -191,8 +191,8 @@ impl Columns {
         if self.output_pairs { self.width / 2 } else { self.width }
     }
 
-    /// How the input and the weights are loaded and the output is stored, as `tensors.wgsl` calls it. With two lanes a pair is
-    /// two channels.
+    /// How the input and the weights are loaded and the output is stored, as `tensors.wgsl` calls it. With two lanes a
+    /// pair is two channels.
     pub fn accesses(&self, link: &Conv2d, lanes: u32) -> Value {
         let [input, weights, output] = match lanes {
             4 => ["quads"; 3],

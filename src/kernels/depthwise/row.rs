@@ -1,5 +1,5 @@
-//! Strips of one row, or of a few, for kernels whose window does not stay in registers: the rows of the input are a loop,
-//! and so are the columns of the kernel if there are many.
+//! Strips of one row, or of a few, for kernels whose window does not stay in registers: the rows of the input are a
+//! loop, and so are the columns of the kernel if there are many.
 
 use minijinja::value::merge_maps;
 use minijinja::{Value, context};
@@ -14,17 +14,19 @@ use crate::model::caps::Caps;
 use crate::model::conv::Conv2d;
 use crate::model::shape::Layout;
 
-/// Rows and columns of a strip. An input serves all rows of the strip that it is under, so more rows load less, but there
-/// are fewer strips to fill a GPU with.
+/// Rows and columns of a strip. An input serves all rows of the strip that it is under, so more rows load less, but
+/// there are fewer strips to fill a GPU with.
 const SHAPES: &[[u32; 2]] = &[[1, 8], [1, 4], [1, 1], [2, 4], [2, 8], [4, 8]];
-/// The same for software devices, which have their registers in memory. Rows of many networks' images are multiples of 14.
+/// The same for software devices, which have their registers in memory. Rows of many networks' images are multiples of
+/// 14.
 const SHAPES_CPU: &[[u32; 2]] = &[[2, 14], [1, 14], [1, 8], [1, 4], [1, 1]];
 
-/// Undilated kernels of as many taps have strips that keep their input rows, which are better where there are rows enough.
+/// Undilated kernels of as many taps have strips that keep their input rows, which are better where there are rows
+/// enough.
 const FEW_TAPS: u64 = 25;
 
-/// The shapes of strips of an image on a device. Those of several rows are for large or dilated kernels, whose rows share
-/// inputs, and for images that have as many.
+/// The shapes of strips of an image on a device. Those of several rows are for large or dilated kernels, whose rows
+/// share inputs, and for images that have as many.
 pub fn shapes(oriented: &Oriented, caps: &Caps) -> impl Iterator<Item = [u32; 2]> {
     let shapes = if caps.is_cpu { SHAPES_CPU } else { SHAPES };
     let is_large = oriented.link.fan_in() > FEW_TAPS || oriented.step(0) > 1;
@@ -32,9 +34,9 @@ pub fn shapes(oriented: &Oriented, caps: &Caps) -> impl Iterator<Item = [u32; 2]
     shapes.iter().copied().filter(move |&[rows, _]| rows == 1 || (shares && oriented.used_rows(rows) == rows))
 }
 
-/// Columns of the kernel whose multiply-adds are written out, of which a compiler may load the input all at once. A software
-/// device has its registers in memory, and a loop costs it more. All are even, or pairs of the second block were not
-/// aligned.
+/// Columns of the kernel whose multiply-adds are written out, of which a compiler may load the input all at once. A
+/// software device has its registers in memory, and a loop costs it more. All are even, or pairs of the second block
+/// were not aligned.
 const BLOCK: u32 = 16;
 const BLOCK_OF_QUADS: u32 = 8;
 /// The same if there are several, for compilers that load the next block beside this one.

@@ -82,12 +82,12 @@ const THREADS_CPU: u32 = 16;
 /// Sums of an invocation whose stores a software device compiles in good time where they are written out.
 const MOST_WRITTEN_OUT: u32 = 32;
 
-/// Sums of an invocation beside which compilers that load ahead keep what they load in registers. Mesa's for Adreno 630 spills
-/// beside 64.
+/// Sums of an invocation beside which compilers that load ahead keep what they load in registers. Mesa's for Adreno 630
+/// spills beside 64.
 const MOST_LOADED_AHEAD: u32 = 32;
 
-/// The blocks to consider for a link. Those of few channels load more for each, so they pay only where larger ones have more
-/// channels without work.
+/// The blocks to consider for a link. Those of few channels load more for each, so they pay only where larger ones have
+/// more channels without work.
 fn worthwhile<'a>(link: &Conv2d, blocks: &'a [[u32; 2]]) -> impl Iterator<Item = &'a [u32; 2]> {
     let each = link.group_out_channels();
     let larger = |channels: u32| blocks.iter().map(|[larger, _]| *larger).filter(|larger| *larger > channels).min();

@@ -65,8 +65,8 @@ impl Tile {
         (self.pixels / 4 * self.depth).max(exchanged).saturating_add(self.channel_tile(staged)).saturating_mul(16)
     }
 
-    /// Multiply-adds that take as long as it takes the slices to add up their sums, and elements that they write to workgroup memory
-    /// or read from there.
+    /// Multiply-adds that take as long as it takes the slices to add up their sums, and elements that they write to
+    /// workgroup memory or read from there.
     pub fn exchange(self) -> [f64; 2] {
         let sums = if self.slices > 1 { f64::from(self.slices * self.channels * self.pixels) } else { 0.0 };
         [EXCHANGE * sums, 2.0 * sums]
@@ -83,8 +83,8 @@ impl Tile {
         1.0 / f64::from(self.micro_channels) + 1.0 / f64::from(self.micro_pixels)
     }
 
-    /// Registers of an invocation: its sums, where its pixels are, and either their operands of one k or the values of a
-    /// fetch. Channels last, each pixel has an address of its own.
+    /// Registers of an invocation: its sums, where its pixels are, and either their operands of one k or the values of
+    /// a fetch. Channels last, each pixel has an address of its own.
     pub fn registers(self, source: &Source, layout: Layout) -> u32 {
         let operands = self.micro_channels + self.micro_pixels;
         let places = match (layout, source.fetch) {
@@ -111,8 +111,8 @@ pub const TILES: &[Tile] = &[
     Tile::new([32, 32, 16], [4, 4]),
 ];
 
-/// The smallest of these in slices, for GPUs. A multiply-add loads half as much from workgroup memory, but the slices take time to
-/// add up their sums, so it pays where k is long.
+/// The smallest of these in slices, for GPUs. A multiply-add loads half as much from workgroup memory, but the slices
+/// take time to add up their sums, so it pays where k is long.
 pub const SLICED: Tile = Tile::new([32, 32, 16], [8, 8]).sliced(4);
 
 /// Tiles for sources that gather or compute their values, which takes longer than to load them: for each they multiply
@@ -132,8 +132,8 @@ pub const TILES_OF_ROWS: &[Tile] =
     &[Tile::new([32, 64, 32], [8, 4]), Tile::new([64, 64, 28], [8, 8]), Tile::new([64, 32, 28], [8, 4])];
 
 impl Tile {
-    /// The tile with as many whole rows, of `values` of k each, as its depth has room for. Of a few more or less those that
-    /// fill up all of k, `rows` rows, with the fewest.
+    /// The tile with as many whole rows, of `values` of k each, as its depth has room for. Of a few more or less those
+    /// that fill up all of k, `rows` rows, with the fewest.
     pub fn of_rows(self, values: u32, rows: u64) -> Self {
         let most = u64::from((self.depth / values).max(1));
         let filled = |each: &u64| (rows.next_multiple_of(*each), most - each);

@@ -20,14 +20,14 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// The rows under `neighbours` outputs in a column, on an input of some height. Columns of the output are filled up to whole
-    /// neighbours.
+    /// The rows under `neighbours` outputs in a column, on an input of some height. Columns of the output are filled up
+    /// to whole neighbours.
     pub fn rows(link: &Conv2d, height: u32, neighbours: u32) -> Self {
         Self::along(0, link, height, neighbours)
     }
 
-    /// The columns under `neighbours` outputs in a row, on an input of some width. Rows of the output are filled up to whole
-    /// neighbours.
+    /// The columns under `neighbours` outputs in a row, on an input of some width. Rows of the output are filled up to
+    /// whole neighbours.
     pub fn columns(link: &Conv2d, width: u32, neighbours: u32) -> Self {
         Self::along(1, link, width, neighbours)
     }
@@ -38,8 +38,8 @@ impl Lines {
         let steps = extent.saturating_add(before).saturating_add(behind).saturating_sub(reach);
         let outputs = steps / stride + 1;
         let filled = (outputs.next_multiple_of(neighbours) - outputs) * stride;
-        // At a stride the last kernel may end before the padding does. Only the first lines can lie before the image, and only
-        // the last behind it.
+        // At a stride the last kernel may end before the padding does. Only the first lines can lie before the image,
+        // and only the last behind it.
         let outside = (filled + behind).saturating_sub(steps % stride);
         let all = seen(axis, link, neighbours);
         let last = all.last().copied().unwrap_or(0);

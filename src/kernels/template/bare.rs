@@ -1,5 +1,6 @@
-//! Shaders without what only readers need: comments, empty lines, and all but one column of indentation, by which functions
-//! are told from what stands in them. It happens when the library is compiled, so that a web page's module is smaller.
+//! Shaders without what only readers need: comments, empty lines, and all but one column of indentation, by which
+//! functions are told from what stands in them. It happens when the library is compiled, so that a web page's module is
+//! smaller.
 
 /// How many bytes of a text are kept.
 pub const fn length(text: &str) -> usize {

@@ -9,8 +9,9 @@ const fn gpu(name: &'static str, adapter: &'static str, kind: GpuKind, size: [f6
     KnownGpu { name, adapter, gpu: Gpu::new(kind, size) }
 }
 
-/// Common GPUs: as `plan --device` calls them, what their adapters' names have in them in lower case, their kind, and their
-/// cores, lanes of a core, clock in gigahertz, and gigabytes a second. Of AMD's, lanes that issue two operations count once.
+/// Common GPUs: as `plan --device` calls them, what their adapters' names have in them in lower case, their kind, and
+/// their cores, lanes of a core, clock in gigahertz, and gigabytes a second. Of AMD's, lanes that issue two operations
+/// count once.
 #[rustfmt::skip]
 pub const KNOWN: &[KnownGpu] = &[
     gpu("h100", "h100", Nvidia, [132.0, 128.0, 1.98, 3352.0]),

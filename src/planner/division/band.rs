@@ -237,8 +237,8 @@ impl<'a> Links<'a> {
             let start = range.start * stride - i64::from(window.padding[axis]);
             range = start..start + (range.end - range.start - 1) * stride + kernel;
             found.padding[tensor] = [0, 0];
-            // Outside of the image a tensor between links is zero; the links before might give other values there. What pads a
-            // pool is no zero, also where the pool reads the input.
+            // Outside of the image a tensor between links is zero; the links before might give other values there. What
+            // pads a pool is no zero, also where the pool reads the input.
             if tensor > 0 || matches!(link, Link::Pool(_)) {
                 let inside = range.start.max(0)..range.end.min(extent(&self.shapes[tensor]));
                 if inside.is_empty() {
@@ -254,8 +254,8 @@ impl<'a> Links<'a> {
         Some(found)
     }
 
-    /// A band as a chain. All edges that `edges` lists, from a tensor of these links to a link, are inside of it; another
-    /// residual comes from outside.
+    /// A band as a chain. All edges that `edges` lists, from a tensor of these links to a link, are inside of it;
+    /// another residual comes from outside.
     pub fn chain(&self, band: &Band, edges: &[(usize, usize)]) -> Result<Chain> {
         let links = self.links.iter().zip(&band.padding).enumerate().map(|(index, (link, &padding))| match link {
             Link::Conv(conv) => {

@@ -8,8 +8,8 @@ use crate::model::shape::{Layout, Shape};
 use crate::planner::bands::largest_binding;
 
 impl Subject<'_> {
-    /// Ways to compute a pool as two stretches: bands of pixels, whose sums are divided by the pixels of a plane, and the
-    /// sums of these. None for another link, nor for f16, where the sums between would be rounded.
+    /// Ways to compute a pool as two stretches: bands of pixels, whose sums are divided by the pixels of a plane, and
+    /// the sums of these. None for another link, nor for f16, where the sums between would be rounded.
     pub fn in_parts_of_planes(&self, link: usize) -> Vec<Vec<Stretch>> {
         let is_pool = matches!(self.chain.links()[link], Link::GlobalAveragePool) && self.chain.dtype() == DType::F32;
         let limit = largest_binding(self.caps);

@@ -74,7 +74,8 @@ impl<'a> Subject<'a> {
     /// The cheapest stretches.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] if a tensor that must be in memory is larger than a buffer, or the smallest band than a binding.
+    /// [`Error::TooLarge`] if a tensor that must be in memory is larger than a buffer, or the smallest band than a
+    /// binding.
     pub fn stretches(&self) -> Result<Vec<Stretch>> {
         self.check_buffers()?;
         let count = self.chain.links().len();

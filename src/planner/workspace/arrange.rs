@@ -1,8 +1,8 @@
 //! Places values in buffers so that values with a common moment do not overlap.
 //!
-//! Greedy by size, after Pisarchyk and Lee (arXiv 2001.03288), with one rule more. In wgpu no dispatch may read and write
-//! the same buffer, not even disjoint ranges of it. So there are several buffers, and two values share one only if no
-//! dispatch reads one and writes the other.
+//! Greedy by size, after Pisarchyk and Lee (arXiv 2001.03288), with one rule more. In wgpu no dispatch may read and
+//! write the same buffer, not even disjoint ranges of it. So there are several buffers, and two values share one only
+//! if no dispatch reads one and writes the other.
 
 use std::cmp::Reverse;
 use std::ops::Range;
@@ -94,8 +94,8 @@ impl<'a> Values<'a> {
         Self { sizes, lives, apart }
     }
 
-    /// Places the values in this order, each where the buffers grow least. With `spread`, a new buffer wins over one that
-    /// would grow as much.
+    /// Places the values in this order, each where the buffers grow least. With `spread`, a new buffer wins over one
+    /// that would grow as much.
     fn place(&self, order: &[usize], spread: bool, limits: Limits) -> Arrangement {
         let mut found = Arrangement { places: vec![Place::default(); self.sizes.len()], buffers: Vec::new() };
         let mut inside: Vec<Vec<usize>> = Vec::new();

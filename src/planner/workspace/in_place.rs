@@ -1,9 +1,10 @@
 //! Tensors that are made where a pass would copy them to, and that are read where a pass would copy them from.
 //!
-//! A concatenation copies its tensors, a slice some channels, pixel shuffles and a resize by the nearest pixel single values. No
-//! such pass runs if the steps before store each element where it would copy it to ([`Place`]), or those after it load it from
-//! where it is. In NCHW the channels of a tensor lie side by side in the concatenation of a single image. If they start at an
-//! offset that a binding may have, they are bound there, and shaders know nothing of it. Otherwise kernels go by a [`View`].
+//! A concatenation copies its tensors, a slice some channels, pixel shuffles and a resize by the nearest pixel single
+//! values. No such pass runs if the steps before store each element where it would copy it to ([`Place`]), or those
+//! after it load it from where it is. In NCHW the channels of a tensor lie side by side in the concatenation of a
+//! single image. If they start at an offset that a binding may have, they are bound there, and shaders know nothing of
+//! it. Otherwise kernels go by a [`View`].
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
@@ -157,7 +158,8 @@ impl Search<'_> {
         self.taken.iter().find(|copied| copied.tensor == tensor)
     }
 
-    /// Whether a tensor would be channels of channels at most, which are channels. Views know nothing of other places in places.
+    /// Whether a tensor would be channels of channels at most, which are channels. Views know nothing of other places
+    /// in places.
     fn is_simple(&self, copied: &Copied) -> bool {
         let is_channels = |other: &&Copied| matches!(other.place, Place::Channels { .. });
         let mut joined = self.taken.iter().filter(|other| other.whole == copied.tensor || other.tensor == copied.whole);
@@ -193,8 +195,8 @@ impl Search<'_> {
         Home { outermost, offset: 0, bytes: bytes_of_whole, view: Some(view) }
     }
 
-    /// Whether a pass can load and store its tensors where they lie. wgpu allows none to read and write the same buffer, not
-    /// even parts of it that are apart.
+    /// Whether a pass can load and store its tensors where they lie. wgpu allows none to read and write the same
+    /// buffer, not even parts of it that are apart.
     fn can_run(&self, (step, number, pass): (usize, usize, &Pass)) -> bool {
         if self.found.copies.contains(&(step, number)) {
             return true;
@@ -245,8 +247,8 @@ impl<'a> Steps<'a> {
         }
     }
 
-    /// What must be in the workspace for an operand of a step, where tensors lie in others, and its bytes; nothing if it is the
-    /// caller's or holds weights.
+    /// What must be in the workspace for an operand of a step, where tensors lie in others, and its bytes; nothing if
+    /// it is the caller's or holds weights.
     pub fn part(self, step: usize, operand: Operand, in_place: &InPlace) -> Option<(Part, u64)> {
         if let Operand::ReadWorkspace(which) | Operand::WriteWorkspace(which) = operand {
             return Some((Part::Scratch(step, which), self.steps[step].recipe.workspace[which]));

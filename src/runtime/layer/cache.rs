@@ -17,8 +17,8 @@ use crate::runtime::tensor::Tensor;
 const MOST_PLANS: usize = 64;
 /// Pairs of tensors whose bindings are kept; they keep the tensors.
 const MOST_BINDINGS: usize = 16;
-/// Bytes of tensors that are kept beside those of the last binding; and of weights and parameters beside those of the last
-/// plan.
+/// Bytes of tensors that are kept beside those of the last binding; and of weights and parameters beside those of the
+/// last plan.
 pub const MOST_BYTES: u64 = 256 << 20;
 
 /// The tensors that a layer was bound to.

@@ -8,12 +8,14 @@ use proptest::prelude::*;
 use super::draw::{self, Subject};
 use super::{Tally, draw_and_check};
 
-/// The largest difference of two orders of adding up, as a share of the largest output; in f16 a unit in the last place.
+/// The largest difference of two orders of adding up, as a share of the largest output; in f16 a unit in the last
+/// place.
 fn most(dtype: DType) -> f32 {
     if dtype == DType::F16 { 2e-3 } else { 1e-5 }
 }
 
-/// Draws problems, and for each a limit for bindings, from what a band of some outputs needs to what does not fit at once.
+/// Draws problems, and for each a limit for bindings, from what a band of some outputs needs to what does not fit at
+/// once.
 #[test]
 #[ignore = "takes minutes"]
 fn bands_give_what_the_whole_gives() {

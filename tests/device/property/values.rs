@@ -26,8 +26,8 @@ fn nan_and_infinity_go_where_they_should() {
             case,
             |_| true,
             |gpu, subject, schedule| {
-                // After another link it may spread from any place. In a mean a weight that is zero may come out as a little
-                // more, and zero times infinity is no number.
+                // After another link it may spread from any place. In a mean a weight that is zero may come out as a
+                // little more, and zero times infinity is no number.
                 if mixes_inputs(schedule) && schedule.steps.len() > 1 || has_means(&subject.chain) {
                     return Ok(Verdict::NotChecked);
                 }

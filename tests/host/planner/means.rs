@@ -22,8 +22,8 @@ fn every_refusal_has_its_reason() {
     assert!(plan("pointwise 1x8x32x32 -> 8 mean", &gpu(), named("pointwise_mean")).is_ok());
 }
 
-/// With as much fusion as possible. The head of MobileNetV2 is one dispatch, its classifier another. Not on Mali, which has too few
-/// registers to fuse the blocks: some of their links are cut into slices, whose sums are in f32.
+/// With as much fusion as possible. The head of MobileNetV2 is one dispatch, its classifier another. Not on Mali, which
+/// has too few registers to fuse the blocks: some of their links are cut into slices, whose sums are in f32.
 #[test]
 fn mobilenet_v2_moves_half_the_bytes_in_f16() {
     let bytes = |schedule: &Schedule| schedule.steps.iter().map(|step| step.recipe.work.bytes).sum::<f64>();

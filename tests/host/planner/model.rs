@@ -7,8 +7,8 @@ use gpuconv::{Caps, Choice, Error, Layout, Shape};
 
 use super::{cpu, gpu, makes, named, parse, plan, representatives};
 
-/// The occupancy of a GPU with 24 cores of 128 lanes, and how long arithmetic takes on it, for a pass whose invocations count
-/// twice each, since they have 32 sums: a core is busy with two workgroups of 128.
+/// The occupancy of a GPU with 24 cores of 128 lanes, and how long arithmetic takes on it, for a pass whose invocations
+/// count twice each, since they have 32 sums: a core is busy with two workgroups of 128.
 fn occupancy(device: DeviceModel, workgroups: u64, registers: u32, workgroup_memory: u32) -> (u64, f64, f64) {
     let problem = parse("pointwise 32x512x56x56 -> 512");
     let (chain, shapes) = (problem.chain(), problem.chain().shapes(problem.input).unwrap());
@@ -74,7 +74,8 @@ fn the_last_round_counts() {
     }
 }
 
-/// The planner knows enough of each make to tell recipes apart: where two take the same time, the order of a list decides.
+/// The planner knows enough of each make to tell recipes apart: where two take the same time, the order of a list
+/// decides.
 #[test]
 fn few_runs_of_networks_end_in_a_tie() {
     let mut lines = vec!["mobilenet_v1 1", "mobilenet_v2 1"];

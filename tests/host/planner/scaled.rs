@@ -26,7 +26,8 @@ fn a_scaled_convolution_takes_hardly_longer_than_one_that_is_not() {
     }
 }
 
-/// An input, weights, an output, a residual and a scale, of which a device must bind all; but Winograd's passes each have fewer.
+/// An input, weights, an output, a residual and a scale, of which a device must bind all; but Winograd's passes each
+/// have fewer.
 #[test]
 fn a_scale_beside_a_residual_needs_five_buffers() {
     let four = gpuconv::Caps { max_storage_buffers: 4, ..super::gpu() };

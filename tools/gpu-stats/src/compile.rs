@@ -26,8 +26,8 @@ pub struct Compiled {
     /// Why the driver did not take it.
     pub refused: Option<String>,
     pub registers: u64,
-    /// What the driver counts of its kind: waves of a SIMD (AMD), warps of a multiprocessor (NVIDIA), waves of a core (Adreno),
-    /// lanes of a core (Apple).
+    /// What the driver counts of its kind: waves of a SIMD (AMD), warps of a multiprocessor (NVIDIA), waves of a core
+    /// (Adreno), lanes of a core (Apple).
     pub occupancy: u64,
     pub spills: u64,
     pub scratch: u64,
@@ -146,8 +146,8 @@ impl Compiled {
     }
 }
 
-/// WGSL to SPIR-V with wgpu's settings for a trusted shader: no bounds checks, no loop bounding, no zeroing of workgroup
-/// memory.
+/// WGSL to SPIR-V with wgpu's settings for a trusted shader: no bounds checks, no loop bounding, no zeroing of
+/// workgroup memory.
 fn spirv(source: &str, file: &str) -> Result<(naga::Module, Vec<u32>)> {
     use naga::back::{pipeline_constants::process_overrides, spv};
     use naga::valid::{Capabilities, ValidationFlags, Validator};

@@ -199,7 +199,8 @@ impl Driver {
         let get = self.statistics.fp().get_pipeline_executable_internal_representations_khr;
         let device = self.device.handle();
         let mut count = 0;
-        // SAFETY: Vulkan's usual two calls for a list (count, then entries), and a third that fills each entry's buffer.
+        // SAFETY: Vulkan's usual two calls for a list (count, then entries), and a third that fills each entry's
+        // buffer.
         unsafe {
             let _ = get(device, of, &mut count, std::ptr::null_mut());
             let mut texts = vec![vk::PipelineExecutableInternalRepresentationKHR::default(); count as usize];

@@ -80,8 +80,8 @@ impl HotLoop {
         Self::hottest(loops)
     }
 
-    /// The loop with the most multiply-adds, or one inside of it that has nearly all of them, which runs more often: what
-    /// is outside, such as a division, may have a few.
+    /// The loop with the most multiply-adds, or one inside of it that has nearly all of them, which runs more often:
+    /// what is outside, such as a division, may have a few.
     fn hottest(loops: Vec<Self>) -> Self {
         let most = loops.iter().map(|body| body.fma).max().unwrap_or(0);
         let nearly_all = loops.into_iter().filter(|body| body.fma > 0 && body.fma * 10 >= most * 9);

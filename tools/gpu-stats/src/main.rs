@@ -1,4 +1,5 @@
-//! Compiles WGSL compute shaders with Mesa's drivers for GPUs that are not here, and prints what their compilers report.
+//! Compiles WGSL compute shaders with Mesa's drivers for GPUs that are not here, and prints what their compilers
+//! report.
 
 mod compile;
 mod driver;
@@ -15,8 +16,8 @@ use recipes::Wanted;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-/// What the shader compilers of AMD's, NVIDIA's, Qualcomm's and Apple's GPUs make of compute shaders. Nothing runs, and no GPU
-/// is needed: the drivers work on top of kernel drivers that do nothing. `scripts/gpu-compilers` gets them.
+/// What the shader compilers of AMD's, NVIDIA's, Qualcomm's and Apple's GPUs make of compute shaders. Nothing runs, and
+/// no GPU is needed: the drivers work on top of kernel drivers that do nothing. `scripts/gpu-compilers` gets them.
 #[derive(Parser)]
 struct Args {
     #[command(subcommand)]
@@ -48,8 +49,8 @@ enum Command {
         /// Compile every shader, also those that differ from another only in numbers of channels or sizes
         #[arg(long)]
         every: bool,
-        /// Write the instructions of each recipe's loop into this file, as the planner keeps them. With problems, add what
-        /// the planner's table lacks to it
+        /// Write the instructions of each recipe's loop into this file, as the planner keeps them. With problems, add
+        /// what the planner's table lacks to it
         #[arg(long, value_name = "FILE")]
         write: Option<PathBuf>,
         /// Compile only the shaders that are picked, and print a line for each with the instructions of its loop

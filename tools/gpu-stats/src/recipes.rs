@@ -113,8 +113,8 @@ fn list(keys: &BTreeSet<String>) -> String {
     keys.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
-/// The shaders of all recipes for some problems, by their texts, written into a folder: every one, or those that are picked and
-/// of the others the first of each name, layout, kernel and stride.
+/// The shaders of all recipes for some problems, by their texts, written into a folder: every one, or those that are
+/// picked and of the others the first of each name, layout, kernel and stride.
 fn shaders(gpu: &Gpu, problems: &[Problem], wanted: &Wanted, folder: &Path) -> Result<BTreeMap<String, Shader>> {
     let caps: Caps = gpu.kind.caps();
     let mut shaders: BTreeMap<String, Shader> = BTreeMap::new();
@@ -163,8 +163,8 @@ fn shaders(gpu: &Gpu, problems: &[Problem], wanted: &Wanted, folder: &Path) -> R
 /// What was counted.
 #[derive(Default)]
 struct Rows {
-    /// Instructions and multiply-adds of the loops, of each recipe and maker. Of a recipe's shaders the one with the most
-    /// multiply-adds counts.
+    /// Instructions and multiply-adds of the loops, of each recipe and maker. Of a recipe's shaders the one with the
+    /// most multiply-adds counts.
     counted: BTreeMap<String, [(f64, f64); MAKERS.len()]>,
     /// Shares of multiply-adds, robust and not, of the taken ones, by GPU and kernel.
     shares: BTreeMap<(&'static str, String), Vec<[f64; 2]>>,
@@ -221,7 +221,8 @@ impl Rows {
     fn planner_table(&self, kept: &[(&str, [u16; MAKERS.len()])]) -> String {
         let mut text = String::from(
             "//! Written by `scripts/gpu-compilers --write`.\n\n\
-             /// Instructions in the loop for 100 multiply-adds, by the compilers of AMD, NVIDIA, Adreno and Apple; 0 for none.\n\
+             /// Instructions in the loop for 100 multiply-adds, by the compilers of AMD, NVIDIA, Adreno and Apple; 0
+             /// for none.\n\
              #[rustfmt::skip]\n\
              pub const COUNTED: &[(&str, [u16; 4])] = &[\n",
         );
