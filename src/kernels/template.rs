@@ -83,19 +83,19 @@ const PARTS: &[(&str, &str)] = files![
     "winograd_points.wgsl",
 ];
 
-/// All templates in the engine's own syntax. Parts stand between comments that say where each begins and ends. The
-/// first stands on the part's own first line, so that the engine's line numbers are the file's.
-static TEMPLATES: LazyLock<Vec<(&str, String)>> = LazyLock::new(|| {
-    let marked = |text: &str, name: &str| format!("{{{{ \"{BEGIN}{name}\\n\" }}}}{text}\n{END}{name}\n");
-    let parts = PARTS.iter().map(|(name, text)| (*name, marked(&standard(text), name)));
-    KERNELS.iter().map(|(name, text)| (*name, standard(text))).chain(parts).collect()
-});
+/// A template in the engine's own syntax. A part stands between comments that say where it begins and ends. The first
+/// stands on the part's own first line, so that the engine's line numbers are the file's.
+fn template(name: &str) -> Option<String> {
+    let of = |files: &[(&str, &str)]| files.iter().find(|(own, _)| *own == name).map(|(_, text)| standard(text));
+    let marked = |text: String| format!("{{{{ \"{BEGIN}{name}\\n\" }}}}{text}\n{END}{name}\n");
+    of(KERNELS).or_else(|| of(PARTS).map(marked))
+}
 const BEGIN: &str = "// ---- begin ";
 const END: &str = "// ---- end ";
 
 /// The engine. Its built-in filters and functions, of which templates need six, would make a web page's module a tenth
 /// larger.
-static ENVIRONMENT: LazyLock<Result<Environment<'static>, minijinja::Error>> = LazyLock::new(|| {
+static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     // Only with what is added here, since the engine has more where another crate of a program asks for more of it.
     let mut environment = Environment::empty();
     // A line that is a statement alone leaves nothing behind.
@@ -120,10 +120,9 @@ static ENVIRONMENT: LazyLock<Result<Environment<'static>, minijinja::Error>> = L
     environment.add_filter("trim", |text: String| text.trim().to_string());
     environment.add_function("plus", plus);
     environment.add_function("plus_signed", plus_signed);
-    for (name, text) in TEMPLATES.iter() {
-        environment.add_template(name, text)?;
-    }
-    Ok(environment)
+    // A file is parsed when a shader first needs it: half of the time to a first shader was to parse all of them.
+    environment.set_loader(|name| Ok(template(name)));
+    environment
 });
 
 /// A template of `shaders/` in the engine's own syntax, line by line. The engine could be told of another one, by code
@@ -177,8 +176,7 @@ fn plus_signed(count: u32) -> String {
 /// [`Error::Internal`] with the engine's message, file and line, if the template is wrong or lacks a value.
 pub fn render(name: &str, values: &Value) -> Result<String> {
     let internal = |error: &minijinja::Error| Error::Internal(format!("a shader cannot be rendered: {}", chain(error)));
-    let environment = ENVIRONMENT.as_ref().map_err(internal)?;
-    let text = environment.get_template(name).and_then(|template| template.render(values));
+    let text = ENVIRONMENT.get_template(name).and_then(|template| template.render(values));
     Ok(without_unused(&directives_first(&text.map_err(|error| internal(&error))?)))
 }
 
