@@ -69,7 +69,11 @@ fn by_tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
             }
             None => {
                 let gathered = windows(run, link, name);
-                TILES_OF_GATHERED.iter().map(|&size| tile(&gathered, size)).collect()
+                // Channels last, each value of a quad has a place of its own. A compiler unrolls a loop of few quads.
+                let fits = |size: &&Tile| {
+                    run.layout == Layout::Nchw || !caps.loads_ahead() || size.staged_quads() > MOST_UNROLLED
+                };
+                TILES_OF_GATHERED.iter().filter(fits).map(|&size| tile(&gathered, size)).collect()
             }
         },
         false => Vec::new(),
@@ -234,6 +238,8 @@ fn pixels(run: &Run<'_>, link: &Conv2d, kernel: &'static str) -> Option<(Source,
 const MOST_STAGED_COLUMNS: u32 = 7;
 /// The most k that an invocation stages of a pixel.
 const MOST_STAGED: u64 = 32;
+/// Quads that Mesa's compiler for Adreno gathers all at a time: beside 8x4 sums it spilled 46 to 68 values.
+const MOST_UNROLLED: u32 = 4;
 
 /// Registers for where windows are: in NCHW of four pixels at a time.
 fn window_place(layout: Layout) -> u32 {
