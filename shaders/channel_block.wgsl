@@ -1,11 +1,17 @@
 // What an invocation loads and stores that computes a block of output channels at some pixels of a row.
 //#
-//# host     BLOCK (channels, one or four); `load_input`, `store`
+//# host     BLOCK (channels, one or four); scales ("none", as without it, or "scalar"); `load_input`, `store`
 
+//% set scaled = scales | default("none") != "none"
+//% if scaled
+// The input at a column of a row that starts at `row`, times a scale; zero beside the image, whatever that is.
+//% else
 // The input at a column of a row that starts at `row`; zero beside the image.
-fn load_padded(row: u32, x: i32) -> f32 {
+//% endif
+fn load_padded(row: u32, x: i32${", scale: f32" if scaled else ""}) -> f32 {
     let column = u32(clamp(x, 0, i32(params.in_width) - 1));
-    return select(0.0, load_input(row + column * in_pixel_stride()), inside(x, params.in_width));
+    //% set times = " * scale" if scaled else ""
+    return select(0.0, load_input(row + column * in_pixel_stride())${times}, inside(x, params.in_width));
 }
 
 // Stores those of a block's channels that the group has.

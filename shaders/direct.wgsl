@@ -52,11 +52,13 @@ fn main(
             let row = plane + u32(y) * in_row_stride();
             let weight_row = ((item.channel * params.group_in + channel) * KERNEL_HEIGHT + ky) * KERNEL_WIDTH;
             for (var kx = 0u; kx < KERNEL_WIDTH; kx++) {
-                let weight = load_weight(weight_row + kx)${" * scale" if scales == "scalar" else ""};
+                let weight = load_weight(weight_row + kx);
                 let at = left + i32(kx * DILATION_X);
-                sum0 = fma(${block}(load_padded(row, at)), weight, sum0);
+                //% set scale = ", scale" if scales == "scalar" else ""
+                sum0 = fma(${block}(load_padded(row, at${scale})), weight, sum0);
                 //% for pixel in range(1, PIXELS)
-                sum${pixel} = fma(${block}(load_padded(row, at + i32(${pixel}u * STRIDE_X))), weight, sum${pixel});
+                    //% set right = "at + i32(" ~ pixel ~ "u * STRIDE_X)"
+                sum${pixel} = fma(${block}(load_padded(row, ${right}${scale})), weight, sum${pixel});
                 //% endfor
             }
         }

@@ -98,6 +98,23 @@ fn a_scale_from_outside_is_asked_for_and_checked() {
     assert_eq!(wrong.unwrap_err(), Error::ShapeMismatch { tensor: "scale", expected, actual });
 }
 
+/// PyTorch multiplies first, and then there are zeros around the image.
+#[test]
+fn padding_stays_zero_whatever_the_scale() {
+    let gpu = gpu();
+    let chain = Chain::from(Conv2d::new(2, 3, 3).padding(1).bias(false).scaled(true));
+    let named = |name: &str| Choice::Named(name.into());
+    let choices = [named("direct/4x4"), named("direct/4x1"), Choice::Auto];
+    let layouts = [Layout::Nchw, Layout::Nhwc];
+    for (layout, choice) in layouts.into_iter().flat_map(|layout| choices.clone().map(|choice| (layout, choice))) {
+        let layer = gpu.chain_with(&chain, &[Weights::without_bias(&[1.0; 54])], choice.clone()).unwrap();
+        let x = gpu.upload_as(&[1.0; 40], [1, 2, 4, 5], layout).unwrap();
+        let scale = gpu.upload_as(&[f32::INFINITY, 1.0], [1, 2, 1, 1], layout).unwrap();
+        let y = layer.forward(Inputs { input: &x, residual: None, scale: Some(&scale) }).unwrap();
+        assert_eq!(gpu.download(&y).unwrap(), [f32::INFINITY; 60], "{choice:?} {layout}");
+    }
+}
+
 /// Batches and rows that do not fit into a binding.
 #[test]
 fn graphs_are_computed_in_bands() {
