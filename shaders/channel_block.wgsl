@@ -4,7 +4,8 @@
 
 //% set scaled = scales | default("none") != "none"
 //% if scaled
-// The input at a column of a row that starts at `row`, times a scale; zero beside the image, whatever that is.
+// The input at a column of a row that starts at `row`, times a scale. Beside the image it is zero, even if the scale is
+// infinite.
 //% else
 // The input at a column of a row that starts at `row`; zero beside the image.
 //% endif

@@ -255,13 +255,13 @@ fn load_scale4(at: vec4<u32>) -> vec4<f32> {
 }
 
         //% if input == "scalar"
-// As `load_inside`, times a scale. Zero stays zero, whatever that is.
+// As `load_inside`, times a scale. Padding stays zero, even if the scale is infinite.
 fn load_scaled(at: u32, inside: bool, scale: f32) -> f32 {
     return select(0.0, load_input(at) * scale, inside);
 }
         //% elif input == "pair"
             //% set place = "input_place(at)" if input_view else "at"
-// As `load_inside2`, times a scale for each. Zero stays zero, whatever that is.
+// As `load_inside2`, times a scale for each. Padding stays zero, even if a scale is infinite.
 fn load_scaled2(at: u32, inside: bool, scale: vec2<f32>) -> vec2<f32> {
     return select(vec2<f32>(0.0), ${unpack_input}(input[${place} / 2u]) * scale, inside);
 }
