@@ -3,6 +3,7 @@
 //! Other libraries have picked kernels by time alone, and shipped wrong results. Here a recipe that is wrong, however
 //! fast, is reported by its name and its time is forgotten.
 
+mod first_time;
 mod subject;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use crate::runtime::layer::BoundLayer;
 use crate::runtime::timer::Timer;
 use crate::verify;
 
+use first_time::first_time;
 use subject::Subject;
 
 /// Rounds in which candidates are measured in turn, so that what disturbs one disturbs all: as many at least and at
@@ -353,8 +355,7 @@ pub async fn measure_async(
         let choice = Choice::Named(step.recipe.name.clone());
         let schedule = planner::schedule(&part, input, layout, gpu.caps(), &choice)?;
         let bound = subject.bind(&schedule).await?;
-        timer.layer_async(&bound, 1).await?;
-        let first = timer.layer_async(&bound, 1).await?;
+        let first = first_time(&timer, &bound).await?;
         let mut runner = Runner::new(0, bound, first, batch);
         for _ in 0..ROUNDS[0] {
             runner.run(&timer).await?;
@@ -380,12 +381,16 @@ struct Runner {
 impl Runner {
     /// `batch`: the seconds that a batch lasts at least, by the first time.
     fn new(index: usize, bound: BoundLayer, first: f64, batch: f64) -> Self {
-        let runs = (batch / first.max(1e-9)).ceil().clamp(1.0, 1000.0) as u32;
+        let runs = (batch / first).ceil().clamp(1.0, 1000.0) as u32;
         Self { index, bound, runs, least: first }
     }
 
     async fn run(&mut self, timer: &Timer) -> Result<()> {
-        self.least = self.least.min(timer.layer_async(&self.bound, self.runs).await?);
+        let seconds = timer.layer_async(&self.bound, self.runs).await?;
+        // A clock that was set back meanwhile gives no time.
+        if seconds > 0.0 {
+            self.least = self.least.min(seconds);
+        }
         Ok(())
     }
 }
@@ -451,9 +456,7 @@ async fn qualify(
 ) -> Result<(verify::Report, BoundLayer, f64)> {
     let schedule = subject.schedule(&candidate.recipe);
     let bound = subject.bind(&schedule).await?;
-    // The first run warms up: a driver may compile at it.
-    timer.layer_async(&bound, 1).await?;
-    let seconds = timer.layer_async(&bound, 1).await?;
+    let seconds = first_time(timer, &bound).await?;
     Ok((subject.check(&schedule).await?, bound, seconds))
 }
 
