@@ -7,6 +7,7 @@ mod transposed;
 
 use crate::model::chain::{Chain, Link, scale_shape};
 use crate::model::conv::{Activation, Conv2d, Residual};
+use crate::model::dtype::DType;
 use crate::model::error::Result;
 use crate::model::gate::SqueezeExcite;
 use crate::model::shape::Shape;
@@ -151,9 +152,10 @@ pub fn run_scaled(
     let stored: Vec<_> =
         weights.iter().map(|own| (dtype.stored(own.weight), own.bias.map(|b| dtype.stored(b)))).collect();
     let weights: Vec<_> = stored.iter().map(|(weight, bias)| Weights { weight, bias: bias.as_deref() }).collect();
-    let widen = |values: &[f32]| dtype.stored(values).iter().copied().map(f64::from).collect::<Vec<_>>();
-    let (outside, outside_scale) = (residual.map(widen), scale.map(widen));
-    let mut tensors = vec![Tensor { values: widen(input), magnitudes: None }];
+    let widen = |dtype: DType, values: &[f32]| dtype.stored(values).iter().copied().map(f64::from).collect::<Vec<_>>();
+    let [outside, outside_scale] = [residual, scale].map(|values| values.map(|values| widen(dtype, values)));
+    let [of_input, _] = chain.ends();
+    let mut tensors = vec![Tensor { values: widen(of_input, input), magnitudes: None }];
     let (values, terms, magnitudes) = (Vec::new(), Vec::new(), Vec::new());
     let mut answer = Answer { values, terms, magnitudes, shape: input_shape, is_stored_exactly: true };
     for (index, link) in chain.links().iter().enumerate() {
@@ -188,7 +190,7 @@ pub fn run_scaled(
             (Link::Resize(own), _) => resize(own, &input.values, shape)?,
             (Link::Slice { channels }, _) => slice(channels, &input.values, shape)?,
             (Link::Concat(_), _) => concat(&[(&input.values[..], shapes[index + 1])])?,
-            (Link::PlaneSum { divisor }, _) => plane_sum(&input.values, shape, (*divisor).into())?,
+            (Link::PlaneSum { divisor, .. }, _) => plane_sum(&input.values, shape, (*divisor).into())?,
             _ => global_average_pool(&input.values, shape)?,
         };
         if let Some(magnitudes) = &input.magnitudes {
@@ -209,7 +211,7 @@ pub fn run_scaled(
                 (Link::Resize(own), _) => resize(own, magnitudes, shape)?.values,
                 (Link::Slice { channels }, _) => slice(channels, magnitudes, shape)?.values,
                 (Link::Concat(_), _) => magnitudes.clone(),
-                (Link::PlaneSum { divisor }, _) => plane_sum(magnitudes, shape, (*divisor).into())?.values,
+                (Link::PlaneSum { divisor, .. }, _) => plane_sum(magnitudes, shape, (*divisor).into())?.values,
                 _ => global_average_pool(magnitudes, shape)?.values,
             };
             add(&mut next.magnitudes, &spread);

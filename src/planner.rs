@@ -409,7 +409,7 @@ impl Planner<'_> {
     /// The run of a chain's links from `first` on, between tensors of these shapes.
     fn run<'a>(&self, chain: &'a Chain, first: usize, shapes: &'a [Shape], layout: Layout) -> Run<'a> {
         let links = &chain.links()[first..first + shapes.len() - 1];
-        Run { links, shapes, layout, elements: Elements::new(chain.dtype(), self.caps) }
+        Run { links, shapes, layout, elements: Elements::of_links(links, chain.dtype(), self.caps) }
     }
 
     /// Every schedule worth comparing: each recipe of each run once, the rest as the planner likes it without fusion.

@@ -325,13 +325,19 @@ impl Oracle {
         let again = whole(&self.random).run_layer(gpu, &layer, &mut report).await?;
         report.unstable = values.iter().zip(&again).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
         let part = Part { chain: &self.chain, input: self.input, data: &self.random };
-        judge(&self.selected(&self.random, values)?, &part.answer(self.most)?, &steps, self.chain.dtype(), &mut report);
+        judge(
+            &self.selected(&self.random, values)?,
+            &part.answer(self.most)?,
+            &steps,
+            self.chain.ends()[1],
+            &mut report,
+        );
         Ok(report)
     }
 
     /// How many values are not those that the last store makes of the answer.
     fn inexact(&self, values: &[f32], answer: &Answer) -> usize {
-        let dtype = self.chain.dtype();
+        let [_, dtype] = self.chain.ends();
         let differs = |&(&value, &expected): &(&f32, &f64)| f64::from(value) != dtype.nearest(expected);
         values.iter().zip(&answer.values).filter(differs).count()
     }

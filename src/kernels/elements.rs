@@ -4,6 +4,7 @@ use minijinja::{Value, context};
 
 use crate::model::caps::Caps;
 use crate::model::dtype::DType;
+use crate::model::link::Link;
 
 /// How a shader has the elements of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +80,16 @@ impl Elements {
     pub fn new(dtype: DType, caps: &Caps) -> Self {
         let element = Element::new(dtype, caps);
         Self { input: element, weights: element, output: element }
+    }
+
+    /// Those of links in a chain of one type. What goes from one sum of planes to another is f32.
+    pub fn of_links(links: &[Link], dtype: DType, caps: &Caps) -> Self {
+        let elements = Self::new(dtype, caps);
+        match links {
+            [Link::PlaneSum { of_sums: true, .. }] => Self { input: Element::F32, ..elements },
+            [Link::PlaneSum { of_sums: false, .. }] => Self { output: Element::F32, ..elements },
+            _ => elements,
+        }
     }
 
     /// What `tensors.wgsl` asks for.

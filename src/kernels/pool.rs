@@ -129,7 +129,7 @@ fn in_shares(run: &Run<'_>, caps: &Caps) -> Recipe {
 /// What sums are divided by, if not by the number of their pixels.
 fn count(run: &Run<'_>) -> Option<u64> {
     match run.links {
-        [Link::PlaneSum { divisor }] => Some(u64::from(*divisor)),
+        [Link::PlaneSum { divisor, .. }] => Some(u64::from(*divisor)),
         _ => None,
     }
 }

@@ -208,6 +208,15 @@ impl Chain {
         self.dtype
     }
 
+    /// The types of the input and the output: the chain's, but f32 for what goes from one sum of planes to another.
+    pub(crate) fn ends(&self) -> [DType; 2] {
+        let end = |link: Option<&Link>, sums_there: bool| match link {
+            Some(Link::PlaneSum { of_sums, .. }) if *of_sums == sums_there => DType::F32,
+            _ => self.dtype,
+        };
+        [end(self.links.first(), true), end(self.links.last(), false)]
+    }
+
     /// The edges, in the order of the links that read them.
     pub fn edges(&self) -> &[Edge] {
         &self.edges

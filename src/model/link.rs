@@ -49,11 +49,13 @@ pub enum Link {
     /// The gate of a squeeze-and-excite block: a value for each channel of each image.
     SqueezeExcite(SqueezeExcite),
     /// The sum over the pixels of each channel of each image, divided by a number: a part of a global average pool
-    /// whose planes are larger than a binding.
+    /// whose planes are larger than a binding. Between two of them sums are f32, whatever the type of tensors.
     #[doc(hidden)]
     PlaneSum {
         /// What the sum is divided by.
         divisor: u32,
+        /// Whether it adds the sums of another one.
+        of_sums: bool,
     },
 }
 

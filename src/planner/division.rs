@@ -320,6 +320,7 @@ mod tests {
     use crate::model::chain::Link;
     use crate::model::concat::Concat;
     use crate::model::conv::{Conv2d, Residual};
+    use crate::model::dtype::DType;
     use crate::model::separable::Separable;
 
     /// Two convolutions of the same tensor, the concatenation of all three, and a slice of it.
@@ -347,6 +348,10 @@ mod tests {
             (Chain::from(Conv2d::pointwise(3, 2)).then(Link::GlobalAveragePool), [1, 3, 2501, 2999], 16 << 20),
             (branches(), [2, 3, 999, 1001], 8 << 20),
         ];
+        // Their sums are f32.
+        let pools = [[1, 2, 2501, 3999], [2, 3, 1, 9 << 20]];
+        let pool = Chain::from(Link::GlobalAveragePool).with_dtype(DType::F16);
+        subjects.extend(pools.map(|input| (pool.clone(), input, 16 << 20)));
         subjects.extend(net(3072));
         subjects
     }
@@ -359,8 +364,8 @@ mod tests {
                 let division = crate::planner::divide(&chain, input, layout, &caps, &Choice::Auto).unwrap();
                 let what = format!("{} links on {input:?} in {layout}", chain.links().len());
                 assert!(division.is_divided(), "{what}");
-                let dtype = chain.dtype();
                 for access in division.parts.iter().flat_map(Part::accesses) {
+                    let dtype = access.source.dtype(chain.dtype());
                     let bytes = access.shape.bytes(dtype);
                     assert!(bytes <= limit, "{what}: {access:?}");
                     let whole = match access.source {

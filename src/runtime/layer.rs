@@ -155,7 +155,7 @@ impl Layer {
         let inputs = inputs.into();
         let plan = self.plan_for(inputs).await?;
         let shape = plan.shape(self.chain.links().len());
-        let output = self.gpu.empty_of_async(shape, inputs.input.layout(), self.chain.dtype()).await?;
+        let output = self.gpu.empty_of_async(shape, inputs.input.layout(), self.chain.ends()[1]).await?;
         let bound = self.bind_to(plan, inputs, &output).await?;
         let Device { device, queue, .. } = self.gpu.shared();
         let submitted = self.gpu.shared().scoped(|| {
@@ -235,7 +235,7 @@ impl Layer {
         let tensors = Callers { input, residual, scale, output };
         let [residual, output] = [self.chain.outside_residual().map_or(0, |link| link + 1), self.chain.links().len()];
         let scale = self.chain.outside_scale_shape(&plan.division.shapes).unwrap_or(input.shape());
-        check_tensors(device, self.chain.dtype(), [plan.shape(residual), scale, plan.shape(output)], tensors)?;
+        check_tensors(device, self.chain.ends(), [plan.shape(residual), scale, plan.shape(output)], tensors)?;
         let workspace = device.workspace(&plan.workspace).await?;
         let work = plan.bind(device, &workspace, tensors).await?;
         Ok(BoundLayer(Arc::new(Binding { work, workspace, _plan: plan })))

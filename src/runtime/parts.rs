@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
 use crate::model::shape::Shape;
 use crate::planner::division::{Access, Division, Source, Spot, Way};
@@ -93,11 +94,12 @@ impl Planned {
         copied: &mut u64,
         work: &mut Vec<Work>,
     ) -> Result<Tensor> {
+        let like = (callers.input, access.source.dtype(callers.input.dtype()));
         let whole = match access.source {
             Source::Tensor(0) => callers.input.clone(),
             Source::Tensor(last) if last + 1 == self.division.shapes.len() => callers.output.clone(),
-            Source::Tensor(tensor) => self.placed(workspace, callers, Spot::Tensor(tensor), self.shape(tensor))?,
-            Source::Sums { link, shape } => self.placed(workspace, callers, Spot::Sums(link), shape)?,
+            Source::Tensor(tensor) => self.placed(workspace, like, Spot::Tensor(tensor), self.shape(tensor))?,
+            Source::Sums { link, shape } => self.placed(workspace, like, Spot::Sums(link), shape)?,
             Source::Residual => callers.residual.cloned().ok_or_else(|| no_tensor(access.spot))?,
             Source::Scale => callers.scale.cloned().ok_or_else(|| no_tensor(access.spot))?,
         };
@@ -105,7 +107,7 @@ impl Planned {
             Way::Direct(offset) => return Ok(whole.part(*offset, access.shape)),
             Way::Copied(copies) => copies,
         };
-        let band = self.placed(workspace, callers, access.spot, access.shape)?;
+        let band = self.placed(workspace, like, access.spot, access.shape)?;
         let writes = matches!(access.spot, Spot::Output(_));
         let shared = self.copies.as_ref().ok_or_else(|| no_tensor(access.spot))?;
         let bind = || {
@@ -118,11 +120,17 @@ impl Planned {
         Ok(band)
     }
 
-    /// A tensor in the workspace.
-    fn placed(&self, workspace: &[wgpu::Buffer], callers: Callers<'_>, spot: Spot, shape: Shape) -> Result<Tensor> {
+    /// A tensor in the workspace: like another one, but of its own type.
+    fn placed(
+        &self,
+        workspace: &[wgpu::Buffer],
+        (like, dtype): (&Tensor, DType),
+        spot: Spot,
+        shape: Shape,
+    ) -> Result<Tensor> {
         let span = self.division.places.get(&spot).ok_or_else(|| no_tensor(spot))?;
         let buffer = workspace.get(self.of_plans + span.buffer).ok_or_else(|| no_tensor(spot))?;
-        Ok(callers.input.in_workspace(buffer, span.offset, shape))
+        Ok(like.in_workspace(buffer, span.offset, shape, dtype))
     }
 }
 

@@ -168,8 +168,9 @@ pub struct Callers<'a> {
     pub output: &'a Tensor,
 }
 
-/// Checks the tensors of a layer, whose input has the right shape; the shapes are those of residual, scale and output.
-pub fn check_tensors(device: &Device, dtype: DType, shapes: [Shape; 3], tensors: Callers<'_>) -> Result<()> {
+/// Checks the tensors of a layer, whose input has the right shape; the shapes are those of residual, scale and output,
+/// the types the input's and the output's.
+pub fn check_tensors(device: &Device, types: [DType; 2], shapes: [Shape; 3], tensors: Callers<'_>) -> Result<()> {
     let Callers { input, residual, scale, output } = tensors;
     let layout = input.layout();
     let named = [("residual", residual), ("scale", scale), ("output", Some(output))];
@@ -184,8 +185,9 @@ pub fn check_tensors(device: &Device, dtype: DType, shapes: [Shape; 3], tensors:
     }
     for (name, tensor) in named.into_iter().chain([("input", Some(input))]) {
         let Some(tensor) = tensor else { continue };
-        if tensor.dtype() != dtype {
-            return Err(Error::DTypeMismatch { tensor: name, expected: dtype, actual: tensor.dtype() });
+        let expected = types[usize::from(name != "input")];
+        if tensor.dtype() != expected {
+            return Err(Error::DTypeMismatch { tensor: name, expected, actual: tensor.dtype() });
         }
         tensor.check(name, device)?;
         tensor.check_alignment(device.caps.storage_offset_alignment)?;

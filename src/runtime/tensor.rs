@@ -88,8 +88,8 @@ impl Tensor {
     }
 
     /// Another one, as it lies in a buffer of the device's workspace.
-    pub(crate) fn in_workspace(&self, buffer: &wgpu::Buffer, offset: u64, shape: Shape) -> Self {
-        Self { buffer: buffer.clone(), offset, shape, ..self.clone() }
+    pub(crate) fn in_workspace(&self, buffer: &wgpu::Buffer, offset: u64, shape: Shape, dtype: DType) -> Self {
+        Self { buffer: buffer.clone(), offset, shape, dtype, ..self.clone() }
     }
 
     /// The same tensor, known to be of a device.

@@ -272,12 +272,12 @@ fn pieces(gpu: &GpuConv, chain: &Chain, input: Shape, layout: Layout) -> Result<
 /// Adds the runs that the first band of a stretch can be cut into.
 fn add_pieces(pieces: &mut Vec<Piece>, stretch: &Stretch, layout: Layout, caps: &Caps) -> Result<()> {
     let (chain, shapes) = (&stretch.chain, stretch.chain.shapes(stretch.input)?);
-    let elements = Elements::new(chain.dtype(), caps);
     for answers in stretch.schedule.runs() {
         let (first, end) = (answers[0].first, answers[0].first + answers[0].links);
         let candidates: Vec<_> = answers.iter().flat_map(|answer| answer.answer.iter().flatten().cloned()).collect();
         let name = |first: usize, end: usize| {
             let (links, shapes) = (&chain.links()[first..end], chain.run_shapes(first..end, &shapes));
+            let elements = Elements::of_links(links, chain.dtype(), caps);
             run_name(&Run { links, shapes: &shapes, layout, elements })
         };
         let singles = (first..end).map(|link| name(link, link + 1)).collect();

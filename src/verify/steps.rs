@@ -45,8 +45,8 @@ impl Oracle {
             }
             let steps = std::slice::from_ref(step);
             match part.sample(self.most)? {
-                Some(sample) => judge(&sample.select(&values), &answer, steps, self.chain.dtype(), report),
-                None => judge(&values, &answer, steps, self.chain.dtype(), report),
+                Some(sample) => judge(&sample.select(&values), &answer, steps, chain.ends()[1], report),
+                None => judge(&values, &answer, steps, chain.ends()[1], report),
             }
             tensors[links.end] = Some(values);
             for link in step.recipe.kept() {

@@ -34,10 +34,10 @@ impl Trial<'_> {
     /// NaNs, the output's own place too. Counts outputs that were not written and elements written outside.
     pub async fn run_layer(&self, gpu: &GpuConv, layer: &Layer, report: &mut Report) -> Result<Vec<f32>> {
         let Self { chain, layout, data, .. } = *self;
-        let dtype = chain.dtype();
+        let [of_input, dtype] = chain.ends();
         let shapes = chain.shapes(self.input)?;
         let output_shape = shapes[shapes.len() - 1];
-        let input = guarded(gpu, &data.input, self.input, layout, dtype).await?;
+        let input = guarded(gpu, &data.input, self.input, layout, of_input).await?;
         let residual = match data.residual.as_ref().zip(chain.outside_residual()) {
             Some((values, link)) => Some(guarded(gpu, values, shapes[link + 1], layout, dtype).await?),
             None => None,

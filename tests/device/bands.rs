@@ -4,15 +4,15 @@
 use gpuconv::internals::random;
 use gpuconv::planner::{Division, Stretch};
 use gpuconv::{
-    Activation, Caps, Chain, Choice, Conv2d, Error, GpuConv, Inputs, Layout, Link, Pool2d, Residual, Separable, Shape,
-    Tensor, oracle, shape,
+    Activation, Caps, Chain, Choice, Conv2d, DType, Error, GpuConv, Inputs, Layout, Link, Pool2d, Residual, Separable,
+    Shape, Tensor, f16, oracle, shape,
 };
 
 use crate::common::{borrow, draw, gpu};
 
 const LAYOUTS: [Layout; 2] = [Layout::Nchw, Layout::Nhwc];
 /// Elements before and behind a tensor, which nothing may write.
-const GUARD: usize = 64;
+const GUARD: usize = 128;
 
 /// The device with bindings of this many bytes, at multiples of this many, or of what the device itself needs.
 fn narrow(gpu: &GpuConv, max_storage_binding: u64, alignment: u32) -> GpuConv {
@@ -28,41 +28,56 @@ fn direct() -> Choice {
 }
 
 /// A tensor of NCHW values between guards of NaNs.
-fn guarded(gpu: &GpuConv, values: &[f32], shape: Shape, layout: Layout) -> Tensor {
+fn guarded(gpu: &GpuConv, values: &[f32], shape: Shape, layout: Layout, dtype: DType) -> Tensor {
     let values = shape::from_nchw(values, shape, layout);
     let guard = [f32::NAN; GUARD];
     let all = [&guard[..], &values, &guard].concat();
-    let whole = gpu.upload(&all, [1, 1, 1, all.len() as u32]).unwrap();
-    Tensor::from_buffer(whole.buffer().clone(), 4 * GUARD as u64, shape, layout).unwrap()
+    let whole = gpu.upload_of(&all, [1, 1, 1, all.len() as u32], Layout::Nchw, dtype).unwrap();
+    Tensor::from_buffer_of(whole.buffer().clone(), dtype.bytes() * GUARD as u64, shape, layout, dtype).unwrap()
 }
 
-/// Computes a chain on whole numbers, compares with the oracle bit for bit, and returns how it was computed.
+/// Computes a chain on small whole numbers, compares with the oracle bit for bit, and returns how it was computed.
 fn check(gpu: &GpuConv, chain: &Chain, input: [u32; 4], layout: Layout, choice: Choice) -> Result<Division, Error> {
+    check_up_to(2, gpu, chain, input, layout, choice)
+}
+
+/// The same with inputs up to a number and down to its negative.
+fn check_up_to(
+    most: u32,
+    gpu: &GpuConv,
+    chain: &Chain,
+    input: [u32; 4],
+    layout: Layout,
+    choice: Choice,
+) -> Result<Division, Error> {
     let (input, what) = (Shape::from(input), format!("{chain:?} on {input:?} in {layout}"));
     let shapes = chain.shapes(input)?;
     let (output, weights) = (shapes[shapes.len() - 1], draw(chain));
     let weights = borrow(&weights);
-    let values = random::integers("input", input.len(), 2);
+    let values = random::integers("input", input.len(), most);
     let outside = chain.outside_residual().map(|link| shapes[link + 1]);
     let residual = outside.map(|shape| random::integers("residual", shape.len(), 2));
     let answer = oracle::run(chain, &values, input, &weights, residual.as_deref())?;
-    let right: Vec<_> = answer.values.iter().map(|&value| value as f32).collect();
+    let dtype = chain.dtype();
+    let stored = |value: f64| if dtype == DType::F16 { f16::from_f64(value).to_f32() } else { value as f32 };
+    let right: Vec<_> = answer.values.iter().map(|&value| stored(value)).collect();
 
     let layer = gpu.chain_with(chain, &weights, choice.clone())?;
     let division = gpu.divide(chain, input, layout, &choice)?;
     layer.warm_up(input, layout)?;
     let nans = |shape: Shape| vec![f32::NAN; shape.len() as usize];
-    let y = guarded(gpu, &nans(output), output, layout);
+    let y = guarded(gpu, &nans(output), output, layout, dtype);
     // The first time all inputs are NaNs, so that the workspace is full of them the second time.
     for values in [(nans(input), outside.map(nans)), (values, residual)] {
-        let x = guarded(gpu, &values.0, input, layout);
-        let residual = outside.zip(values.1).map(|(shape, values)| guarded(gpu, &values, shape, layout));
+        let x = guarded(gpu, &values.0, input, layout, dtype);
+        let residual = outside.zip(values.1).map(|(shape, values)| guarded(gpu, &values, shape, layout, dtype));
         let mut encoder = gpu.device().create_command_encoder(&Default::default());
         layer.encode(&mut encoder, Inputs { input: &x, residual: residual.as_ref(), scale: None }, &y)?;
         gpu.queue().submit([encoder.finish()]);
     }
     let all = (output.len() as usize + 2 * GUARD) as u32;
-    let all = gpu.download(&Tensor::from_buffer(y.buffer().clone(), 0, [1, 1, 1, all], Layout::Nchw)?)?;
+    let all = Tensor::from_buffer_of(y.buffer().clone(), 0, [1, 1, 1, all], Layout::Nchw, dtype)?;
+    let all = gpu.download(&all)?;
     let (before, rest) = all.split_at(GUARD);
     let (values, behind) = rest.split_at(output.len() as usize);
     assert!(before.iter().chain(behind).all(|value| value.is_nan()), "{what}: it wrote outside of its output");
@@ -196,14 +211,20 @@ fn bands_that_lie_side_by_side_are_bound_as_they_are() {
 #[test]
 fn the_planes_of_a_pool_are_summed_in_parts() {
     let gpu = gpu();
+    let without_f16 = gpu.with_caps(|caps| Caps { f16: false, ..caps });
     // Planes of two to the power of ten and eleven pixels, so that means are exact. Parts of them that fill a binding,
-    // that leave a rest, and of single rows.
-    for (input, limit) in [([2, 3, 32, 32], 1024), ([1, 2, 32, 32], 900), ([1, 5, 4, 512], 1024)] {
-        for layout in LAYOUTS {
-            let pool = Link::GlobalAveragePool.into();
-            let division = check(&narrow(&gpu, limit, 32), &pool, input, layout, Choice::Auto).unwrap();
-            let [parts, sums] = &division.stretches[..] else { panic!("{division:?}") };
-            assert!(parts.bands > 3 && sums.bands == 1, "{division:?}");
+    // that leave a rest, and of single rows. As halves the sums of parts would be rounded.
+    for (gpu, dtype) in [(&gpu, DType::F32), (&gpu, DType::F16), (&without_f16, DType::F16)] {
+        for (input, limits) in
+            [([2, 3, 32, 32], [512, 1024]), ([1, 2, 32, 32], [450, 900]), ([1, 5, 4, 512], [1024; 2])]
+        {
+            for layout in LAYOUTS {
+                let pool = Chain::from(Link::GlobalAveragePool).with_dtype(dtype);
+                let narrow = narrow(gpu, limits[usize::from(dtype == DType::F32)], 32);
+                let division = check_up_to(2048, &narrow, &pool, input, layout, Choice::Auto).unwrap();
+                let [parts, sums] = &division.stretches[..] else { panic!("{division:?}") };
+                assert!(parts.bands > 3 && sums.bands == 1, "{division:?}");
+            }
         }
     }
 }

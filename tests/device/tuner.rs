@@ -74,6 +74,13 @@ fn the_first_band_is_tuned() {
     let considered = &division.stretches[0].schedule.considered;
     let mut candidates = considered.iter().flat_map(|answer| answer.answer.iter().flatten());
     assert!(division.is_divided() && candidates.any(|candidate| candidate.measured.is_some()), "{division:?}");
+    // The sums of parts of a plane are f32.
+    let pool = parse("pool 1x2x64x64 f16");
+    let report = gpu.tune(&pool.chain(), pool.input, Layout::Nchw, &quickly()).unwrap();
+    let names: Vec<_> = report.runs.iter().map(|run| run.name.as_str()).collect();
+    assert_eq!(names, ["pool 1x1x32x64 f16", "pool 1x2x2x1"]);
+    let mut outcomes = report.runs.iter().flat_map(|run| &run.candidates).map(|tried| &tried.outcome);
+    assert!(outcomes.all(|outcome| !matches!(outcome, Outcome::Wrong(_) | Outcome::Failed(_))), "{report:?}");
 }
 
 #[test]

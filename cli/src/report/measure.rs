@@ -196,11 +196,12 @@ fn in_bands(
     let (chain, input, layout) = (problem.chain(), problem.input, problem.layout);
     let data = Data::random("measured", &chain, input)?;
     let output = problem.output()?;
-    let [x, y] = [gpu.empty(input, layout)?, gpu.empty(output, layout)?];
-    let residual = data.residual.as_ref().map(|_| gpu.empty(output, layout)).transpose()?;
+    let empty = |shape: gpuconv::Shape| gpu.empty_of(shape, layout, problem.dtype);
+    let [x, y] = [empty(input)?, empty(output)?];
+    let residual = data.residual.as_ref().map(|_| empty(output)).transpose()?;
     let layer = gpu.chain_with(&chain, &data.weights(), choice.clone())?;
-    let scale =
-        data.scale.as_ref().map(|_| gpu.empty(gpuconv::Shape { height: 1, width: 1, ..input }, layout)).transpose()?;
+    let of_pixel = gpuconv::Shape { height: 1, width: 1, ..input };
+    let scale = data.scale.as_ref().map(|_| empty(of_pixel)).transpose()?;
     let layer = layer.bind(Inputs { input: &x, residual: residual.as_ref(), scale: scale.as_ref() }, &y)?;
     let timer = Timer::new(gpu)?;
     // The first run compiles.

@@ -72,8 +72,8 @@ impl Planner<'_> {
                 });
             }
             let own: &[Part] = &parts[first_part..];
-            let dtype = subject.chain.dtype();
-            let copied = |access: &Access| if access.way.is_copied() { access.shape.bytes(dtype) } else { 0 };
+            let bytes = |access: &Access| access.shape.bytes(subject.dtype(access.source));
+            let copied = |access: &Access| if access.way.is_copied() { bytes(access) } else { 0 };
             let others = |part: &Part| {
                 let [residual, scale] = [&part.residual, &part.scale].map(|other| other.as_ref().map_or(0, copied));
                 residual + scale
@@ -99,7 +99,7 @@ impl Planner<'_> {
 /// Arranges copies and tensors between stretches.
 fn places(subject: &Subject<'_>, parts: &[Part], caps: &Caps) -> (HashMap<Spot, Span>, Vec<u64>) {
     let (mut values, mut sizes, mut dispatches) = (HashMap::<Spot, usize>::new(), Vec::<u64>::new(), Vec::new());
-    let (count, dtype) = (subject.chain.links().len(), subject.chain.dtype());
+    let count = subject.chain.links().len();
     let mut value = |spot: Spot, bytes: u64| {
         let value = *values.entry(spot).or_insert(sizes.len());
         sizes.resize(sizes.len().max(value + 1), 0);
@@ -111,7 +111,7 @@ fn places(subject: &Subject<'_>, parts: &[Part], caps: &Caps) -> (HashMap<Spot, 
     for part in stretches.flat_map(|bands| bands.iter().chain(bands)) {
         let mut uses = Uses::default();
         for access in part.accesses() {
-            let writes = matches!(access.spot, Spot::Output(_));
+            let (writes, dtype) = (matches!(access.spot, Spot::Output(_)), subject.dtype(access.source));
             let between = match access.source {
                 Source::Tensor(tensor) if (1..count).contains(&tensor) => {
                     Some(value(Spot::Tensor(tensor), subject.shapes[tensor].bytes(dtype)))

@@ -3,15 +3,14 @@
 use super::band::{Extents, Links};
 use super::stretches::{MOST_BANDS, SMALLEST_SHARE, Source, Stretch, Subject, largest, rounded};
 use crate::model::chain::Link;
-use crate::model::dtype::DType;
 use crate::model::shape::{Layout, Shape};
 use crate::planner::bands::largest_binding;
 
 impl Subject<'_> {
     /// Ways to compute a pool as two stretches: bands of pixels, whose sums are divided by the pixels of a plane, and
-    /// the sums of these. None for another link, nor for f16, where the sums between would be rounded.
+    /// the sums of these, which are f32 also for f16. None for another link.
     pub fn in_parts_of_planes(&self, link: usize) -> Vec<Vec<Stretch>> {
-        let is_pool = matches!(self.chain.links()[link], Link::GlobalAveragePool) && self.chain.dtype() == DType::F32;
+        let is_pool = matches!(self.chain.links()[link], Link::GlobalAveragePool);
         let limit = largest_binding(self.caps);
         let sizes = [limit, limit / SMALLEST_SHARE].into_iter().filter(|_| is_pool);
         let extents = sizes.flat_map(|most| self.parts_of_planes(self.shapes[self.chain.input_of(link)], most));
@@ -49,14 +48,14 @@ impl Subject<'_> {
         let whole = Extents { images: input.batch, channels: input.channels, rows, columns };
         let parts = u64::from(rows.div_ceil(extents.rows)) * u64::from(columns.div_ceil(extents.columns));
         let sums = Shape { height: u32::try_from(parts).ok()?, width: 1, ..input };
-        if parts < 2 || extents.bands(whole) > MOST_BANDS || sums.bytes(self.chain.dtype()) > limit {
-            return None;
-        }
         let source = self.chain.input_of(link);
         let between = Source::Sums { link, shape: sums };
+        if parts < 2 || extents.bands(whole) > MOST_BANDS || sums.bytes(self.dtype(between)) > limit {
+            return None;
+        }
         let divisor = u32::try_from(input.pixels()).ok()?;
         let stretch = |divisor: u32, shapes: [Shape; 2], [from, to]: [Source; 2], parts: Option<[Extents; 2]>| {
-            let own = vec![Link::PlaneSum { divisor }];
+            let own = vec![Link::PlaneSum { divisor, of_sums: from == between }];
             let links =
                 Links { links: &own, shapes: shapes[..].into(), layout: self.layout, dtype: self.chain.dtype() };
             let (bands, [extents, whole]) = match parts {

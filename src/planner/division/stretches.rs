@@ -7,6 +7,7 @@ use super::band::{Band, Extents, Links};
 use super::copies::{Way, Whole};
 use crate::model::caps::Caps;
 use crate::model::chain::{Chain, Link};
+use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
 use crate::model::shape::{Layout, Shape};
 use crate::planner::bands::{largest_binding, step};
@@ -40,6 +41,13 @@ pub enum Source {
         /// A pixel for each part.
         shape: Shape,
     },
+}
+
+impl Source {
+    /// Its type, in a chain of one.
+    pub fn dtype(self, of_chain: DType) -> DType {
+        if matches!(self, Self::Sums { .. }) { DType::F32 } else { of_chain }
+    }
 }
 
 /// A stretch and its bands.
@@ -121,8 +129,9 @@ impl<'a> Subject<'a> {
         }
     }
 
-    fn whole(&self, shape: Shape) -> Whole {
-        Whole { shape, layout: self.layout, dtype: self.chain.dtype() }
+    /// The type of what is taken from somewhere or put there.
+    pub fn dtype(&self, source: Source) -> DType {
+        source.dtype(self.chain.dtype())
     }
 
     /// How a region of a tensor is bound.
@@ -132,7 +141,7 @@ impl<'a> Subject<'a> {
             Source::Residual | Source::Scale => shape,
             Source::Sums { shape, .. } => shape,
         };
-        self.whole(shape).way(region, writes, self.caps)
+        Whole { shape, layout: self.layout, dtype: self.dtype(source) }.way(region, writes, self.caps)
     }
 
     /// The best way to compute some links as a stretch, or as two where the planes of a pool are cut, and its cost in
@@ -219,9 +228,16 @@ impl<'a> Subject<'a> {
 
     /// What it takes, in bytes that are moved.
     pub(super) fn cost(&self, stretch: &Stretch) -> f64 {
-        let (links, dtype) = (self.links_of(stretch), self.chain.dtype());
-        let bytes = |shape: Shape| shape.bytes(dtype) as f64;
+        let links = self.links_of(stretch);
         let last = links.links.len();
+        let bytes = |tensor: usize, shape: Shape| {
+            let dtype = match tensor {
+                0 => self.dtype(stretch.from),
+                _ if tensor == last => self.dtype(stretch.to),
+                _ => links.dtype,
+            };
+            shape.bytes(dtype) as f64
+        };
         let (mut cost, mut copied) = (0.0, [0.0f64; 3]);
         for band in &stretch.bands {
             let ends = [
@@ -233,22 +249,24 @@ impl<'a> Subject<'a> {
             {
                 let region = &band.regions[tensor];
                 if let Way::Copied(copies) = self.way(source, links.shapes[tensor], region, writes) {
-                    cost += 2.0 * bytes(region.shape()) + BYTES_PER_DISPATCH * copies.len() as f64;
+                    let bytes = bytes(tensor, region.shape());
+                    cost += 2.0 * bytes + BYTES_PER_DISPATCH * copies.len() as f64;
                     // Of short runs most of what is fetched is for others.
                     let shortest = copies.iter().map(|copy| copy.params.extents[3]).min().unwrap_or(16).clamp(1, 16);
-                    cost += bytes(region.shape()) * (16.0 / f64::from(shortest) - 1.0) / 4.0;
-                    copied[place] = copied[place].max(bytes(region.shape()));
+                    cost += bytes * (16.0 / f64::from(shortest) - 1.0) / 4.0;
+                    copied[place] = copied[place].max(bytes);
                 }
             }
             for (index, link) in links.links.iter().enumerate() {
                 let [input, output] = [index, index + 1].map(|tensor| band.regions[tensor].shape());
                 let mult_adds = link.conv().map_or(0, |conv| output.len() * conv.fan_in());
-                let residual = if link.residual().is_some() { bytes(output) } else { 0.0 };
-                cost += bytes(input) + bytes(output) + residual;
+                let written = bytes(index + 1, output);
+                let residual = if link.residual().is_some() { written } else { 0.0 };
+                cost += bytes(index, input) + written + residual;
                 cost += mult_adds as f64 / MULT_ADDS_PER_BYTE + BYTES_PER_DISPATCH;
             }
         }
-        let inner = |band: &Band| band.regions[1..last].iter().map(|region| bytes(region.shape())).sum::<f64>();
+        let inner = |band: &Band| (1..last).map(|tensor| bytes(tensor, band.regions[tensor].shape())).sum::<f64>();
         let taken = stretch.bands.iter().map(inner).fold(0.0, f64::max) + copied.iter().sum::<f64>();
         cost + MOVES_PER_BYTE_TAKEN * taken
     }

@@ -32,7 +32,7 @@ impl Subject {
     pub async fn new(gpu: &GpuConv, name: &str, chain: &Chain, input: Shape, layout: Layout) -> Result<Self> {
         let shapes = chain.shapes(input)?;
         let data = Data::random(name, chain, input)?;
-        let (output, dtype) = (shapes[shapes.len() - 1], chain.dtype());
+        let (output, [of_input, dtype]) = (shapes[shapes.len() - 1], chain.ends());
         let residual = match &data.residual {
             Some(values) => Some(gpu.upload_of_async(values, output, layout, dtype).await?),
             None => None,
@@ -45,7 +45,7 @@ impl Subject {
             name: name.into(),
             layer: gpu.chain(chain, &data.weights())?,
             // In any order: values do not change times.
-            input: gpu.upload_of_async(&data.input, input, layout, dtype).await?,
+            input: gpu.upload_of_async(&data.input, input, layout, of_input).await?,
             residual,
             scale,
             output: gpu.empty_of_async(output, layout, dtype).await?,
