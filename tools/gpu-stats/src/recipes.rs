@@ -22,10 +22,18 @@ const MAKERS: [GpuKind; 4] = [GpuKind::AmdDiscrete, GpuKind::Nvidia, GpuKind::Ad
 /// A shader, and what it is for.
 struct Shader {
     file: PathBuf,
-    /// The recipes and problems that have it, as the planner's table calls them.
-    keys: BTreeSet<String>,
+    /// The recipes and problems that have it, as the planner's table calls them, and which pass it is of each.
+    passes: BTreeSet<(String, usize)>,
     /// Whether some problem's best plan has it.
     taken: bool,
+}
+
+impl Shader {
+    /// What it is for, in words.
+    fn list(&self) -> String {
+        let keys: BTreeSet<_> = self.passes.iter().map(|(key, _)| key.as_str()).collect();
+        keys.into_iter().collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// What to do with the recipes.
@@ -73,7 +81,7 @@ pub fn report(gpus: &[&Gpu], problems: &[String], wanted: &Wanted) -> Result<()>
         for (shader, [robust, plain]) in shaders.values().zip(robust.iter().zip(&plain).map(|(a, b)| [a, b])) {
             compiled += 1;
             if robust.refused.is_some() || robust.spills() || plain.spills() {
-                spilled.push(format!("{:<10} {} | {}", gpu.name, robust.line(), list(&shader.keys)));
+                spilled.push(format!("{:<10} {} | {}", gpu.name, robust.line(), shader.list()));
             }
             if shader.taken && wanted.picks {
                 print_pick(gpu, shader, robust, plain);
@@ -94,7 +102,7 @@ pub fn report(gpus: &[&Gpu], problems: &[String], wanted: &Wanted) -> Result<()>
 
 fn print_pick(gpu: &Gpu, shader: &Shader, robust: &Compiled, plain: &Compiled) {
     let share = |compiled: &Compiled| 100.0 * compiled.hot.share();
-    println!("{:<10} {:>3.0} and {:>3.0} % | {}", gpu.name, share(robust), share(plain), list(&shader.keys));
+    println!("{:<10} {:>3.0} and {:>3.0} % | {}", gpu.name, share(robust), share(plain), shader.list());
     for compiled in [robust, plain] {
         let hot = &compiled.hot;
         println!(
@@ -109,12 +117,8 @@ fn print_pick(gpu: &Gpu, shader: &Shader, robust: &Compiled, plain: &Compiled) {
     }
 }
 
-fn list(keys: &BTreeSet<String>) -> String {
-    keys.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
-}
-
 /// The shaders of all recipes for some problems, by their texts, written into a folder: every one, or those that are
-/// picked and of the others the first of each name, layout, kernel and stride.
+/// picked and of the others the first of each name, pass, layout, kernel and stride.
 fn shaders(gpu: &Gpu, problems: &[Problem], wanted: &Wanted, folder: &Path) -> Result<BTreeMap<String, Shader>> {
     let caps: Caps = gpu.kind.caps();
     let mut shaders: BTreeMap<String, Shader> = BTreeMap::new();
@@ -132,15 +136,15 @@ fn shaders(gpu: &Gpu, problems: &[Problem], wanted: &Wanted, folder: &Path) -> R
             };
             for candidate in considered.answer.iter().flatten() {
                 let recipe = &candidate.recipe;
-                for pass in &recipe.passes {
+                for (index, pass) in recipe.passes.iter().enumerate() {
                     let text = pass.wgsl.text()?.to_string();
                     let number = shaders.len();
                     let shader = shaders.entry(text).or_insert_with(|| Shader {
                         file: folder.join(format!("{number}.wgsl")),
-                        keys: BTreeSet::new(),
+                        passes: BTreeSet::new(),
                         taken: false,
                     });
-                    shader.keys.insert(instructions::key(&recipe.name, &run));
+                    shader.passes.insert((instructions::key(&recipe.name, &run), index));
                     shader.taken |= schedule.takes(considered.first, considered.links, &recipe.name);
                 }
             }
@@ -151,7 +155,7 @@ fn shaders(gpu: &Gpu, problems: &[Problem], wanted: &Wanted, folder: &Path) -> R
     } else if !wanted.every {
         let mut seen = BTreeSet::new();
         shaders.retain(|_, shader| {
-            shader.keys.iter().filter(|key| seen.insert((*key).clone())).count() > 0 || shader.taken
+            shader.passes.iter().filter(|pass| seen.insert((*pass).clone())).count() > 0 || shader.taken
         });
     }
     for (text, shader) in &shaders {
@@ -163,18 +167,40 @@ fn shaders(gpu: &Gpu, problems: &[Problem], wanted: &Wanted, folder: &Path) -> R
 /// What was counted.
 #[derive(Default)]
 struct Rows {
-    /// Instructions and multiply-adds of the loops, of each recipe and maker. Of a recipe's shaders the one with the
-    /// most multiply-adds counts.
-    counted: BTreeMap<String, [(f64, f64); MAKERS.len()]>,
+    /// What the loops have, of each recipe, pass and maker.
+    counted: BTreeMap<String, BTreeMap<usize, [Loops; MAKERS.len()]>>,
     /// Shares of multiply-adds, robust and not, of the taken ones, by GPU and kernel.
     shares: BTreeMap<(&'static str, String), Vec<[f64; 2]>>,
     /// Shaders by GPU and kernel, and how many spill.
     spills: BTreeMap<(&'static str, String), [usize; 2]>,
 }
 
+/// What the loops of some shaders have.
+#[derive(Clone, Copy, Default)]
+struct Loops {
+    shaders: f64,
+    instructions: f64,
+    mult_adds: f64,
+}
+
+impl Loops {
+    /// Multiply-adds of a shader.
+    fn of_each(&self) -> f64 {
+        self.mult_adds / self.shaders.max(1.0)
+    }
+
+    /// Instructions for 100 multiply-adds.
+    fn hundredths(&self) -> u16 {
+        match self.mult_adds > 0.0 {
+            true => (100.0 * self.instructions / self.mult_adds).round().clamp(100.0, 9999.0) as u16,
+            false => 0,
+        }
+    }
+}
+
 impl Rows {
     fn add(&mut self, gpu: &Gpu, shader: &Shader, robust: &Compiled, plain: &Compiled) {
-        let kernel = shader.keys.first().map_or("", |key| kernel_of(key)).to_owned();
+        let kernel = shader.passes.first().map_or("", |(key, _)| kernel_of(key)).to_owned();
         let of_kernel = self.spills.entry((gpu.name, kernel.clone())).or_default();
         of_kernel[0] += 1;
         of_kernel[1] += usize::from(robust.spills() || plain.spills());
@@ -185,10 +211,11 @@ impl Rows {
             self.shares.entry((gpu.name, kernel)).or_default().push([robust.hot.share(), plain.hot.share()]);
         }
         let Some(maker) = MAKERS.iter().position(|maker| *maker == gpu.kind) else { return };
-        for key in &shader.keys {
-            let row = &mut self.counted.entry(key.clone()).or_default()[maker];
-            row.0 += robust.hot.instructions as f64;
-            row.1 += robust.hot.fma as f64;
+        for (key, pass) in &shader.passes {
+            let row = &mut self.counted.entry(key.clone()).or_default().entry(*pass).or_default()[maker];
+            row.shaders += 1.0;
+            row.instructions += robust.hot.instructions as f64;
+            row.mult_adds += robust.hot.fma as f64;
         }
     }
 
@@ -226,12 +253,12 @@ impl Rows {
              #[rustfmt::skip]\n\
              pub const COUNTED: &[(&str, [u16; 4])] = &[\n",
         );
-        let counted = self.counted.iter().map(|(key, row)| {
-            let hundredths = row.map(|(instructions, fma)| match fma > 0.0 {
-                true => (100.0 * instructions / fma).round().clamp(100.0, 9999.0) as u16,
-                false => 0,
-            });
-            (key.as_str(), hundredths)
+        // The pass whose loop has the most multiply-adds counts: the product, not what comes before or behind it.
+        let counted = self.counted.iter().map(|(key, passes)| {
+            let of_maker = |maker: usize| passes.values().map(move |pass| pass[maker]);
+            let largest = |maker: usize| of_maker(maker).max_by(|a, b| a.of_each().total_cmp(&b.of_each()));
+            let row: [u16; MAKERS.len()] = std::array::from_fn(|maker| largest(maker).unwrap_or_default().hundredths());
+            (key.as_str(), row)
         });
         let mut rows: BTreeMap<_, _> = counted.collect();
         for &(key, known) in kept {
