@@ -42,7 +42,7 @@ const calls = {
 
   /** Opens a network by its weights: of a name, or else the one that has the file's tensors. */
   async network(bytes, name) {
-    const opened = await gpu.network(bytes, { name });
+    const opened = await gpu.network(bytes, { name, imageSize: 224 });
     if (opened.task !== "classification") {
       throw new Error(`${opened.name} is for ${opened.task}, and this page shows what is in a picture`);
     }

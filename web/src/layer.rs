@@ -142,9 +142,8 @@ impl Network {
     pub fn open(gpu: &GpuConv, file: JsValue, name: Option<&str>, options: JsValue) -> Promise {
         let (gpu, wanted) = (gpu.clone(), name.map(String::from));
         promise(async move {
-            let known: &[_] =
-                if wanted.is_some() { &["width", "classes", "dtype"] } else { &["name", "width", "classes", "dtype"] };
-            let options = Options::of("a network", &options, known)?;
+            const KNOWN: [&str; 5] = ["name", "width", "classes", "dtype", "imageSize"];
+            let options = Options::of("a network", &options, &KNOWN[usize::from(wanted.is_some())..])?;
             let width = options.float("width", 1.0)?;
             let classes = match options.get("classes") {
                 classes if classes.is_undefined() => None,
@@ -158,11 +157,23 @@ impl Network {
             if !(file.has_type::<ArrayBuffer>() || file.has_type::<Uint8Array>()) {
                 return Err(refused("the weights must be an ArrayBuffer or a Uint8Array"));
             }
+            let size = match options.get("imageSize") {
+                size if size.is_undefined() => None,
+                _ => Some(options.extent("imageSize", None)?),
+            };
             let bytes = Uint8Array::new(&file).to_vec();
             let (mut network, weights) = match wanted {
+                Some(name) if is_sized(&name) && size.is_none() => {
+                    let why = "where it has strides, its padding depends on the size of images";
+                    return Err(refused(&format!("{name} needs the option imageSize: {why}")));
+                }
                 Some(name) => named(&name, width, classes, &bytes)?,
                 None => of_tensors(width, classes, &bytes)?,
             };
+            if let Some([rows, columns]) = size {
+                let channels = network.chain.convolutions().next().map_or(COLOURS, |(_, conv)| conv.in_channels);
+                network = network.sized([1, channels, rows, columns]).map_err(failed)?;
+            }
             network.chain = network.chain.with_dtype(dtype);
             let weights: Vec<_> = weights.iter().map(OwnedWeights::borrow).collect();
             let layer = Layer::new(&gpu, &network.chain, &weights)?;
@@ -176,14 +187,14 @@ type Loaded = (Net, Vec<OwnedWeights>);
 /// Channels of an image.
 const COLOURS: u32 = 3;
 
-/// The networks, but for those with TensorFlow's padding: it depends on the size of images, which is not known here.
-fn networks() -> impl Iterator<Item = &'static (&'static str, nets::Task, nets::Make)> {
-    nets::NETWORKS.iter().filter(|(name, ..)| !name.starts_with("tf_"))
+/// Whether a network is another one for each size of images: one with TensorFlow's padding.
+fn is_sized(name: &str) -> bool {
+    name.starts_with("tf_")
 }
 
 /// The network of a name, with a file's weights.
 fn named(name: &str, width: f64, classes: Option<u32>, file: &[u8]) -> Result<Loaded, JsValue> {
-    let Some((_, task, make)) = networks().find(|(known, ..)| *known == name) else {
+    let Some((_, task, make)) = nets::NETWORKS.iter().find(|(known, ..)| *known == name) else {
         return Err(refused(&format!("no network is called {name}; there are {}", names().join(", "))));
     };
     let network = make(width, classes.or(task.classes()).unwrap_or(COLOURS)).map_err(failed)?;
@@ -191,10 +202,10 @@ fn named(name: &str, width: f64, classes: Option<u32>, file: &[u8]) -> Result<Lo
     Ok((network, weights))
 }
 
-/// The network that has a file's tensors, with these weights.
+/// The network that has a file's tensors, with these weights. Those with TensorFlow's padding have the tensors of others.
 fn of_tensors(width: f64, classes: Option<u32>, file: &[u8]) -> Result<Loaded, JsValue> {
     let mut errors = Vec::new();
-    for (name, task, make) in networks() {
+    for (name, task, make) in nets::NETWORKS.iter().filter(|(name, ..)| !is_sized(name)) {
         let network = make(width, classes.or(task.classes()).unwrap_or(COLOURS)).map_err(failed)?;
         match network.weights(file) {
             Ok(weights) => return Ok((network, weights)),
@@ -212,5 +223,5 @@ fn of_tensors(width: f64, classes: Option<u32>, file: &[u8]) -> Result<Loaded, J
 
 /// The names of the networks.
 pub fn names() -> Vec<&'static str> {
-    networks().map(|(name, ..)| *name).collect()
+    nets::NETWORKS.iter().map(|(name, ..)| *name).collect()
 }

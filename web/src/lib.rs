@@ -208,7 +208,7 @@ impl GpuConv {
 
     /// A network of `networks()` with the weights of a safetensors file, under torchvision's or timm's names: the one
     /// of the name that the options have, or else the one that has the file's tensors. TensorFlow's variants (timm's
-    /// `tf_` names) are not among them: their files have the same tensors, so do not give one of these.
+    /// `tf_` names) have the tensors of others: give the name of one, and the size of your images.
     #[wasm_bindgen(unchecked_return_type = "Promise<Network>")]
     pub fn network(
         &self,

@@ -82,7 +82,7 @@ impl<'a> Options<'a> {
     }
 
     /// Rows and columns.
-    fn extent(&self, name: &str, default: Option<u32>) -> Result<[u32; 2], JsValue> {
+    pub fn extent(&self, name: &str, default: Option<u32>) -> Result<[u32; 2], JsValue> {
         let expected = "a whole number or [rows, columns]";
         match self.numbers(name, expected, default)?[..] {
             [both] => Ok([both; 2]),

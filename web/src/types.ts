@@ -103,6 +103,11 @@ export interface NetworkOptions {
     classes?: number;
     /** f32. */
     dtype?: DType;
+    /**
+     * Rows and columns of the images, for networks that are made for a size: those with TensorFlow's padding (`tf_` names), which
+     * need it, and those for segmentation, which take multiples of 16 without it.
+     */
+    imageSize?: number | [rows: number, columns: number];
 }
 
 export interface BufferOptions {

@@ -250,6 +250,25 @@ const tests = {
     equal([network.name, ...(await gpu.download(await network.layer.forward(x)))], ["mobilenet_v3_small", ...bias]);
   },
 
+  /** Where a stride meets an even size, TensorFlow pads behind what PyTorch pads in front: that mirrors the image. */
+  async "a network for images of a size"({ gpu }) {
+    const file = safetensors(efficientnetLite0());
+    const options = { name: "tf_efficientnet_lite0", classes: 10, imageSize: [32, 64] };
+    const network = await gpu.network(file, options);
+    const plain = await gpu.network(file, { classes: 10 });
+    equal([network.name, plain.name], [options.name, "efficientnet_lite0"]);
+    // Brighter to the right.
+    const image = Float32Array.from({ length: 3 * 32 * 64 }, (_, index) => ((index % 64) / 64) ** 2);
+    const logit = async (network, values) =>
+      (await gpu.download(await network.layer.forward(gpu.upload(values, [1, 3, 32, 64]))))[0];
+    const [tensorflow, pytorch] = [await logit(network, image), await logit(plain, image)];
+    const mirrored = await logit(network, image.toReversed());
+    equal([Math.abs(mirrored / pytorch - 1) < 1e-4, Math.abs(tensorflow / pytorch - 1) > 1e-3], [true, true]);
+    await rejects(gpu.network(file, { ...options, imageSize: undefined }), /tf_efficientnet_lite0 needs the option imageSize/);
+    await rejects(gpu.network(file, { ...options, imageSize: [32, 0] }), /32x0/);
+    await rejects(gpu.network(file, { ...options, imageSize: "x" }), /the option imageSize of a network must be a whole number or \[rows/);
+  },
+
   async "verify, and its progress, and its end"({ gpuconv, gpu, mode, log }) {
     const all = gpuconv.cases();
     const problems = mode === "all" ? all : all.filter((_, index) => index % 12 === 0);
@@ -330,6 +349,38 @@ function mobilenetV3(bias) {
   add("classifier.0.bias", [1024]);
   add("classifier.3.weight", [10, 1024], 0);
   tensors.push(["classifier.3.bias", [10], bias]);
+  return tensors;
+}
+
+/** EfficientNet-Lite0's tensors under timm's names: means of all that a convolution reads, the same for each channel. */
+function efficientnetLite0() {
+  const tensors = [];
+  const add = (name, shape, value) => {
+    tensors.push([name, shape, new Float32Array(shape.reduce((a, b) => a * b, 1)).fill(value)]);
+  };
+  const conv = (name, norm, shape) => {
+    add(`${name}.weight`, shape, 1 / (shape[1] * shape[2] * shape[3]));
+    // So large a variance that what is added to it, which is not the same for all networks, makes no difference.
+    const parts = { weight: 100, bias: 0, running_mean: 0, running_var: 1e4 };
+    for (const [part, value] of Object.entries(parts)) add(`${norm}.${part}`, [shape[0]], value);
+  };
+  conv("conv_stem", "bn1", [32, 3, 3, 3]);
+  let channels = 32;
+  // Kernel, output channels, blocks of each stage.
+  const stages = [[3, 16, 1], [3, 24, 2], [5, 40, 2], [3, 80, 3], [5, 112, 3], [5, 192, 4], [3, 320, 1]];
+  for (const [stage, [kernel, out, blocks]] of stages.entries()) {
+    for (let block = 0; block < blocks; block++) {
+      const at = `blocks.${stage}.${block}.`;
+      const expanded = stage ? 6 * channels : channels;
+      if (stage) conv(`${at}conv_pw`, `${at}bn1`, [expanded, channels, 1, 1]);
+      conv(`${at}conv_dw`, `${at}bn${stage ? 2 : 1}`, [expanded, 1, kernel, kernel]);
+      conv(`${at}${stage ? "conv_pwl" : "conv_pw"}`, `${at}bn${stage ? 3 : 2}`, [out, expanded, 1, 1]);
+      channels = out;
+    }
+  }
+  conv("conv_head", "bn2", [1280, 320, 1, 1]);
+  add("classifier.weight", [10, 1280], 1 / 1280);
+  add("classifier.bias", [10], 0);
   return tensors;
 }
 
