@@ -70,6 +70,7 @@ const PARTS: &[(&str, &str)] = files![
     "inner_activation.wgsl",
     "means.wgsl",
     "output.wgsl",
+    "params.wgsl",
     "source_depthwise.wgsl",
     "source_depthwise_gather.wgsl",
     "source_inverted.wgsl",
@@ -292,13 +293,17 @@ mod tests {
     fn a_value_that_is_missing_is_an_error_with_file_and_line() {
         let Err(Error::Internal(message)) = render("pool_serial.wgsl", &context! {}) else { panic!("rendered") };
         assert!(message.contains("undefined value") && message.contains("pool_serial.wgsl:1"), "{message}");
-        let values = context! { recipe => "pool/serial", layout => "nchw", WORKGROUP => 1, COUNT => 1 };
-        let Err(Error::Internal(message)) = render("pool_serial.wgsl", &values) else { panic!("rendered") };
-        assert!(message.contains("undefined value") && message.contains("tensors.wgsl:"), "{message}");
-        let line =
-            message.split_once("tensors.wgsl:").and_then(|(_, rest)| rest.split(')').next()?.parse::<usize>().ok());
-        let text = include_str!("../../shaders/tensors.wgsl").lines().nth(line.unwrap() - 1).unwrap();
-        assert!(text.contains("//% if") || text.contains("${"), "line {line:?} is {text}");
+        // In a part, and in a part of that.
+        let own = context! { recipe => "pool/serial", layout => "nchw", WORKGROUP => 1, COUNT => 1 };
+        let more = context! { geometry => (), ..own.clone() };
+        let parts = [include_str!("../../shaders/params.wgsl"), include_str!("../../shaders/tensors.wgsl")];
+        for (values, (file, text)) in [own, more].iter().zip(["params.wgsl:", "tensors.wgsl:"].iter().zip(parts)) {
+            let Err(Error::Internal(message)) = render("pool_serial.wgsl", values) else { panic!("rendered") };
+            assert!(message.contains("undefined value"), "{message}");
+            let line = message.split_once(file).and_then(|(_, rest)| rest.split(')').next()?.parse::<usize>().ok());
+            let line = text.lines().nth(line.expect(&message) - 1).unwrap();
+            assert!(line.contains("//% if") || line.contains("${"), "{message}: {line}");
+        }
     }
 
     #[test]
