@@ -1,7 +1,6 @@
 //! Written by `scripts/gpu-compilers --write`.
 
-/// Instructions in the loop for 100 multiply-adds, by the compilers of AMD, NVIDIA, Adreno and Apple; 0
-             /// for none.
+/// Instructions in the loop for 100 multiply-adds, by the compilers of AMD, NVIDIA, Adreno and Apple; 0 for none.
 #[rustfmt::skip]
 pub const COUNTED: &[(&str, [u16; 4])] = &[
     ("depthwise/16x4 nchw k3x3 s1", [385, 610, 455, 439]),

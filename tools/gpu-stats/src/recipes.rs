@@ -248,8 +248,8 @@ impl Rows {
     fn planner_table(&self, kept: &[(&str, [u16; MAKERS.len()])]) -> String {
         let mut text = String::from(
             "//! Written by `scripts/gpu-compilers --write`.\n\n\
-             /// Instructions in the loop for 100 multiply-adds, by the compilers of AMD, NVIDIA, Adreno and Apple; 0
-             /// for none.\n\
+             /// Instructions in the loop for 100 multiply-adds, by the compilers of AMD, NVIDIA, Adreno and Apple; 0 \
+             for none.\n\
              #[rustfmt::skip]\n\
              pub const COUNTED: &[(&str, [u16; 4])] = &[\n",
         );
