@@ -3,8 +3,8 @@
 use minijinja::{Value, context};
 
 use crate::model::caps::Caps;
+use crate::model::chain::{Link, ends};
 use crate::model::dtype::DType;
-use crate::model::link::Link;
 
 /// How a shader has the elements of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,14 +82,10 @@ impl Elements {
         Self { input: element, weights: element, output: element }
     }
 
-    /// Those of links in a chain of one type. What goes from one sum of planes to another is f32.
+    /// Those of links in a chain of one type.
     pub fn of_links(links: &[Link], dtype: DType, caps: &Caps) -> Self {
-        let elements = Self::new(dtype, caps);
-        match links {
-            [Link::PlaneSum { of_sums: true, .. }] => Self { input: Element::F32, ..elements },
-            [Link::PlaneSum { of_sums: false, .. }] => Self { output: Element::F32, ..elements },
-            _ => elements,
-        }
+        let [input, output] = ends(links, dtype).map(|end| Element::new(end, caps));
+        Self { input, output, ..Self::new(dtype, caps) }
     }
 
     /// What `tensors.wgsl` asks for.

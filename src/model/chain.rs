@@ -208,13 +208,9 @@ impl Chain {
         self.dtype
     }
 
-    /// The types of the input and the output: the chain's, but f32 for what goes from one sum of planes to another.
+    /// The types of the input and the output.
     pub(crate) fn ends(&self) -> [DType; 2] {
-        let end = |link: Option<&Link>, sums_there: bool| match link {
-            Some(Link::PlaneSum { of_sums, .. }) if *of_sums == sums_there => DType::F32,
-            _ => self.dtype,
-        };
-        [end(self.links.first(), true), end(self.links.last(), false)]
+        ends(&self.links, self.dtype)
     }
 
     /// The edges, in the order of the links that read them.
@@ -426,6 +422,16 @@ impl From<&Conv2d> for Chain {
     fn from(link: &Conv2d) -> Self {
         link.clone().into()
     }
+}
+
+/// The types of the input and the output of links in a chain of one type: that type, but f32 for what one sum of planes
+/// gives to another.
+pub(crate) fn ends(links: &[Link], dtype: DType) -> [DType; 2] {
+    let end = |link: Option<&Link>, sums_there: bool| match link {
+        Some(Link::PlaneSum { of_sums, .. }) if *of_sums == sums_there => DType::F32,
+        _ => dtype,
+    };
+    [end(links.first(), true), end(links.last(), false)]
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ pub enum Link {
     /// The gate of a squeeze-and-excite block: a value for each channel of each image.
     SqueezeExcite(SqueezeExcite),
     /// The sum over the pixels of each channel of each image, divided by a number: a part of a global average pool
-    /// whose planes are larger than a binding. Between two of them sums are f32, whatever the type of tensors.
+    /// whose planes are larger than a binding. One sums pixels, another adds these sums, which are f32 in any chain.
     #[doc(hidden)]
     PlaneSum {
         /// What the sum is divided by.

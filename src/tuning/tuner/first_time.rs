@@ -27,7 +27,7 @@ pub async fn first_time(timer: &Timer, layer: &BoundLayer) -> Result<f64> {
     }
 }
 
-/// Whether the seconds of one run, measured over so many, count. If not, more runs may.
+/// Whether this time of one run, the mean of so many, is long enough to count. Else it takes more runs.
 fn counts(seconds: f64, runs: u32) -> Result<bool> {
     match runs < MOST {
         true => Ok(seconds * f64::from(runs) >= LEAST),
