@@ -264,6 +264,11 @@ const tests = {
     const [tensorflow, pytorch] = [await logit(network, image), await logit(plain, image)];
     const mirrored = await logit(network, image.toReversed());
     equal([Math.abs(mirrored / pytorch - 1) < 1e-4, Math.abs(tensorflow / pytorch - 1) > 1e-3], [true, true]);
+    // Where a stride meets an odd size, both pad alike.
+    const odd = gpu.upload(image.subarray(0, 3 * 33 * 33).slice(), [1, 3, 33, 33]);
+    const of = async (network) => (await gpu.download(await network.layer.forward(odd)))[0];
+    const [even, sized] = [await of(network), await of(await gpu.network(file, { ...options, imageSize: 33 }))];
+    equal([Math.abs(even / (await of(plain)) - 1) > 1e-3, Math.abs(sized / (await of(plain)) - 1) < 1e-4], [true, true]);
     await rejects(gpu.network(file, { ...options, imageSize: undefined }), /tf_efficientnet_lite0 needs the option imageSize/);
     await rejects(gpu.network(file, { ...options, imageSize: [32, 0] }), /32x0/);
     await rejects(gpu.network(file, { ...options, imageSize: "x" }), /the option imageSize of a network must be a whole number or \[rows/);
