@@ -3,8 +3,9 @@
 mod counted;
 
 use crate::kernels::{Run, kernel_of};
+use crate::model::dtype::DType;
 use crate::model::gpu::GpuKind;
-pub use counted::COUNTED;
+pub use counted::{COUNTED, HALVES};
 
 /// Instructions for each multiply-add where nothing was counted.
 const UNKNOWN: f64 = 2.0;
@@ -18,7 +19,18 @@ pub fn per_multiply_add(recipe: &str, run: &Run<'_>, kind: GpuKind) -> f64 {
     prefixes.push(&key);
     let kernel = format!("{}/", kernel_of(recipe));
     prefixes.insert(0, &kernel);
-    prefixes.iter().rev().find_map(|prefix| mean(prefix, kind)).unwrap_or(UNKNOWN)
+    let in_f32 = prefixes.iter().rev().find_map(|prefix| mean(prefix, kind)).unwrap_or(UNKNOWN);
+    match run.elements.input.dtype() {
+        DType::F32 => in_f32,
+        DType::F16 => in_f32 * of_halves(recipe, run, kind),
+    }
+}
+
+/// How many instructions a recipe's loop has in half precision for each in f32: some GPUs convert what they load.
+fn of_halves(recipe: &str, run: &Run<'_>, kind: GpuKind) -> f64 {
+    let name = format!("{recipe} {}", run.layout);
+    let row = HALVES.binary_search_by(|(known, _)| known.cmp(&&name[..])).map(|place| HALVES[place].1);
+    row.ok().and_then(|row| of(row, kind)).unwrap_or(1.0)
 }
 
 /// What a row is called: `separable/64x64x16 nchw k3x3 s2`.
@@ -66,12 +78,38 @@ fn of(hundredths: [u16; 4], kind: GpuKind) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::elements::Elements;
+    use crate::problem::Problem;
+
+    /// Some GPUs convert halves in the loop, others check fewer loads. What `depthwise` rounds there is counted apart.
+    #[test]
+    fn halves_have_instructions_of_their_own() {
+        let share = |recipe: &str, line: &str, kind: GpuKind| {
+            let problem: Problem = line.parse().unwrap();
+            let (chain, shapes) = (problem.chain(), problem.chain().shapes(problem.input).unwrap());
+            let of = |dtype| {
+                let elements = Elements::new(dtype, &kind.caps());
+                let run = Run { links: chain.links(), shapes: &shapes, layout: problem.layout, elements };
+                per_multiply_add(recipe, &run, kind)
+            };
+            of(DType::F16) / of(DType::F32)
+        };
+        let pointwise = "pointwise 1x32x56x56 -> 64 nhwc";
+        assert!(share("pointwise_uniform/8x4", pointwise, GpuKind::Adreno) > 1.2);
+        assert!(share("pointwise_uniform/8x4", pointwise, GpuKind::Apple) < 0.8);
+        assert!(share("pointwise/64x64x16", pointwise, GpuKind::Adreno) < 1.1);
+        assert_eq!(share("depthwise/4x4", "depthwise 1x32x56x56 k3 p1", GpuKind::Adreno), 1.0);
+    }
 
     #[test]
     fn rows_are_in_order_and_plausible() {
         assert!(COUNTED.is_sorted_by(|a, b| a.0 < b.0), "each once, by name");
         for (name, row) in COUNTED {
             assert!(row.iter().all(|number| *number == 0 || (100..10_000).contains(number)), "{name}: {row:?}");
+        }
+        assert!(HALVES.is_sorted_by(|a, b| a.0 < b.0), "each once, by name");
+        for (name, row) in HALVES {
+            assert!(row.iter().all(|number| *number == 0 || (50..400).contains(number)), "{name}: {row:?}");
         }
     }
 }

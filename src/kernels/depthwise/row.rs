@@ -5,6 +5,7 @@ use minijinja::value::merge_maps;
 use minijinja::{Value, context};
 
 use super::columns::{Columns, Oriented};
+use crate::kernels::elements::Element;
 use crate::kernels::pack::{Order, Packing, sections};
 use crate::kernels::shader;
 use crate::kernels::{
@@ -41,7 +42,7 @@ const BLOCK: u32 = 16;
 const BLOCK_OF_QUADS: u32 = 8;
 /// The same if there are several, for compilers that load the next block beside this one.
 const BLOCK_LOADED_AHEAD: u32 = 4;
-/// The smallest for GPUs with few registers.
+/// The smallest for GPUs with few registers, and for compilers that load ahead what has to be taken out of words.
 const SMALLEST_BLOCK: u32 = 8;
 const BLOCK_CPU: u32 = 32;
 /// Beyond this many values at once, a block of quads has fewer columns.
@@ -172,7 +173,8 @@ pub fn recipe(
         let registers = u64::from(row.registers() + REGISTERS_FOR_ADDRESSES);
         caps.invocation_registers().is_some_and(|limit| registers * 8 > limit * 7)
     };
-    while lanes == 1 && row.block > SMALLEST_BLOCK && spills(&row) {
+    let unpacks_ahead = caps.loads_ahead() && run.elements.input == Element::Words;
+    while lanes == 1 && row.block > SMALLEST_BLOCK && (unpacks_ahead || spills(&row)) {
         row.block /= 2;
     }
     if caps.is_cpu {

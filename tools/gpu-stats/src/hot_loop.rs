@@ -80,12 +80,12 @@ impl HotLoop {
         Self::hottest(loops)
     }
 
-    /// The loop with the most multiply-adds, or one inside of it that has nearly all of them, which runs more often:
-    /// what is outside, such as a division, may have a few.
+    /// The loop with the most multiply-adds, or one inside of it that has four fifths of them, which runs more often:
+    /// what is outside, such as a division or a sum of halves, may have a few.
     fn hottest(loops: Vec<Self>) -> Self {
         let most = loops.iter().map(|body| body.fma).max().unwrap_or(0);
-        let nearly_all = loops.into_iter().filter(|body| body.fma > 0 && body.fma * 10 >= most * 9);
-        nearly_all.min_by_key(|body| body.instructions).unwrap_or_default()
+        let with_most = loops.into_iter().filter(|body| body.fma > 0 && body.fma * 5 >= most * 4);
+        with_most.min_by_key(|body| body.instructions).unwrap_or_default()
     }
 
     /// Where blocks stand in any order: a natural loop is its header and all that reaches the jump back without it.
@@ -144,7 +144,7 @@ impl HotLoop {
             if op.starts_with("v_dual_") {
                 count.fma += text.matches("v_dual_fmac").count() as u64;
                 count.instructions += 1;
-            } else if any(dialect.multiply_adds()) {
+            } else if any(dialect.multiply_adds()) && !converts(op, text) {
                 count.fma += times;
             }
             count.vmem += if any(dialect.memory()) { *times } else { 0 };
@@ -152,6 +152,11 @@ impl HotLoop {
         }
         count
     }
+}
+
+/// Whether it only converts a half, or adds one: AMD's compiler multiplies these by one.
+fn converts(op: &str, text: &str) -> bool {
+    op.starts_with("v_fma_mix") && text.contains(" 1.0,")
 }
 
 impl Dialect {
@@ -255,4 +260,34 @@ fn agx(text: &str) -> Vec<Line<'_>> {
     let offset = words.next().filter(|_| op.starts_with("jmp")).and_then(|offset| offset.parse::<i64>().ok());
     let target = offset.map(|offset| format!("{:x}", address + offset));
     vec![Line::Label(format!("{address:x}")), Line::Instruction { op, text: rest, times: 1, target }]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A loop inside of another, for AMD: how many multiply-adds are inside, and how many around it.
+    fn nested(inside: usize, around: usize) -> HotLoop {
+        let multiply_adds = |count| "v_fma_f32 v0, v1, v2, v0\n".repeat(count);
+        let (inside, around) = (multiply_adds(inside), multiply_adds(around));
+        HotLoop::find(Dialect::Aco, &format!("BB0:\n{around}BB1:\n{inside}s_branch BB1\nBB2:\ns_branch BB0\n"))
+    }
+
+    #[test]
+    fn a_conversion_is_no_multiply_add() {
+        let lines = [
+            "v_fma_mix_f32 v1, v2, 1.0, neg(0) op_sel_hi:[1,0,0]",
+            "v_fma_mix_f32 v3, 1.0, v4, v3 op_sel_hi:[0,1,0]",
+            "v_fma_mix_f32 v3, v1, v4, v3 op_sel_hi:[0,1,0]",
+        ];
+        let found = HotLoop::find(Dialect::Aco, &format!("BB0:\n{}\ns_branch BB0\n", lines.join("\n")));
+        assert_eq!((found.fma, found.instructions), (1, 4));
+    }
+
+    #[test]
+    fn the_hot_loop_is_the_inner_one_if_it_has_most_multiply_adds() {
+        assert_eq!((nested(256, 52).fma, nested(256, 52).instructions, nested(256, 52).loops), (256, 257, 0));
+        assert_eq!((nested(128, 64).fma, nested(128, 64).instructions, nested(128, 64).loops), (192, 194, 1));
+        assert_eq!(HotLoop::find(Dialect::Aco, "BB0:\ns_nop 0\ns_branch BB0\n").fma, 0);
+    }
 }

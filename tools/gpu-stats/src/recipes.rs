@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use gpuconv::gpu::GpuKind;
 use gpuconv::internals::{Elements, Run, kernel_of};
 use gpuconv::planner::{self, instructions};
-use gpuconv::{Caps, Choice, Problem};
+use gpuconv::{Caps, Choice, DType, Problem};
 
 use crate::Result;
 use crate::compile::{self, Compiled, Options};
@@ -18,6 +18,12 @@ use crate::driver::Gpu;
 const PROBLEMS: &str = include_str!("problems.txt");
 /// The makers whose compilers are here, as the planner's table has them.
 const MAKERS: [GpuKind; 4] = [GpuKind::AmdDiscrete, GpuKind::Nvidia, GpuKind::Adreno, GpuKind::Apple];
+
+/// What is behind a key whose tensors are of half precision.
+const OF_HALVES: &str = " f16";
+
+/// A row of the planner's tables: a number for each maker.
+type Row = [u16; MAKERS.len()];
 
 /// A shader, and what it is for.
 struct Shader {
@@ -49,12 +55,18 @@ pub struct Wanted {
 /// Compiles the recipes and prints what came of it.
 pub fn report(gpus: &[&Gpu], problems: &[String], wanted: &Wanted) -> Result<()> {
     let all = problems.is_empty();
-    let problems: Vec<Problem> = match problems {
+    let mut problems: Vec<Problem> = match problems {
         [] => {
             PROBLEMS.lines().filter(|line| !line.is_empty()).map(str::parse).collect::<std::result::Result<_, _>>()?
         }
         problems => problems.iter().map(|problem| problem.parse()).collect::<std::result::Result<_, _>>()?,
     };
+    if wanted.write.is_some() {
+        // Of half precision the planner's table has how its loops differ.
+        let mut halves = problems.clone();
+        halves.iter_mut().for_each(|problem| problem.dtype = DType::F16);
+        problems.extend(halves);
+    }
     let folder = tempfile::tempdir()?;
     let mut rows = Rows::default();
     let (mut spilled, mut compiled) = (Vec::new(), 0);
@@ -93,9 +105,9 @@ pub fn report(gpus: &[&Gpu], problems: &[String], wanted: &Wanted) -> Result<()>
     spilled.iter().for_each(|line| println!("{line}"));
     print!("{}", rows.table());
     // With problems of one's own the rest of the table stays.
-    let kept = if all { &[] } else { instructions::COUNTED };
+    let kept = if all { [&[][..]; 2] } else { [instructions::COUNTED, instructions::HALVES] };
     match &wanted.write {
-        Some(path) => Ok(fs::write(path, rows.planner_table(kept))?),
+        Some(path) => Ok(fs::write(path, rows.planner_tables(kept))?),
         None => Ok(()),
     }
 }
@@ -144,7 +156,8 @@ fn shaders(gpu: &Gpu, problems: &[Problem], wanted: &Wanted, folder: &Path) -> R
                         passes: BTreeSet::new(),
                         taken: false,
                     });
-                    shader.passes.insert((instructions::key(&recipe.name, &run), index));
+                    let of_halves = if chain.dtype() == DType::F16 { OF_HALVES } else { "" };
+                    shader.passes.insert((instructions::key(&recipe.name, &run) + of_halves, index));
                     shader.taken |= schedule.takes(considered.first, considered.links, &recipe.name);
                 }
             }
@@ -244,30 +257,78 @@ impl Rows {
                 loop, with robust buffer access and without.\n"
     }
 
-    /// The planner's table: these rows, and what was counted that they lack, in numbers too.
-    fn planner_table(&self, kept: &[(&str, [u16; MAKERS.len()])]) -> String {
-        let mut text = String::from(
-            "//! Written by `scripts/gpu-compilers --write`.\n\n\
-             /// Instructions in the loop for 100 multiply-adds, by the compilers of AMD, NVIDIA, Adreno and Apple; 0 \
-             for none.\n\
-             #[rustfmt::skip]\n\
-             pub const COUNTED: &[(&str, [u16; 4])] = &[\n",
-        );
+    /// The planner's tables: these rows, and what was counted that they lack, in numbers too.
+    fn planner_tables(&self, [kept, kept_halves]: [&[(&str, Row)]; 2]) -> String {
         // The pass whose loop has the most multiply-adds counts: the product, not what comes before or behind it.
         let counted = self.counted.iter().map(|(key, passes)| {
             let of_maker = |maker: usize| passes.values().map(move |pass| pass[maker]);
             let largest = |maker: usize| of_maker(maker).max_by(|a, b| a.of_each().total_cmp(&b.of_each()));
-            let row: [u16; MAKERS.len()] = std::array::from_fn(|maker| largest(maker).unwrap_or_default().hundredths());
+            let row: Row = std::array::from_fn(|maker| largest(maker).unwrap_or_default().hundredths());
             (key.as_str(), row)
         });
-        let mut rows: BTreeMap<_, _> = counted.collect();
-        for &(key, known) in kept {
-            let row = rows.entry(key).or_default();
-            *row = std::array::from_fn(|maker| if known[maker] > 0 { known[maker] } else { row[maker] });
+        let (halves, rows) = counted.partition::<BTreeMap<_, _>, _>(|(key, _)| key.ends_with(OF_HALVES));
+        let halves = of_halves(&halves, &rows);
+        let counted = table("COUNTED", rows.iter().map(|(key, row)| (*key, *row)), kept);
+        let halves = table("HALVES", halves.iter().map(|(name, row)| (name.as_str(), *row)), kept_halves);
+        format!(
+            "//! Written by `scripts/gpu-compilers --write`.\n\n\
+             /// Instructions in the loop for 100 multiply-adds, by the compilers of AMD, NVIDIA, Adreno and Apple; 0 \
+             for none.\n{counted}\n\
+             /// How many there are in half precision for 100 of these, by recipe and layout, where that is another \
+             number; 0 where\n/// none were counted.\n{halves}"
+        )
+    }
+}
+
+/// A table of the planner: these rows, and of others what they lack.
+fn table<'a>(name: &str, rows: impl Iterator<Item = (&'a str, Row)>, kept: &[(&'a str, Row)]) -> String {
+    let mut rows: BTreeMap<_, _> = rows.collect();
+    for &(key, known) in kept {
+        let row = rows.entry(key).or_default();
+        *row = std::array::from_fn(|maker| if known[maker] > 0 { known[maker] } else { row[maker] });
+    }
+    let lines: String = rows.iter().map(|(key, row)| format!("    (\"{key}\", {row:?}),\n")).collect();
+    format!("#[rustfmt::skip]\npub const {name}: &[(&str, [u16; 4])] = &[\n{lines}];\n")
+}
+
+/// What loops have in half precision, in hundredths of what they have in f32: the geometric mean of the rows of a
+/// recipe and layout, where it is far from one for some maker. `depthwise` is left out: its strips round what they store
+/// in their loops, and the planner counts that apart.
+fn of_halves(halves: &BTreeMap<&str, Row>, rows: &BTreeMap<&str, Row>) -> BTreeMap<String, Row> {
+    let mut logarithms: BTreeMap<String, [Vec<f64>; MAKERS.len()]> = BTreeMap::new();
+    for (key, half) in halves {
+        let Some(full) = rows.get(key.trim_end_matches(OF_HALVES)) else { continue };
+        if kernel_of(key) == "depthwise" {
+            continue;
         }
-        for (key, hundredths) in rows {
-            _ = writeln!(text, "    (\"{key}\", {hundredths:?}),");
+        let name = key.split(' ').take(2).collect::<Vec<_>>().join(" ");
+        let all = logarithms.entry(name).or_default();
+        for (all, (&half, &full)) in
+            all.iter_mut().zip(half.iter().zip(full)).filter(|(_, (half, full))| **half.min(full) > 0)
+        {
+            all.push((f64::from(half) / f64::from(full)).ln());
         }
-        text + "];\n"
+    }
+    let mean = |all: &Vec<f64>| match all.len() {
+        0 => 0,
+        count => (100.0 * (all.iter().sum::<f64>() / count as f64).exp()).round() as u16,
+    };
+    let rows = logarithms.into_iter().map(|(name, all)| (name, all.each_ref().map(mean)));
+    rows.filter(|(_, row)| row.iter().any(|&number| number > 0 && !(95..=105).contains(&number))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_are_compared_by_recipe_and_layout() {
+        let halves = [("a/1 nchw k3 s1 f16", [200, 100, 0, 104]), ("a/1 nchw k5 s1 f16", [450, 100, 0, 96])];
+        // Nearly the same; none in f32; and strips that round in their loops.
+        let others =
+            [("b/1 nhwc f16", [104, 96, 100, 100]), ("c/1 nhwc f16", [300; 4]), ("depthwise/1x1 nhwc f16", [300; 4])];
+        let rows = ["a/1 nchw k3 s1", "a/1 nchw k5 s1", "b/1 nhwc", "depthwise/1x1 nhwc"].map(|key| (key, [100; 4]));
+        let found = of_halves(&halves.into_iter().chain(others).collect(), &rows.into_iter().collect());
+        assert_eq!(found, [("a/1 nchw".to_owned(), [300, 100, 0, 100])].into_iter().collect());
     }
 }
