@@ -1,7 +1,9 @@
 //! The device and what is shared by everything on it: buffers, compiled pipelines, what was measured.
 
 use std::borrow::Cow;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use futures_intrusive::channel::shared::{OneshotReceiver, oneshot_channel};
 
@@ -297,8 +299,11 @@ impl Device {
 
     /// Keeps a read-back buffer for the next time: one that is mapped, and whose values were read. Nothing that was
     /// recorded or asked for is still to come to it.
-    pub async fn keep_target(&self, target: Target) {
-        if self.scoped(|| target.buffer.unmap()).await.is_ok() {
+    pub fn keep_target(&self, target: Target) {
+        let unmapped = pin!(self.scoped(|| target.buffer.unmap())).poll(&mut Context::from_waker(Waker::noop()));
+        // A browser says later whether it worked, and waiting for that takes longer than many a dispatch. Nothing is
+        // copied to a buffer that is still mapped, so that the next read-back fails.
+        if !matches!(unmapped, Poll::Ready(Err(_))) {
             lock(&self.readback).replace(target);
         }
     }

@@ -55,36 +55,49 @@ type Decode<T> = fn(DType, &[u8]) -> Vec<T>;
 
 type Outcome = Result<(), wgpu::BufferAsyncError>;
 
-impl Readback {
-    /// Records the copy.
-    pub(crate) async fn encode(
-        device: Arc<Device>,
-        encoder: &mut wgpu::CommandEncoder,
-        tensor: &Tensor,
-    ) -> Result<Self> {
+/// What the copy of a tensor needs.
+pub struct Prepared<'a> {
+    device: Arc<Device>,
+    tensor: &'a Tensor,
+    /// The buffer of marks, and the target. None for an empty tensor.
+    buffers: Option<(wgpu::Buffer, Target)>,
+}
+
+impl<'a> Prepared<'a> {
+    pub async fn new(device: Arc<Device>, tensor: &'a Tensor) -> Result<Self> {
         device.check_lost()?;
         tensor.check("tensor", &device)?;
         if !tensor.buffer().usage().contains(wgpu::BufferUsages::COPY_SRC) {
             return Err(Error::Usage { tensor: "tensor", missing: "COPY_SRC" });
         }
-        let bytes = tensor.bytes();
-        if bytes == 0 {
-            return Ok(Self { device, copy: None });
-        }
+        let buffers = match tensor.bytes() {
+            0 => None,
+            bytes => {
+                let marks = device.own().await?.marks.clone();
+                Some((marks, device.take_target(HEADER + whole_words(bytes)).await?))
+            }
+        };
+        Ok(Self { device, tensor, buffers })
+    }
+
+    /// Records the copy.
+    pub fn encode(self, encoder: &mut wgpu::CommandEncoder) -> Readback {
+        let Self { device, tensor, buffers } = self;
+        let Some((marks, Target { buffer, mark })) = buffers else { return Readback { device, copy: None } };
+        let (bytes, mark) = (tensor.bytes(), if mark == 1 { 2 } else { 1 });
         let copied = whole_words(bytes);
-        let marks = &device.own().await?.marks;
-        let Target { buffer, mark } = device.take_target(HEADER + copied).await?;
-        let mark = if mark == 1 { 2 } else { 1 };
-        encoder.copy_buffer_to_buffer(marks, 4 * u64::from(mark - 1), &buffer, 0, 4);
+        encoder.copy_buffer_to_buffer(&marks, 4 * u64::from(mark - 1), &buffer, 0, 4);
         encoder.copy_buffer_to_buffer(tensor.buffer(), tensor.offset(), &buffer, HEADER, copied);
         let (sender, mapped) = oneshot_channel();
         encoder.map_buffer_on_submit(&buffer, wgpu::MapMode::Read, ..HEADER + copied, move |outcome| {
             let _ = sender.send(outcome);
         });
         let copy = Copy { target: Target { buffer, mark }, bytes, dtype: tensor.dtype() };
-        Ok(Self { device, copy: Some((copy, mapped)) })
+        Readback { device, copy: Some((copy, mapped)) }
     }
+}
 
+impl Readback {
     /// The values, in the tensor's layout. Blocks until the device has computed and copied them.
     ///
     /// # Errors
@@ -111,7 +124,7 @@ impl Readback {
         let outcome = pin!(mapped.receive()).poll(&mut Context::from_waker(Waker::noop()));
         // What was submitted is mapped by now. That may not have been said yet, if another thread polled as well.
         let outcome = if let Poll::Ready(outcome) = outcome { outcome } else { Some(Ok(())) };
-        block_on(copy.values(&self.device, outcome, decode))
+        copy.values(&self.device, outcome, decode)
     }
 
     /// As [`Readback::read`], without blocking, and before the encoder is submitted as well as behind: the future is
@@ -136,7 +149,7 @@ impl Readback {
             return self.device.check_lost().map(|()| Vec::new());
         };
         let outcome = self.device.told(mapped).await?;
-        copy.values(&self.device, outcome, decode).await
+        copy.values(&self.device, outcome, decode)
     }
 
     fn check_f16(self) -> Result<Self> {
@@ -151,7 +164,7 @@ impl Readback {
 
 impl Copy {
     /// The values, if the buffer is mapped and the copy was executed.
-    async fn values<T>(self, device: &Device, outcome: Option<Outcome>, decode: Decode<T>) -> Result<Vec<T>> {
+    fn values<T>(self, device: &Device, outcome: Option<Outcome>, decode: Decode<T>) -> Result<Vec<T>> {
         let Self { target, bytes, dtype } = self;
         let failure = match outcome {
             Some(Ok(())) => {
@@ -159,7 +172,7 @@ impl Copy {
                 if let Some(view) = view.filter(|view| view[..4] == target.mark.to_ne_bytes()) {
                     let values = decode(dtype, &view[HEADER as usize..(HEADER + bytes) as usize]);
                     drop(view);
-                    device.keep_target(target).await;
+                    device.keep_target(target);
                     return Ok(values);
                 }
                 Error::NotSubmitted

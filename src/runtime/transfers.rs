@@ -12,7 +12,7 @@ use crate::model::weights::length;
 use crate::runtime::block::block_on;
 use crate::runtime::device::{Device, in_whole_words};
 use crate::runtime::gpu::GpuConv;
-use crate::runtime::readback::Readback;
+use crate::runtime::readback::{Prepared, Readback};
 use crate::runtime::tensor::Tensor;
 
 impl GpuConv {
@@ -139,10 +139,15 @@ impl GpuConv {
 
     pub(crate) async fn start_download(&self, tensor: &Tensor) -> Result<Readback> {
         let Device { device, queue, .. } = self.shared();
-        let mut encoder = self.shared.scoped(|| device.create_command_encoder(&Default::default())).await?;
-        let readback = self.encode_download_async(&mut encoder, tensor).await?;
-        self.shared.scoped(|| queue.submit([encoder.finish()])).await?;
-        Ok(readback)
+        let prepared = Prepared::new(self.shared.clone(), tensor).await?;
+        // In one scope, for a browser takes a while to say what was wrong.
+        let submitted = self.shared.scoped(|| {
+            let mut encoder = device.create_command_encoder(&Default::default());
+            let readback = prepared.encode(&mut encoder);
+            queue.submit([encoder.finish()]);
+            readback
+        });
+        submitted.await
     }
 
     /// As [`GpuConv::encode_download`], awaited.
@@ -150,7 +155,7 @@ impl GpuConv {
     /// # Errors
     /// As [`GpuConv::download`].
     pub async fn encode_download_async(&self, encoder: &mut wgpu::CommandEncoder, tensor: &Tensor) -> Result<Readback> {
-        Readback::encode(self.shared.clone(), encoder, tensor).await
+        Ok(Prepared::new(self.shared.clone(), tensor).await?.encode(encoder))
     }
 }
 
