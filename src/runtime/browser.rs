@@ -1,9 +1,10 @@
 //! WebGPU in a browser, where wgpu does not reach: what the browser says of its GPU, devices that a page made, and
 //! subgroups.
 
+use futures_intrusive::channel::shared::oneshot_channel;
 use js_sys::{Array, Function, Object, Promise, Reflect};
 use wasm_bindgen::{JsCast, JsValue};
-use wasm_bindgen_futures::JsFuture;
+use wasm_bindgen_futures::{JsFuture, spawn_local};
 
 use crate::model::dtype::DType;
 use crate::model::error::{Cause, Error, Result};
@@ -180,6 +181,53 @@ pub fn adopt_buffer(device: &wgpu::Device, buffer: &JsValue) -> Result<wgpu::Buf
     // `Object.prototype.valueOf` gives what it is bound to.
     let gives = Function::from(get(&Object::new(), "valueOf")).bind0(buffer);
     Ok(with_property(own, "createBuffer", &gives, || device.create_buffer(&descriptor)))
+}
+
+/// An error scope of a browser's device. wgpu panics where one has caught an internal error (gfx-rs/wgpu issue 9914), and
+/// leaves out what the browser says of memory.
+pub struct ErrorScope {
+    device: wgpu::Device,
+    filter: wgpu::ErrorFilter,
+}
+
+impl ErrorScope {
+    pub fn push(device: &wgpu::Device, filter: wgpu::ErrorFilter) -> Self {
+        let name = match filter {
+            wgpu::ErrorFilter::OutOfMemory => "out-of-memory",
+            wgpu::ErrorFilter::Validation => "validation",
+            wgpu::ErrorFilter::Internal => "internal",
+        };
+        let scope = Self { device: device.clone(), filter };
+        scope.method("pushErrorScope", &name.into());
+        scope
+    }
+
+    /// Ends the scope. The error that it caught comes later; a lost device has none.
+    pub fn pop(self) -> impl Future<Output = Option<wgpu::Error>> + Send {
+        let promise = Promise::resolve(&self.method("popErrorScope", &JsValue::UNDEFINED));
+        let (sender, caught) = oneshot_channel();
+        spawn_local(async move {
+            let error = JsFuture::from(promise).await.unwrap_or(JsValue::NULL);
+            let _ = sender.send(error.is_object().then(|| get(&error, "message").as_string().unwrap_or_default()));
+        });
+        let filter = self.filter;
+        async move {
+            let description = caught.receive().await.flatten()?;
+            let source = description.clone().into();
+            Some(match filter {
+                wgpu::ErrorFilter::OutOfMemory => wgpu::Error::OutOfMemory { source },
+                wgpu::ErrorFilter::Validation => wgpu::Error::Validation { source, description },
+                wgpu::ErrorFilter::Internal => wgpu::Error::Internal { source, description },
+            })
+        }
+    }
+
+    /// Calls a method of the browser's device. None of these throws.
+    fn method(&self, name: &str, argument: &JsValue) -> JsValue {
+        let device = self.device.as_webgpu().map_or(JsValue::UNDEFINED, JsValue::from);
+        let called = get(&device, name).dyn_into::<Function>().and_then(|method| method.call1(&device, argument));
+        called.unwrap_or(JsValue::UNDEFINED)
+    }
 }
 
 /// A shader as browsers want it: with the line that declares what it uses. wgpu's own compiler refuses that line.

@@ -6,7 +6,9 @@ use crate::model::gpu::{Gpu, GpuKind};
 impl Caps {
     /// The caps of a device.
     pub fn of(device: &wgpu::Device) -> Self {
-        let caps = Self::from_parts(&device.limits(), device.features(), Some(&device.adapter_info()));
+        // wgpu fails where a browser's devices do not say what adapter they are of, as Chrome's before 132.
+        let info = if cfg!(target_arch = "wasm32") { None } else { Some(device.adapter_info()) };
+        let caps = Self::from_parts(&device.limits(), device.features(), info.as_ref());
         #[cfg(target_arch = "wasm32")]
         let caps = {
             // wgpu passes on no vendor, and knows no subgroups in browsers.

@@ -1,6 +1,8 @@
 //! Error scopes, which catch the errors of calls to a device.
 
 use crate::model::error::{Error, Result};
+#[cfg(target_arch = "wasm32")]
+use crate::runtime::browser;
 use crate::runtime::device::Device;
 
 /// All kinds of errors, the most important first.
@@ -27,11 +29,14 @@ impl Device {
         filters: [wgpu::ErrorFilter; N],
         calls: impl FnOnce() -> T,
     ) -> impl Future<Output = (T, Option<wgpu::Error>)> {
+        #[cfg(not(target_arch = "wasm32"))]
         let mut scopes = filters.map(|filter| self.device.push_error_scope(filter));
+        #[cfg(target_arch = "wasm32")]
+        let mut scopes = filters.map(|filter| browser::ErrorScope::push(&self.device, filter));
         let value = calls();
         // Scopes end in the reverse order.
         scopes.reverse();
-        let errors = scopes.map(wgpu::ErrorScopeGuard::pop);
+        let errors = scopes.map(|scope| scope.pop());
         async move {
             let mut first = None;
             for error in errors {

@@ -83,15 +83,17 @@ fn is_yes(robust: &bool) -> bool {
 impl Key {
     /// The key of a device and of this version.
     fn of(gpu: &GpuConv) -> Self {
-        let info = gpu.device().adapter_info();
         #[cfg(not(target_arch = "wasm32"))]
-        let driver = format!("{} {}", info.driver, info.driver_info);
+        let (driver, backend) = {
+            let info = gpu.device().adapter_info();
+            (format!("{} {}", info.driver, info.driver_info), info.backend)
+        };
         #[cfg(target_arch = "wasm32")]
-        let driver = crate::runtime::browser::engine();
+        let (driver, backend) = (crate::runtime::browser::engine(), wgpu::Backend::BrowserWebGpu);
         Self {
             driver: driver.trim().into(),
             device: gpu.adapter_name(),
-            backend: info.backend.to_string(),
+            backend: backend.to_string(),
             version: env!("CARGO_PKG_VERSION").into(),
             robust: gpu.is_robust(),
         }

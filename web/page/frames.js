@@ -92,6 +92,8 @@ export class Frames {
   #sizes;
   #filters = new Map();
   #kept = {};
+  /** The picture before: they share what is kept, so each waits for the one before. */
+  #last = Promise.resolve();
   /** The canvas of a software device. */
   #plain;
 
@@ -117,7 +119,13 @@ export class Frames {
   }
 
   /** Filters a picture and draws it. Gives the milliseconds from the picture to the canvas. */
-  async draw(picture, name) {
+  draw(picture, name) {
+    const drawn = this.#last.then(() => this.#filterAndDraw(picture, name));
+    this.#last = drawn.catch(() => {});
+    return drawn;
+  }
+
+  async #filterAndDraw(picture, name) {
     const start = performance.now();
     const { radius, layers } = FILTERS[name];
     if (!this.#filters.has(name)) this.#filters.set(name, layers(this.#gpu));

@@ -32,9 +32,11 @@ function trouble(words) {
   $("trouble").hidden = false;
 }
 
-/** Runs something for a form, whose buttons are off meanwhile; says so, and what went wrong. */
-async function busy(form, state, words, run) {
-  const buttons = [...form.querySelectorAll("button:not([type=button])")];
+/** Runs something, with the forms' buttons off meanwhile; says so, and what went wrong. */
+async function busy(state, words, run) {
+  // All forms measure or check on one device.
+  const forms = ["pair", "network", "verify"].map($);
+  const buttons = forms.flatMap((form) => [...form.querySelectorAll("button:not([type=button])")]);
   buttons.forEach((button) => (button.disabled = true));
   state.textContent = words;
   try {
@@ -93,8 +95,12 @@ async function open() {
   }
   for (const control of document.querySelectorAll("button, input[type=file]")) control.disabled = false;
   $("footer").textContent = `gpuconv ${version}. MIT or Apache 2.0.`;
-  const canvas = $("canvas").transferControlToOffscreen();
-  await ask("canvas", [canvas], { transfer: [canvas] });
+  try {
+    const canvas = $("canvas").transferControlToOffscreen();
+    await ask("canvas", [canvas], { transfer: [canvas] });
+  } catch (error) {
+    trouble(`This browser shows no pictures of the device: ${error.message}.`);
+  }
 }
 
 // Measure.
@@ -111,7 +117,7 @@ $("pair").addEventListener("submit", (event) => {
   const { in: inputs, out, size, kernel, stride, dtype } = Object.fromEntries(new FormData(event.target));
   const pad = (kernel - 1) / 2;
   const [input, geometry] = [`1x${inputs}x${size}x${size} -> ${out}`, `k${kernel} s${stride} p${pad} ${dtype}`];
-  busy(event.target, $("measure-state"), "Compiling and measuring…", async () => {
+  busy($("measure-state"), "Compiling and measuring…", async () => {
     const rows = [];
     // The first run is apart: it compiles.
     const forms = [["standard", `conv ${input} ${geometry}`, "auto"], ["separable, two dispatches", `separable ${input} ${geometry}`, "never"], ["separable, as planned", `separable ${input} ${geometry}`, "auto"]];
@@ -129,6 +135,7 @@ $("pair").addEventListener("submit", (event) => {
       ["form", "ms", "multiply-adds", "from and to memory", "GFLOP/s", "by"],
       rows,
     );
+    if (times.length < 2) return "The standard one took over a minute, so the others were not measured.";
     return `The separable one is ${figure(times[0] / Math.min(...times.slice(1)))} times as fast as the standard one.`;
   });
 });
@@ -137,7 +144,7 @@ $("network").addEventListener("submit", (event) => {
   event.preventDefault();
   const { name, dtype } = Object.fromEntries(new FormData(event.target));
   const problem = `${name} 1 ${dtype}`;
-  busy(event.target, $("measure-state"), "Measuring the device's rates…", async () => {
+  busy($("measure-state"), "Measuring the device's rates…", async () => {
     const rates = await ask("probe");
     $("measure-state").textContent = "Compiling and measuring each step…";
     const steps = await ask("measure", [problem, {}]);
@@ -180,7 +187,7 @@ $("verify").addEventListener("submit", (event) => {
     told = performance.now();
     state.textContent = `${done} of ${total} cases, ${checks} checks, ${failures} failed`;
   };
-  busy(event.target, state, "Compiling…", async () => {
+  busy(state, "Compiling…", async () => {
     const verified = await ask("verify", [options], { progress, signal: stopping.signal });
     const { checks, cases, failures, seconds, kernels, failed } = verified;
     const header = ["kernel", "cases", "checks", "failed", "worst share of bound", "worst relative error"];
@@ -223,15 +230,19 @@ let video;
 const filter = () => $("filter").elements.filter.value;
 
 /** Filters the picture that there is, and says how long that took. */
+let shown = 0;
 async function show() {
   if (!picture || video) return;
+  const own = ++shown;
+  // Of several that were asked for at once the last one counts.
+  const say = (words) => own === shown && ($("frame-state").textContent = words);
   try {
     const bitmap = await createImageBitmap(picture);
     const { width, height } = bitmap;
     const ms = await ask("frame", [bitmap, filter()], { transfer: [bitmap] });
-    $("frame-state").textContent = `${width}x${height} in ${figure(ms)} ms.`;
+    say(`${width}x${height} in ${figure(ms)} ms.`);
   } catch (error) {
-    $("frame-state").textContent = `It failed: ${error.message}.`;
+    say(`It failed: ${error.message}.`);
   }
 }
 
@@ -286,22 +297,41 @@ function stopCamera() {
   $("camera").setAttribute("aria-pressed", "false");
 }
 
+/** Opens the camera. None if it was refused, or stopped before it played. */
+async function openCamera() {
+  const own = Object.assign(document.createElement("video"), { muted: true, playsInline: true });
+  try {
+    own.srcObject = await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 480 } });
+    video = own;
+    await own.play();
+  } catch (error) {
+    if (video === own) stopCamera();
+    const words = { NotAllowedError: "The camera was refused.", NotFoundError: "There is no camera." };
+    $("frame-state").textContent = words[error.name] ?? `There is no picture from the camera: ${error.message}`;
+  }
+  return video === own ? own : undefined;
+}
+
 $("camera").addEventListener("click", async () => {
   if (video) return stopCamera();
   const state = $("frame-state");
-  try {
-    const stream = await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 480 } });
-    video = Object.assign(document.createElement("video"), { srcObject: stream, muted: true, playsInline: true });
-    await video.play();
-  } catch (error) {
-    video = undefined;
-    const words = { NotAllowedError: "The camera was refused.", NotFoundError: "There is no camera." };
-    return (state.textContent = words[error.name] ?? `There is no picture from the camera: ${error.message}`);
-  }
+  // A second click must not ask for a second camera.
+  $("camera").disabled = true;
+  const own = await openCamera();
+  $("camera").disabled = false;
+  if (!own) return;
+  const ended = new Promise((done) => own.srcObject.getVideoTracks()[0].addEventListener("ended", done));
   $("camera").setAttribute("aria-pressed", "true");
   let [frames, since] = [0, performance.now()];
-  for (const own = video; video === own; ) {
-    await new Promise(own.requestVideoFrameCallback ? (done) => own.requestVideoFrameCallback(done) : requestAnimationFrame);
+  while (video === own) {
+    const next = new Promise(own.requestVideoFrameCallback ? (done) => own.requestVideoFrameCallback(done) : requestAnimationFrame);
+    const event = await Promise.race([next, ended]);
+    if (video !== own) return;
+    if (event?.type === "ended") {
+      stopCamera();
+      state.textContent = "The camera is gone.";
+      return;
+    }
     try {
       // A frame of a video may be on the GPU, and stay there.
       const frame = self.VideoFrame ? new VideoFrame(own) : await createImageBitmap(own);
@@ -354,7 +384,8 @@ addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => {
   event.preventDefault();
   const [file] = event.dataTransfer.files;
-  if (file) file.type.startsWith("image/") ? take(file) : openNetwork(file);
+  // Without a device the page has said why.
+  if (file && device) file.type.startsWith("image/") ? take(file) : openNetwork(file);
 });
 
 open();

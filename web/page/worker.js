@@ -13,7 +13,8 @@ const calls = {
     gpu = await GpuConv.create();
     const { device } = gpu;
     device.lost.then(({ reason, message }) => postMessage({ lost: message || reason }));
-    const { vendor, architecture, description } = device.adapterInfo;
+    // Some browsers do not say what adapter a device is of.
+    const { vendor, architecture, description } = device.adapterInfo ?? {};
     const limits = {};
     for (const name in device.limits) limits[name] = device.limits[name];
     const features = [...device.features];
@@ -43,9 +44,12 @@ const calls = {
   /** Opens a network by its weights: of a name, or else the one that has the file's tensors. */
   async network(bytes, name) {
     const opened = await gpu.network(bytes, { name, imageSize: 224 });
-    if (opened.task !== "classification") {
-      throw new Error(`${opened.name} is for ${opened.task}, and this page shows what is in a picture`);
+    const { name: known, task } = opened;
+    if (task !== "classification") {
+      opened.free();
+      throw new Error(`${known} is for ${task}, and this page shows what is in a picture`);
     }
+    network?.free();
     network = opened;
     return network.name;
   },
@@ -61,10 +65,10 @@ const calls = {
     picture.close();
     const { data } = context.getImageData(0, 0, 224, 224);
     const x = gpu.upload(network.pixels(data, 224, 224), [1, 3, 224, 224]);
-    const y = await network.layer.forward(x);
+    const layer = network.layer;
+    const y = await layer.forward(x);
     const logits = await gpu.download(y);
-    x.free();
-    y.free();
+    [x, y, layer].forEach((handle) => handle.free());
     return { classes: network.top(logits, 5), ms: performance.now() - start };
   },
 };

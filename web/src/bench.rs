@@ -10,7 +10,7 @@ use wasm_bindgen::{JsCast, JsValue};
 use web_time::Instant;
 
 use crate::js::{failed, json, refused};
-use crate::options::Options;
+use crate::options::{Options, text};
 use crate::spread::Spread;
 
 /// The oracle checks problems of fewer floating-point operations than this; it is slow.
@@ -181,9 +181,9 @@ struct MeasuredStep {
 /// The time of each step of a problem.
 pub async fn steps(gpu: &GpuConv, line: &str, options: &Options<'_>) -> Result<JsValue, JsValue> {
     let problem: Problem = line.parse().map_err(failed)?;
-    let choice = match options.get("fusion").as_string() {
-        Some(fusion) => Choice::Fusion(fusion.parse().map_err(failed)?),
-        None => Choice::Auto,
+    let choice = match options.get("fusion") {
+        fusion if fusion.is_undefined() => Choice::Auto,
+        fusion => Choice::Fusion(fusion.as_string().unwrap_or_else(|| text(&fusion)).parse().map_err(failed)?),
     };
     measured(gpu, &problem, &choice).await.map(|steps| json(&steps)).map_err(failed)
 }

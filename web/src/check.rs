@@ -8,8 +8,8 @@ use wasm_bindgen::{JsCast, JsValue};
 use web_time::Instant;
 
 use crate::chain;
-use crate::js::{failed, json, tell};
-use crate::options::Options;
+use crate::js::{failed, json, refused, tell};
+use crate::options::{Options, text};
 use crate::rows::{Check, Failed, Row, rows};
 
 /// The results, with the keys of `gpuconv verify --json`.
@@ -39,11 +39,13 @@ struct Progress<'a> {
 
 /// Checks some problems, by default the table of cases.
 pub async fn verify(gpu: &GpuConv, options: &Options<'_>) -> Result<JsValue, JsValue> {
-    let problems = match options.get("problems").dyn_ref::<Array>() {
+    let wanted = options.get("problems");
+    let problems = match wanted.dyn_ref::<Array>() {
         Some(lines) => lines.iter().map(|line| chain::problem(&line)).collect::<Result<_, _>>()?,
-        None => verify::cases(),
+        None if wanted.is_undefined() => verify::cases(),
+        None => return Err(refused(&format!("problems must be an array of problem lines, not {}", text(&wanted)))),
     };
-    let (progress, start) = (options.get("progress"), Instant::now());
+    let (progress, start) = (options.function("progress")?, Instant::now());
     let mut checked = Vec::new();
     for (case, problem) in problems.iter().enumerate() {
         let line = problem.to_string();

@@ -6,10 +6,12 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use gpuconv::Error;
-use js_sys::{Function, Promise, Reflect};
+use js_sys::{Array, ArrayBuffer, Float32Array, Function, Promise, Reflect, Uint8Array, Uint8ClampedArray};
 use serde::Serialize;
 use wasm_bindgen::{JsCast, JsError, JsValue};
 use wasm_bindgen_futures::future_to_promise;
+
+use crate::options::text;
 
 /// A promise of what some work gives.
 pub fn promise<T: Into<JsValue>>(work: impl Future<Output = Result<T, JsValue>> + 'static) -> Promise {
@@ -42,6 +44,26 @@ pub fn failed(error: Error) -> JsValue {
 /// An `Error` with these words.
 pub fn refused(words: &str) -> JsValue {
     JsError::new(words).into()
+}
+
+/// The bytes of an `ArrayBuffer` or an array of bytes, called `what` in messages.
+pub fn bytes(value: &JsValue, what: &str) -> Result<Vec<u8>, JsValue> {
+    if !(value.has_type::<ArrayBuffer>() || value.has_type::<Uint8Array>() || value.has_type::<Uint8ClampedArray>()) {
+        return Err(refused(&format!("{what} must be an ArrayBuffer or a Uint8Array, not {}", text(value))));
+    }
+    // js-sys's constructor catches nothing, and a buffer that was sent to a worker is there no more.
+    let constructor: Function = Reflect::get(&js_sys::global(), &"Uint8Array".into())?.dyn_into()?;
+    let array = Reflect::construct(&constructor, &Array::of1(value))
+        .map_err(|_| refused(&format!("{what} are there no more: their buffer was given away")))?;
+    Ok(array.unchecked_into::<Uint8Array>().to_vec())
+}
+
+/// The values of a `Float32Array`, called `what` in messages.
+pub fn floats(value: &JsValue, what: &str) -> Result<Vec<f32>, JsValue> {
+    match value.dyn_ref::<Float32Array>() {
+        Some(array) => Ok(array.to_vec()),
+        None => Err(refused(&format!("{what} must be a Float32Array, but is {}", text(value)))),
+    }
 }
 
 /// A plain object. All that is given to it has a form in JSON.

@@ -4,12 +4,12 @@ use std::rc::Rc;
 
 use gpuconv::nets::{self, Network as Net};
 use gpuconv::{Chain, Error, Inputs, Layer as Inner, OwnedWeights, Weights};
-use js_sys::{Array, ArrayBuffer, Float32Array, Promise, Uint8Array};
+use js_sys::{Array, Float32Array, Promise};
 use wasm_bindgen::prelude::*;
 
 use crate::GpuConv;
-use crate::js::{failed, json, promise, refused};
-use crate::options::{Options, dtype, layout, text};
+use crate::js::{bytes, failed, json, promise, refused};
+use crate::options::{Options, dtype, layout, text, whole};
 use crate::tensor::{Tensor, extents, shape};
 
 /// A chain of convolutions with its weights. It takes inputs of any batch, height and width, in either layout.
@@ -40,17 +40,21 @@ impl Layer {
         let (this, input) = (self.clone(), input.clone());
         let others = [residual, scale].map(|tensor| tensor.map(|tensor| tensor.share()).transpose());
         promise(async move {
-            let input = input.made().await?;
+            let [residual, scale] = others;
+            // Handles until the end: the caller may free its own meanwhile.
+            let others = [residual?, scale?];
+            let made_input = input.made().await?;
             let mut made = [None, None];
-            for (made, tensor) in made.iter_mut().zip(others) {
-                if let Some(tensor) = tensor? {
+            for (made, tensor) in made.iter_mut().zip(&others) {
+                if let Some(tensor) = tensor {
                     *made = Some(tensor.made().await?);
                 }
             }
             let [residual, scale] = &made;
-            let inputs = Inputs { input: &input, residual: residual.as_ref(), scale: scale.as_ref() };
-            let output = this.layer.forward_async(inputs).await.map_err(failed)?;
-            Ok(Tensor::of(&this.gpu, output, true))
+            let inputs = Inputs { input: &made_input, residual: residual.as_ref(), scale: scale.as_ref() };
+            let output = this.layer.forward_async(inputs).await.map_err(failed);
+            drop((input, others));
+            Ok(Tensor::of(&this.gpu, output?, true))
         })
     }
 
@@ -68,7 +72,7 @@ impl Layer {
     pub fn warm_up(
         &self,
         #[wasm_bindgen(unchecked_param_type = "Shape")] input: JsValue,
-        #[wasm_bindgen(unchecked_param_type = "Layout | undefined")] order: JsValue,
+        #[wasm_bindgen(unchecked_optional_param_type = "Layout")] order: JsValue,
     ) -> Promise {
         let this = self.clone();
         promise(async move {
@@ -119,9 +123,25 @@ impl Network {
     }
 
     /// The values that the network takes for pictures, NCHW, of bytes as an `ImageData` has them: four a pixel.
-    pub fn pixels(&self, rgba: &[u8], width: u32, height: u32) -> Float32Array {
-        let rgb: Vec<_> = rgba.chunks_exact(4).flat_map(|pixel| pixel[..3].iter().copied()).collect();
-        Float32Array::from(&self.network.normalize(&rgb, width as usize * height as usize)[..])
+    pub fn pixels(
+        &self,
+        #[wasm_bindgen(unchecked_param_type = "Uint8Array | Uint8ClampedArray")] rgba: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "number")] width: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "number")] height: JsValue,
+    ) -> Result<Float32Array, JsValue> {
+        let bytes = bytes(&rgba, "the pixels")?;
+        let extents = [&width, &height].map(|extent| whole(extent).filter(|extent| *extent > 0));
+        let [Some(columns), Some(rows)] = extents else {
+            let given = format!("{} and {}", text(&width), text(&height));
+            return Err(refused(&format!("a picture's width and height are whole numbers above 0, not {given}")));
+        };
+        let (pixels, count) = (u128::from(columns) * u128::from(rows), bytes.len() as u128);
+        if count == 0 || count % (4 * pixels) != 0 {
+            let each = format!("pictures of {columns}x{rows} have {} bytes each", 4 * pixels);
+            return Err(refused(&format!("{each}, but there are {count}")));
+        }
+        let rgb: Vec<_> = bytes.chunks_exact(4).flat_map(|pixel| pixel[..3].iter().copied()).collect();
+        Ok(Float32Array::from(&self.network.normalize(&rgb, pixels as usize)[..]))
     }
 
     /// The most probable classes of an image's logits, the first first.
@@ -154,14 +174,11 @@ impl Network {
                 name if name.is_undefined() => wanted,
                 name => Some(name.as_string().unwrap_or_else(|| text(&name))),
             };
-            if !(file.has_type::<ArrayBuffer>() || file.has_type::<Uint8Array>()) {
-                return Err(refused("the weights must be an ArrayBuffer or a Uint8Array"));
-            }
             let size = match options.get("imageSize") {
                 size if size.is_undefined() => None,
                 _ => Some(options.extent("imageSize", None)?),
             };
-            let bytes = Uint8Array::new(&file).to_vec();
+            let bytes = bytes(&file, "the weights")?;
             let (mut network, weights) = match wanted {
                 Some(name) if is_sized(&name) && size.is_none() => {
                     let why = "where it has strides, its padding depends on the size of images";

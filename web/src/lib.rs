@@ -92,13 +92,13 @@ impl GpuConv {
     /// no memory for it shows when it is used.
     pub fn upload(
         &self,
-        values: &Float32Array,
+        #[wasm_bindgen(unchecked_param_type = "Float32Array")] values: JsValue,
         #[wasm_bindgen(unchecked_param_type = "Shape")] shape: JsValue,
-        #[wasm_bindgen(unchecked_param_type = "Layout | undefined")] layout: JsValue,
-        #[wasm_bindgen(unchecked_param_type = "DType | undefined")] dtype: JsValue,
+        #[wasm_bindgen(unchecked_optional_param_type = "Layout")] layout: JsValue,
+        #[wasm_bindgen(unchecked_optional_param_type = "DType")] dtype: JsValue,
     ) -> Result<Tensor, JsValue> {
         let (layout, dtype) = (options::layout(&layout)?, options::dtype(&dtype)?);
-        Tensor::upload(self, values.to_vec(), self::shape(&shape)?, layout, dtype)
+        Tensor::upload(self, js::floats(&values, "the values")?, self::shape(&shape)?, layout, dtype)
     }
 
     /// A tensor in a buffer of the device that the page made, with the usage `STORAGE`; `COPY_SRC` as well to be
@@ -107,17 +107,22 @@ impl GpuConv {
         &self,
         #[wasm_bindgen(unchecked_param_type = "GPUBuffer")] buffer: JsValue,
         #[wasm_bindgen(unchecked_param_type = "Shape")] shape: JsValue,
-        #[wasm_bindgen(unchecked_param_type = "BufferOptions | undefined")] options: JsValue,
+        #[wasm_bindgen(unchecked_optional_param_type = "BufferOptions")] options: JsValue,
     ) -> Result<Tensor, JsValue> {
         Tensor::of_buffer(self, &buffer, self::shape(&shape)?, &options)
     }
 
     /// Writes values into a tensor. What is submitted later reads them.
     #[wasm_bindgen(unchecked_return_type = "Promise<void>")]
-    pub fn write(&self, tensor: &Tensor, values: &Float32Array) -> Promise {
-        let (gpu, tensor, values) = (self.gpu.clone(), tensor.clone(), values.to_vec());
+    pub fn write(
+        &self,
+        tensor: &Tensor,
+        #[wasm_bindgen(unchecked_param_type = "Float32Array")] values: JsValue,
+    ) -> Promise {
+        // As they are now, whatever the caller does with the array.
+        let (gpu, tensor, values) = (self.gpu.clone(), tensor.clone(), js::floats(&values, "the values"));
         promise(async move {
-            gpu.write_async(&tensor.made().await?, &values).await.map_err(failed)?;
+            gpu.write_async(&tensor.made().await?, &values?).await.map_err(failed)?;
             Ok(JsValue::UNDEFINED)
         })
     }
@@ -146,7 +151,7 @@ impl GpuConv {
         })
     }
 
-    /// A depthwise convolution. `outChannels` and `groups` are as many as there are channels, unless they are given.
+    /// A depthwise convolution. There are as many `outChannels` as channels, unless they are given.
     #[wasm_bindgen(unchecked_return_type = "Promise<Layer>")]
     pub fn depthwise(
         &self,
@@ -213,7 +218,7 @@ impl GpuConv {
     pub fn network(
         &self,
         #[wasm_bindgen(unchecked_param_type = "ArrayBuffer | Uint8Array")] file: JsValue,
-        #[wasm_bindgen(unchecked_param_type = "NetworkOptions & { name?: string } | undefined")] options: JsValue,
+        #[wasm_bindgen(unchecked_optional_param_type = "NetworkOptions & { name?: string }")] options: JsValue,
     ) -> Promise {
         Network::open(self, file, None, options)
     }
@@ -223,7 +228,7 @@ impl GpuConv {
     pub fn mobilenet_v1(
         &self,
         #[wasm_bindgen(unchecked_param_type = "ArrayBuffer | Uint8Array")] file: JsValue,
-        #[wasm_bindgen(unchecked_param_type = "NetworkOptions | undefined")] options: JsValue,
+        #[wasm_bindgen(unchecked_optional_param_type = "NetworkOptions")] options: JsValue,
     ) -> Promise {
         Network::open(self, file, Some("mobilenet_v1"), options)
     }
@@ -233,7 +238,7 @@ impl GpuConv {
     pub fn mobilenet_v2(
         &self,
         #[wasm_bindgen(unchecked_param_type = "ArrayBuffer | Uint8Array")] file: JsValue,
-        #[wasm_bindgen(unchecked_param_type = "NetworkOptions | undefined")] options: JsValue,
+        #[wasm_bindgen(unchecked_optional_param_type = "NetworkOptions")] options: JsValue,
     ) -> Promise {
         Network::open(self, file, Some("mobilenet_v2"), options)
     }
@@ -249,14 +254,11 @@ impl GpuConv {
 
     /// Checks every kernel against the oracle on this device: what `gpuconv verify` does.
     #[wasm_bindgen(unchecked_return_type = "Promise<Verified>")]
-    pub fn verify(
-        &self,
-        #[wasm_bindgen(unchecked_param_type = "VerifyOptions | undefined")] options: JsValue,
-    ) -> Promise {
+    pub fn verify(&self, #[wasm_bindgen(unchecked_optional_param_type = "VerifyOptions")] options: JsValue) -> Promise {
         let gpu = self.clone();
         promise(async move {
             let options = Options::of("verify", &options, &["problems", "progress", "signal"])?;
-            js::stoppable(options.get("signal"), check::verify(&gpu.gpu, &options)).await
+            js::stoppable(options.signal()?, check::verify(&gpu.gpu, &options)).await
         })
     }
 
@@ -273,12 +275,12 @@ impl GpuConv {
     pub fn measure(
         &self,
         problem: &str,
-        #[wasm_bindgen(unchecked_param_type = "MeasureOptions | undefined")] options: JsValue,
+        #[wasm_bindgen(unchecked_optional_param_type = "MeasureOptions")] options: JsValue,
     ) -> Promise {
         let (gpu, problem) = (self.clone(), problem.to_string());
         promise(async move {
             let options = Options::of("measure", &options, &["fusion", "signal"])?;
-            js::stoppable(options.get("signal"), bench::steps(&gpu.gpu, &problem, &options)).await
+            js::stoppable(options.signal()?, bench::steps(&gpu.gpu, &problem, &options)).await
         })
     }
 
@@ -288,12 +290,12 @@ impl GpuConv {
     pub fn tune(
         &self,
         problem: &str,
-        #[wasm_bindgen(unchecked_param_type = "TuneOptions | undefined")] options: JsValue,
+        #[wasm_bindgen(unchecked_optional_param_type = "TuneOptions")] options: JsValue,
     ) -> Promise {
         let (gpu, problem) = (self.clone(), problem.to_string());
         promise(async move {
             let options = Options::of("tune", &options, &["seconds", "progress", "signal"])?;
-            js::stoppable(options.get("signal"), tune::tune(&gpu.gpu, &problem, &options)).await
+            js::stoppable(options.signal()?, tune::tune(&gpu.gpu, &problem, &options)).await
         })
     }
 

@@ -1,10 +1,10 @@
 //! Options and weights, as JavaScript gives them.
 
 use gpuconv::{Activation, Chain, Conv2d, DType, Layout, OwnedWeights, Residual, Separable};
-use js_sys::{Array, Float32Array, Object, Reflect};
+use js_sys::{Array, Function, Object, Reflect};
 use wasm_bindgen::{JsCast, JsValue};
 
-use crate::js::{failed, refused};
+use crate::js::{failed, floats, refused};
 
 /// An object of options, all of whose names are known.
 pub struct Options<'a> {
@@ -38,6 +38,24 @@ impl<'a> Options<'a> {
             value => format!("the option {name} of {} must be {expected}, but is {}", self.what, text(&value)),
         };
         Err(refused(&words))
+    }
+
+    /// A function, or undefined.
+    pub fn function(&self, name: &str) -> Result<JsValue, JsValue> {
+        match self.get(name) {
+            value if value.is_undefined() || value.has_type::<Function>() => Ok(value),
+            _ => self.wrong(name, "a function"),
+        }
+    }
+
+    /// The signal that stops the work, or undefined.
+    pub fn signal(&self) -> Result<JsValue, JsValue> {
+        let signal = self.get("signal");
+        let aborted = Reflect::get(&signal, &"aborted".into());
+        match signal.is_undefined() || aborted.is_ok_and(|aborted| aborted.as_bool().is_some()) {
+            true => Ok(signal),
+            false => self.wrong("signal", "an AbortSignal"),
+        }
     }
 
     /// A whole number.
@@ -235,10 +253,7 @@ pub fn separable(options: &JsValue, weights: &JsValue) -> Result<(Chain, [OwnedW
 /// Weights under two names, of which the second may be missing.
 fn weights(object: &JsValue, weight: &str, bias: &str) -> Result<OwnedWeights, JsValue> {
     let get = |name: &str| Reflect::get(object, &name.into()).unwrap_or(JsValue::UNDEFINED);
-    let values = |name: &str| match get(name).dyn_into::<Float32Array>() {
-        Ok(array) => Ok(array.to_vec()),
-        Err(value) => Err(refused(&format!("the weights' {name} must be a Float32Array, but is {}", text(&value)))),
-    };
+    let values = |name: &str| floats(&get(name), &format!("the weights' {name}"));
     let bias = if get(bias).is_undefined() { None } else { Some(values(bias)?) };
     Ok(OwnedWeights { weight: values(weight)?, bias })
 }

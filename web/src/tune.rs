@@ -40,7 +40,7 @@ pub async fn tune(gpu: &GpuConv, line: &str, options: &Options<'_>) -> Result<Js
     let seconds = options.float("seconds", 60.0)?;
     let time = Duration::try_from_secs_f64(seconds)
         .map_err(|_| refused(&format!("seconds must be above 0, not {seconds}")))?;
-    let progress = options.get("progress");
+    let progress = options.function("progress")?;
     let watch = |at: tuner::Progress<'_>| {
         let tuner::Progress { done, total, run, recipe, .. } = at;
         // What the caller's function throws does not stop it; the signal does.

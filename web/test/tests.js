@@ -131,7 +131,41 @@ const tests = {
     throws(() => gpu.download(same), /null pointer/);
   },
 
+  async "tensors may be freed while a layer runs"({ gpu }) {
+    const options = { inChannels: 1, outChannels: 1, kernelSize: 1, residual: "after", scaled: true };
+    const layer = await gpu.conv2d(options, { weight: floats(2) });
+    const handles = [[1, 2], [10, 20]].map((values) => gpu.upload(floats(...values), [1, 1, 1, 2]));
+    handles.push(gpu.upload(floats(3), [1, 1, 1, 1]));
+    // The first run of a size compiles meanwhile.
+    const running = layer.forward(...handles);
+    handles.forEach((handle) => handle.free());
+    equal(await gpu.download(await running), floats(16, 32));
+  },
+
+  async "an internal error of the device"({ gpuconv }) {
+    const device = await (await navigator.gpu.requestAdapter()).requestDevice();
+    const [push, pop, filters] = [device.pushErrorScope, device.popErrorScope, []];
+    // As where a driver compiles no pipeline: what the scopes of internal errors catch.
+    device.pushErrorScope = (filter) => {
+      filters.push(filter);
+      push.call(device, filter);
+    };
+    device.popErrorScope = async () => {
+      const filter = filters.pop();
+      return (await pop.call(device)) ?? (filter === "internal" ? new GPUInternalError("the driver gave up") : null);
+    };
+    const gpu = await gpuconv.GpuConv.fromDevice(device);
+    await rejects(gpu.download(gpu.upload(floats(1), [1, 1, 1, 1])), /the driver gave up/);
+    gpu.free();
+    device.destroy();
+  },
+
   async "errors say what was wrong"({ gpu }) {
+    throws(() => gpu.upload(undefined, [1, 1, 1, 1]), "the values must be a Float32Array, but is JsValue(undefined)");
+    await rejects(gpu.verify({ problems: "pool 1x1x2x2" }), /problems must be an array of problem lines, not "pool/);
+    await rejects(gpu.verify({ progress: 3 }), "the option progress of verify must be a function, but is 3");
+    await rejects(gpu.measure("pool 1x1x2x2", { signal: new AbortController() }), /signal of measure must be an AbortSignal/);
+    await rejects(gpu.measure("pool 1x1x2x2", { fusion: 1 }), /auto, never/);
     throws(() => gpu.upload(floats(1), [1, 1, 1, 2]), "the tensor must have 2 values, but has 1");
     throws(() => gpu.upload(floats(1), [1, 1]), "a shape is [images, channels, rows, columns], not [1,1]");
     throws(() => gpu.upload(floats(1), [1, 1, 1, 1], "chwn"), /a layout is nchw or nhwc/);
@@ -237,6 +271,12 @@ const tests = {
     await rejects(gpu.network(file), /no network of width 1 has these tensors; for mobilenet_v1, .*conv_stem/);
     await rejects(gpu.network(file, { name: "lenet" }), /no network is called lenet; there are mobilenet_v1, /);
     await rejects(gpu.network(new ArrayBuffer(3)), /not a safetensors file/);
+    const given = file.slice(0);
+    structuredClone(given, { transfer: [given] });
+    await rejects(gpu.network(given, options), /the weights are there no more/);
+    equal(found.pixels(new Uint8ClampedArray(8), 2, 1).length, 6);
+    throws(() => found.pixels(new Uint8Array(8), 2), /whole numbers above 0, not 2 and/);
+    throws(() => found.pixels(new Uint8Array(8), 3, 1), "pictures of 3x1 have 12 bytes each, but there are 8");
     await rejects(gpu.mobilenetV1(file), /`conv_stem.weight` must be \[32, 3, 3, 3\], but is \[8, 3, 3, 3\]/);
     await rejects(gpu.mobilenetV1(file, { width: 0 }), /a width multiplier must be above 0/);
   },
