@@ -3,8 +3,8 @@
 use minijinja::{Value, context};
 
 use crate::model::caps::Caps;
-use crate::model::chain::{Link, ends};
 use crate::model::dtype::DType;
+use crate::model::link::{Link, ends};
 
 /// How a shader has the elements of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

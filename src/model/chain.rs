@@ -6,6 +6,7 @@ use crate::model::conv::{Activation, Conv2d, Residual};
 use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
 pub use crate::model::link::Link;
+use crate::model::link::ends;
 use crate::model::pool::Pool2d;
 use crate::model::prelu::PRelu;
 use crate::model::resize::{Resize, ResizeTo};
@@ -422,16 +423,6 @@ impl From<&Conv2d> for Chain {
     fn from(link: &Conv2d) -> Self {
         link.clone().into()
     }
-}
-
-/// The types of the input and the output of links in a chain of one type: that type, but f32 for what one sum of planes
-/// gives to another.
-pub(crate) fn ends(links: &[Link], dtype: DType) -> [DType; 2] {
-    let end = |link: Option<&Link>, sums_there: bool| match link {
-        Some(Link::PlaneSum { of_sums, .. }) if *of_sums == sums_there => DType::F32,
-        _ => dtype,
-    };
-    [end(links.first(), true), end(links.last(), false)]
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::model::concat::{self, Concat};
 use crate::model::conv::{Activation, Conv2d, Residual};
+use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
 use crate::model::gate::SqueezeExcite;
 use crate::model::pool::{Pool2d, PoolMode};
@@ -232,4 +233,14 @@ impl From<SqueezeExcite> for Link {
     fn from(gate: SqueezeExcite) -> Self {
         Self::SqueezeExcite(gate)
     }
+}
+
+/// The types of the input and the output of links in a chain of one type: that type, but f32 for what one sum of planes
+/// gives to another.
+pub(crate) fn ends(links: &[Link], dtype: DType) -> [DType; 2] {
+    let end = |link: Option<&Link>, sums_there: bool| match link {
+        Some(Link::PlaneSum { of_sums, .. }) if *of_sums == sums_there => DType::F32,
+        _ => dtype,
+    };
+    [end(links.first(), true), end(links.last(), false)]
 }

@@ -119,7 +119,7 @@ impl GpuConv {
         tensor: &Tensor,
         #[wasm_bindgen(unchecked_param_type = "Float32Array")] values: JsValue,
     ) -> Promise {
-        // As they are now, whatever the caller does with the array.
+        // The caller may change the array later.
         let (gpu, tensor, values) = (self.gpu.clone(), tensor.clone(), js::floats(&values, "the values"));
         promise(async move {
             gpu.write_async(&tensor.made().await?, &values?).await.map_err(failed)?;
