@@ -1,6 +1,8 @@
 //! WebGPU in a browser, where wgpu does not reach: what the browser says of its GPU, devices that a page made, and
 //! subgroups.
 
+use std::sync::Arc;
+
 use futures_intrusive::channel::shared::oneshot_channel;
 use js_sys::{Array, Function, Object, Promise, Reflect};
 use wasm_bindgen::{JsCast, JsValue};
@@ -228,6 +230,43 @@ impl ErrorScope {
         let called = get(&device, name).dyn_into::<Function>().and_then(|method| method.call1(&device, argument));
         called.unwrap_or(JsValue::UNDEFINED)
     }
+}
+
+/// Has a browser look, while this is there, whether submitted work is done. By itself Chromium looks at once and then
+/// every two milliseconds, Firefox every hundred. Both look when something is submitted, so nothing is, after one
+/// millisecond and then after twice as many as before: the work is found done within twice its time.
+pub struct Nudges {
+    _wanted: Arc<()>,
+}
+
+impl Nudges {
+    pub fn new(queue: &wgpu::Queue) -> Self {
+        let (wanted, queue) = (Arc::new(()), queue.clone());
+        let still_wanted = Arc::downgrade(&wanted);
+        spawn_local(async move {
+            // By then a browser looks often enough by itself.
+            for milliseconds in [1, 2, 4, 8, 16, 32, 64] {
+                pass(milliseconds).await;
+                if still_wanted.strong_count() == 0 {
+                    break;
+                }
+                queue.submit([]);
+            }
+        });
+        Self { _wanted: wanted }
+    }
+}
+
+/// Waits, without a thread.
+async fn pass(milliseconds: u32) {
+    let timer: Option<Function> = get(&js_sys::global(), "setTimeout").dyn_into().ok();
+    let promise = Promise::new(&mut |resolve, _| {
+        let started = timer.as_ref().map(|timer| timer.call2(&JsValue::UNDEFINED, &resolve, &milliseconds.into()));
+        if !matches!(started, Some(Ok(_))) {
+            let _ = resolve.call0(&JsValue::UNDEFINED);
+        }
+    });
+    let _ = JsFuture::from(promise).await;
 }
 
 /// A shader as browsers want it: with the line that declares what it uses. wgpu's own compiler refuses that line.

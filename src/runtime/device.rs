@@ -265,13 +265,15 @@ impl Device {
     }
 
     /// Waits for a callback of the device, and gives its argument, or `None` if the callback was dropped. A browser
-    /// runs callbacks by itself. On native devices something must poll the device: this does if its thread is blocked
-    /// anyway, otherwise the program must.
+    /// runs callbacks by itself, and is nudged to do it soon. On native devices something must poll the device: this
+    /// does if its thread is blocked anyway, otherwise the program must.
     pub async fn told<T>(&self, callback: OneshotReceiver<T>) -> Result<Option<T>> {
         #[cfg(not(target_arch = "wasm32"))]
         if block::is_blocked() {
             self.poll_until_done()?;
         }
+        #[cfg(target_arch = "wasm32")]
+        let _nudges = browser::Nudges::new(&self.queue);
         Ok(callback.receive().await)
     }
 

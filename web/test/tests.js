@@ -246,6 +246,37 @@ const tests = {
     equal([error.name, /the device is lost/.test(error.message)], ["DeviceLost", true]);
   },
 
+  /** Browsers look rarely whether work is done, but look when something is submitted. */
+  async "what is waited for is looked for"({ gpuconv }) {
+    const device = await (await navigator.gpu.requestAdapter()).requestDevice();
+    const own = await gpuconv.GpuConv.fromDevice(device);
+    const { STORAGE, COPY_SRC, COPY_DST } = GPUBufferUsage;
+    const buffer = device.createBuffer({ size: 256, usage: STORAGE | COPY_SRC | COPY_DST });
+    const [queues, buffers] = [device.queue, buffer].map(Object.getPrototypeOf);
+    const { submit } = queues;
+    const { mapAsync } = buffers;
+    const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+    let empty = 0;
+    queues.submit = function (commands) {
+      empty += Array.from(commands).length === 0;
+      return submit.call(this, commands);
+    };
+    buffers.mapAsync = async function (...range) {
+      await mapAsync.apply(this, range);
+      await pause(30);
+    };
+    try {
+      equal((await own.download(own.tensor(buffer, [1, 1, 1, 2]))).length, 2);
+      const until = empty;
+      await pause(150);
+      equal([until > 0, empty], [true, until]);
+    } finally {
+      Object.assign(queues, { submit });
+      Object.assign(buffers, { mapAsync });
+      device.destroy();
+    }
+  },
+
   async "probe measures rates"({ gpu, mode }) {
     if (mode !== "all") return;
     const rates = await gpu.probe();
