@@ -93,9 +93,11 @@ impl Device {
     }
 
     /// Notes a loss of the device, and logs errors that no call waits for; wgpu would panic. Only for a
-    /// device of our own: a caller's device keeps the caller's handlers.
+    /// device of our own: a caller's device keeps the caller's handlers. A browser reports such errors by itself, and
+    /// wgpu's handler there panics at internal ones (gfx-rs/wgpu issue 9914).
     pub fn watch(&self) {
         self.watch_loss();
+        #[cfg(not(target_arch = "wasm32"))]
         self.device.on_uncaptured_error(Arc::new(|error| log::error!("uncaptured device error: {error}")));
     }
 

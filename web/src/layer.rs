@@ -77,14 +77,17 @@ impl Layer {
         let this = self.clone();
         promise(async move {
             let (input, layout) = (shape(&input)?, layout(&order)?);
-            this.layer.schedule_async(input, layout).await.map(|_| JsValue::UNDEFINED).map_err(failed)
+            let schedule = this.layer.schedule_async(input, layout).await;
+            // With its device, whose other handles may be freed meanwhile.
+            drop(this);
+            schedule.map(|_| JsValue::UNDEFINED).map_err(failed)
         })
     }
 }
 
 impl Layer {
     pub fn new(gpu: &GpuConv, chain: &Chain, weights: &[Weights<'_>]) -> Result<Self, JsValue> {
-        let layer = gpu.gpu.chain(chain, weights).map_err(failed)?;
+        let layer = gpu.gpu().chain(chain, weights).map_err(failed)?;
         Ok(Self { gpu: gpu.clone(), layer: Rc::new(layer) })
     }
 }

@@ -22,7 +22,7 @@ mod spread;
 
 use std::rc::Rc;
 
-use gpuconv::{Choice, GpuConv as Gpu, OwnedWeights, Problem, Weights, wgpu};
+use gpuconv::{Choice, GpuConv as Gpu, OwnedWeights, Problem, Weights};
 use js_sys::{Float32Array, Promise};
 use wasm_bindgen::prelude::*;
 
@@ -37,20 +37,29 @@ const TYPES: &str = include_str!("types.ts");
 /// A GPU to convolve on: a `GPUDevice`, and what its layers share.
 #[wasm_bindgen]
 #[derive(Clone)]
-pub struct GpuConv {
-    gpu: Gpu,
-    /// What keeps the device alive: all handles have it.
-    _device: Rc<Own>,
-}
+pub struct GpuConv(Rc<Held>);
 
 /// A device, destroyed with the last handle that needs it, unless the page made it.
-struct Own(Option<wgpu::Device>);
+struct Held {
+    gpu: Gpu,
+    is_own: bool,
+}
 
-impl Drop for Own {
+impl Drop for Held {
     fn drop(&mut self) {
-        if let Some(device) = &self.0 {
-            device.destroy();
+        if self.is_own {
+            self.gpu.device().destroy();
         }
+    }
+}
+
+impl GpuConv {
+    fn new(gpu: Gpu, is_own: bool) -> Self {
+        Self(Rc::new(Held { gpu, is_own }))
+    }
+
+    fn gpu(&self) -> &Gpu {
+        &self.0.gpu
     }
 }
 
@@ -59,10 +68,7 @@ impl GpuConv {
     /// A new device of the adapter that the browser prefers for speed, with all its limits.
     #[wasm_bindgen(unchecked_return_type = "Promise<GpuConv>")]
     pub fn create() -> Promise {
-        promise(async {
-            let gpu = Gpu::new_async().await.map_err(failed)?;
-            Ok(Self { _device: Rc::new(Own(Some(gpu.device().clone()))), gpu })
-        })
+        promise(async { Ok(Self::new(Gpu::new_async().await.map_err(failed)?, true)) })
     }
 
     /// The page's own device. It is not destroyed with the last handle. Ask for the features `subgroups`,
@@ -70,22 +76,19 @@ impl GpuConv {
     /// kernels do without.
     #[wasm_bindgen(js_name = fromDevice, unchecked_return_type = "Promise<GpuConv>")]
     pub fn from_device(#[wasm_bindgen(unchecked_param_type = "GPUDevice")] device: JsValue) -> Promise {
-        promise(async move {
-            let gpu = Gpu::with_webgpu_device(&device).await.map_err(failed)?;
-            Ok(Self { gpu, _device: Rc::new(Own(None)) })
-        })
+        promise(async move { Ok(Self::new(Gpu::with_webgpu_device(&device).await.map_err(failed)?, false)) })
     }
 
     /// The device.
     #[wasm_bindgen(getter, unchecked_return_type = "GPUDevice")]
     pub fn device(&self) -> JsValue {
-        self.gpu.device().as_webgpu().map_or(JsValue::UNDEFINED, JsValue::from)
+        self.gpu().device().as_webgpu().map_or(JsValue::UNDEFINED, JsValue::from)
     }
 
     /// What the device is.
     #[wasm_bindgen(getter, unchecked_return_type = "DeviceInfo")]
     pub fn info(&self) -> JsValue {
-        json(&plan::Info::of(&self.gpu))
+        json(&plan::Info::of(self.gpu()))
     }
 
     /// A tensor with these values, which are in the order of the layout, and are rounded if it is of f16. That there is
@@ -120,9 +123,9 @@ impl GpuConv {
         #[wasm_bindgen(unchecked_param_type = "Float32Array")] values: JsValue,
     ) -> Promise {
         // The caller may change the array later.
-        let (gpu, tensor, values) = (self.gpu.clone(), tensor.clone(), js::floats(&values, "the values"));
+        let (gpu, tensor, values) = (self.clone(), tensor.clone(), js::floats(&values, "the values"));
         promise(async move {
-            gpu.write_async(&tensor.made().await?, &values?).await.map_err(failed)?;
+            gpu.gpu().write_async(&tensor.made().await?, &values?).await.map_err(failed)?;
             Ok(JsValue::UNDEFINED)
         })
     }
@@ -130,9 +133,9 @@ impl GpuConv {
     /// The values of a tensor, in its layout; those of f16 as they are, which f32 has too.
     #[wasm_bindgen(unchecked_return_type = "Promise<Float32Array>")]
     pub fn download(&self, tensor: &Tensor) -> Promise {
-        let (gpu, tensor) = (self.gpu.clone(), tensor.clone());
+        let (gpu, tensor) = (self.clone(), tensor.clone());
         promise(async move {
-            let values = gpu.download_async(&tensor.made().await?).await.map_err(failed)?;
+            let values = gpu.gpu().download_async(&tensor.made().await?).await.map_err(failed)?;
             Ok(Float32Array::from(&values[..]))
         })
     }
@@ -248,7 +251,7 @@ impl GpuConv {
     pub fn plan(&self, problem: &str) -> Result<JsValue, JsValue> {
         let problem: Problem = problem.parse().map_err(failed)?;
         let (chain, choice) = (problem.chain(), Choice::Auto);
-        let division = self.gpu.divide(&chain, problem.input, problem.layout, &choice).map_err(failed)?;
+        let division = self.gpu().divide(&chain, problem.input, problem.layout, &choice).map_err(failed)?;
         Ok(json(&plan::Plan::of(&problem, &division).map_err(failed)?))
     }
 
@@ -258,7 +261,7 @@ impl GpuConv {
         let gpu = self.clone();
         promise(async move {
             let options = Options::of("verify", &options, &["problems", "progress", "signal"])?;
-            js::stoppable(options.signal()?, check::verify(&gpu.gpu, &options)).await
+            js::stoppable(options.signal()?, check::verify(gpu.gpu(), &options)).await
         })
     }
 
@@ -267,7 +270,7 @@ impl GpuConv {
     #[wasm_bindgen(unchecked_return_type = "Promise<Bench>")]
     pub fn bench(&self, problem: &str, seconds: f64) -> Promise {
         let (gpu, problem) = (self.clone(), problem.to_string());
-        promise(async move { bench::bench(&gpu.gpu, &problem, seconds).await.map(|bench| json(&bench)) })
+        promise(async move { bench::bench(gpu.gpu(), &problem, seconds).await.map(|bench| json(&bench)) })
     }
 
     /// The seconds that each step of a problem takes on the device, and what it does in them.
@@ -280,7 +283,7 @@ impl GpuConv {
         let (gpu, problem) = (self.clone(), problem.to_string());
         promise(async move {
             let options = Options::of("measure", &options, &["fusion", "signal"])?;
-            js::stoppable(options.signal()?, bench::steps(&gpu.gpu, &problem, &options)).await
+            js::stoppable(options.signal()?, bench::steps(gpu.gpu(), &problem, &options)).await
         })
     }
 
@@ -295,19 +298,19 @@ impl GpuConv {
         let (gpu, problem) = (self.clone(), problem.to_string());
         promise(async move {
             let options = Options::of("tune", &options, &["seconds", "progress", "signal"])?;
-            js::stoppable(options.signal()?, tune::tune(&gpu.gpu, &problem, &options)).await
+            js::stoppable(options.signal()?, tune::tune(gpu.gpu(), &problem, &options)).await
         })
     }
 
     /// Measures the device's rates, in about a second, and plans by them from now on.
     #[wasm_bindgen(unchecked_return_type = "Promise<Rates>")]
     pub fn probe(&self) -> Promise {
-        let gpu = self.gpu.clone();
+        let gpu = self.clone();
         promise(async move {
-            let rates = gpuconv::probe::probe_async(&gpu).await.map_err(failed)?;
-            let mut profile = (*gpu.profile()).clone();
+            let rates = gpuconv::probe::probe_async(gpu.gpu()).await.map_err(failed)?;
+            let mut profile = (*gpu.gpu().profile()).clone();
             profile.rates = Some(rates);
-            gpu.set_profile(profile);
+            gpu.gpu().set_profile(profile);
             Ok(json(&rates))
         })
     }
@@ -315,21 +318,21 @@ impl GpuConv {
     /// What was measured on this device, as JSON: for `useTuning`, and for the command line.
     #[wasm_bindgen(getter)]
     pub fn tuning(&self) -> String {
-        gpuconv::Tuning::new(&self.gpu, (*self.gpu.profile()).clone()).to_json()
+        gpuconv::Tuning::new(self.gpu(), (*self.gpu().profile()).clone()).to_json()
     }
 
     /// Goes by what a tuning knows of this device and browser. Whether that is anything.
     #[wasm_bindgen(js_name = useTuning)]
     pub fn use_tuning(&self, json: &str) -> Result<bool, JsValue> {
         let tuning = gpuconv::Tuning::from_json(json.as_bytes()).map_err(failed)?;
-        Ok(self.gpu.use_tuning(&tuning))
+        Ok(self.gpu().use_tuning(&tuning))
     }
 
     /// Waits until all submitted work is done.
     #[wasm_bindgen(unchecked_return_type = "Promise<void>")]
     pub fn wait(&self) -> Promise {
-        let gpu = self.gpu.clone();
-        promise(async move { gpu.wait_async().await.map(|()| JsValue::UNDEFINED).map_err(failed) })
+        let gpu = self.clone();
+        promise(async move { gpu.gpu().wait_async().await.map(|()| JsValue::UNDEFINED).map_err(failed) })
     }
 }
 

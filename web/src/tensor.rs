@@ -22,22 +22,24 @@ pub struct Tensor {
     memory: Rc<Memory>,
 }
 
-/// What became of a tensor, once something did.
-type Made = Rc<RefCell<Option<Result<Inner, Error>>>>;
-
-/// A tensor's memory, given back with the last handle.
+/// A tensor's memory, given back with the last handle, or when it is made if all are gone by then.
 struct Memory {
-    made: Made,
+    made: Rc<Made>,
     /// Done when `made` is there, if it was not from the start.
     making: Option<Promise>,
-    is_own: bool,
     _gpu: GpuConv,
 }
 
-impl Drop for Memory {
+/// What became of a tensor, once something did.
+struct Made {
+    tensor: RefCell<Option<Result<Inner, Error>>>,
+    is_own: bool,
+}
+
+impl Drop for Made {
     fn drop(&mut self) {
         // What was submitted before still finds it.
-        if let (Some(Ok(tensor)), true) = (&*self.made.borrow(), self.is_own) {
+        if let (Some(Ok(tensor)), true) = (self.tensor.get_mut(), self.is_own) {
             tensor.buffer().destroy();
         }
     }
@@ -95,21 +97,22 @@ impl Tensor {
             let (expected, actual) = (shape.len(), values.len() as u64);
             return Err(failed(Error::Length { what: "tensor".into(), expected, actual }));
         }
-        let made = Made::default();
-        let (cell, own) = (made.clone(), gpu.gpu.clone());
+        let made = Rc::new(Made { tensor: RefCell::new(None), is_own: true });
+        let (to_make, own) = (made.clone(), gpu.clone());
         let making = promise(async move {
-            let tensor = own.upload_of_async(&values, shape, layout, dtype).await;
-            *cell.borrow_mut() = Some(tensor);
+            let tensor = own.gpu().upload_of_async(&values, shape, layout, dtype).await;
+            *to_make.tensor.borrow_mut() = Some(tensor);
             Ok(JsValue::UNDEFINED)
         });
-        let memory = Memory { made, making: Some(making), is_own: true, _gpu: gpu.clone() };
+        let memory = Memory { made, making: Some(making), _gpu: gpu.clone() };
         Ok(Self { shape, layout, dtype, memory: Rc::new(memory) })
     }
 
     /// A tensor that is there.
     pub fn of(gpu: &GpuConv, tensor: Inner, is_own: bool) -> Self {
         let (shape, layout, dtype) = (tensor.shape(), tensor.layout(), tensor.dtype());
-        let memory = Memory { made: Rc::new(RefCell::new(Some(Ok(tensor)))), making: None, is_own, _gpu: gpu.clone() };
+        let made = Rc::new(Made { tensor: RefCell::new(Some(Ok(tensor))), is_own });
+        let memory = Memory { made, making: None, _gpu: gpu.clone() };
         Self { shape, layout, dtype, memory: Rc::new(memory) }
     }
 
@@ -118,7 +121,7 @@ impl Tensor {
         let options = Options::of("tensor", options, &["offset", "layout", "dtype"])?;
         let (offset, layout) = (options.number("offset", Some(0))?, layout(&options.get("layout"))?);
         let dtype = dtype(&options.get("dtype"))?;
-        let tensor = gpu.gpu.tensor_of_webgpu_buffer(buffer, offset.into(), shape, layout, dtype);
+        let tensor = gpu.gpu().tensor_of_webgpu_buffer(buffer, offset.into(), shape, layout, dtype);
         Ok(Self::of(gpu, tensor.map_err(failed)?, false))
     }
 
@@ -127,7 +130,7 @@ impl Tensor {
         if let Some(making) = &self.memory.making {
             JsFuture::from(making.clone()).await?;
         }
-        match &*self.memory.made.borrow() {
+        match &*self.memory.made.tensor.borrow() {
             Some(made) => made.clone().map_err(failed),
             None => Err(refused("the tensor was freed")),
         }

@@ -142,7 +142,46 @@ const tests = {
     equal(await gpu.download(await running), floats(16, 32));
   },
 
+  async "what is freed is given back"({ gpuconv }) {
+    const buffers = [];
+    const destroyed = [];
+    const device = await (await navigator.gpu.requestAdapter()).requestDevice();
+    const { createBuffer } = device;
+    device.createBuffer = (descriptor) => {
+      const buffer = createBuffer.call(device, descriptor);
+      buffer.destroy = () => destroyed.push(buffer);
+      buffers.push(buffer);
+      return buffer;
+    };
+    const own = await gpuconv.GpuConv.fromDevice(device);
+    const there = own.upload(floats(1), [1, 1, 1, 1]);
+    const buffer = await there.buffer();
+    const shared = there.share();
+    there.free();
+    equal(destroyed.length, 0);
+    shared.free();
+    equal([destroyed.length, destroyed[0] === buffer], [1, true]);
+    // Before it is made.
+    own.upload(floats(1), [1, 1, 1, 1]).free();
+    await own.wait();
+    equal([destroyed.length, destroyed[1] === buffers.at(-1)], [2, true]);
+    own.free();
+    // A device of the package's own goes with its last handle, and not before what waits has it.
+    const made = await gpuconv.GpuConv.create();
+    const { lost } = made.device;
+    const wait = made.wait();
+    made.free();
+    await wait;
+    equal((await lost).reason, "destroyed");
+    device.destroy();
+  },
+
   async "an internal error of the device"({ gpuconv }) {
+    // One that no call waits for.
+    const own = await gpuconv.GpuConv.create();
+    own.device.onuncapturederror?.({ error: new GPUInternalError("the driver gave up") });
+    equal(await own.download(own.upload(floats(1), [1, 1, 1, 1])), floats(1));
+    own.free();
     const device = await (await navigator.gpu.requestAdapter()).requestDevice();
     const [push, pop, filters] = [device.pushErrorScope, device.popErrorScope, []];
     // As where a driver compiles no pipeline: what the scopes of internal errors catch.
