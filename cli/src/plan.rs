@@ -29,9 +29,10 @@ pub struct Plan {
     kernel: Option<String>,
     #[command(flatten)]
     options: KernelOptions,
-    /// Plan for a device that is not here: a common GPU, `gpu` for a desktop GPU of unknown make, `webgpu` for what
-    /// WebGPU promises everywhere
-    #[arg(long, value_name = "DEVICE", value_parser = Device::parser(), conflicts_with_all = ["adapter", "limits", "without"])]
+    /// Plan for a device that is not here: a common GPU, a kind of GPU in a middle size (`gpu` is a card of unknown make),
+    /// `software`, or `webgpu` for what WebGPU promises everywhere
+    #[arg(long, value_name = "DEVICE", value_parser = Device::parser(), ignore_case = true,
+        conflicts_with_all = ["adapter", "limits", "without"])]
     device: Option<Device>,
     /// Run the planned steps, and print their times beside the model's
     #[arg(long, conflicts_with = "device")]
@@ -43,22 +44,52 @@ pub struct Plan {
 /// A device that a plan can be made for without having it.
 #[derive(Clone)]
 struct Device {
-    name: String,
+    name: &'static str,
     caps: Caps,
 }
 
+/// Kinds of GPUs, for those whose name is not known.
+const KINDS: [(&str, GpuKind); 10] = [
+    ("gpu", GpuKind::OtherDiscrete),
+    ("gpu-integrated", GpuKind::OtherIntegrated),
+    ("nvidia", GpuKind::Nvidia),
+    ("amd", GpuKind::AmdDiscrete),
+    ("amd-integrated", GpuKind::AmdIntegrated),
+    ("intel-arc", GpuKind::IntelDiscrete),
+    ("intel-integrated", GpuKind::IntelIntegrated),
+    ("apple", GpuKind::Apple),
+    ("adreno", GpuKind::Adreno),
+    ("mali", GpuKind::Mali),
+];
+
 impl Device {
-    /// The names that there are: two without a maker, and common GPUs.
     fn parser() -> impl TypedValueParser<Value = Self> {
-        let names = ["gpu", "webgpu"].into_iter().chain(KNOWN.iter().map(|known| known.name));
-        PossibleValuesParser::new(names).map(|name| {
-            let caps = match KNOWN.iter().find(|known| known.name == name) {
-                Some(known) => known.caps(),
-                None if name == "gpu" => GpuKind::OtherDiscrete.caps(),
-                None => Caps::webgpu(),
-            };
-            Self { name, caps }
+        let names = Self::all().map(|device| device.name);
+        PossibleValuesParser::new(names).try_map(|name| {
+            let found = Self::all().find(|device| device.name.eq_ignore_ascii_case(&name));
+            found.ok_or(format!("no device is called {name}"))
         })
+    }
+
+    fn all() -> impl Iterator<Item = Self> {
+        let general = [("webgpu", Caps::webgpu()), ("software", software())];
+        let kinds = KINDS.map(|(name, kind)| (name, kind.caps()));
+        let known = KNOWN.iter().map(|known| (known.name, known.caps()));
+        let all = kinds.into_iter().chain(general).chain(known);
+        all.map(|(name, caps)| Self { name, caps })
+    }
+}
+
+/// What lavapipe gives on a processor with AVX2.
+fn software() -> Caps {
+    let memory = 32 << 10;
+    Caps {
+        max_workgroup_memory: memory,
+        subgroup: Some([8; 2]),
+        int64: true,
+        f16: true,
+        is_cpu: true,
+        ..Caps::webgpu()
     }
 }
 
@@ -68,7 +99,7 @@ impl Plan {
         let gpu = if self.device.is_none() { Some(target.open()?) } else { None };
         let (caps, profile, adapter): (_, _, String) = match (&gpu, &self.device) {
             (Some(gpu), _) => (gpu.caps().clone(), gpu.profile(), adapter_name(gpu)),
-            (None, Some(device)) => (device.caps.clone(), Arc::default(), device.name.clone()),
+            (None, Some(device)) => (device.caps.clone(), Arc::default(), device.name.into()),
             (None, None) => (Caps::webgpu(), Arc::default(), "webgpu".into()),
         };
         let planner = Planner { caps: &caps, profile: &profile };

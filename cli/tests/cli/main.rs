@@ -298,7 +298,20 @@ fn plan_for_a_device_that_is_not_here() {
         let rejected = candidates.iter().find(|candidate| candidate["kernel"] == "implicit_gemm_subgroup").unwrap();
         assert!(rejected["reason"].as_str().unwrap().contains("software devices"), "{plan}");
     }
-    failure(&["plan", "--device", "abacus", "pointwise 1x1x1x1 -> 1"], 2);
+    // A name's case does not matter, and a kind goes for those without a name that is known.
+    for (device, name, kernel) in [
+        ("RTX-4090", "rtx-4090", "winograd"),
+        ("mali", "mali", "winograd"),
+        ("software", "software", "winograd/4x4-32x4"),
+    ] {
+        let plan = json(&["plan", "--json", "--device", device, "conv 1x64x56x56 -> 64 k3 p1"]);
+        assert_eq!(plan["adapter"], name);
+        assert!(plan["steps"][0]["recipe"].as_str().unwrap().starts_with(kernel), "{plan}");
+    }
+    let unknown = failure(&["plan", "--device", "abacus", "pointwise 1x1x1x1 -> 1"], 2);
+    for name in ["abacus", "rtx-4090", "amd-integrated", "software"] {
+        assert!(unknown.contains(name), "{unknown}");
+    }
     // 256 MiB of input: twice the binding that WebGPU promises, and little for a desktop GPU.
     let large = "conv 1x256x512x512 -> 256 k3 p1";
     assert_eq!(json(&["plan", "--json", "--device", "gpu", large])["bands"], Value::Array(Vec::new()));

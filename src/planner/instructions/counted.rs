@@ -1,4 +1,4 @@
-//! Written by `scripts/gpu-compilers --write`.
+//! Written by `scripts/gpu-compilers --write`, last on 2026-11-27 by Mesa 26.2.6-1.
 
 /// Instructions in the loop for 100 multiply-adds, by the compilers of AMD, NVIDIA, Adreno and Apple; 0 for none.
 #[rustfmt::skip]

@@ -1,11 +1,12 @@
 //! The cost model: how GPUs are told apart, and what their cores can hold.
 
+use gpuconv::gpu::GpuKind;
 use gpuconv::internals::{Elements, Run};
 use gpuconv::planner::model::{Core, DeviceModel, Parts};
 use gpuconv::planner::{self, Unsupported};
 use gpuconv::{Caps, Choice, Error, Layout, Shape};
 
-use super::{cpu, gpu, makes, named, parse, plan, representatives};
+use super::{cpu, cpu_without_subgroups, gpu, makes, named, parse, plan, representatives};
 
 /// The occupancy of a GPU with 24 cores of 128 lanes, and how long arithmetic takes on it, for a pass whose invocations
 /// count twice each, since they have 32 sums: a core is busy with two workgroups of 128.
@@ -80,7 +81,10 @@ fn the_last_round_counts() {
 fn few_runs_of_networks_end_in_a_tie() {
     let mut lines = vec!["mobilenet_v1 1", "mobilenet_v2 1"];
     lines.extend(RESNET_18);
-    for (make, caps) in makes() {
+    let mut kinds: Vec<_> = GpuKind::ALL.iter().map(|kind| (kind.name(), kind.caps())).collect();
+    kinds.extend([("a software device", cpu()), ("one without subgroups", cpu_without_subgroups())]);
+    kinds.extend(makes());
+    for (make, caps) in kinds {
         let (mut runs, mut ties) = (0, Vec::new());
         for line in &lines {
             let schedule = plan(line, &caps, Choice::Auto).unwrap();
