@@ -12,6 +12,8 @@ use crate::planner::division::Kind;
 use crate::planner::{Choice, Division, Schedule};
 use crate::runtime::copies::Copies;
 use crate::runtime::device::Device;
+#[cfg(target_arch = "wasm32")]
+use crate::runtime::device::lock;
 use crate::runtime::gpu::GpuConv;
 use crate::runtime::parts::{Planned, Work};
 use crate::runtime::plan::{Callers, Plan, check_tensors};
@@ -301,6 +303,17 @@ impl Layer {
                 }
             })
             .collect()
+    }
+}
+
+#[cfg(target_arch = "wasm32")]
+impl Layer {
+    /// Destroys the layer's weights on the device. Otherwise a browser keeps them until some time after its garbage
+    /// collector finds them. What was submitted before still has them; what was only recorded, the device refuses. The
+    /// next use makes them again.
+    pub fn destroy_weights(&self) {
+        lock(&self.cache.packed).values().for_each(|buffer| buffer.destroy());
+        self.cache.clear();
     }
 }
 

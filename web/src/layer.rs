@@ -15,9 +15,18 @@ use crate::tensor::{Tensor, extents, shape};
 /// A chain of convolutions with its weights. It takes inputs of any batch, height and width, in either layout.
 #[wasm_bindgen]
 #[derive(Clone)]
-pub struct Layer {
+pub struct Layer(Rc<Held>);
+
+/// A layer, whose weights are destroyed with the last handle that needs it.
+struct Held {
+    layer: Inner,
     gpu: GpuConv,
-    layer: Rc<Inner>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.layer.destroy_weights();
+    }
 }
 
 #[wasm_bindgen]
@@ -52,9 +61,9 @@ impl Layer {
             }
             let [residual, scale] = &made;
             let inputs = Inputs { input: &made_input, residual: residual.as_ref(), scale: scale.as_ref() };
-            let output = this.layer.forward_async(inputs).await.map_err(failed);
+            let output = this.0.layer.forward_async(inputs).await.map_err(failed);
             drop((input, others));
-            Ok(Tensor::of(&this.gpu, output?, true))
+            Ok(Tensor::of(&this.0.gpu, output?, true))
         })
     }
 
@@ -64,7 +73,7 @@ impl Layer {
         &self,
         #[wasm_bindgen(unchecked_param_type = "Shape")] input: JsValue,
     ) -> Result<Array, JsValue> {
-        Ok(extents(self.layer.output_shape(shape(&input)?).map_err(failed)?))
+        Ok(extents(self.0.layer.output_shape(shape(&input)?).map_err(failed)?))
     }
 
     /// Compiles what inputs of a size need.
@@ -77,10 +86,7 @@ impl Layer {
         let this = self.clone();
         promise(async move {
             let (input, layout) = (shape(&input)?, layout(&order)?);
-            let schedule = this.layer.schedule_async(input, layout).await;
-            // With its device, whose other handles may be freed meanwhile.
-            drop(this);
-            schedule.map(|_| JsValue::UNDEFINED).map_err(failed)
+            this.0.layer.schedule_async(input, layout).await.map(|_| JsValue::UNDEFINED).map_err(failed)
         })
     }
 }
@@ -88,7 +94,7 @@ impl Layer {
 impl Layer {
     pub fn new(gpu: &GpuConv, chain: &Chain, weights: &[Weights<'_>]) -> Result<Self, JsValue> {
         let layer = gpu.gpu().chain(chain, weights).map_err(failed)?;
-        Ok(Self { gpu: gpu.clone(), layer: Rc::new(layer) })
+        Ok(Self(Rc::new(Held { layer, gpu: gpu.clone() })))
     }
 }
 

@@ -165,6 +165,16 @@ const tests = {
     own.upload(floats(1), [1, 1, 1, 1]).free();
     await own.wait();
     equal([destroyed.length, destroyed[1] === buffers.at(-1)], [2, true]);
+    // A layer's weights, once nothing runs it any more.
+    const layer = await own.pointwise({ inChannels: 1, outChannels: 1 }, { weight: floats(3) });
+    const x = own.upload(floats(2), [1, 1, 1, 1]);
+    const running = layer.forward(x);
+    layer.free();
+    x.free();
+    const y = await running;
+    equal(await own.download(y), floats(6));
+    equal(destroyed.slice(2).map(({ label }) => label).sort(), ["tensor", "weights"]);
+    y.free();
     own.free();
     // A device of the package's own goes with its last handle, and not before what waits has it.
     const made = await gpuconv.GpuConv.create();
