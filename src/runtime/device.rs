@@ -106,7 +106,8 @@ impl Device {
         self.check_size(label, bytes)?;
         let size = bytes.max(4).next_multiple_of(4);
         let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
-        self.with_room(|| self.scoped(|| self.device.create_buffer(&descriptor))).await
+        let made = self.with_room(|| self.scoped(|| self.device.create_buffer(&descriptor))).await;
+        made.map_err(|error| for_buffer(error, label, size))
     }
 
     /// A buffer that holds some bytes from the start.
@@ -142,7 +143,7 @@ impl Device {
             buffer.unmap();
             buffer
         };
-        self.with_room(|| self.scoped(make)).await
+        self.with_room(|| self.scoped(make)).await.map_err(|error| for_buffer(error, label, size))
     }
 
     /// What was measured on the device.
@@ -315,6 +316,14 @@ impl Device {
     /// Drops the kept read-back buffer.
     pub fn drop_readback(&self) {
         lock(&self.readback).take();
+    }
+}
+
+/// An error, with the buffer that there was no memory for.
+fn for_buffer(error: Error, label: &str, bytes: u64) -> Error {
+    match error {
+        Error::OutOfMemory(reason) => Error::OutOfMemory(format!("the {label} buffer of {bytes} bytes: {reason}")),
+        other => other,
     }
 }
 

@@ -1,7 +1,7 @@
 // This package: upload, forward, download.
 import init, { GpuConv, version as own } from "../page/gpuconv/gpuconv.js";
 
-await init(new URL("../page/gpuconv/gpuconv_bg.wasm", import.meta.url));
+await init({ module_or_path: new URL("../page/gpuconv/gpuconv_bg.wasm", import.meta.url) });
 export const version = own();
 let gpu;
 

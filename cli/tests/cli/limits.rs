@@ -31,7 +31,7 @@ fn devices_can_be_limited() {
     failure(&["devices", "--without", "warts"], 2);
 }
 
-/// Each command says whether its device is robust. Times and compiled pipelines of the two kinds are kept apart.
+/// What measures, checks and lists says whether its device is robust. Times and compiled pipelines of the two kinds are kept apart.
 #[test]
 fn a_device_can_be_made_without_robustness() {
     const OFF: [&str; 2] = ["--without", "robustness"];
