@@ -43,16 +43,16 @@ struct Subject {
     output: Tensor,
 }
 
-pub async fn bench(gpu: &GpuConv, line: &str, seconds: f64) -> Result<Bench, JsValue> {
+pub async fn bench(gpu: &GpuConv, line: &str, seconds: f64, options: &Options<'_>) -> Result<Bench, JsValue> {
     if !(0.0..=3600.0).contains(&seconds) {
         return Err(refused(&format!("seconds must be from 0 to 3600, not {seconds}")));
     }
     let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
     let problem: Problem = line.parse().map_err(failed)?;
-    let chain = problem.chain();
+    let (chain, choice) = (problem.chain(), choice(options)?);
     let data = Data::random(&line, &chain, problem.input).map_err(failed)?;
     let start = Instant::now();
-    let (subject, kernel) = load(gpu, &problem, &data).await.map_err(failed)?;
+    let (subject, kernel) = load(gpu, &problem, &data, choice).await.map_err(failed)?;
     let load_ms = milliseconds(start);
     let start = Instant::now();
     subject.run().await.map_err(failed)?;
@@ -81,8 +81,8 @@ pub async fn bench(gpu: &GpuConv, line: &str, seconds: f64) -> Result<Bench, JsV
     Ok(Bench { problem: line, kernel, adapter, e2e_ms: Spread::of(samples), load_ms, first_ms, mult_adds, rel_err })
 }
 
-async fn load(gpu: &GpuConv, problem: &Problem, data: &Data) -> gpuconv::Result<(Subject, String)> {
-    let layer = gpu.chain(&problem.chain(), &data.weights())?;
+async fn load(gpu: &GpuConv, problem: &Problem, data: &Data, choice: Choice) -> gpuconv::Result<(Subject, String)> {
+    let layer = gpu.chain_with(&problem.chain(), &data.weights(), choice)?;
     let (shape, layout) = (layer.output_shape(problem.input)?, problem.layout);
     let input = gpu.empty_of_async(problem.input, layout, problem.dtype).await?;
     let output = gpu.empty_of_async(shape, layout, problem.dtype).await?;
@@ -181,11 +181,15 @@ struct MeasuredStep {
 /// The time of each step of a problem.
 pub async fn steps(gpu: &GpuConv, line: &str, options: &Options<'_>) -> Result<JsValue, JsValue> {
     let problem: Problem = line.parse().map_err(failed)?;
-    let choice = match options.get("fusion") {
-        fusion if fusion.is_undefined() => Choice::Auto,
-        fusion => Choice::Fusion(fusion.as_string().unwrap_or_else(|| text(&fusion)).parse().map_err(failed)?),
-    };
-    measured(gpu, &problem, &choice).await.map(|steps| json(&steps)).map_err(failed)
+    measured(gpu, &problem, &choice(options)?).await.map(|steps| json(&steps)).map_err(failed)
+}
+
+/// Whether links are fused.
+fn choice(options: &Options<'_>) -> Result<Choice, JsValue> {
+    match options.get("fusion") {
+        fusion if fusion.is_undefined() => Ok(Choice::Auto),
+        fusion => Ok(Choice::Fusion(fusion.as_string().unwrap_or_else(|| text(&fusion)).parse().map_err(failed)?)),
+    }
 }
 
 async fn measured(gpu: &GpuConv, problem: &Problem, choice: &Choice) -> gpuconv::Result<Vec<MeasuredStep>> {

@@ -268,9 +268,18 @@ impl GpuConv {
     /// How long a problem takes from typed array to typed array, with data drawn from its line: what `gpuconv bench`
     /// does.
     #[wasm_bindgen(unchecked_return_type = "Promise<Bench>")]
-    pub fn bench(&self, problem: &str, seconds: f64) -> Promise {
+    pub fn bench(
+        &self,
+        problem: &str,
+        seconds: f64,
+        #[wasm_bindgen(unchecked_optional_param_type = "MeasureOptions")] options: JsValue,
+    ) -> Promise {
         let (gpu, problem) = (self.clone(), problem.to_string());
-        promise(async move { bench::bench(gpu.gpu(), &problem, seconds).await.map(|bench| json(&bench)) })
+        promise(async move {
+            let options = Options::of("bench", &options, &["fusion", "signal"])?;
+            let work = async { bench::bench(gpu.gpu(), &problem, seconds, &options).await.map(|bench| json(&bench)) };
+            js::stoppable(options.signal()?, work).await
+        })
     }
 
     /// The seconds that each step of a problem takes on the device, and what it does in them.

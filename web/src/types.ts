@@ -153,8 +153,26 @@ export interface Plan {
 export interface VerifyOptions {
     /** Problem lines; the table of cases. */
     problems?: string[];
-    progress?: (at: { done: number; total: number; checks: number; failures: number; problem: string }) => void;
+    progress?: (at: VerifyProgress) => void;
     signal?: AbortSignal;
+}
+
+export interface VerifyProgress {
+    /** Cases. */
+    done: number;
+    total: number;
+    checks: number;
+    failures: number;
+    /** The case in work. */
+    problem: string;
+    /** The checks that failed since the call before. */
+    failed: FailedCheck[];
+}
+
+export interface FailedCheck {
+    problem: string;
+    schedule: string;
+    complaint: string;
 }
 
 export interface Verified {
@@ -173,7 +191,7 @@ export interface Verified {
         worst_share_of_bound: number | null;
         worst_rel_err: number | null;
     }[];
-    failed: { problem: string; schedule: string; complaint: string }[];
+    failed: FailedCheck[];
 }
 
 export interface Bench {
@@ -190,6 +208,7 @@ export interface Bench {
     rel_err: number | null;
 }
 
+/** What fuses links into a dispatch, and what stops the work. */
 export interface MeasureOptions {
     fusion?: "auto" | "never" | "always";
     signal?: AbortSignal;

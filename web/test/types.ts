@@ -22,6 +22,8 @@ export async function example(device: GPUDevice, buffer: GPUBuffer, file: ArrayB
     gpu.tensor(buffer, [1, 8, 32, 32]).free();
     await gpu.tune("pool 1x3x8x8");
     await gpu.measure("pool 1x3x8x8");
+    await gpu.bench("pool 1x3x8x8", 1);
+    await gpu.bench("pool 1x3x8x8", 1, { fusion: "never" });
     await gpu.verify();
     await gpu.mobilenetV1(file);
     const y: Tensor = await layer.forward(x);
