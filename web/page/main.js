@@ -175,41 +175,69 @@ $("stop").addEventListener("click", () => stopping?.abort());
 $("verify").addEventListener("submit", (event) => {
   event.preventDefault();
   stopping = new AbortController();
-  const [bar, state] = [$("verify-progress"), $("verify-state")];
+  const [bar, state, place] = ["verify-progress", "verify-state", "verify-place"].map($);
   const wanted = new URLSearchParams(location.search).getAll("case");
   const options = wanted.length ? { problems: wanted } : {};
-  $("stop").hidden = bar.hidden = false;
-  let told = 0;
-  const progress = ({ done, total, checks, failures }) => {
+  [bar.value, place.textContent] = [0, ""];
+  for (const element of [$("stop"), bar, place]) element.hidden = false;
+  const start = performance.now();
+  let at = { done: 0, total: 0, checks: 0, failures: 0, problem: null };
+  const failed = [];
+  let tenths = 0;
+  const progress = (now) => {
+    at = now;
+    failed.push(...now.failed);
+    const { done, total, checks, failures, problem } = now;
     [bar.max, bar.value] = [total, done];
+    place.textContent = `${done} of ${total} cases, ${checks} checks, ${failures} failed. In work: ${problem}`;
     // Not each one, for those who listen.
-    if (performance.now() - told < 1000) return;
-    told = performance.now();
-    state.textContent = `${done} of ${total} cases, ${checks} checks, ${failures} failed`;
+    if (tenths === (tenths = Math.floor((10 * done) / total))) return;
+    state.textContent = `${10 * tenths} % are checked.`;
   };
-  busy(state, "Compiling…", async () => {
-    const verified = await ask("verify", [options], { progress, signal: stopping.signal });
-    const { checks, cases, failures, seconds, kernels, failed } = verified;
-    const header = ["kernel", "cases", "checks", "failed", "worst share of bound", "worst relative error"];
-    const number = (value, digits) => (value === null ? "not a number" : value.toPrecision(digits));
-    const rows = kernels.map((kernel) => [kernel.kernel, kernel.cases, kernel.checks, kernel.failures,
-      number(kernel.worst_share_of_bound, 3), number(kernel.worst_rel_err, 2)]);
-    const { vendor, architecture, description, limits, features } = device;
-    const result = { ...verified, browser: navigator.userAgent, vendor, architecture, description, limits, features };
-    const text = [
-      `gpuconv ${verified.version} on ${verified.adapter}, ${navigator.userAgent}`,
-      `${checks} checks on ${cases} cases, ${failures} failed, ${seconds.toFixed(1)} s`,
-      ...failed.map(({ problem, schedule, complaint }) => `failed: ${problem}: ${schedule}: ${complaint}`),
-    ].join("\n");
-    $("verified").innerHTML = `${table("By kernel", header, rows)}
-      <h3>The result, for an issue</h3>
-      <textarea readonly aria-label="The result as text">${escaped(text)}</textarea>
-      <p><button type="button" id="copy-text">Copy as text</button> <button type="button" id="copy-json">Copy as JSON</button></p>`;
-    $("copy-text").addEventListener("click", () => copy(text, "text"));
-    $("copy-json").addEventListener("click", () => copy(JSON.stringify(result, null, 2), "JSON"));
-    return `${failures ? `${failures} of ${checks} checks failed` : `All ${checks} checks passed`}, in ${seconds.toFixed(1)} s.`;
-  }).finally(() => ($("stop").hidden = bar.hidden = true));
+  busy(state, "Compiling and checking…", async () => {
+    try {
+      const verified = await ask("verify", [options], { progress, signal: stopping.signal });
+      report(verified);
+      const { checks, failures, seconds } = verified;
+      return `${failures ? `${failures} of ${checks} checks failed` : `All ${checks} checks passed`}, in ${seconds.toFixed(1)} s.`;
+    } catch (error) {
+      // What there is until then may be what an issue is about.
+      const { version, info } = device;
+      const { done: cases, total: cases_in_all, checks, failures, problem: in_work } = at;
+      const ended = error.message === "stopped" ? "stopped by the visitor" : error.message;
+      const seconds = (performance.now() - start) / 1e3;
+      report({ version, adapter: info.adapter, cases, cases_in_all, checks, failures, seconds, ended, in_work, failed });
+      throw error;
+    }
+  }).finally(() => {
+    // Who works by the keyboard is not to be left on a button that is gone.
+    if (document.activeElement === $("stop")) $("verify").querySelector("button").focus();
+    $("stop").hidden = bar.hidden = place.hidden = true;
+  });
 });
+
+/** Shows what was checked, all of it or until it ended, and gives it to copy. */
+function report(verified) {
+  const { version, adapter, checks, cases, cases_in_all, failures, seconds, kernels, failed, ended, in_work } = verified;
+  const header = ["kernel", "cases", "checks", "failed", "worst share of bound", "worst relative error"];
+  const number = (value, digits) => (value === null ? "not a number" : value.toPrecision(digits));
+  const rows = kernels?.map((kernel) => [kernel.kernel, kernel.cases, kernel.checks, kernel.failures,
+    number(kernel.worst_share_of_bound, 3), number(kernel.worst_rel_err, 2)]);
+  const { vendor, architecture, description, limits, features } = device;
+  const result = { ...verified, browser: navigator.userAgent, vendor, architecture, description, limits, features };
+  const text = [
+    `gpuconv ${version} on ${adapter}, ${navigator.userAgent}`,
+    `${checks} checks on ${cases} cases${ended ? ` of ${cases_in_all}` : ""}, ${failures} failed, ${seconds.toFixed(1)} s`,
+    ...(ended ? [`ended early: ${ended}`, `in work: ${in_work ?? "none"}`] : []),
+    ...failed.map(({ problem, schedule, complaint }) => `failed: ${problem}: ${schedule}: ${complaint}`),
+  ].join("\n");
+  $("verified").innerHTML = `${rows ? table("By kernel", header, rows) : ""}
+    <h3>The result, for an issue</h3>
+    <textarea readonly aria-label="The result as text">${escaped(text)}</textarea>
+    <p><button type="button" id="copy-text">Copy as text</button> <button type="button" id="copy-json">Copy as JSON</button></p>`;
+  $("copy-text").addEventListener("click", () => copy(text, "text"));
+  $("copy-json").addEventListener("click", () => copy(JSON.stringify(result, null, 2), "JSON"));
+}
 
 async function copy(text, form) {
   try {

@@ -35,6 +35,8 @@ struct Progress<'a> {
     failures: usize,
     /// The case in work.
     problem: &'a str,
+    /// What failed since it was told before: whoever stops has these alone.
+    failed: Vec<Failed>,
 }
 
 /// Checks some problems, by default the table of cases.
@@ -46,12 +48,21 @@ pub async fn verify(gpu: &GpuConv, options: &Options<'_>) -> Result<JsValue, JsV
         None => return Err(refused(&format!("problems must be an array of problem lines, not {}", text(&wanted)))),
     };
     let (progress, start) = (options.function("progress")?, Instant::now());
-    let mut checked = Vec::new();
+    let (mut checked, mut told) = (Vec::new(), 0);
     for (case, problem) in problems.iter().enumerate() {
         let line = problem.to_string();
-        let (checks, failures) = (checked.len(), failed_of(&checked).count());
-        tell(&progress, &Progress { done: case, total: problems.len(), checks, failures, problem: &line })?;
-        check_case(gpu, problem, case, &mut checked).await.map_err(failed)?;
+        let mut now = |checked: &[Check]| {
+            let (checks, failures, total) = (checked.len(), failed_of(checked).count(), problems.len());
+            let failed = failed_of(&checked[told..]).map(Failed::new).collect();
+            told = checks;
+            tell(&progress, &Progress { done: case, total, checks, failures, problem: &line, failed })
+        };
+        now(&checked)?;
+        if let Err(error) = check_case(gpu, problem, case, &mut checked).await {
+            // What failed before, in this case; the error counts for more than one of the caller's.
+            let _ = now(&checked);
+            return Err(failed(error));
+        }
     }
     let failed: Vec<_> = failed_of(&checked).map(Failed::new).collect();
     let verified = Verified {

@@ -192,17 +192,7 @@ const tests = {
     own.device.onuncapturederror?.({ error: new GPUInternalError("the driver gave up") });
     equal(await own.download(own.upload(floats(1), [1, 1, 1, 1])), floats(1));
     own.free();
-    const device = await (await navigator.gpu.requestAdapter()).requestDevice();
-    const [push, pop, filters] = [device.pushErrorScope, device.popErrorScope, []];
-    // As where a driver compiles no pipeline: what the scopes of internal errors catch.
-    device.pushErrorScope = (filter) => {
-      filters.push(filter);
-      push.call(device, filter);
-    };
-    device.popErrorScope = async () => {
-      const filter = filters.pop();
-      return (await pop.call(device)) ?? (filter === "internal" ? new GPUInternalError("the driver gave up") : null);
-    };
+    const device = await faultyDevice();
     const gpu = await gpuconv.GpuConv.fromDevice(device);
     await rejects(gpu.download(gpu.upload(floats(1), [1, 1, 1, 1])), /the driver gave up/);
     gpu.free();
@@ -251,6 +241,9 @@ const tests = {
       equal([bench.rel_err < 2e-5, bench.e2e_ms.runs, bench.first_ms > 0], [true, 3, true]);
       log(`${problem}: ${bench.kernel}, ${bench.e2e_ms.median.toFixed(2)} ms`);
     }
+    const { kernel } = await gpu.bench("separable 1x32x28x28 -> 64 k3 p1 relu6", 0, { fusion: "never" });
+    equal(kernel.split("+").length, 2);
+    await rejects(gpu.bench("pool 1x1x2x2", 0, { fusion: "some" }), /auto, never/);
     const steps = await gpu.measure("separable 1x32x28x28 -> 64 k3 p1 relu6", { fusion: "never" });
     equal([steps.length, steps.every(({ ms, bytes, flops }) => ms > 0 && bytes > 0 && flops > 0)], [2, true]);
   },
@@ -398,17 +391,62 @@ const tests = {
     const all = gpuconv.cases();
     const problems = mode === "all" ? all : all.filter((_, index) => index % 12 === 0);
     const steps = [];
-    const verified = await gpu.verify({ problems, progress: ({ done, problem }) => steps.push([done, problem]) });
+    const told = [];
+    const progress = ({ done, problem, failed }) => {
+      steps.push([done, problem]);
+      told.push(...failed);
+    };
+    const verified = await gpu.verify({ problems, progress });
     const { checks, failures, failed, seconds } = verified;
     log(`verify: ${checks} checks on ${verified.cases} cases, ${failures} failures, ${seconds.toFixed(1)} s`);
-    equal([steps.length, verified.cases, failed], [problems.length, problems.length, []]);
+    equal([steps.length, verified.cases, failed, told], [problems.length, problems.length, [], []]);
     equal(checks > problems.length && verified.kernels.every(({ worst_share_of_bound: share }) => share <= 1), true);
 
     const stop = new AbortController();
     const stopped = gpu.verify({ progress: ({ done }) => done === 2 && stop.abort(), signal: stop.signal });
     await rejects(stopped, /abort/i);
   },
+
+  /** Whoever stops `verify`, or loses the device, has what failed until then. */
+  async "verify tells what failed as it goes"({ gpuconv }) {
+    const device = await faultyDevice();
+    const own = await gpuconv.GpuConv.fromDevice(device);
+    const told = [];
+    const problems = ["pointwise 1x16x8x8 -> 32 relu6", "pool 1x1x2x2"];
+    const { failed } = await own.verify({ problems, progress: (at) => told.push(at) });
+    const first = failed.filter(({ problem }) => problem === problems[0]);
+    equal([told.length, told[0].failed, told[1].failures], [2, [], first.length]);
+    equal(told[1].failed, first);
+    equal([first.length > 0, first[0].complaint.includes("the driver gave up")], [true, true]);
+
+    // In the case during which the device is lost, too.
+    told.length = 0;
+    const lost = own.verify({
+      problems,
+      progress: (at) => {
+        told.push(at);
+        if (at.done === 1) device.destroy();
+      },
+    });
+    equal([(await lost.catch((error) => error)).name, told.length, told[2].failed], ["DeviceLost", 3, []]);
+    own.free();
+  },
 };
+
+/** A device as where a driver compiles no pipeline: what the scopes of internal errors catch. */
+async function faultyDevice() {
+  const device = await (await navigator.gpu.requestAdapter()).requestDevice();
+  const [push, pop, filters] = [device.pushErrorScope, device.popErrorScope, []];
+  device.pushErrorScope = (filter) => {
+    filters.push(filter);
+    push.call(device, filter);
+  };
+  device.popErrorScope = async () => {
+    const filter = filters.pop();
+    return (await pop.call(device)) ?? (filter === "internal" ? new GPUInternalError("the driver gave up") : null);
+  };
+  return device;
+}
 
 function floats(...values) {
   return new Float32Array(values);
