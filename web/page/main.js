@@ -105,12 +105,17 @@ async function open() {
 
 // Measure.
 
-/** A row of a form of a convolution. */
-function row(form, steps) {
+/** The times that were measured on this page, by problem: they go with the result of the check. */
+const times = new Map();
+
+/** A row of a form of a convolution: the least times of its steps, what else was measured, and what they do. */
+function row(form, steps, others = []) {
   const [ms, flops, bytes] = ["ms", "flops", "bytes"].map((name) => sum(steps, (step) => step[name]));
   const recipes = steps.map((step) => step.recipe).join(" + ");
-  return [form, figure(ms), millions(flops / 2), `${figure(bytes / 1e6)} MB`, figure(flops / (ms * 1e6)), recipes];
+  return [form, figure(ms), ...others, millions(flops / 2), `${figure(bytes / 1e6)} MB`, figure(flops / (ms * 1e6)), recipes];
 }
+
+const clock = () => (device.info.timestamps ? "the device's clock" : "the host's clock");
 
 $("pair").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -119,24 +124,30 @@ $("pair").addEventListener("submit", (event) => {
   const [input, geometry] = [`1x${inputs}x${size}x${size} -> ${out}`, `k${kernel} s${stride} p${pad} ${dtype}`];
   busy($("measure-state"), "Compiling and measuring…", async () => {
     const rows = [];
-    // The first run is apart: it compiles.
     const forms = [["standard", `conv ${input} ${geometry}`, "auto"], ["separable, two dispatches", `separable ${input} ${geometry}`, "never"], ["separable, as planned", `separable ${input} ${geometry}`, "auto"]];
-    const times = [];
+    const least = [];
     for (const [form, problem, fusion] of forms) {
       $("measure-state").textContent = `Compiling and measuring: ${form}…`;
       const start = performance.now();
+      // First, since what was measured is compiled.
+      const { load_ms, first_ms, e2e_ms } = await ask("bench", [problem, 1, { fusion }]);
       const steps = await ask("measure", [problem, { fusion }]);
-      rows.push(row(form, steps));
-      times.push(sum(steps, (step) => step.ms));
+      rows.push(row(form, steps, [figure(load_ms + first_ms), `${figure(e2e_ms.median)} (of ${e2e_ms.runs} runs)`]));
+      least.push(sum(steps, (step) => step.ms));
+      times.set(`${form}: ${problem}`, { least_ms: least.at(-1), load_ms, first_ms, e2e_ms, steps });
       if (performance.now() - start > 60e3) break;
     }
-    $("measured").innerHTML = table(
-      `${input}, ${geometry}: the least of several runs after a warm-up, by ${device.info.timestamps ? "the device's" : "the host's"} clock`,
-      ["form", "ms", "multiply-adds", "from and to memory", "GFLOP/s", "by"],
+    $("measured").innerHTML = `${table(
+      `${input}, ${geometry}`,
+      ["form", "ms on the device, least", "ms of the warm-up", "ms from array to array, median", "multiply-adds",
+        "from and to memory", "GFLOP/s on the device", "by"],
       rows,
-    );
-    if (times.length < 2) return "The standard one took over a minute, so the others were not measured.";
-    return `The separable one is ${figure(times[0] / Math.min(...times.slice(1)))} times as fast as the standard one.`;
+    )}<p class="note">On the device: the steps alone, each the least of several runs, by ${clock()}. Warm-up: weights to the
+      device, compiling (unless this page has compiled it before) and the first run. From array to array: a run with its input
+      to the device and its output back, by the host's clock, without the warm-up.</p>`;
+    report();
+    if (least.length < 2) return "The standard one took over a minute, so the others were not measured.";
+    return `The separable one is ${figure(least[0] / Math.min(...least.slice(1)))} times as fast as the standard one on the device.`;
   });
 });
 
@@ -150,11 +161,14 @@ $("network").addEventListener("submit", (event) => {
     const steps = await ask("measure", [problem, {}]);
     const [svg, words] = await draw(steps, rates);
     $("measured").innerHTML = `<h3>Roofline</h3><p>${words}</p>${svg}${table(
-      `${problem}: each step on its own, the least of several runs`,
-      ["step", "ms", "multiply-adds", "from and to memory", "GFLOP/s", "by"],
+      `${problem}: each step on its own, the least of several runs after a warm-up, by ${clock()}`,
+      ["step", "ms, least", "multiply-adds", "from and to memory", "GFLOP/s", "by"],
       steps.map((step) => row(step.layer, [step])),
     )}`;
-    return `${steps.length} steps, ${figure(sum(steps, (step) => step.ms))} ms in all.`;
+    const least_ms = sum(steps, (step) => step.ms);
+    times.set(problem, { least_ms, rates, steps });
+    report();
+    return `${steps.length} steps, ${figure(least_ms)} ms in all: the sum of their least times.`;
   });
 });
 
@@ -196,8 +210,8 @@ $("verify").addEventListener("submit", (event) => {
   };
   busy(state, "Compiling and checking…", async () => {
     try {
-      const verified = await ask("verify", [options], { progress, signal: stopping.signal });
-      report(verified);
+      verified = await ask("verify", [options], { progress, signal: stopping.signal });
+      report();
       const { checks, failures, seconds } = verified;
       return `${failures ? `${failures} of ${checks} checks failed` : `All ${checks} checks passed`}, in ${seconds.toFixed(1)} s.`;
     } catch (error) {
@@ -206,7 +220,9 @@ $("verify").addEventListener("submit", (event) => {
       const { done: cases, total: cases_in_all, checks, failures, problem: in_work } = at;
       const ended = error.message === "stopped" ? "stopped by the visitor" : error.message;
       const seconds = (performance.now() - start) / 1e3;
-      report({ version, adapter: info.adapter, cases, cases_in_all, checks, failures, seconds, ended, in_work, failed });
+      const adapter = info.adapter;
+      verified = { version, adapter, cases, cases_in_all, checks, failures, seconds, ended, in_work, failed };
+      report();
       throw error;
     }
   }).finally(() => {
@@ -216,20 +232,24 @@ $("verify").addEventListener("submit", (event) => {
   });
 });
 
-/** Shows what was checked, all of it or until it ended, and gives it to copy. */
-function report(verified) {
+/** Shows what was checked, all of it or until it ended, and gives it to copy, with the times that there are by now. */
+let verified;
+function report() {
+  if (!verified) return;
   const { version, adapter, checks, cases, cases_in_all, failures, seconds, kernels, failed, ended, in_work } = verified;
   const header = ["kernel", "cases", "checks", "failed", "worst share of bound", "worst relative error"];
   const number = (value, digits) => (value === null ? "not a number" : value.toPrecision(digits));
   const rows = kernels?.map((kernel) => [kernel.kernel, kernel.cases, kernel.checks, kernel.failures,
     number(kernel.worst_share_of_bound, 3), number(kernel.worst_rel_err, 2)]);
   const { vendor, architecture, description, limits, features } = device;
-  const result = { ...verified, browser: navigator.userAgent, vendor, architecture, description, limits, features };
+  const browser = navigator.userAgent;
+  const result = { ...verified, browser, vendor, architecture, description, limits, features, times: Object.fromEntries(times) };
   const text = [
-    `gpuconv ${version} on ${adapter}, ${navigator.userAgent}`,
+    `gpuconv ${version} on ${adapter}, ${browser}`,
     `${checks} checks on ${cases} cases${ended ? ` of ${cases_in_all}` : ""}, ${failures} failed, ${seconds.toFixed(1)} s`,
     ...(ended ? [`ended early: ${ended}`, `in work: ${in_work ?? "none"}`] : []),
     ...failed.map(({ problem, schedule, complaint }) => `failed: ${problem}: ${schedule}: ${complaint}`),
+    ...[...times].map(([what, time]) => `${what}: ${words(time)}`),
   ].join("\n");
   $("verified").innerHTML = `${rows ? table("By kernel", header, rows) : ""}
     <h3>The result, for an issue</h3>
@@ -237,6 +257,13 @@ function report(verified) {
     <p><button type="button" id="copy-text">Copy as text</button> <button type="button" id="copy-json">Copy as JSON</button></p>`;
   $("copy-text").addEventListener("click", () => copy(text, "text"));
   $("copy-json").addEventListener("click", () => copy(JSON.stringify(result, null, 2), "JSON"));
+}
+
+/** Measured times in words. */
+function words({ least_ms, load_ms, first_ms, e2e_ms }) {
+  const device = `${figure(least_ms)} ms by ${clock()}, the sum of its steps' least`;
+  if (!e2e_ms) return device;
+  return `${device}; warm-up ${figure(load_ms + first_ms)} ms; array to array ${figure(e2e_ms.median)} ms, median of ${e2e_ms.runs}`;
 }
 
 async function copy(text, form) {

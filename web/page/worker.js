@@ -23,7 +23,7 @@ const calls = {
 
   verify: (options, more) => gpu.verify({ ...options, ...more }),
   plan: (problem) => gpu.plan(problem),
-  bench: (problem, seconds) => gpu.bench(problem, seconds),
+  bench: (problem, seconds, options, { signal }) => gpu.bench(problem, seconds, { ...options, signal }),
   measure: (problem, options, { signal }) => gpu.measure(problem, { ...options, signal }),
   probe: () => gpu.probe(),
 
