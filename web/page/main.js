@@ -367,6 +367,9 @@ async function openCamera() {
   return video === own ? own : undefined;
 }
 
+/** Whether frames of a video go to the worker as they are: one may be on the GPU, and stay there. */
+let takesFrames = "VideoFrame" in self;
+
 $("camera").addEventListener("click", async () => {
   if (video) return stopCamera();
   const state = $("frame-state");
@@ -388,8 +391,7 @@ $("camera").addEventListener("click", async () => {
       return;
     }
     try {
-      // A frame of a video may be on the GPU, and stay there.
-      const frame = self.VideoFrame ? new VideoFrame(own) : await createImageBitmap(own);
+      const frame = takesFrames ? new VideoFrame(own) : await createImageBitmap(own);
       const ms = await ask("frame", [frame, filter()], { transfer: [frame] });
       frames++;
       const seconds = (performance.now() - since) / 1e3;
@@ -398,6 +400,11 @@ $("camera").addEventListener("click", async () => {
         [frames, since] = [0, performance.now()];
       }
     } catch (error) {
+      // Not every browser that has them copies them to a texture.
+      if (takesFrames) {
+        takesFrames = false;
+        continue;
+      }
       stopCamera();
       state.textContent = `It failed: ${error.message}.`;
     }
