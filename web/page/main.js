@@ -1,6 +1,4 @@
 // The page. All that computes is in worker.js.
-import initCharts, { roofline, style } from "./charts/charts.js";
-
 const $ = (id) => document.getElementById(id);
 const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
 const waiting = new Map();
@@ -15,7 +13,12 @@ worker.onmessage = ({ data: { id, result, error, progress, lost } }) => {
   if (error) call.reject(Object.assign(new Error(error.message), { name: error.name }));
   else call.resolve(result);
 };
-worker.onerror = (event) => trouble(`The page's worker failed: ${event.message ?? "it cannot be loaded"}.`);
+worker.onerror = (event) => {
+  // Without words it was not loaded, most likely since what web/build makes is not there.
+  const built = "it cannot be loaded. If you serve the page from the source code, run web/build first";
+  $("facts").innerHTML = "<dt>Device</dt><dd>none</dd>";
+  trouble(`The page's worker failed: ${event.message || built}.`);
+};
 
 /** Has the worker call one of its functions. */
 function ask(call, args = [], { progress, transfer = [], signal } = {}) {
@@ -174,10 +177,18 @@ $("network").addEventListener("submit", (event) => {
 
 let charts;
 
+/** Loaded only here: the rest of the page works without them, and says what is missing. */
+async function loadCharts() {
+  const module = await import("./charts/charts.js");
+  await module.default();
+  document.head.append(Object.assign(document.createElement("style"), { textContent: module.style() }));
+  return module;
+}
+
 /** The roofline as the command line's report draws it, and its message in words. */
 async function draw(steps, rates) {
-  charts ??= initCharts().then(() => document.head.append(Object.assign(document.createElement("style"), { textContent: style() })));
-  await charts;
+  charts ??= loadCharts();
+  const { roofline } = await charts;
   const width = Math.min(960, $("measured").clientWidth);
   return roofline(JSON.stringify({ device: device.info.adapter, rates, steps }), width);
 }
