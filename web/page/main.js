@@ -5,8 +5,13 @@ const waiting = new Map();
 let calls = 0;
 let device;
 
-worker.onmessage = ({ data: { id, result, error, progress, lost } }) => {
+worker.onmessage = ({ data: { id, result, error, progress, lost, uncaptured } }) => {
   if (lost !== undefined) return trouble(`The device is lost (${lost}). Reload the page to get another.`);
+  if (uncaptured !== undefined) {
+    // After what is worse, or said already, there are often many.
+    if ($("trouble").hidden) trouble(`The device reports an error, so what this page shows may be wrong: ${uncaptured}`);
+    return;
+  }
   const call = waiting.get(id);
   if (progress) return call.progress?.(progress);
   waiting.delete(id);

@@ -1,5 +1,6 @@
 // All that computes, apart from the page, which so stays responsive. The page calls these functions by messages:
-// {id, call, args} in, {id, result}, {id, error} or {id, progress} out; {stop: id} stops a call.
+// {id, call, args} in, {id, result}, {id, error} or {id, progress} out; {stop: id} stops a call. {lost} and {uncaptured} are of the
+// device.
 import init, { GpuConv, networks, version } from "./gpuconv/gpuconv.js";
 import { Frames } from "./frames.js";
 
@@ -13,6 +14,8 @@ const calls = {
     gpu = await GpuConv.create();
     const { device } = gpu;
     device.lost.then(({ reason, message }) => postMessage({ lost: message || reason }));
+    // What no call waits for, as of the drawing of pictures.
+    device.addEventListener("uncapturederror", ({ error }) => postMessage({ uncaptured: error.message }));
     // Some browsers do not say what adapter a device is of.
     const { vendor, architecture, description } = device.adapterInfo ?? {};
     const limits = {};
