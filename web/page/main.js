@@ -9,8 +9,8 @@ worker.onmessage = ({ data: { id, result, error, progress, lost, uncaptured } })
   if (lost !== undefined) return trouble(`The device is lost (${lost}). Reload the page to get another.`);
   if (uncaptured !== undefined) {
     // After what is worse, or said already, there are often many.
-    if ($("trouble").hidden) trouble(`The device reports an error, so what this page shows may be wrong: ${uncaptured}`);
-    return;
+    const words = `The device reports an error, so what this page shows may be wrong: ${uncaptured}`;
+    return $("trouble").hidden && trouble(words);
   }
   const call = waiting.get(id);
   if (progress) return call.progress?.(progress);
@@ -45,6 +45,7 @@ async function busy(state, words, run) {
   // All forms measure or check on one device.
   const forms = ["pair", "network", "verify"].map($);
   const buttons = forms.flatMap((form) => [...form.querySelectorAll("button:not([type=button])")]);
+  const focused = document.activeElement;
   buttons.forEach((button) => (button.disabled = true));
   state.textContent = words;
   try {
@@ -53,6 +54,8 @@ async function busy(state, words, run) {
     state.textContent = error.message === "stopped" ? "Stopped." : `It failed: ${error.message}.`;
   } finally {
     buttons.forEach((button) => (button.disabled = false));
+    // Browsers take the focus from a button that is off.
+    if ([null, document.body].includes(document.activeElement)) focused?.focus({ preventScroll: true });
   }
 }
 
@@ -60,8 +63,12 @@ const escaped = (text) => text.replace(/[&<>"]/g, (char) => ({ "&": "&amp;", "<"
 
 function table(caption, header, rows) {
   const heads = header.map((cell) => `<th scope="col">${escaped(cell)}</th>`).join("");
-  const cells = (row) => row.map((cell) => `<td>${escaped(String(cell))}</td>`).join("");
-  return `<div class="table"><table><caption>${escaped(caption)}</caption><thead><tr>${heads}</tr></thead>
+  const cell = (words, index) => (index ? `<td>${words}</td>` : `<th scope="row">${words}</th>`);
+  const cells = (row) => row.map((value, index) => cell(escaped(String(value)), index)).join("");
+  const name = escaped(caption);
+  // What scrolls must be reached by the keyboard, and have a name.
+  return `<div class="table" tabindex="0" role="region" aria-label="${name}"><table><caption>${name}</caption>
+    <thead><tr>${heads}</tr></thead>
     <tbody>${rows.map((row) => `<tr>${cells(row)}</tr>`).join("")}</tbody></table></div>`;
 }
 
@@ -96,8 +103,10 @@ async function open() {
     gpuconv: version,
   };
   $("facts").innerHTML = Object.entries(facts).map(([name, fact]) => `<dt>${name}</dt><dd>${escaped(fact)}</dd>`).join("");
-  const rows = Object.entries(limits).sort().map(([name, limit]) => `<tr><td>${name}</td><td>${limit}</td></tr>`);
-  $("limits").tBodies[0].innerHTML = `<tr><td>features</td><td>${escaped(features.join(", ")) || "none"}</td></tr>${rows.join("")}`;
+  const rows = [["features", escaped(features.join(", ")) || "none"], ...Object.entries(limits).sort()];
+  $("limits").tBodies[0].innerHTML = rows
+    .map(([name, limit]) => `<tr><th scope="row">${name}</th><td>${limit}</td></tr>`)
+    .join("");
   for (const select of document.querySelectorAll("#network [name=name], #classify [name=name]")) {
     select.append(...networks.map((name) => new Option(name)));
   }
@@ -120,7 +129,8 @@ const times = new Map();
 function row(form, steps, others = []) {
   const [ms, flops, bytes] = ["ms", "flops", "bytes"].map((name) => sum(steps, (step) => step[name]));
   const recipes = steps.map((step) => step.recipe).join(" + ");
-  return [form, figure(ms), ...others, millions(flops / 2), `${figure(bytes / 1e6)} MB`, figure(flops / (ms * 1e6)), recipes];
+  const work = [millions(flops / 2), `${figure(bytes / 1e6)} MB`, figure(flops / (ms * 1e6))];
+  return [form, figure(ms), ...others, ...work, recipes];
 }
 
 const clock = () => (device.info.timestamps ? "the device's clock" : "the host's clock");
@@ -140,7 +150,8 @@ $("pair").addEventListener("submit", (event) => {
       // First, since what was measured is compiled.
       const { load_ms, first_ms, e2e_ms } = await ask("bench", [problem, 1, { fusion }]);
       const steps = await ask("measure", [problem, { fusion }]);
-      rows.push(row(form, steps, [figure(load_ms + first_ms), `${figure(e2e_ms.median)} (of ${e2e_ms.runs} runs)`]));
+      const others = [figure(load_ms + first_ms), `${figure(e2e_ms.median)} (of ${e2e_ms.runs} runs)`];
+      rows.push(row(form, steps, others));
       least.push(sum(steps, (step) => step.ms));
       times.set(`${form}: ${problem}`, { least_ms: least.at(-1), load_ms, first_ms, e2e_ms, steps });
       if (performance.now() - start > 60e3) break;
@@ -150,12 +161,13 @@ $("pair").addEventListener("submit", (event) => {
       ["form", "ms on the device, least", "ms of the warm-up", "ms from array to array, median", "multiply-adds",
         "from and to memory", "GFLOP/s on the device", "by"],
       rows,
-    )}<p class="note">On the device: the steps alone, each the least of several runs, by ${clock()}. Warm-up: weights to the
-      device, compiling (unless this page has compiled it before) and the first run. From array to array: a run with its input
-      to the device and its output back, by the host's clock, without the warm-up.</p>`;
+    )}<p class="note">On the device: the steps alone, each the least of several runs, by ${clock()}. Warm-up: weights to
+      the device, compiling (unless this page has compiled it before) and the first run. From array to array: a run with
+      its input to the device and its output back, by the host's clock, without the warm-up.</p>`;
     report();
     if (least.length < 2) return "The standard one took over a minute, so the others were not measured.";
-    return `The separable one is ${figure(least[0] / Math.min(...least.slice(1)))} times as fast as the standard one on the device.`;
+    const faster = figure(least[0] / Math.min(...least.slice(1)));
+    return `The separable one is ${faster} times as fast as the standard one on the device.`;
   });
 });
 
@@ -186,7 +198,9 @@ let charts;
 async function loadCharts() {
   const module = await import("./charts/charts.js");
   await module.default();
-  document.head.append(Object.assign(document.createElement("style"), { textContent: module.style() }));
+  const style = document.createElement("style");
+  style.textContent = module.style();
+  document.head.append(style);
   return module;
 }
 
@@ -229,7 +243,8 @@ $("verify").addEventListener("submit", (event) => {
       verified = await ask("verify", [options], { progress, signal: stopping.signal });
       report();
       const { checks, failures, seconds } = verified;
-      return `${failures ? `${failures} of ${checks} checks failed` : `All ${checks} checks passed`}, in ${seconds.toFixed(1)} s.`;
+      const words = failures ? `${failures} of ${checks} checks failed` : `All ${checks} checks passed`;
+      return `${words}, in ${seconds.toFixed(1)} s.`;
     } catch (error) {
       // What there is until then may be what an issue is about.
       const { version, info } = device;
@@ -252,17 +267,20 @@ $("verify").addEventListener("submit", (event) => {
 let verified;
 function report() {
   if (!verified) return;
-  const { version, adapter, checks, cases, cases_in_all, failures, seconds, kernels, failed, ended, in_work } = verified;
+  const { version, adapter, checks, cases, failures, seconds, kernels, failed } = verified;
+  const { ended, cases_in_all, in_work } = verified;
   const header = ["kernel", "cases", "checks", "failed", "worst share of bound", "worst relative error"];
   const number = (value, digits) => (value === null ? "not a number" : value.toPrecision(digits));
   const rows = kernels?.map((kernel) => [kernel.kernel, kernel.cases, kernel.checks, kernel.failures,
     number(kernel.worst_share_of_bound, 3), number(kernel.worst_rel_err, 2)]);
   const { vendor, architecture, description, limits, features } = device;
   const browser = navigator.userAgent;
-  const result = { ...verified, browser, vendor, architecture, description, limits, features, times: Object.fromEntries(times) };
+  const what = { browser, vendor, architecture, description, limits, features };
+  const result = { ...verified, ...what, times: Object.fromEntries(times) };
   const text = [
     `gpuconv ${version} on ${adapter}, ${browser}`,
-    `${checks} checks on ${cases} cases${ended ? ` of ${cases_in_all}` : ""}, ${failures} failed, ${seconds.toFixed(1)} s`,
+    `${checks} checks on ${ended ? `${cases} of ${cases_in_all}` : cases} cases, ${failures} failed, ` +
+      `${seconds.toFixed(1)} s`,
     ...(ended ? [`ended early: ${ended}`, `in work: ${in_work ?? "none"}`] : []),
     ...failed.map(({ problem, schedule, complaint }) => `failed: ${problem}: ${schedule}: ${complaint}`),
     ...[...times].map(([what, time]) => `${what}: ${words(time)}`),
@@ -270,7 +288,8 @@ function report() {
   $("verified").innerHTML = `${rows ? table("By kernel", header, rows) : ""}
     <h3>The result, for an issue</h3>
     <textarea readonly aria-label="The result as text">${escaped(text)}</textarea>
-    <p><button type="button" id="copy-text">Copy as text</button> <button type="button" id="copy-json">Copy as JSON</button></p>`;
+    <p><button type="button" id="copy-text">Copy as text</button>
+    <button type="button" id="copy-json">Copy as JSON</button></p>`;
   $("copy-text").addEventListener("click", () => copy(text, "text"));
   $("copy-json").addEventListener("click", () => copy(JSON.stringify(result, null, 2), "JSON"));
 }
@@ -279,7 +298,8 @@ function report() {
 function words({ least_ms, load_ms, first_ms, e2e_ms }) {
   const device = `${figure(least_ms)} ms by ${clock()}, the sum of its steps' least`;
   if (!e2e_ms) return device;
-  return `${device}; warm-up ${figure(load_ms + first_ms)} ms; array to array ${figure(e2e_ms.median)} ms, median of ${e2e_ms.runs}`;
+  const [warm_up, median] = [load_ms + first_ms, e2e_ms.median].map(figure);
+  return `${device}; warm-up ${warm_up} ms; array to array ${median} ms, median of ${e2e_ms.runs}`;
 }
 
 async function copy(text, form) {
@@ -365,6 +385,7 @@ $("sample").addEventListener("click", async () => {
 function stopCamera() {
   video?.srcObject.getTracks().forEach((track) => track.stop());
   video = undefined;
+  $("frame-rate").textContent = "";
   $("camera").setAttribute("aria-pressed", "false");
 }
 
@@ -387,8 +408,12 @@ async function openCamera() {
 let takesFrames = "VideoFrame" in self;
 
 $("camera").addEventListener("click", async () => {
-  if (video) return stopCamera();
   const state = $("frame-state");
+  if (video) {
+    stopCamera();
+    state.textContent = "The camera is off.";
+    return;
+  }
   // A second click must not ask for a second camera.
   $("camera").disabled = true;
   const own = await openCamera();
@@ -396,6 +421,7 @@ $("camera").addEventListener("click", async () => {
   if (!own) return;
   const ended = new Promise((done) => own.srcObject.getVideoTracks()[0].addEventListener("ended", done));
   $("camera").setAttribute("aria-pressed", "true");
+  state.textContent = "The camera plays.";
   let [frames, since] = [0, performance.now()];
   while (video === own) {
     const next = new Promise(own.requestVideoFrameCallback ? (done) => own.requestVideoFrameCallback(done) : requestAnimationFrame);
@@ -411,8 +437,9 @@ $("camera").addEventListener("click", async () => {
       const ms = await ask("frame", [frame, filter()], { transfer: [frame] });
       frames++;
       const seconds = (performance.now() - since) / 1e3;
-      if (seconds > 1) {
-        state.textContent = `${(frames / seconds).toFixed(1)} frames a second, each in ${figure(ms)} ms.`;
+      if (seconds > 1 && video === own) {
+        // Not in what is spoken: each second would be too often.
+        $("frame-rate").textContent = `${(frames / seconds).toFixed(1)} frames a second, each in ${figure(ms)} ms.`;
         [frames, since] = [0, performance.now()];
       }
     } catch (error) {

@@ -47,7 +47,7 @@ export async function testPage({ open, fail, mode, screenshots }) {
     await page.setInputFiles("#classify [name=weights]", { name: "a.safetensors", mimeType: "", buffer: Buffer.from("no") });
     await says("classify-state", "a.safetensors was not taken: not a safetensors file");
     await page.click("#camera");
-    await says("frame-state", "frames a second");
+    await says("frame-rate", "frames a second");
     await page.click("#camera");
     await shot("try");
 
