@@ -1,7 +1,7 @@
 // Pictures to tensors and back to a canvas, without a trip through the host's memory unless the device is the host.
 
 /** Pixels of a texture as three planes, with `radius` more on each side, which repeat the outermost. */
-const READ = `
+export const READ = `
 struct Sizes { width: u32, height: u32, radius: u32 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var picture: texture_2d<f32>;
@@ -22,7 +22,7 @@ struct Sizes { width: u32, height: u32, radius: u32 }
 }`;
 
 /** One or three planes on a canvas. */
-const DRAW = `
+export const DRAW = `
 struct Sizes { width: u32, height: u32, channels: u32 }
 @group(0) @binding(0) var<uniform> sizes: Sizes;
 @group(0) @binding(1) var<storage, read> planes: array<f32>;

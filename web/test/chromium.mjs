@@ -63,6 +63,10 @@ async function open(path, { without, ...options } = {}) {
     const readme = await (await fetch("/package/README.md")).text();
     return run({ gpuconv, readme, mode, log: say });
   }, mode);
+  const shaders = page.evaluate(async () => (await import("/test/shaders.js")).testShaders());
+  const complaints = await shaders.catch((error) => [`the page's shaders: ${error}`]);
+  complaints.forEach(fail);
+  if (!complaints.length) console.log("ok: the page's shaders");
   await browser.close();
 }
 
