@@ -170,9 +170,10 @@ export class Frames {
   /** The same by the host's memory. */
   async #drawPlain(picture, name, width, height) {
     const { radius } = FILTERS[name];
-    [this.#canvas.width, this.#canvas.height] = [width, height];
-    this.#plain.drawImage(picture, 0, 0, width, height);
-    const { data } = this.#plain.getImageData(0, 0, width, height);
+    // On a canvas of its own: what is drawn on the page's is shown while the filter runs.
+    const plain = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+    plain.drawImage(picture, 0, 0, width, height);
+    const { data } = plain.getImageData(0, 0, width, height);
     const [columns, rows] = [width + 2 * radius, height + 2 * radius];
     const planes = new Float32Array(3 * columns * rows);
     const inside = (at, extent) => Math.min(Math.max(at - radius, 0), extent - 1);
@@ -189,6 +190,7 @@ export class Frames {
     for (let pixel = 0; pixel < width * height; pixel++) {
       for (let channel = 0; channel < 3; channel++) data[4 * pixel + channel] = 255 * values[channel * plane + pixel];
     }
+    [this.#canvas.width, this.#canvas.height] = [width, height];
     this.#plain.putImageData(new ImageData(data, width, height), 0, 0);
   }
 
