@@ -40,13 +40,18 @@ const server = createServer(async (request, response) => {
 await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
 const url = `http://127.0.0.1:${server.address().port}/`;
 
-/** Opens a page in a browser of its own, since a process has one device; what it complains of fails. */
-async function open(path, { without, ...options } = {}) {
+/**
+ * Opens a page in a browser of its own, since a process has one device; what it complains of fails, but for what is expected.
+ * `prepare` is called before it is loaded.
+ */
+async function open(path, { prepare, expected, ...options } = {}) {
   const browser = await chromium.launch({ executablePath, args: flags });
   const page = await browser.newPage(options);
-  if (without) await page.addInitScript(() => Object.defineProperty(navigator, "gpu", { value: undefined }));
+  await prepare?.(page);
   page.on("pageerror", (error) => fail(`${path}: ${error}`));
-  page.on("console", (message) => message.type() === "error" && fail(`${path}: ${message.text()}`));
+  page.on("console", (message) => {
+    if (message.type() === "error" && !expected?.test(message.text())) fail(`${path}: ${message.text()}`);
+  });
   page.on("crash", () => fail(`${path}: the page crashed`));
   page.on("request", (request) => {
     if (!/^(http:\/\/127\.0\.0\.1|data:|blob:)/.test(request.url())) fail(`${path}: a request to ${request.url()}`);

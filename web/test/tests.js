@@ -453,7 +453,7 @@ function floats(...values) {
 }
 
 /** MobileNetV1's tensors under timm's names, all ones, but for the classifier. */
-function mobilenetV1(width, classes, bias) {
+export function mobilenetV1(width, classes, bias) {
   const tensors = [];
   const add = (name, shape, value = 1) => {
     const length = shape.reduce((a, b) => a * b, 1);
@@ -548,7 +548,7 @@ function efficientnetLite0() {
 }
 
 /** A safetensors file of f32 tensors: names, shapes, values. */
-function safetensors(tensors) {
+export function safetensors(tensors) {
   const header = {};
   let at = 0;
   for (const [name, shape, values] of tensors) {
