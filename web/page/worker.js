@@ -1,6 +1,6 @@
 // All that computes, apart from the page, which so stays responsive. The page calls these functions by messages:
-// {id, call, args} in, {id, result}, {id, error} or {id, progress} out; {stop: id} stops a call. {lost} and {uncaptured} are
-// of the device.
+// {id, call, args} in, {id, result}, {id, error} or {id, progress} out; {stop: id} stops a call. {lost} and
+// {uncaptured} are of the device.
 import init, { GpuConv, networks, version } from "./gpuconv/gpuconv.js";
 import { Frames } from "./frames.js";
 

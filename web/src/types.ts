@@ -208,7 +208,7 @@ export interface Bench {
     rel_err: number | null;
 }
 
-/** What fuses links into a dispatch, and what stops the work. */
+/** Whether links are fused into a dispatch, and what stops the work. */
 export interface MeasureOptions {
     fusion?: "auto" | "never" | "always";
     signal?: AbortSignal;

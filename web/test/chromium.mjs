@@ -41,8 +41,8 @@ await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
 const url = `http://127.0.0.1:${server.address().port}/`;
 
 /**
- * Opens a page in a browser of its own, since a process has one device; what it complains of fails, but for what is expected.
- * `prepare` is called before it is loaded.
+ * Opens a page in a browser of its own, since a process has one device; what it complains of fails, but for what is
+ * expected. `prepare` is called before it is loaded.
  */
 async function open(path, { prepare, expected, ...options } = {}) {
   const browser = await chromium.launch({ executablePath, args: flags });

@@ -1,5 +1,5 @@
-// Tests the shaders of the page's pictures in a browser. The page's own test runs on a software device, on which pictures are
-// drawn by the host.
+// Tests the shaders of the page's pictures in a browser. The page's own test runs on a software device, for which the
+// host draws them.
 import { DRAW, READ } from "../page/frames.js";
 
 /** A picture of 3x2 pixels: its red. Green is more by 100, blue by 150. */
@@ -65,7 +65,8 @@ async function readPicture(device, compute) {
 /** What DRAW makes of one or three planes, which are in steps of colour. */
 async function drawPlanes(device, shader, values) {
   const planes = Float32Array.from(values, (value) => value / 255);
-  const buffer = device.createBuffer({ size: planes.byteLength, usage: GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_DST });
+  const { STORAGE, COPY_DST } = GPUBufferUsage;
+  const buffer = device.createBuffer({ size: planes.byteLength, usage: STORAGE | COPY_DST });
   device.queue.writeBuffer(buffer, 0, planes);
   const format = "rgba8unorm";
   const usage = GPUTextureUsage.RENDER_ATTACHMENT | GPUTextureUsage.COPY_SRC;
