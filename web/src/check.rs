@@ -59,7 +59,7 @@ pub async fn verify(gpu: &GpuConv, options: &Options<'_>) -> Result<JsValue, JsV
         };
         now(&checked)?;
         if let Err(error) = check_case(gpu, problem, case, &mut checked).await {
-            // What failed before, in this case; the error counts for more than one of the caller's.
+            // What this case found before. An error of the caller's function matters less than this one.
             let _ = now(&checked);
             return Err(failed(error));
         }
