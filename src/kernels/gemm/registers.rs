@@ -228,6 +228,8 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
         Fetch::Rows { .. } if block.channels <= 4 => source.registers,
         _ => block_pixels * step_depth,
     };
+    // In NHWC each pixel's four values have four scales of their own.
+    let scales = if run.is_scaled() && run.layout == Layout::Nhwc { block_pixels * 4 } else { 0 };
     let pass = Pass {
         wgsl: Wgsl::template("gemm_registers.wgsl", shader),
         operands: single_pass_operands(run),
@@ -237,7 +239,7 @@ pub fn recipe(run: &Run<'_>, source: &Source, block: Block) -> Recipe {
         workgroup_memory: 0,
         sums,
         // The weights are the same for all lanes, so that they take none, or few.
-        registers: sums + values + source.place + REGISTERS_FOR_ADDRESSES,
+        registers: sums + values + source.place + scales + REGISTERS_FOR_ADDRESSES,
     };
     Recipe {
         name,
