@@ -3,7 +3,7 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 
-import { mobilenetV1, safetensors } from "./tests.js";
+import { mobilenetV1, safetensors } from "./weights.js";
 
 const CASES = ["pointwise 1x16x8x8 -> 32 relu6", "depthwise 1x8x9x9 k3 p1 nhwc"];
 const VIEWS = {
@@ -149,7 +149,7 @@ export async function testPage({ open, fail, mode, screenshots }) {
     await says("classify-state", "a.safetensors was not taken: not a safetensors file");
     if (name === "light") {
       await page.evaluate(async () => {
-        const { mobilenetV1, safetensors } = await import("/test/tests.js");
+        const { mobilenetV1, safetensors } = await import("/test/weights.js");
         const bias = Float32Array.from({ length: 1000 }, (_, index) => (index === 7 ? 10 : 0));
         const dataTransfer = new DataTransfer();
         dataTransfer.items.add(new File([safetensors(mobilenetV1(1, 1000, bias))], "b.safetensors"));

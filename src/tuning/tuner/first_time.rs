@@ -27,7 +27,7 @@ pub async fn first_time(timer: &Timer, layer: &BoundLayer) -> Result<f64> {
     }
 }
 
-/// Whether the mean time of so many runs counts. If it does not, they were too few.
+/// Whether there were enough runs for their mean time to count.
 fn counts(seconds: f64, runs: u32) -> Result<bool> {
     match runs < MOST {
         true => Ok(seconds * f64::from(runs) >= LEAST),
