@@ -10,7 +10,24 @@
 //#                      blocks of BLOCK_HEIGHT rows and BLOCK_WIDTH columns, params.tiles_y times params.tiles_x of an
 //#                      image; or "none", if it is no product. Products need layout, bias (true or false), and
 //#                      TILE_CHANNELS, the channels of a panel
+//#          phases      which may be missing: of a product, whose outputs are then some phases of a tensor, in which
+//#                      they are `stride` (rows and columns) apart, from `first` (the same) on. Its channels are
+//#                      those of `count` (the same) neighbouring phases, `channels` of each. The tensor's sizes are
+//#                      params.whole_pixels and params.whole_width
 
+//% set phases = phases | default(false)
+//% set is_joined = phases and phases.count[0] * phases.count[1] > 1
+//# Where a row or a column of a product's outputs is in the tensor, a row and an image of that.
+//% macro whole_row(y)
+${"(" ~ y ~ " * " ~ phases.stride[0] ~ "u" ~ plus(phases.first[0]) ~ ")" if phases else y}
+//% endmacro
+//% macro whole_column(x)
+${x ~ " * " ~ phases.stride[1] ~ "u" ~ plus(phases.first[1]) if phases else x}
+//% endmacro
+//% set whole_pixels = "params.whole_pixels" if phases else "out_pixels()"
+//% set whole_width = "params.whole_width" if phases else "params.out_width"
+//# In a tensor of whose channels a product has several phases there is one group.
+//% set whole_channels = phases.channels ~ "u" if is_joined else "params.out_channels"
 //# Each for one sum, and for four.
 //% for suffix, value, at in [["", "f32", "u32"], ["4", "vec4<f32>", "vec4<u32>"]]
 fn hard_swish${suffix}(x: ${value}) -> ${value} {
@@ -102,7 +119,8 @@ fn epilogue${suffix}(sum: ${value}, at: ${at}) -> ${value} {
 //% if activation == "prelu"
 // The slope of the channel that an element of the output is of.
 fn slope_of(at: u32) -> f32 {
-    let slope = params.slopes_at + at / out_channel_stride() % params.slopes;
+    //% set plane = whole_pixels if phases and layout == "nchw" else "out_channel_stride()"
+    let slope = params.slopes_at + at / ${plane} % params.slopes;
     //% if weights == "scalar"
     return load_weight(slope);
     //% elif weights == "pair"
@@ -137,6 +155,11 @@ fn slope4_of(at: vec4<u32>) -> vec4<f32> {
     //% endif
 //% endif
 
+//% if phases
+    //% set firsts, counts, strides = phases.first, phases.count, phases.stride
+// The outputs are a part of a tensor: of every ${strides[0]} rows ${counts[0]} from row ${firsts[0]} on, and of every
+// ${strides[1]} columns ${counts[1]} from column ${firsts[1]} on.
+//% endif
 //% if pixels == "batch"
 // Pixels are counted through the whole batch, so that small images fill tiles as well as large ones.
 fn pixel_count() -> u32 {
@@ -181,22 +204,31 @@ fn output_block(pixel: u32) -> OutputBlock {
 fn block_quad(block: OutputBlock, below: u32, right: u32, group: u32) -> OutputQuad {
     let x = block.x + right + vec4<u32>(0u, 1u, 2u, 3u);
     let y = block.y + below;
-    let plane = (block.image * params.out_channels + group * params.group_out) * out_pixels();
-    let first = plane + min(y, params.out_height - 1u) * params.out_width;
+    let plane = (block.image * ${whole_channels} + group * params.group_out) * ${whole_pixels};
+    let first = plane + ${whole_row("min(y, params.out_height - 1u)") | trim} * ${whole_width};
     let valid = (x < vec4<u32>(params.out_width)) & vec4<bool>((y < params.out_height) & block.valid);
-    return OutputQuad(first + min(x, vec4<u32>(params.out_width - 1u)), valid);
+    return OutputQuad(first + ${whole_column("min(x, vec4<u32>(params.out_width - 1u))") | trim}, valid);
 }
     //% else
 // A pixel of a block, some rows and columns behind its first.
 fn block_pixel(block: OutputBlock, below: u32, right: u32) -> OutputPixel {
     let y = block.y + below;
     let x = block.x + right;
-    let at = block.image * out_pixels() + y * params.out_width + x;
+    let at = block.image * ${whole_pixels} + ${whole_row("y") | trim} * ${whole_width} + ${whole_column("x") | trim};
     return OutputPixel(at, (y < params.out_height) & (x < params.out_width) & block.valid);
 }
     //% endif
 //% endif
 
+//% if is_joined
+    //% for suffix, uint in [["", "u32"], ["4", "vec4<u32>"]]
+// How many pixels a phase is behind the first of those that the channels are of.
+fn phase_place${suffix}(phase: ${uint}) -> ${uint} {
+    return phase / ${phases.count[1]}u * ${whole_width} + phase % ${phases.count[1]}u;
+}
+
+    //% endfor
+//% endif
 //% if pixels != "none"
     //% if layout == "nchw"
 // Four neighbouring pixels of a group's first channel: where they are, and which of them are pixels of the output.
@@ -209,25 +241,31 @@ fn output_quad(pixel: u32, group: u32) -> OutputQuad {
         //% if pixels == "batch"
     let pixels = vec4<u32>(pixel) + vec4<u32>(0u, 1u, 2u, 3u);
     let clamped = min(pixels, vec4<u32>(pixel_count() - 1u));
-    let plane = clamped / out_pixels() * params.out_channels + group * params.group_out;
+    let plane = clamped / out_pixels() * ${whole_channels} + group * params.group_out;
+            //% if phases
+    let rest = clamped % out_pixels();
+    let first = plane * ${whole_pixels} + ${whole_row("rest / params.out_width") | trim} * ${whole_width};
+    return OutputQuad(first + ${whole_column("rest % params.out_width") | trim}, pixels < vec4<u32>(pixel_count()));
+            //% else
     return OutputQuad(plane * out_pixels() + clamped % out_pixels(), pixels < vec4<u32>(pixel_count()));
+            //% endif
         //% elif pixels == "rows"
     let block = min(pixel, pixel_count() - 1u) / PIXELS;
     let row = block / params.tiles_x;
     let columns = block % params.tiles_x * PIXELS + pixel % PIXELS + vec4<u32>(0u, 1u, 2u, 3u);
-    let plane = row / params.out_height * params.out_channels + group * params.group_out;
-    let first = plane * out_pixels() + row % params.out_height * params.out_width;
+    let plane = row / params.out_height * ${whole_channels} + group * params.group_out;
+    let first = plane * ${whole_pixels} + ${whole_row("row % params.out_height") | trim} * ${whole_width};
     let valid = (columns < vec4<u32>(params.out_width)) & vec4<bool>(pixel < pixel_count());
-    return OutputQuad(first + min(columns, vec4<u32>(params.out_width - 1u)), valid);
+    return OutputQuad(first + ${whole_column("min(columns, vec4<u32>(params.out_width - 1u))") | trim}, valid);
         //% else
     let block = min(pixel, pixel_count() - 1u) / BLOCK_PIXELS;
     let row = block / params.tiles_x;
     let y = row % params.tiles_y * BLOCK_HEIGHT + pixel % BLOCK_PIXELS / BLOCK_WIDTH;
     let x = block % params.tiles_x * BLOCK_WIDTH + pixel % BLOCK_WIDTH + vec4<u32>(0u, 1u, 2u, 3u);
-    let plane = (row / params.tiles_y * params.out_channels + group * params.group_out) * out_pixels();
-    let first = plane + min(y, params.out_height - 1u) * params.out_width;
+    let plane = (row / params.tiles_y * ${whole_channels} + group * params.group_out) * ${whole_pixels};
+    let first = plane + ${whole_row("min(y, params.out_height - 1u)") | trim} * ${whole_width};
     let valid = (x < vec4<u32>(params.out_width)) & vec4<bool>((y < params.out_height) & (pixel < pixel_count()));
-    return OutputQuad(first + min(x, vec4<u32>(params.out_width - 1u)), valid);
+    return OutputQuad(first + ${whole_column("min(x, vec4<u32>(params.out_width - 1u))") | trim}, valid);
         //% endif
 }
 
@@ -238,7 +276,13 @@ fn store_row(quad: OutputQuad, group: u32, channel: u32, sum: vec4<f32>) {
         //% if bias
         biased += bias_of(group * params.panels * TILE_CHANNELS + channel);
         //% endif
-        store4(quad.at + channel * out_pixels(), quad.valid, biased);
+        //% if is_joined
+        let phase = channel / ${phases.channels}u;
+        let plane = (channel - phase * ${phases.channels}u) * ${whole_pixels};
+        store4(quad.at + plane + phase_place(phase), quad.valid, biased);
+        //% else
+        store4(quad.at + channel * ${whole_pixels}, quad.valid, biased);
+        //% endif
     }
 }
     //% else
@@ -249,8 +293,21 @@ struct OutputPixel {
 }
 
 fn output_pixel(pixel: u32) -> OutputPixel {
-        //% if pixels == "batch"
+        //% if pixels == "batch" and phases
+    let row = pixel / params.out_width;
+    let image = row / params.out_height;
+    let first = image * ${whole_pixels} + ${whole_row("(row - image * params.out_height)") | trim} * ${whole_width};
+    let at = first + ${whole_column("(pixel - row * params.out_width)") | trim};
+    return OutputPixel(at, pixel < pixel_count());
+        //% elif pixels == "batch"
     return OutputPixel(pixel, pixel < pixel_count());
+        //% elif pixels == "rows" and phases
+    let block = pixel / PIXELS;
+    let x = block % params.tiles_x * PIXELS + pixel % PIXELS;
+    let row = block / params.tiles_x;
+    let image = row / params.out_height;
+    let first = image * ${whole_pixels} + ${whole_row("(row - image * params.out_height)") | trim} * ${whole_width};
+    return OutputPixel(first + ${whole_column("x") | trim}, (x < params.out_width) & (pixel < pixel_count()));
         //% elif pixels == "rows"
     let block = pixel / PIXELS;
     let x = block % params.tiles_x * PIXELS + pixel % PIXELS;
@@ -260,21 +317,37 @@ fn output_pixel(pixel: u32) -> OutputPixel {
     let row = block / params.tiles_x;
     let y = row % params.tiles_y * BLOCK_HEIGHT + pixel % BLOCK_PIXELS / BLOCK_WIDTH;
     let x = block % params.tiles_x * BLOCK_WIDTH + pixel % BLOCK_WIDTH;
-    let at = row / params.tiles_y * out_pixels() + y * params.out_width + x;
+    let image = row / params.tiles_y * ${whole_pixels};
+    let at = image + ${whole_row("y") | trim} * ${whole_width} + ${whole_column("x") | trim};
     return OutputPixel(at, (y < params.out_height) & (x < params.out_width) & (pixel < pixel_count()));
         //% endif
 }
 
+        //% if is_joined
+            //% for suffix, uint in [["", "u32"], ["4", "vec4<u32>"]]
+// Where a channel of some phase of a pixel is stored.
+fn element${suffix}_of(place: OutputPixel, channel: ${uint}) -> ${uint} {
+    let phase = channel / ${phases.channels}u;
+    return (place.at + phase_place${suffix}(phase)) * ${phases.channels}u + channel - phase * ${phases.channels}u;
+}
+
+            //% endfor
+        //% endif
         //% if TILE_CHANNELS == 2
 // Stores two channels, the first of which is `channel` of the group, of a pixel. The sums have their biases.
 fn store_pixel2(place: OutputPixel, group: u32, channel: u32, first: f32, second: f32) {
     if place.valid && channel < params.group_out {
+            //% if is_joined
+        let at = element_of(place, channel);
+            //% else
         let at = place.at * params.out_channels + group * params.group_out + channel;
+            //% endif
             //% if output == "pair"
         store_pair(at, first, second);
             //% else
         store(at, first);
-        if channel + 1u < params.group_out { store(at + 1u, second); }
+                //% set next = "element_of(place, channel + 1u)" if is_joined else "at + 1u"
+        if channel + 1u < params.group_out { store(${next}, second); }
             //% endif
     }
 }
@@ -293,7 +366,11 @@ fn store_channels(place: OutputPixel, group: u32, channel: u32, sum: vec4<f32>) 
         //% if bias
         biased += bias4_of(group * params.panels * TILE_CHANNELS + channel);
         //% endif
+            //% if is_joined
+        let at = element4_of(place, clamped);
+            //% else
         let at = vec4<u32>(place.at * params.out_channels + group * params.group_out) + clamped;
+            //% endif
         store4(at, channels < vec4<u32>(params.group_out), biased);
     }
 }

@@ -39,6 +39,9 @@ struct Params {
     view_in_pixels: u32,
     view_out_pixels: u32,
     view_out_width: u32,
+    // Of a tensor that only some phases are stored of: pixels of an image and columns.
+    whole_pixels: u32,
+    whole_width: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

@@ -15,6 +15,7 @@ mod implicit_gemm;
 mod inverted_residual;
 mod matvec;
 pub mod pack;
+pub(crate) mod phases;
 mod pointwise;
 mod pointwise_mean;
 mod pool;
@@ -74,6 +75,7 @@ pub const KERNELS: &[Kernel] = &[
     implicit_gemm::IMPLICIT_GEMM_UNIFORM,
     implicit_gemm::IMPLICIT_GEMM,
     direct::DIRECT,
+    phases::PHASES,
     transposed::TRANSPOSED,
     prelu::PRELU,
     shuffle::SHUFFLE,
@@ -357,6 +359,10 @@ pub struct Params {
     pub view_out_pixels: u32,
     /// Columns of these.
     pub view_out_width: u32,
+    /// Pixels of an image of the tensor that a pass stores phases of: it sees only the outputs of these.
+    pub whole_pixels: u32,
+    /// Columns of it.
+    pub whole_width: u32,
 }
 
 impl Params {

@@ -1,8 +1,10 @@
 //! Weights laid out once, in the order in which a kernel reads them.
 
+pub mod phases;
 pub mod slices;
 pub mod winograd;
 
+use crate::kernels::pack::phases::Taps;
 use crate::model::conv::Conv2d;
 use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
@@ -36,6 +38,10 @@ pub enum Packing {
     Slices { slices: u32, block: u32, k_align: u32, order: Order },
     /// [`Packing::Panels`] of the weights of a transposed convolution, with `k` in PyTorch's order.
     TransposedPanels { block: u32 },
+    /// [`Packing::Panels`] of some phases of a transposed convolution, along its rows and its columns.
+    Phases { taps: [Taps; 2], block: u16, k_align: u16, order: Order },
+    /// [`Packing::Bias`] of as many phases, each with all biases.
+    PhaseBiases { phases: u32, block: u32 },
     /// The bias of each output channel in the order of [`Packing::Panels`]; zeros where there is none.
     Bias { block: u32 },
     /// `[tap][channel]`: for each kernel position the weights of all channels of a depthwise link.
@@ -90,6 +96,11 @@ impl Packing {
                 Self::Panels { block, k_align, order }.len(&slices::product(conv, slices))
             }
             Self::TransposedPanels { block } => groups * padded(block) * conv.fan_in(),
+            Self::Phases { taps, block, k_align, order } => {
+                let panels = Self::Panels { block: block.into(), k_align: k_align.into(), order };
+                panels.len(&phases::of_taps(conv, taps))
+            }
+            Self::PhaseBiases { phases, block } => Self::Bias { block }.len(&phases::copies(conv, phases)),
             Self::Bias { block } => groups * padded(block),
             Self::Taps => u64::from(conv.out_channels) * conv.fan_in(),
             Self::BlockTaps { block } => u64::from(conv.out_channels.next_multiple_of(block)) * conv.fan_in(),
@@ -111,7 +122,15 @@ impl Packing {
             Self::TransposedPanels { block } => {
                 panels(conv, &by_output_channels(conv, weights.weight), block, 1, Order::ChannelFirst)
             }
+            Self::Phases { taps, block, k_align, order } => {
+                let weight = phases::weights(conv, &by_output_channels(conv, weights.weight), taps);
+                panels(&phases::of_taps(conv, taps), &weight, block.into(), k_align.into(), order)
+            }
             Self::Bias { block } => biases(conv, weights.bias, block),
+            Self::PhaseBiases { phases, block } => {
+                let bias = weights.bias.map(|bias| bias.repeat(phases as usize));
+                biases(&phases::copies(conv, phases), bias.as_deref(), block)
+            }
             Self::Taps => {
                 let taps = conv.fan_in() as usize;
                 let per_tap = |tap| weights.weight.iter().skip(tap).step_by(taps);

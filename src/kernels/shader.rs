@@ -69,6 +69,15 @@ impl Wgsl {
         })
     }
 
+    /// The same of a product, with other values for some that its template asks for.
+    pub(crate) fn with_values(self, others: impl Fn(&Value) -> Value + Send + Sync + 'static) -> Self {
+        let Source::Template { file, values, .. } = self.0 else { return self };
+        Self::template(file, move || {
+            let values = values();
+            context! { ..others(&values), ..values }
+        })
+    }
+
     /// The text, made anew at each call. Compiled pipelines are cached by it.
     ///
     /// # Errors

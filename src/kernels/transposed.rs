@@ -1,10 +1,11 @@
-//! `transposed`: any transposed convolution, each phase of its outputs with its own taps.
+//! `transposed`: any transposed convolution, each phase of its outputs with its own taps, by the definition.
 
 use minijinja::{Value, context};
 
 use super::channel_blocks::{Definition, PIXELS, recipes};
 use super::{Kernel, Recipe, Run, Unsupported, fitting};
 use crate::kernels::pack::Packing;
+use crate::kernels::pack::phases::greatest_common_divisor;
 use crate::model::caps::Caps;
 use crate::model::chain::Link;
 use crate::model::conv::Conv2d;
@@ -40,10 +41,6 @@ fn taps(conv: &Conv2d) -> Value {
     };
     let [y, x] = [axis(0), axis(1)];
     context! { divisor => [y.0, x.0], step => [y.1, x.1], inverse => [y.2, x.2] }
-}
-
-fn greatest_common_divisor(a: u32, b: u32) -> u32 {
-    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
 /// The number whose product with another one is 1 modulo `modulus`, which has no divisor with it; 0 if the modulus is

@@ -2,7 +2,7 @@
 
 mod counted;
 
-use crate::kernels::{Run, kernel_of};
+use crate::kernels::{Run, kernel_of, phases};
 use crate::model::dtype::DType;
 use crate::model::gpu::GpuKind;
 pub use counted::{COUNTED, HALVES};
@@ -11,8 +11,10 @@ pub use counted::{COUNTED, HALVES};
 const UNKNOWN: f64 = 2.0;
 
 /// Of a recipe for a run: what was counted for the same recipe, layout, kernel and stride; or else the mean of those
-/// that agree in as many of them as possible, in this order.
+/// that agree in as many of them as possible, in this order. Phases have the loop of the product that computes them.
 pub fn per_multiply_add(recipe: &str, run: &Run<'_>, kind: GpuKind) -> f64 {
+    let product = phases::product_of(recipe);
+    let recipe = product.as_deref().unwrap_or(recipe);
     let key = key(recipe, run);
     let words = key.match_indices(' ').map(|(at, _)| &key[..=at]);
     let mut prefixes: Vec<&str> = words.collect();

@@ -22,6 +22,7 @@ const SOFTWARE: &[&str] = &[
     "gate",
     "implicit_gemm_subgroup",
     "matvec",
+    "phases",
     "pointwise_subgroup",
     "prelu",
     "resize",
@@ -58,6 +59,7 @@ fn every_kernel_for_gpus_agrees_with_the_oracle_on_a_few_cases() {
         "resize",
         "shuffle",
         "transposed",
+        "phases",
         "prelu",
         "channels",
     ];

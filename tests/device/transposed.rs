@@ -1,27 +1,121 @@
-//! Transposed convolutions: every recipe against the oracle, and between other links.
+//! Transposed convolutions: recipes against the oracle, and between other links.
 
+use std::collections::BTreeSet;
+
+use gpuconv::planner::Schedule;
 use gpuconv::verify::{self, Oracle};
 use gpuconv::{
-    Activation, Caps, Chain, Choice, Conv2d, ConvTranspose2d, Error, Layout, Operation, Shape, Weights, planner,
+    Activation, Caps, Chain, Choice, Concat, Conv2d, ConvTranspose2d, DType, Error, GpuConv, Layout, Link, PRelu,
+    Problem, Shape, Weights, planner,
 };
 
-use crate::common::gpu;
+use crate::common::{as_gpu, gpu};
+
+/// Recipes by their kernel, for phases by the product that computes these: `phases/pointwise`. Those that multiply by
+/// zeros are apart.
+fn kind(schedule: &Schedule) -> String {
+    let name = schedule.name();
+    let product = name.split_once('-').map_or(name.split('/').next(), |(product, _)| Some(product));
+    format!("{}{}", product.unwrap_or_default(), if name.ends_with("-joined") { " joined" } else { "" })
+}
+
+/// A recipe of each kind for a problem, or all.
+fn schedules(gpu: &GpuConv, problem: &Problem, is_full: bool) -> Vec<Schedule> {
+    let mut kinds = BTreeSet::new();
+    let all = planner::alternatives(&problem.chain(), problem.input, problem.layout, gpu.caps()).unwrap();
+    let single = all.into_iter().filter(|schedule| schedule.steps.len() == 1);
+    single.filter(|schedule| kinds.insert(kind(schedule)) || is_full).collect()
+}
+
+fn check(gpu: &GpuConv, problem: &Problem, schedule: &Schedule) {
+    let report = Oracle::new(problem).unwrap().check(gpu, schedule).unwrap();
+    assert!(report.passes(), "{problem}: {}: {report:?}", schedule.name());
+}
+
+fn cases() -> impl Iterator<Item = Problem> {
+    let is_transposed = |problem: &Problem| problem.to_string().starts_with("transposed");
+    verify::cases().into_iter().filter(is_transposed)
+}
+
+/// By the definition, and by phases of another kind from case to case.
+#[test]
+fn recipes_agree_with_the_oracle() {
+    let (gpu, mut checked) = (gpu(), 0);
+    for (turn, problem) in cases().enumerate() {
+        let (phases, others): (Vec<_>, Vec<_>) =
+            schedules(&gpu, &problem, false).into_iter().partition(|schedule| schedule.name().starts_with("phases"));
+        assert!(!others.is_empty(), "{problem}");
+        let of_phases = phases.get(turn % phases.len().max(1));
+        for schedule in others.iter().chain(of_phases) {
+            check(&gpu, &problem, schedule);
+        }
+        checked += usize::from(of_phases.is_some());
+    }
+    assert!(checked > 12, "{checked} by phases");
+}
 
 #[test]
+#[ignore = "takes minutes"]
 fn every_recipe_agrees_with_the_oracle() {
-    let (gpu, mut checks) = (gpu(), 0);
-    for problem in verify::cases() {
-        if !matches!(problem.operation, Operation::ConvTranspose(_)) {
-            continue;
-        }
-        let oracle = Oracle::new(&problem).unwrap();
-        for schedule in planner::alternatives(&problem.chain(), problem.input, problem.layout, gpu.caps()).unwrap() {
-            let report = oracle.check(&gpu, &schedule).unwrap();
-            assert!(report.passes(), "{problem}: {}: {report:?}", schedule.name());
-            checks += 1;
+    for gpu in [gpu(), as_gpu()] {
+        for problem in cases() {
+            schedules(&gpu, &problem, true).iter().for_each(|schedule| check(&gpu, &problem, schedule));
         }
     }
-    assert!(checks > 25, "{checks} checks");
+}
+
+/// Phases by all products, with `halves` where shaders have these.
+#[test]
+fn phases_go_where_they_belong() {
+    for (line, recipe, halves) in [
+        // As many channels as phases have, no quads of them.
+        ("transposed 2x8x4x5 -> 3 k2 s2 prelu", "pointwise_uniform-8x4", true),
+        ("transposed 2x8x4x5 -> 3 k2 s2 prelu nhwc", "pointwise_uniform-8x4", true),
+        ("transposed 2x8x4x5 -> 4 k2 s2 prelu nhwc", "pointwise-32x32x16", true),
+        ("transposed 1x16x5x7 -> 6 k3 s2 p1 o1 relu f16", "implicit_gemm_uniform-8x4", true),
+        ("transposed 1x16x5x7 -> 8 k4 s2 p1 f16 nhwc", "implicit_gemm-32x32x16-joined", true),
+        // Words of two halves, of which each pass stores one.
+        ("transposed 1x16x5x3 -> 6 k4x3 s2x3 p1,0,0,1 f16", "implicit_gemm_uniform-4x4", false),
+        ("transposed 1x16x5x3 -> 4 k2 s2 f16 nhwc", "pointwise_uniform-8x4", false),
+        ("transposed 2x8x4x5 -> 8 k4x5 s2x3 p1,2,0,1 o1x0 g2 nhwc", "implicit_gemm_uniform-4x8", true),
+        ("transposed 1x6x4x9 -> 5 k3 s2 p1 d2x3 o1x2", "implicit_gemm_uniform-8x4", true),
+        ("transposed 2x4x7x6 -> 6 k3 s1 p1 silu", "implicit_gemm_uniform-8x4", true),
+        // Windows that begin behind the first value, or end before the last, and phases that see nothing.
+        ("transposed 1x6x6x7 -> 5 k3 s2 p2", "implicit_gemm_uniform-8x4", true),
+        ("transposed 1x6x6x7 -> 5 k4 s2 p3,2,3,3 nhwc", "implicit_gemm_uniform-4x8-joined", true),
+        ("transposed 1x6x4x5 -> 5 k2x3 s4 relu", "implicit_gemm_uniform-8x4", true),
+    ] {
+        let problem: Problem = line.parse().unwrap();
+        let gpu = as_gpu().with_caps(|caps| Caps { f16: halves && caps.f16, ..caps });
+        let choice = Choice::Named(format!("phases/{recipe}"));
+        let schedule = planner::schedule(&problem.chain(), problem.input, problem.layout, gpu.caps(), &choice).unwrap();
+        check(&gpu, &problem, &schedule);
+    }
+}
+
+/// The decoder of a U-Net: what is enlarged lies among the channels of an earlier tensor, and in batches of NCHW and in
+/// NHWC is stored there by a view.
+#[test]
+fn phases_are_stored_among_other_channels() {
+    for (gpu, dtype) in [(gpu(), DType::F32), (as_gpu(), DType::F32), (as_gpu(), DType::F16)] {
+        for (layout, batch, prelu) in [(Layout::Nchw, 2, true), (Layout::Nhwc, 1, false), (Layout::Nchw, 1, false)] {
+            let up = ConvTranspose2d::new(4, 4, 2).stride(2);
+            let chain = Chain::from(Conv2d::new(3, 4, 3).padding(1)).then(Conv2d::new(4, 4, 2).stride(2));
+            let chain = if prelu { chain.then(up).then(PRelu::new(4)) } else { chain.then(up) };
+            let (upper, whole) = (chain.links().len(), chain.links().len() + 1);
+            let chain = chain.then(Link::from(Concat::new([4, 4]))).then(Conv2d::pointwise(8, 2));
+            let chain = chain.concatenates([1, upper], whole - 1).unwrap().with_dtype(dtype);
+            let input = Shape::from([batch, 3, 6, 10]);
+            let phases = if gpu.caps().is_cpu { "phases" } else { "phases/pointwise_uniform-8x4" };
+            let choice = Choice::Named(format!("direct+direct+{phases}+channels+direct"));
+            let schedule = planner::schedule(&chain, input, layout, gpu.caps(), &choice).unwrap();
+            let concat = schedule.steps.iter().find(|step| step.first == whole - 1).unwrap();
+            assert_eq!(concat.recipe.passes.len(), 0, "{layout} {batch}: {}", schedule.name());
+            let oracle = Oracle::of_chain("decoder", chain, input, layout, u64::MAX).unwrap();
+            let report = oracle.check(&gpu, &schedule).unwrap();
+            assert!(report.passes(), "{layout}: {}: {report:?}", schedule.name());
+        }
+    }
 }
 
 /// Weights are in PyTorch's order: input channels first.

@@ -330,6 +330,10 @@ fn every_refusal_has_its_reason() {
         ("conv 1x8x8x19 -> 16 k1x9", gpu(), "implicit_gemm_uniform", Unsupported::KernelSize([1, 9])),
         ("pointwise 1x8x1x1 -> 8 g2", cpu(), "matvec", Unsupported::Groups(2)),
         ("conv 1x8x1x1 -> 8 k3 p1", gpu(), "matvec", Unsupported::Padding([1; 4])),
+        ("transposed 1x8x8x8 -> 8 k1 p1", gpu(), "phases", Unsupported::Padding([1; 4])),
+        ("transposed 1x8x8x8 -> 8 k5 s5 g2", gpu(), "phases", Unsupported::Stride([5, 5])),
+        ("transposed 1x8x8x8 -> 8 k65 s65", gpu(), "phases", Unsupported::Stride([65, 65])),
+        ("transposed 1x8x8x8 -> 8 k3 s2 g8", cpu(), "phases", Unsupported::OutChannels { each: 1, groups: 8 }),
         ("separable 1x6x8x8 -> 8 k3 nhwc", gpu(), "separable", Unsupported::InChannels(6)),
         ("separable 1x8x32x32 -> 8 k9", gpu(), "separable", Unsupported::KernelSize([9, 9])),
     ] {

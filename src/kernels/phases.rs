@@ -1,0 +1,313 @@
+//! `phases`: transposed convolutions as plain ones. Outputs that are a stride apart are a phase, and see the same taps.
+//! So each phase is a convolution of stride 1 with these, whose outputs are stored a stride apart.
+
+use std::cmp::Reverse;
+
+use minijinja::{Value, context};
+
+use super::implicit_gemm::{IMPLICIT_GEMM, IMPLICIT_GEMM_SUBGROUP, IMPLICIT_GEMM_UNIFORM};
+use super::pointwise::{POINTWISE, POINTWISE_SUBGROUP, POINTWISE_UNIFORM};
+use super::{Kernel, Params, Pass, Recipe, Run, Unsupported, Work, fitting, kernel_of};
+use crate::kernels::pack::phases::{Join, Taps, Window, product};
+use crate::kernels::pack::{Packing, Section};
+use crate::model::caps::Caps;
+use crate::model::chain::Link;
+use crate::model::conv::Conv2d;
+use crate::model::shape::{Layout, Shape};
+
+pub const PHASES: Kernel = Kernel { name: "phases", links: 1, candidates };
+
+/// The products that compute phases. Those of a single tap are matrix products of the input itself.
+const PRODUCTS: &[Kernel] =
+    &[POINTWISE_SUBGROUP, IMPLICIT_GEMM_SUBGROUP, POINTWISE_UNIFORM, IMPLICIT_GEMM_UNIFORM, POINTWISE, IMPLICIT_GEMM];
+/// Dispatches of a recipe. With more, each would have next to no work.
+const MOST_PASSES: usize = 16;
+/// Above this stride there are thousands of phases to look at.
+const MOST_STRIDE: u32 = 64;
+
+/// Behind the names of recipes that multiply by zeros what some phases do not see.
+const JOINED: &str = "-joined";
+
+/// The name of the recipe for the largest part, of one for phases: `implicit_gemm/64x64x16` of
+/// `phases/implicit_gemm-64x64x16`.
+pub fn product_of(recipe: &str) -> Option<String> {
+    let name = recipe.strip_prefix(PHASES.name)?.strip_prefix('/')?;
+    Some(name.strip_suffix(JOINED).unwrap_or(name).replacen('-', "/", 1))
+}
+
+fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
+    let conv = match run.links {
+        [Link::ConvTranspose(transposed)] => &transposed.conv,
+        [link] => return Err(Unsupported::link(link)),
+        links => return Err(Unsupported::Links(links.len())),
+    };
+    let (mut recipes, mut reason) = (Vec::new(), None);
+    let apart = parts(run, conv, Join::Same);
+    // One product may be faster than several small ones, though it multiplies by zeros.
+    let joined = Some(parts(run, conv, Join::All)).filter(|joined| *joined != apart);
+    for (parts, suffix) in [Some(apart), joined].into_iter().zip(["", JOINED]) {
+        let Some(parts) = parts else { continue };
+        match parts.and_then(|parts| of_parts(run, conv, caps, &parts, suffix)) {
+            Ok(more) => recipes.extend(more),
+            Err(why) => reason = reason.or(Some(why)),
+        }
+    }
+    match reason {
+        Some(reason) if recipes.is_empty() => Err(reason),
+        _ => fitting(run, caps, recipes),
+    }
+}
+
+/// Phases that one pass computes.
+#[derive(Clone, Debug, PartialEq)]
+struct Part {
+    windows: [Window; 2],
+    /// Their convolution, and its output.
+    link: [Link; 1],
+    output: Shape,
+}
+
+impl Part {
+    fn taps(&self) -> [Taps; 2] {
+        self.windows.map(|window| window.taps)
+    }
+
+    fn phases(&self) -> u32 {
+        self.taps().iter().map(|taps| u32::from(taps.phases)).product()
+    }
+
+    fn mult_adds(&self) -> u64 {
+        let values: u64 = self.taps().iter().map(|taps| u64::from(taps.values)).product();
+        self.output.len().saturating_mul(values)
+    }
+}
+
+/// The parts that a transposed convolution is cut into, unless there are too many, or its padding cuts off so much that
+/// some phases see little of the image.
+fn parts(run: &Run<'_>, conv: &Conv2d, join: Join) -> Result<Vec<Part>, Unsupported> {
+    if conv.stride.iter().any(|stride| *stride > MOST_STRIDE) {
+        return Err(Unsupported::Stride(conv.stride));
+    }
+    // The channels of a group are neighbours.
+    let join = if conv.groups > 1 { Join::None } else { join };
+    let (input, output) = (run.input(), run.output());
+    let rows = Window::all(conv, 0, [input.height, output.height], join);
+    let columns = Window::all(conv, 1, [input.width, output.width], join);
+    let (Some(rows), Some(columns)) = (rows, columns) else { return Err(Unsupported::Padding(conv.padding)) };
+    if rows.len().saturating_mul(columns.len()) > MOST_PASSES {
+        return Err(Unsupported::Stride(conv.stride));
+    }
+    let windows = rows.iter().flat_map(|rows| columns.iter().map(move |columns| [*rows, *columns]));
+    let part = |windows: [Window; 2]| {
+        let plain = product(conv, windows);
+        let [height, width] = windows.map(|window| window.outputs);
+        let output = Shape { channels: plain.out_channels, height, width, ..output };
+        Part { windows, link: [plain.into()], output }
+    };
+    Ok(windows.map(part).collect())
+}
+
+/// A recipe for each that there is for the largest part; the others have those that are most alike.
+fn of_parts(
+    run: &Run<'_>,
+    conv: &Conv2d,
+    caps: &Caps,
+    parts: &[Part],
+    suffix: &str,
+) -> Result<Vec<Recipe>, Unsupported> {
+    let products = parts.iter().map(|part| products(run, part, caps)).collect::<Result<Vec<_>, _>>()?;
+    let largest = (0..parts.len()).min_by_key(|&part| Reverse(parts[part].mult_adds())).unwrap_or(0);
+    let of_largest = products.get(largest).map_or(&[][..], Vec::as_slice);
+    let recipe = |first: &Recipe| {
+        let alike = products.iter().map(|recipes| recipes.iter().min_by_key(|recipe| Reverse(likeness(recipe, first))));
+        let passes: Vec<_> = parts.iter().zip(alike).filter_map(|(part, product)| Some((part, product?))).collect();
+        let name = format!("{}/{}{suffix}", PHASES.name, first.name.replace('/', "-"));
+        recipe(run, conv, &passes, name)
+    };
+    Ok(of_largest.iter().map(recipe).collect())
+}
+
+/// The recipes for a part, of the ways that suit the device; the last reason if there are none.
+fn products(run: &Run<'_>, part: &Part, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
+    let shapes = [run.input(), part.output];
+    let plain = Run { links: &part.link, shapes: &shapes, ..*run };
+    let (mut recipes, mut reason) = (Vec::new(), None);
+    for kernel in PRODUCTS {
+        // A software device with subgroups has nothing from workgroup memory, and compiles each part anew.
+        if caps.is_cpu && !recipes.is_empty() {
+            break;
+        }
+        match (kernel.candidates)(&plain, caps) {
+            Ok(more) => recipes.extend(more),
+            Err(why) => reason = Some(why),
+        }
+    }
+    match reason {
+        Some(reason) if recipes.is_empty() => Err(reason),
+        _ => Ok(recipes),
+    }
+}
+
+/// How much of two recipes is the same: the way of their product, then the beginning of their sizes.
+fn likeness(recipe: &Recipe, other: &Recipe) -> (bool, usize) {
+    let of = |recipe: &Recipe| {
+        let kernel = kernel_of(&recipe.name);
+        let way = kernel.trim_start_matches(POINTWISE.name).trim_start_matches(IMPLICIT_GEMM.name);
+        (way.to_string(), recipe.name[kernel.len()..].to_string())
+    };
+    let ((way, sizes), (other_way, other_sizes)) = (of(recipe), of(other));
+    let same = sizes.bytes().zip(other_sizes.bytes()).take_while(|(a, b)| a == b).count();
+    (way == other_way, same)
+}
+
+fn recipe(run: &Run<'_>, conv: &Conv2d, products: &[(&Part, &Recipe)], name: String) -> Recipe {
+    let mut recipe = Recipe {
+        name,
+        passes: Vec::new(),
+        weights: Vec::new(),
+        workspace: Vec::new(),
+        work: Work::default(),
+        tolerance: 0.0,
+        exact: true,
+        spreads_errors: false,
+    };
+    for (part, product) in products {
+        let start: u64 = recipe.weights.iter().map(|section| section.len).sum();
+        let sections: Vec<_> = product.weights.iter().map(|section| packed(section, part)).collect();
+        let of_weights: u64 = sections.iter().map(Section::bytes).sum();
+        recipe.weights.extend(sections);
+        recipe.passes.extend(product.passes.iter().map(|pass| placed(pass, run, conv, part, start, &recipe.name)));
+        recipe.work.mult_adds += product.work.mult_adds;
+        recipe.work.accesses += product.work.accesses;
+        recipe.work.shared += product.work.shared;
+        recipe.work.bytes += (run.input_bytes() + of_weights) as f64 + stored_bytes(run, conv, part);
+        recipe.tolerance = f64::max(recipe.tolerance, product.tolerance);
+        recipe.exact &= product.exact;
+        // An infinity that a phase does not see is a NaN for it, times zero.
+        recipe.spreads_errors |= [0, 1].into_iter().any(|axis| !part.taps()[axis].is_full(conv, axis));
+    }
+    recipe
+}
+
+/// Bytes that move for the outputs of a part. In NCHW its rows have gaps, which memory moves too.
+fn stored_bytes(run: &Run<'_>, conv: &Conv2d, part: &Part) -> f64 {
+    let gaps = match run.layout {
+        Layout::Nchw => f64::from(conv.stride[1]) / f64::from(part.taps()[1].phases),
+        Layout::Nhwc => 1.0,
+    };
+    part.output.bytes(run.elements.output.dtype()) as f64 * gaps.clamp(1.0, MOST_GAPS)
+}
+
+/// Elements of a block that memory moves as a whole, 32 bytes of most GPUs.
+const MOST_GAPS: f64 = 8.0;
+
+/// A section of a product's weights, made of those of the transposed convolution.
+fn packed(section: &Section, part: &Part) -> Section {
+    let packing = match section.packing {
+        // No panel has thousands of channels.
+        Packing::Panels { block, k_align, order } => {
+            Packing::Phases { taps: part.taps(), block: block as u16, k_align: k_align as u16, order }
+        }
+        Packing::Bias { block } => Packing::PhaseBiases { phases: part.phases(), block },
+        other => other,
+    };
+    Section { packing, ..*section }
+}
+
+/// A pass of a product whose weights start somewhere, and whose outputs are phases of the run's.
+fn placed(pass: &Pass, run: &Run<'_>, conv: &Conv2d, part: &Part, start: u64, recipe: &str) -> Pass {
+    let [rows, columns] = part.taps();
+    let (stride, channels, layout, recipe) = (conv.stride, conv.out_channels, run.layout, recipe.to_string());
+    let is_joined = part.phases() > 1;
+    let values = move |own: &Value| {
+        let output = own.get_attr("output").ok();
+        let together = match output.as_ref().and_then(Value::as_str) {
+            Some("quads") => 4,
+            Some("pair") => 2,
+            _ => 1,
+        };
+        // Whether what is stored together is so in the whole.
+        let is_together = layout == Layout::Nhwc && (!is_joined || channels.is_multiple_of(together));
+        let is_whole = stride == [1, 1];
+        context! {
+            recipe,
+            output => if is_whole || is_together { output } else { Some(Value::from("scalar")) },
+            phases => (!is_whole).then(|| context! {
+                stride,
+                first => [rows.first, columns.first],
+                count => [rows.phases, columns.phases],
+                channels,
+            }),
+        }
+    };
+    // Weights that no u32 counts fit into no binding.
+    let params = Params {
+        weights_at: pass.params.weights_at.wrapping_add(start as u32),
+        bias_at: pass.params.bias_at.wrapping_add(start as u32),
+        whole_pixels: run.output().pixels() as u32,
+        whole_width: run.output().width,
+        ..pass.params
+    };
+    Pass { wgsl: pass.wgsl.clone().with_values(values), params, ..pass.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::elements::Elements;
+    use crate::model::gpu::GpuKind;
+    use crate::model::transposed::ConvTranspose2d;
+
+    fn recipes(conv: ConvTranspose2d, input: [u32; 4]) -> Vec<Recipe> {
+        let shapes = [input.into(), conv.output_shape(input).unwrap()];
+        let links = [conv.into()];
+        let run = Run { links: &links, shapes: &shapes, layout: Layout::Nchw, elements: Elements::F32 };
+        candidates(&run, &GpuKind::Nvidia.caps()).unwrap()
+    }
+
+    #[test]
+    fn names_have_those_of_the_products() {
+        assert_eq!(product_of("phases/implicit_gemm-64x64x16").as_deref(), Some("implicit_gemm/64x64x16"));
+        assert_eq!(product_of("phases/pointwise_uniform-8x4-joined").as_deref(), Some("pointwise_uniform/8x4"));
+        assert_eq!(product_of("transposed/4x4"), None);
+    }
+
+    #[test]
+    fn a_stride_of_the_kernel_size_is_one_product() {
+        for recipe in recipes(ConvTranspose2d::new(16, 6, 2).stride(2), [2, 16, 5, 7]) {
+            assert!(recipe.name.starts_with("phases/pointwise"), "{}", recipe.name);
+            assert!(recipe.passes.len() == 1 && !recipe.spreads_errors, "{}", recipe.name);
+            assert_eq!(recipe.passes[0].params.out_channels, 24);
+        }
+    }
+
+    /// Each pass has its weights, then its biases, behind those of the pass before, and does as much as there is to do.
+    #[test]
+    fn passes_have_sections_of_their_own() {
+        let all = recipes(ConvTranspose2d::new(16, 32, 3).stride(2).padding(1).output_padding(1), [1, 16, 12, 12]);
+        let (joined, apart): (Vec<_>, Vec<_>) = all.into_iter().partition(|recipe| recipe.name.ends_with(JOINED));
+        assert!(!joined.is_empty() && joined.iter().all(|recipe| recipe.passes.len() == 1 && recipe.spreads_errors));
+        assert!(!apart.is_empty());
+        for recipe in apart {
+            assert_eq!((recipe.passes.len(), recipe.spreads_errors), (4, false), "{}", recipe.name);
+            let mut end = 0;
+            for (pass, sections) in recipe.passes.iter().zip(recipe.weights.chunks(2)) {
+                assert_eq!(u64::from(pass.params.weights_at), end, "{}", recipe.name);
+                assert_eq!(u64::from(pass.params.bias_at), end + sections[0].len, "{}", recipe.name);
+                end += sections.iter().map(|section| section.len).sum::<u64>();
+            }
+            // Of one, two, two and four taps.
+            let needed = f64::from(12 * 12 * 16 * 32 * 9);
+            assert!(recipe.work.mult_adds >= needed, "{}: {}", recipe.name, recipe.work.mult_adds);
+        }
+    }
+
+    /// Of the parts of a recipe, those without a recipe of the same name have one of the same way.
+    #[test]
+    fn parts_are_computed_alike() {
+        for recipe in recipes(ConvTranspose2d::new(16, 32, 3).stride(2).padding(1).output_padding(1), [1, 16, 12, 12]) {
+            let files: Vec<_> = recipe.passes.iter().map(|pass| (pass.workgroup_memory > 0, pass.workgroup)).collect();
+            assert!(files.iter().all(|file| file.0 == files[0].0), "{}: {files:?}", recipe.name);
+        }
+    }
+}
