@@ -20,6 +20,8 @@
 //#
 //# include  inner_activation.wgsl, tensors.wgsl, output.wgsl
 //# host     CHANNELS, SQUEEZED, WORKGROUP (invocations), LANES (that share a plane; a power of two),
+//#          COUNT (what sums are divided by; none if by the
+//#          number of pixels),
 //#          inner_activations with one called "squeeze", products: for both, "squeeze" and "excite",
 //#              name, reads  its name, and that of the array that it reads
 //#              depth        of k
@@ -72,13 +74,13 @@ fn main(
             for (var next = 1u; next < LANES; next++) {
                 sum += lane_sums[local + next * LANE_DISTANCE];
             }
-            means[channel] = sum / f32(in_pixels());
+            means[channel] = sum / f32(${COUNT ~ "u" if COUNT else "in_pixels()"});
         }
         workgroupBarrier();
     }
     //% else
     for (var channel = local; channel < CHANNELS; channel += WORKGROUP) {
-        means[channel] = plane_sum(image * CHANNELS + channel) / f32(in_pixels());
+        means[channel] = plane_sum(image * CHANNELS + channel) / f32(${COUNT ~ "u" if COUNT else "in_pixels()"});
     }
     workgroupBarrier();
     //% endif

@@ -42,6 +42,11 @@ struct Params {
     // Of a tensor that only some phases are stored of: pixels of an image and columns.
     whole_pixels: u32,
     whole_width: u32,
+    // Of a part of a resize: row and column of the input and of the output where it begins.
+    first_in_y: u32,
+    first_in_x: u32,
+    first_out_y: u32,
+    first_out_x: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

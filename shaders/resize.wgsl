@@ -1,6 +1,7 @@
 // ${recipe}: ${problem}
 //
-// Images of another size, by the nearest pixel or by weighted means of four. An invocation computes one output.
+// Images of another size, by the nearest pixel or by weighted means of four. An invocation computes one output. Both
+// images may be parts of larger ones: rows and columns are then counted in these, so that all numbers are as in these.
 //
 // input    NCHW or NHWC, by the strides
 // output   the same
@@ -12,6 +13,15 @@
 //#          pixels of the input)
 
 const WORKGROUP: u32 = ${WORKGROUP}u;
+
+// The row of the input, and the column, at a place or before it. Rounding may lead beyond the first and the last.
+fn row_of(place: f32) -> u32 {
+    return clamp(u32(place), params.first_in_y, params.first_in_y + params.in_height - 1u) - params.first_in_y;
+}
+
+fn column_of(place: f32) -> u32 {
+    return clamp(u32(place), params.first_in_x, params.first_in_x + params.in_width - 1u) - params.first_in_x;
+}
 
 //% if MODE != "nearest"
 // Where a row or column of the output lies in the input.
@@ -40,19 +50,18 @@ fn main(
     let down = bitcast<f32>(params.low_bits);
     let right = bitcast<f32>(params.high_bits);
     //% if MODE == "nearest"
-    // Behind the last, where rounding may lead, is the last.
-    let y = min(u32(f32(item.y) * down), params.in_height - 1u);
-    let x = min(u32(f32(item.x) * right), params.in_width - 1u);
+    let y = row_of(f32(item.y + params.first_out_y) * down);
+    let x = column_of(f32(item.x + params.first_out_x) * right);
     let value = load_input(plane + y * in_row_stride() + x * in_pixel_stride());
     //% else
-    let y = place_of(item.y, down);
-    let x = place_of(item.x, right);
-    let top = min(u32(y), params.in_height - 1u);
-    let left = min(u32(x), params.in_width - 1u);
+    let y = place_of(item.y + params.first_out_y, down);
+    let x = place_of(item.x + params.first_out_x, right);
+    let top = row_of(y);
+    let left = column_of(x);
     let bottom = min(top + 1u, params.in_height - 1u);
     let next = min(left + 1u, params.in_width - 1u);
-    let below = clamp(y - f32(top), 0.0, 1.0);
-    let behind = clamp(x - f32(left), 0.0, 1.0);
+    let below = clamp(y - f32(params.first_in_y + top), 0.0, 1.0);
+    let behind = clamp(x - f32(params.first_in_x + left), 0.0, 1.0);
     let upper = plane + top * in_row_stride();
     let lower = plane + bottom * in_row_stride();
     let upper_value = (1.0 - behind) * load_input(upper + left * in_pixel_stride())

@@ -363,6 +363,14 @@ pub struct Params {
     pub whole_pixels: u32,
     /// Columns of it.
     pub whole_width: u32,
+    /// Row of the input where a part of a resize begins.
+    pub first_in_y: u32,
+    /// Column of the input.
+    pub first_in_x: u32,
+    /// Row of the output.
+    pub first_out_y: u32,
+    /// Column of the output.
+    pub first_out_x: u32,
 }
 
 impl Params {

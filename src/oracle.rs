@@ -198,7 +198,7 @@ pub fn run_scaled(
             let spread = match (link, &own[..]) {
                 (Link::Conv(conv), &[weights]) => spread(conv, magnitudes, shape, weights)?,
                 (Link::SqueezeExcite(gate), &[first, second]) => {
-                    let means = global_average_pool(magnitudes, shape)?;
+                    let means = means(gate, magnitudes, shape)?;
                     let squeezed = spread(&gate.squeeze, &means.values, means.shape, first)?;
                     spread(&gate.excite, &squeezed, gate.squeeze.output_shape(means.shape)?, second)?
                 }
@@ -277,7 +277,7 @@ pub fn gate(
 ) -> Result<Answer> {
     let input_shape = input_shape.into();
     gate.output_shape(input_shape)?;
-    let means = global_average_pool(input, input_shape)?;
+    let means = means(gate, input, input_shape)?;
     let mut squeezed = convolve(&gate.squeeze, &means.values, means.shape, squeeze, None)?;
     add(&mut squeezed.magnitudes, &spread(&gate.squeeze, &means.magnitudes, means.shape, squeeze)?);
     let mut answer = convolve(&gate.excite, &squeezed.values, squeezed.shape, excite, None)?;
@@ -302,6 +302,10 @@ pub fn global_average_pool(input: &[f64], input_shape: impl Into<Shape>) -> Resu
 }
 
 /// The sum over the pixels of each channel of each image, divided by a number.
+fn means(gate: &SqueezeExcite, input: &[f64], shape: Shape) -> Result<Answer> {
+    if gate.of_sums { plane_sum(input, shape, 1) } else { global_average_pool(input, shape) }
+}
+
 fn plane_sum(input: &[f64], input_shape: Shape, divisor: u64) -> Result<Answer> {
     let shape = Link::GlobalAveragePool.output_shape(input_shape)?;
     length("input".into(), input_shape.len(), input.len())?;

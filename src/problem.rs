@@ -225,7 +225,7 @@ impl fmt::Display for Problem {
                 }
             }
             Operation::PRelu(_) | Operation::ThenPRelu(_) | Operation::Pool => {}
-            Operation::Gate(SqueezeExcite { squeeze, excite }) => {
+            Operation::Gate(SqueezeExcite { squeeze, excite, .. }) => {
                 write!(f, " -> {}", squeeze.out_channels)?;
                 if (squeeze.activation, excite.activation) != (Activation::Relu, Activation::Sigmoid) {
                     write!(f, " {} {}", squeeze.activation, excite.activation)?;

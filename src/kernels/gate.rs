@@ -37,7 +37,7 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     };
     let tiles = if caps.is_cpu { SERIAL } else { TILES };
     let mut recipes: Vec<_> = tiles.iter().map(|&tile| at_once(run, gate, tile)).collect();
-    if !caps.is_cpu && run.input().pixels() * u64::from(run.input().channels) >= LARGE {
+    if !caps.is_cpu && !gate.of_sums && run.input().pixels() * u64::from(run.input().channels) >= LARGE {
         recipes.push(pooled(run, gate));
     }
     fitting(run, caps, recipes)
@@ -137,6 +137,7 @@ fn pass(run: &Run<'_>, gate: &SqueezeExcite, name: &str, [workgroup, lanes]: [u3
         context! {
             recipe,
             CHANNELS => channels,
+            COUNT => gate.of_sums.then_some(1),
             SQUEEZED => gate.squeeze.out_channels,
             WORKGROUP => workgroup,
             LANES => lanes,

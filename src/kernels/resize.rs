@@ -39,7 +39,10 @@ fn recipe(run: &Run<'_>, resize: &Resize) -> Recipe {
     let distances = resize.distances(run.input(), run.output());
     let pass = single::pass(run, Wgsl::template("resize.wgsl", values));
     let [low_bits, high_bits] = distances.map(f32::to_bits);
-    let pass = Pass { params: Params { low_bits, high_bits, ..pass.params }, ..pass };
+    let part = resize.part.map_or([[0; 2]; 2], |part| [part.first_input, part.first_output]);
+    let [[first_in_y, first_in_x], [first_out_y, first_out_x]] = part;
+    let first = Params { first_in_y, first_in_x, first_out_y, first_out_x, ..pass.params };
+    let pass = Pass { params: Params { low_bits, high_bits, ..first }, ..pass };
     // Places that are multiples of a 64th are exact, and so are sums of small whole numbers times these.
     let is_exact = |distance: f32| (distance * 32.0).fract() == 0.0;
     let is_nearest = resize.mode == ResizeMode::Nearest;

@@ -70,7 +70,7 @@ pub(crate) fn params_of(link: &Link) -> u64 {
 }
 
 /// Multiply-adds of any link for an output.
-fn mult_adds_of(link: &Link, input: Shape, output: Shape) -> u64 {
+pub(crate) fn mult_adds_of(link: &Link, input: Shape, output: Shape) -> u64 {
     match link {
         Link::Conv(conv) => output.len() * (conv.fan_in() + u64::from(conv.bias)),
         Link::SqueezeExcite(gate) => {

@@ -27,6 +27,8 @@ pub struct SqueezeExcite {
     pub squeeze: Conv2d,
     /// From these to a value for each channel; its activation is a sigmoid.
     pub excite: Conv2d,
+    /// Whether it reads sums of parts of planes, which are f32 in any chain and add up to the means.
+    pub(crate) of_sums: bool,
 }
 
 impl SqueezeExcite {
@@ -35,6 +37,7 @@ impl SqueezeExcite {
         Self {
             squeeze: Conv2d::pointwise(channels, squeezed).activation(Activation::Relu),
             excite: Conv2d::pointwise(squeezed, channels).activation(Activation::Sigmoid),
+            of_sums: false,
         }
     }
 

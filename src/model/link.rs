@@ -50,7 +50,8 @@ pub enum Link {
     /// The gate of a squeeze-and-excite block: a value for each channel of each image.
     SqueezeExcite(SqueezeExcite),
     /// The sum over the pixels of each channel of each image, divided by a number: a part of a global average pool
-    /// whose planes are larger than a binding. One sums pixels, another adds these sums, which are f32 in any chain.
+    /// or of a gate whose planes are larger than a binding. One sums pixels, another one, or a gate, adds these sums,
+    /// which are f32 in any chain.
     #[doc(hidden)]
     PlaneSum {
         /// What the sum is divided by.
@@ -80,20 +81,6 @@ impl Link {
             _ => [None, None],
         };
         convs.into_iter().flatten()
-    }
-
-    /// The windows that its outputs depend on, if they are windows: of a convolution and of a pool over windows.
-    pub(crate) fn window(&self) -> Option<Window> {
-        match self {
-            Self::Conv(conv) => {
-                Some(Window { extents: conv.dilated_kernel(), stride: conv.stride, padding: conv.padding })
-            }
-            Self::PRelu(_) | Self::Slice { .. } => Some(Window { extents: [1; 2], stride: [1; 2], padding: [0; 4] }),
-            Self::Pool(pool) => {
-                Some(Window { extents: pool.dilated_kernel(), stride: pool.stride, padding: pool.padding })
-            }
-            _ => None,
-        }
     }
 
     /// Whether no output depends on another channel than its own.
@@ -184,15 +171,6 @@ impl Link {
     }
 }
 
-/// What an output depends on: rows and columns, the steps between two, and what lies around the image.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Window {
-    /// With what dilation leaves out.
-    pub extents: [u64; 2],
-    pub stride: [u32; 2],
-    pub padding: [u32; 4],
-}
-
 impl From<Pool2d> for Link {
     fn from(pool: Pool2d) -> Self {
         Self::Pool(pool)
@@ -236,10 +214,11 @@ impl From<SqueezeExcite> for Link {
 }
 
 /// The types of the input and the output of links in a chain of one type: that type, but f32 for what one sum of planes
-/// gives to another.
+/// gives to another or to a gate.
 pub(crate) fn ends(links: &[Link], dtype: DType) -> [DType; 2] {
     let end = |link: Option<&Link>, sums_there: bool| match link {
         Some(Link::PlaneSum { of_sums, .. }) if *of_sums == sums_there => DType::F32,
+        Some(Link::SqueezeExcite(gate)) if gate.of_sums && sums_there => DType::F32,
         _ => dtype,
     };
     [end(links.first(), true), end(links.last(), false)]

@@ -1,6 +1,7 @@
 //! One link: images of another size.
 
 use std::fmt;
+use std::ops::Range;
 
 use crate::model::conv::Extent;
 use crate::model::error::{Error, Result};
@@ -49,12 +50,25 @@ pub struct Resize {
     pub to: ResizeTo,
     /// How values between pixels are made.
     pub mode: ResizeMode,
+    /// If this is a part of another resize: of which one.
+    pub(crate) part: Option<ResizePart>,
+}
+
+/// A part of the images of a resize, all of whose rows and columns are elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct ResizePart {
+    /// The distances of all of it.
+    pub distances: [f32; 2],
+    /// Row and column of the input where the part begins.
+    pub first_input: [u32; 2],
+    /// Row and column of the output where it begins.
+    pub first_output: [u32; 2],
 }
 
 impl Resize {
     /// To these rows and columns, by the nearest pixel.
     pub fn to(size: impl Into<Extent>) -> Self {
-        Self { to: ResizeTo::Size(size.into().0), mode: ResizeMode::Nearest }
+        Self { to: ResizeTo::Size(size.into().0), mode: ResizeMode::Nearest, part: None }
     }
 
     /// By a factor, by the nearest pixel.
@@ -64,7 +78,7 @@ impl Resize {
 
     /// By a factor for rows and one for columns, by the nearest pixel.
     pub fn by_factors(factors: [f64; 2]) -> Self {
-        Self { to: ResizeTo::Factor(factors), mode: ResizeMode::Nearest }
+        Self { to: ResizeTo::Factor(factors), mode: ResizeMode::Nearest, part: None }
     }
 
     /// By weighted means of four pixels, with the corners' centres in their places or not.
@@ -115,6 +129,7 @@ impl Resize {
             is_whole.then_some(factor)
         };
         match self.mode {
+            _ if self.part.is_some() => None,
             ResizeMode::Nearest => Some([is_repeated(0)?, is_repeated(1)?]),
             ResizeMode::Bilinear { .. } => None,
         }
@@ -122,6 +137,9 @@ impl Resize {
 
     /// The distances between two pixels of the output, down and right, in pixels of the input.
     pub(crate) fn distances(&self, input: Shape, output: Shape) -> [f32; 2] {
+        if let Some(part) = self.part {
+            return part.distances;
+        }
         let (image, size) = ([input.height, input.width], [output.height, output.width]);
         [0, 1].map(|axis| match (self.mode, self.to) {
             (ResizeMode::Bilinear { align_corners: true }, _) if size[axis] == 1 => 0.0,
@@ -129,6 +147,28 @@ impl Resize {
             (_, ResizeTo::Factor(factors)) => (1.0 / factors[axis]) as f32,
             (_, ResizeTo::Size(_)) => image[axis] as f32 / size[axis] as f32,
         })
+    }
+
+    /// The rows (axis 0) or columns (axis 1) of an input that those of an output depend on.
+    pub(crate) fn sources(&self, axis: usize, outputs: Range<u32>, input: Shape, output: Shape) -> Range<u32> {
+        let distance = self.distances(input, output)[axis];
+        let last = [input.height, input.width][axis] - 1;
+        let source = |at: u32| match self.mode {
+            ResizeMode::Nearest | ResizeMode::Bilinear { align_corners: true } => at as f32 * distance,
+            ResizeMode::Bilinear { align_corners: false } => (at as f32 + 0.5) * distance - 0.5,
+        };
+        // A negative number becomes zero.
+        let [first, end] = [outputs.start, outputs.end.max(1) - 1].map(|at| (source(at) as u32).min(last));
+        let beside = u32::from(self.mode != ResizeMode::Nearest);
+        first..(end + beside).min(last) + 1
+    }
+
+    /// The part that gives so many rows and columns between tensors of the shapes of the whole; it begins at these
+    /// pixels of both.
+    pub(crate) fn part(&self, [input, output]: [Shape; 2], first: [[u32; 2]; 2], size: [u32; 2]) -> Self {
+        let [first_input, first_output] = first;
+        let part = ResizePart { distances: self.distances(input, output), first_input, first_output };
+        Self { to: ResizeTo::Size(size), mode: self.mode, part: Some(part) }
     }
 }
 
@@ -184,6 +224,31 @@ mod tests {
         // Rounded down, so that pixel 41 of 41 times as many is the first one's: so PyTorch has it.
         let least = (2..200).find(|&factor| repeats(Resize::by(f64::from(factor)), [1, 1, 2, 2]).is_none());
         assert!(least.is_some_and(|factor| (factor as f32 * (1.0 / f64::from(factor)) as f32) < 1.0), "{least:?}");
+    }
+
+    #[test]
+    fn rows_come_from_rows_beside_them() {
+        let input = Shape::from([1, 1, 10, 10]);
+        let sources = |resize: Resize, outputs: Range<u32>| {
+            resize.sources(0, outputs, input, resize.output_shape(input).unwrap())
+        };
+        assert_eq!(sources(Resize::by(2.0), 3..6), 1..3);
+        assert_eq!(sources(Resize::by(0.5), 1..3), 2..5);
+        // Places 0.75 to 2.25; before the first, and behind the last.
+        assert_eq!(sources(Resize::by(2.0).bilinear(false), 2..6), 0..4);
+        assert_eq!(sources(Resize::by(2.0).bilinear(false), 0..1), 0..2);
+        assert_eq!(sources(Resize::by(2.0).bilinear(false), 19..20), 9..10);
+        assert_eq!(sources(Resize::to(19).bilinear(true), 3..5), 1..4);
+    }
+
+    #[test]
+    fn a_part_has_the_distances_of_the_whole() {
+        let shapes = [[1, 1, 10, 10], [1, 1, 15, 15]].map(Shape::from);
+        let part = Resize::to(15).part(shapes, [[2, 0], [3, 0]], [4, 15]);
+        let own = [[1, 1, 4, 10], [1, 1, 4, 15]].map(Shape::from);
+        assert_eq!(part.output_shape(own[0]), Ok(own[1]));
+        assert_eq!(part.distances(own[0], own[1]), Resize::to(15).distances(shapes[0], shapes[1]));
+        assert_eq!(part.repeats(own[0], own[1]), None);
     }
 
     #[test]

@@ -3,14 +3,15 @@
 //! A chain is cut into stretches of links. What fits is computed at once; else the output of a stretch is cut into
 //! bands of images, channels, rows or columns, and each is computed from the part of the input that it depends on, a
 //! smaller problem that is planned like any other. A pool whose planes are too large is a sum of the sums of their
-//! parts. A part of a tensor is bound where it lies, if its elements lie side by side and start at an offset that a
-//! binding may have. Otherwise it is copied into the workspace, or out of it.
+//! parts, and so are the means of a gate. A part of a tensor is bound where it lies, if its elements lie side by side
+//! and start at an offset that a binding may have. Otherwise it is copied into the workspace, or out of it.
 
 mod band;
 mod concat;
 mod copies;
 mod parts;
 mod planes;
+mod reach;
 mod stretches;
 
 use std::collections::HashMap;
@@ -321,7 +322,10 @@ mod tests {
     use crate::model::concat::Concat;
     use crate::model::conv::{Conv2d, Residual};
     use crate::model::dtype::DType;
+    use crate::model::gate::SqueezeExcite;
+    use crate::model::resize::Resize;
     use crate::model::separable::Separable;
+    use crate::model::transposed::ConvTranspose2d;
 
     /// Two convolutions of the same tensor, the concatenation of all three, and a slice of it.
     fn branches() -> Chain {
@@ -347,6 +351,12 @@ mod tests {
             (Link::GlobalAveragePool.into(), [2, 3, 1, 7 << 20], 16 << 20),
             (Chain::from(Conv2d::pointwise(3, 2)).then(Link::GlobalAveragePool), [1, 3, 2501, 2999], 16 << 20),
             (branches(), [2, 3, 999, 1001], 8 << 20),
+            (ConvTranspose2d::new(8, 4, 4).stride(2).padding(1).into(), [1, 8, 701, 999], 16 << 20),
+            (Link::PixelShuffle { factor: 3 }.into(), [1, 18, 601, 499], 16 << 20),
+            (Link::PixelUnshuffle { factor: 2 }.into(), [1, 3, 1602, 1502], 16 << 20),
+            (Link::Resize(Resize::by(2.0)).into(), [1, 1, 2501, 1499], 16 << 20),
+            (Link::Resize(Resize::to([3001, 1777]).bilinear(true)).into(), [1, 1, 2501, 1499], 16 << 20),
+            (Link::from(SqueezeExcite::new(12, 4)).into(), [2, 12, 999, 1001], 16 << 20),
         ];
         // Their sums are f32.
         let pools = [[1, 2, 2501, 3999], [2, 3, 1, 9 << 20]];

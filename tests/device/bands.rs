@@ -4,8 +4,8 @@
 use gpuconv::internals::random;
 use gpuconv::planner::{Division, Stretch};
 use gpuconv::{
-    Activation, Caps, Chain, Choice, Conv2d, DType, Error, GpuConv, Inputs, Layout, Link, Pool2d, Residual, Separable,
-    Shape, Tensor, f16, oracle, shape,
+    Activation, Caps, Chain, Choice, Conv2d, ConvTranspose2d, DType, Error, GpuConv, Inputs, Layout, Link, Pool2d,
+    Residual, Resize, Separable, Shape, SqueezeExcite, Tensor, f16, oracle, shape,
 };
 
 use crate::common::{borrow, draw, gpu};
@@ -226,6 +226,123 @@ fn the_planes_of_a_pool_are_summed_in_parts() {
                 assert!(parts.bands > 3 && sums.bands == 1, "{division:?}");
             }
         }
+    }
+}
+
+/// Of the last rows and columns no input is near, in some.
+#[test]
+#[ignore = "takes ten seconds where shaders are new"]
+fn transposed_convolutions_are_computed_in_bands() {
+    let gpu = gpu();
+    let conv = |kernel: u32| ConvTranspose2d::new(3, 4, kernel);
+    for (index, conv) in [
+        conv(2).stride(2),
+        conv(4).stride(2).padding(1),
+        conv(3).stride(2).padding(1).output_padding(1),
+        conv(1).stride(3).output_padding(2),
+        conv(3).padding([0, 1, 2, 0]).dilation([2, 1]),
+        conv(3).stride([3, 1]).dilation([1, 2]).padding([4, 1]).activation(Activation::Relu),
+        ConvTranspose2d::new(4, 6, 3).groups(2).stride(2),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for (index, layout) in (index..).zip(LAYOUTS) {
+            let input = [1 + index as u32 % 2, conv.conv.in_channels, 13, 9];
+            let chain = Chain::from(conv.clone());
+            let division = check(&narrow(&gpu, 1024, 32), &chain, input, layout, Choice::Auto).unwrap();
+            assert!(only(&division).bands > 2, "{division:?}");
+            // Rows that are larger than a binding.
+            let wide = [1, conv.conv.in_channels, 4, 150];
+            let division = check(&narrow(&gpu, 2048, 32), &chain, wide, layout, Choice::Auto).unwrap();
+            assert!(only(&division).extents.columns < only(&division).whole.columns, "{division:?}");
+        }
+        // Between others.
+        let (inputs, outputs) = (conv.conv.in_channels, conv.conv.out_channels);
+        let chain = Chain::from(Conv2d::depthwise(inputs, 3).padding(1)).then(conv);
+        let chain = chain.then(Conv2d::new(outputs, 2, 3).padding(1));
+        let division = check(&narrow(&gpu, 4096, 32), &chain, [1, inputs, 20, 14], Layout::Nchw, Choice::Auto).unwrap();
+        assert!(division.is_divided());
+    }
+}
+
+#[test]
+fn shuffles_are_computed_in_bands() {
+    let gpu = gpu();
+    let shuffle = |factor: u32| Link::PixelShuffle { factor };
+    let unshuffle = |factor: u32| Link::PixelUnshuffle { factor };
+    for (chain, input) in [
+        (Chain::from(shuffle(2)), [1, 8, 15, 11]),
+        (Chain::from(shuffle(3)), [2, 9, 11, 7]),
+        // A row is larger than a binding.
+        (Chain::from(shuffle(2)), [1, 8, 2, 400]),
+        (Chain::from(unshuffle(2)), [1, 3, 26, 18]),
+        (Chain::from(unshuffle(3)), [1, 1, 3, 900]),
+        (Chain::from(Conv2d::new(3, 8, 3).padding(1)).then(shuffle(2)), [1, 3, 17, 12]),
+        (Chain::from(unshuffle(2)).then(Conv2d::new(12, 4, 3).padding(1)).then(shuffle(2)), [1, 3, 30, 20]),
+        // What follows begins where no band of a shuffle does.
+        (Chain::from(shuffle(2)).then(Conv2d::new(2, 2, 3).padding(1)), [1, 8, 17, 12]),
+    ] {
+        for layout in LAYOUTS {
+            let division = check(&narrow(&gpu, 2048, 32), &chain, input, layout, Choice::Auto).unwrap();
+            assert!(division.is_divided(), "{chain:?}");
+        }
+    }
+}
+
+#[test]
+fn resizes_are_computed_in_bands() {
+    let gpu = gpu();
+    for resize in [
+        Resize::by(2.0),
+        Resize::by_factors([1.5, 3.0]),
+        Resize::to([50, 7]),
+        Resize::by(2.0).bilinear(false),
+        Resize::by_factors([4.0, 0.5]).bilinear(false),
+        Resize::to([45, 21]).bilinear(true),
+    ] {
+        for (input, layout) in [([1, 1, 23, 11], Layout::Nchw), ([2, 3, 23, 11], Layout::Nhwc)] {
+            let chain = Chain::from(Link::Resize(resize));
+            let division = check(&narrow(&gpu, 512, 32), &chain, input, layout, Choice::Auto).unwrap();
+            assert!(only(&division).extents.rows < only(&division).whole.rows, "{division:?}");
+            let chain = Chain::from(Conv2d::depthwise(input[1], 3).padding(1)).then(chain);
+            let chain = chain.then(Conv2d::depthwise(input[1], 3).padding(1));
+            let division = check(&narrow(&gpu, 1024, 32), &chain, input, layout, direct()).unwrap();
+            assert!(division.is_divided(), "{division:?}");
+        }
+    }
+    // A row that is larger than a binding.
+    let wide = Chain::from(Link::Resize(Resize::by_factors([1.0, 2.0]).bilinear(false)));
+    let division = check(&narrow(&gpu, 512, 32), &wide, [1, 1, 2, 300], Layout::Nchw, Choice::Auto).unwrap();
+    assert!(only(&division).extents.columns < 600);
+}
+
+/// The means of parts of planes, and of whole planes of some channels.
+#[test]
+fn gates_of_large_images_are_computed_in_parts() {
+    let gpu = gpu();
+    let without_f16 = gpu.with_caps(|caps| Caps { f16: false, ..caps });
+    // Without activations, and with means of two to the power of eight to eleven pixels, all is exact. Means of halves
+    // would be rounded.
+    for (gpu, dtype) in [(&gpu, DType::F32), (&gpu, DType::F16), (&without_f16, DType::F16)] {
+        for (input, limit) in [([2, 3, 32, 32], 1024), ([1, 6, 16, 16], 2048), ([1, 5, 4, 512], 2048)] {
+            for layout in LAYOUTS {
+                let gate = SqueezeExcite::new(input[1], 2).activations(Activation::None, Activation::None);
+                let chain = Chain::from(Link::from(gate)).with_dtype(dtype);
+                let narrow = narrow(gpu, limit * dtype.bytes() / 4, 32);
+                let division = check_up_to(256, &narrow, &chain, input, layout, Choice::Auto).unwrap();
+                let [parts, gate] = &division.stretches[..] else { panic!("{division:?}") };
+                assert!(parts.bands > 2 && gate.bands == 1, "{division:?}");
+            }
+        }
+    }
+    // In a block, whose scale is the gate's.
+    let gate = SqueezeExcite::new(4, 2).activations(Activation::None, Activation::None);
+    let block = [Conv2d::depthwise(4, 3).padding(1).into(), gate.into(), Link::from(Conv2d::pointwise(4, 3))];
+    let block = Chain::new(block).reads(1, 2).unwrap().scales(2, 2).unwrap();
+    for layout in LAYOUTS {
+        let division = check(&narrow(&gpu, 2048, 32), &block, [1, 4, 16, 16], layout, Choice::Auto).unwrap();
+        assert!(division.is_divided());
     }
 }
 

@@ -1,7 +1,7 @@
 //! Links that move values or make new ones between pixels: resizes, pixel shuffles, slices and concatenations.
 
 use gpuconv::verify::{self, Oracle};
-use gpuconv::{Caps, Chain, Choice, Conv2d, Error, Layout, Link, Operation, Problem, Resize, Shape, planner};
+use gpuconv::{Chain, Choice, Conv2d, Layout, Link, Operation, Problem, Resize, Shape, planner};
 
 use crate::common::gpu;
 
@@ -48,20 +48,4 @@ fn shuffles_and_resizes_stand_between_convolutions() {
     let x = gpu.upload(&plain, [1, 1, 2, 4]).unwrap();
     let y = gpu.chain(&there_and_back, &[]).unwrap().forward(&x).unwrap();
     assert_eq!(gpu.download(&y).unwrap(), plain);
-}
-
-/// What is not cut into rows is computed in parts of other kinds, or refused.
-#[test]
-fn what_is_larger_than_a_binding_is_cut_elsewhere_or_refused() {
-    let narrow = gpu().with_caps(|caps| Caps { max_storage_binding: 1024, ..caps });
-    let divide = |link: Link, input: [u32; 4]| narrow.divide(&link.into(), input, Layout::Nchw, &Choice::Auto);
-    let twice = || Link::from(Resize::by(2.0).bilinear(false));
-    // Planes of 1 KB out.
-    assert!(divide(twice(), [2, 5, 8, 8]).unwrap().is_divided());
-    for (link, input, least) in
-        [(twice(), [1, 1, 9, 8], [1, 1, 18, 16]), (Link::PixelShuffle { factor: 2 }, [3, 8, 6, 6], [1, 8, 6, 6])]
-    {
-        let Err(Error::TooLarge { needed, limit: 1024, .. }) = divide(link, input) else { panic!("{input:?}") };
-        assert_eq!(needed, Shape::from(least).len() * 4);
-    }
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use super::reach::Reach;
 use crate::model::chain::{Chain, Link};
 use crate::model::conv::Conv2d;
 use crate::model::dtype::DType;
@@ -10,6 +11,7 @@ use crate::model::error::Result;
 use crate::model::pool::Pool2d;
 use crate::model::prelu::PRelu;
 use crate::model::shape::{Layout, Shape};
+use crate::model::transposed::ConvTranspose2d;
 
 /// A box of a tensor, in PyTorch's order of extents. Rows and columns may lie outside of it, in the padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +23,16 @@ pub struct Region {
 impl Region {
     pub fn shape(&self) -> Shape {
         self.extents.into()
+    }
+
+    /// Rows and columns.
+    fn pixels(&self) -> [u32; 2] {
+        [self.extents[2], self.extents[3]]
+    }
+
+    /// Row and column where it begins, in the image.
+    fn first_pixel(&self) -> [u32; 2] {
+        [2, 3].map(|axis| u32::try_from(self.start[axis]).unwrap_or(0))
     }
 }
 
@@ -65,6 +77,8 @@ pub struct Band {
     pub regions: Vec<Region>,
     /// The padding of each link.
     padding: Vec<[u32; 4]>,
+    /// The output padding of each link.
+    output_padding: Vec<[u32; 2]>,
     /// Its channels of the input, if it has not all.
     pub channels: Option<Range<u32>>,
 }
@@ -83,6 +97,8 @@ struct Direction {
     ranges: Vec<Range<i64>>,
     /// The padding of each link, before and behind.
     padding: Vec<[u32; 2]>,
+    /// The output padding of each link.
+    output_padding: Vec<u32>,
 }
 
 impl<'a> Links<'a> {
@@ -105,9 +121,13 @@ impl<'a> Links<'a> {
         self.links.iter().all(Link::keeps_channels_apart)
     }
 
-    /// Whether the outputs of all depend on a window.
-    pub fn are_windows(&self) -> bool {
-        self.links.iter().all(|link| link.window().is_some())
+    /// How outputs of each link depend on its input, if none depends on all of an image.
+    pub fn reaches(&self, axis: usize) -> Option<Vec<Reach>> {
+        (0..self.links.len()).map(|link| self.reach(link, axis)).collect()
+    }
+
+    fn reach(&self, link: usize, axis: usize) -> Option<Reach> {
+        Reach::of(&self.links[link], axis, [self.shapes[link], self.shapes[link + 1]])
     }
 
     /// The channels of a tensor for channels of the input.
@@ -136,13 +156,14 @@ impl<'a> Links<'a> {
         if count >= spans[last] {
             return spans;
         }
-        let mut span = u64::from(count);
+        let mut span = i64::from(count);
         spans[last] = count;
-        for (tensor, link) in self.links.iter().enumerate().rev() {
-            if let Some(window) = link.window() {
-                span = (span - 1) * u64::from(window.stride[axis]) + window.extents[axis];
+        for tensor in (0..self.links.len()).rev() {
+            if let Some(reach) = self.reach(tensor, axis) {
+                span = reach.most(span);
             }
-            if tensor > 0 {
+            let is_padded = matches!(self.links[tensor], Link::Conv(_));
+            if tensor > 0 || !is_padded {
                 span = span.min(spans[tensor].into());
             }
             spans[tensor] = u32::try_from(span).unwrap_or(u32::MAX);
@@ -188,6 +209,7 @@ impl<'a> Links<'a> {
                     bands.push(Band {
                         regions: vec![pixels, region(part, 0, [1, 1])],
                         padding: vec![[0; 4]],
+                        output_padding: vec![[0; 2]],
                         channels: cut.then(|| channels.clone()),
                     });
                 }
@@ -214,6 +236,7 @@ impl<'a> Links<'a> {
         Band {
             regions: (0..self.shapes.len()).map(region).collect(),
             padding: (0..self.links.len()).map(padding).collect(),
+            output_padding: down.output_padding.iter().zip(&right.output_padding).map(|(&y, &x)| [y, x]).collect(),
             channels: cut.then(|| channels.clone()),
         }
     }
@@ -221,34 +244,21 @@ impl<'a> Links<'a> {
     /// What rows (axis 0) or columns (axis 1) of the output depend on.
     fn direction(&self, axis: usize, output: Range<u32>, full: u32) -> Option<Direction> {
         let extent = |shape: &Shape| i64::from([shape.height, shape.width][axis]);
-        let own = |link: &Link| link.window().map_or([0, 0], |own| [own.padding[axis], own.padding[axis + 2]]);
         let mut found = Direction {
             ranges: self.shapes.iter().map(|shape| 0..extent(shape)).collect(),
-            padding: self.links.iter().map(own).collect(),
+            padding: self.links.iter().map(|link| own_padding(link, axis)).collect(),
+            output_padding: self.links.iter().map(|link| own_output_padding(link)[axis]).collect(),
         };
         if output == (0..full) {
             return Some(found);
         }
         let mut range = i64::from(output.start)..i64::from(output.end);
         found.ranges[self.links.len()] = range.clone();
-        for (tensor, link) in self.links.iter().enumerate().rev() {
-            let window = link.window()?;
-            let (stride, kernel) = (i64::from(window.stride[axis]), window.extents[axis] as i64);
-            let start = range.start * stride - i64::from(window.padding[axis]);
-            range = start..start + (range.end - range.start - 1) * stride + kernel;
-            found.padding[tensor] = [0, 0];
-            // Outside of the image a tensor between links is zero; the links before might give other values there. What
-            // pads a pool is no zero, also where the pool reads the input.
-            if tensor > 0 || matches!(link, Link::Pool(_)) {
-                let inside = range.start.max(0)..range.end.min(extent(&self.shapes[tensor]));
-                if inside.is_empty() {
-                    return None;
-                }
-                let outside = [inside.start - range.start, range.end - inside.end].map(|count| count as u32);
-                // The last window of a pool may reach beyond its padding.
-                found.padding[tensor] = [outside[0], outside[1].min(window.padding[axis + 2])];
-                range = inside;
-            }
+        for tensor in (0..self.links.len()).rev() {
+            // Outside of the image a tensor between links is zero; the links before might give other values there.
+            let needed = self.reach(tensor, axis)?.needed(&range, extent(&self.shapes[tensor]), tensor == 0)?;
+            (found.padding[tensor], found.output_padding[tensor]) = (needed.padding, needed.output_padding);
+            range = needed.inputs;
             found.ranges[tensor] = range.clone();
         }
         Some(found)
@@ -266,6 +276,24 @@ impl<'a> Links<'a> {
             }
             Link::PRelu(_) => Link::PRelu(PRelu::new(band.regions[index].extents[1])),
             Link::Pool(pool) => Link::Pool(Pool2d { padding, ..pool.clone() }),
+            Link::ConvTranspose(transposed) => {
+                let conv = Conv2d { padding, ..transposed.conv.clone() };
+                Link::ConvTranspose(ConvTranspose2d { conv, output_padding: band.output_padding[index] })
+            }
+            Link::Resize(resize) => {
+                let [input, output] = [&band.regions[index], &band.regions[index + 1]];
+                let is_part = |tensor: usize| {
+                    let (part, whole) = (band.regions[tensor].shape(), self.shapes[tensor]);
+                    [part.height, part.width] != [whole.height, whole.width]
+                };
+                let shapes = [self.shapes[index], self.shapes[index + 1]];
+                match is_part(index) || is_part(index + 1) {
+                    true => {
+                        Link::Resize(resize.part(shapes, [input, output].map(Region::first_pixel), output.pixels()))
+                    }
+                    false => Link::Resize(*resize),
+                }
+            }
             other => other.clone(),
         });
         let mut chain = Chain::new(links).with_dtype(self.dtype);
@@ -283,6 +311,21 @@ fn ranges(full: u32, count: u32) -> Vec<Range<u32>> {
     let count = count.clamp(1, full.max(1));
     let starts = (0..full.max(1)).step_by(count as usize);
     starts.map(|start| start..full.min(start.saturating_add(count))).collect()
+}
+
+/// The padding of a link before and behind.
+fn own_padding(link: &Link, axis: usize) -> [u32; 2] {
+    let padding = match link {
+        Link::Conv(conv) => conv.padding,
+        Link::ConvTranspose(transposed) => transposed.conv.padding,
+        Link::Pool(pool) => pool.padding,
+        _ => [0; 4],
+    };
+    [padding[axis], padding[axis + 2]]
+}
+
+fn own_output_padding(link: &Link) -> [u32; 2] {
+    if let Link::ConvTranspose(transposed) = link { transposed.output_padding } else { [0; 2] }
 }
 
 fn count(range: &Range<u32>) -> u32 {

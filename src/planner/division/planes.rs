@@ -1,18 +1,19 @@
-//! Pools in parts of their planes: the sums of some pixels each, then the sums of these.
+//! Pools and gates in parts of their planes: the sums of some pixels each, then the sums of these.
 
 use super::band::{Extents, Links};
 use super::stretches::{MOST_BANDS, SMALLEST_SHARE, Source, Stretch, Subject, largest, rounded};
 use crate::model::chain::Link;
+use crate::model::gate::SqueezeExcite;
 use crate::model::shape::{Layout, Shape};
 use crate::planner::bands::largest_binding;
 
 impl Subject<'_> {
-    /// Ways to compute a pool as two stretches: bands of pixels, whose sums are divided by the pixels of a plane, and
-    /// the sums of these, which are f32 also for f16. None for another link.
+    /// Ways to compute a pool or a gate as two stretches: bands of pixels, whose sums are divided by the pixels of a
+    /// plane, and the sums of these, which are f32 also for f16, or the gate that adds them up. None for another link.
     pub fn in_parts_of_planes(&self, link: usize) -> Vec<Vec<Stretch>> {
-        let is_pool = matches!(self.chain.links()[link], Link::GlobalAveragePool);
+        let is_pooled = matches!(self.chain.links()[link], Link::GlobalAveragePool | Link::SqueezeExcite(_));
         let limit = largest_binding(self.caps);
-        let sizes = [limit, limit / SMALLEST_SHARE].into_iter().filter(|_| is_pool);
+        let sizes = [limit, limit / SMALLEST_SHARE].into_iter().filter(|_| is_pooled);
         let extents = sizes.flat_map(|most| self.parts_of_planes(self.shapes[self.chain.input_of(link)], most));
         extents.filter_map(|extents| self.sum_of_sums(link, extents, limit)).collect()
     }
@@ -24,7 +25,15 @@ impl Subject<'_> {
             Shape::from(shape).bytes(self.chain.dtype())
         };
         let pixel = Extents { images: 1, channels: 1, rows: 1, columns: 1 };
+        let plane = Extents { rows: input.height, columns: input.width, ..pixel };
         let channels = match self.layout {
+            // Whole planes: of a gate, which needs all channels at the end.
+            Layout::Nchw if bytes(plane) <= most => {
+                let channels = largest(input.channels, |channels| bytes(Extents { channels, ..plane }) <= most);
+                let aligned = self.step([bytes(plane); 2]);
+                let channels = channels.into_iter().flat_map(|channels| rounded(input.channels, channels, aligned));
+                return channels.map(|channels| Extents { channels, ..plane }).collect();
+            }
             Layout::Nchw => Some(1),
             Layout::Nhwc => largest(input.channels, |channels| bytes(Extents { channels, ..pixel }) <= most),
         };
@@ -50,12 +59,14 @@ impl Subject<'_> {
         let sums = Shape { height: u32::try_from(parts).ok()?, width: 1, ..input };
         let source = self.chain.input_of(link);
         let between = Source::Sums { link, shape: sums };
-        if parts < 2 || extents.bands(whole) > MOST_BANDS || sums.bytes(self.dtype(between)) > limit {
+        let gate = if let Link::SqueezeExcite(gate) = &self.chain.links()[link] { Some(gate) } else { None };
+        // Whole planes of a pool need no second stretch.
+        if parts < 2 && gate.is_none() || extents.bands(whole) > MOST_BANDS || sums.bytes(self.dtype(between)) > limit {
             return None;
         }
         let divisor = u32::try_from(input.pixels()).ok()?;
-        let stretch = |divisor: u32, shapes: [Shape; 2], [from, to]: [Source; 2], parts: Option<[Extents; 2]>| {
-            let own = vec![Link::PlaneSum { divisor, of_sums: from == between }];
+        let stretch = |own: Link, shapes: [Shape; 2], [from, to]: [Source; 2], parts: Option<[Extents; 2]>| {
+            let own = vec![own];
             let links =
                 Links { links: &own, shapes: shapes[..].into(), layout: self.layout, dtype: self.chain.dtype() };
             let (bands, [extents, whole]) = match parts {
@@ -66,8 +77,13 @@ impl Subject<'_> {
             let links = link..link + 1;
             Some(Stretch { links, own, shapes, from, to, extents, whole, bands, inside, residual, scale })
         };
-        let first = stretch(divisor, [input, sums], [Source::Tensor(source), between], Some([extents, whole]))?;
-        let last = stretch(1, [sums, output], [between, Source::Tensor(link + 1)], None)?;
+        let sum = Link::PlaneSum { divisor, of_sums: false };
+        let sum_of_sums = match gate {
+            Some(gate) => Link::SqueezeExcite(SqueezeExcite { of_sums: true, ..gate.clone() }),
+            None => Link::PlaneSum { divisor: 1, of_sums: true },
+        };
+        let first = stretch(sum, [input, sums], [Source::Tensor(source), between], Some([extents, whole]))?;
+        let last = stretch(sum_of_sums, [sums, output], [between, Source::Tensor(link + 1)], None)?;
         Some(vec![first, last])
     }
 }

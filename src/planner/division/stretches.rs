@@ -5,8 +5,10 @@ use std::ops::Range;
 
 use super::band::{Band, Extents, Links};
 use super::copies::{Way, Whole};
+use super::reach::Reach;
 use crate::model::caps::Caps;
 use crate::model::chain::{Chain, Link};
+use crate::model::cost::mult_adds_of;
 use crate::model::dtype::DType;
 use crate::model::error::{Error, Result};
 use crate::model::shape::{Layout, Shape};
@@ -259,7 +261,7 @@ impl<'a> Subject<'a> {
             }
             for (index, link) in links.links.iter().enumerate() {
                 let [input, output] = [index, index + 1].map(|tensor| band.regions[tensor].shape());
-                let mult_adds = link.conv().map_or(0, |conv| output.len() * conv.fan_in());
+                let mult_adds = mult_adds_of(link, input, output);
                 let written = bytes(index + 1, output);
                 let residual = if link.residual().is_some() { written } else { 0.0 };
                 cost += bytes(index, input) + written + residual;
@@ -292,25 +294,37 @@ impl<'a> Subject<'a> {
                 };
                 found.extend(rounded(whole.channels, channels, aligned).map(|channels| Extents { channels, ..one }));
             }
-            if !links.are_windows() {
-                continue;
+            let mut counts = vec![one.channels];
+            // In NCHW rows of one channel lie side by side; and of all channels what a row depends on may not fit.
+            if links.keep_channels_apart() && one.channels > 1 && !fits(links, Extents { channels: 1, ..one }, most) {
+                counts.push(1);
             }
-            // Where the windows of all channels do not fit, those of one may.
-            let fits_one = fits(links, Extents { rows: 1, columns: 1, ..one }, most);
-            let channels = if links.keep_channels_apart() && !fits_one { 1 } else { one.channels };
-            let one = Extents { channels, ..one };
-            if let Some(rows) = largest(whole.rows, |rows| fits(links, Extents { rows, ..one }, most)) {
-                let row = |shape: Shape| u64::from(shape.width) * u64::from(shape.channels) * links.dtype.bytes();
-                let down = links.links.iter().filter_map(Link::window).map(|window| u64::from(window.stride[0]));
-                let aligned = self.step([row(links.input()) * down.product::<u64>(), row(links.output())]);
-                found.extend(rounded(whole.rows, rows, aligned).map(|rows| Extents { rows, ..one }));
-            } else if most == limit {
-                let row = Extents { rows: 1, ..one };
-                let columns = largest(whole.columns, |columns| fits(links, Extents { columns, ..row }, most));
-                found.extend(columns.map(|columns| Extents { columns, ..row }));
-            }
+            let bands = |channels| self.rows_or_columns(links, Extents { channels, ..one }, most, most == limit);
+            found.extend(counts.into_iter().flat_map(bands));
         }
         found
+    }
+
+    /// Bands of rows of what `one` has, or of columns if not even one row fits and these are wanted.
+    fn rows_or_columns(&self, links: &Links<'_>, one: Extents, most: u64, has_columns: bool) -> Vec<Extents> {
+        let (Some(down), Some(right)) = (links.reaches(0), links.reaches(1)) else { return Vec::new() };
+        let [height, width] = [&down, &right].map(|reaches| multiple(reaches));
+        let fitting = |rows: u32| fits(links, Extents { rows, ..one }, most);
+        if let Some(rows) = largest(one.rows, fitting).filter(|&rows| rows >= height.min(one.rows)) {
+            let row = |shape: Shape| {
+                let together = if links.layout == Layout::Nchw { 1 } else { u64::from(shape.channels) };
+                u64::from(shape.width) * together * links.dtype.bytes()
+            };
+            let strides: i64 = down.iter().map(|reach| reach.stride()).product();
+            let aligned = self.step([row(links.input()) * strides.unsigned_abs(), row(links.output())]);
+            let rows = rounded(one.rows, rows, aligned.saturating_mul(height));
+            let rows = rows.filter_map(|rows| whole_multiple(rows, one.rows, height));
+            return rows.map(|rows| Extents { rows, ..one }).collect();
+        }
+        let row = Extents { rows: height.min(one.rows), ..one };
+        let columns = largest(one.columns, |columns| fits(links, Extents { columns, ..row }, most));
+        let columns = columns.filter(|_| has_columns).and_then(|columns| whole_multiple(columns, one.columns, width));
+        columns.into_iter().map(|columns| Extents { columns, ..row }).collect()
     }
 
     /// How many of what takes these bytes start at an offset where a binding may.
@@ -346,9 +360,13 @@ impl<'a> Subject<'a> {
             }
             let links = self.links(link..link + 1);
             let channels = if links.keep_channels_apart() { 1 } else { links.input().channels };
-            let smallest = match links.are_windows() {
-                true => Extents { images: 1, channels, rows: 1, columns: 1 },
-                false => Extents { images: 1, channels, ..links.whole() },
+            let whole = Extents { images: 1, channels, ..links.whole() };
+            let smallest = match [links.reaches(0), links.reaches(1)] {
+                [Some(down), Some(right)] => {
+                    let rows = multiple(&down).min(whole.rows);
+                    Extents { rows, columns: multiple(&right).min(whole.columns), ..whole }
+                }
+                _ => whole,
             };
             let shapes = links.largest(smallest);
             if let Some(shape) = shapes.into_iter().find(|shape| shape.bytes(links.dtype) > limit) {
@@ -364,6 +382,17 @@ impl<'a> Subject<'a> {
 /// Whether all tensors of a band fit into this many bytes each.
 pub(super) fn fits(links: &Links<'_>, extents: Extents, most: u64) -> bool {
     links.largest(extents).iter().all(|shape| shape.bytes(links.dtype) <= most)
+}
+
+/// What bands of the output should be a multiple of.
+fn multiple(reaches: &[Reach]) -> u32 {
+    reaches.iter().fold(1, |all, reach| all.saturating_mul(reach.multiple()))
+}
+
+/// The largest multiple up to `count`, unless that is all; none if there is none.
+fn whole_multiple(count: u32, full: u32, multiple: u32) -> Option<u32> {
+    let rounded = if count >= full { full } else { count / multiple * multiple };
+    (rounded > 0).then_some(rounded)
 }
 
 /// The largest count up to `full` that fits, if one does.

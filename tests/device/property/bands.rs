@@ -14,27 +14,45 @@ fn most(dtype: DType) -> f32 {
     if dtype == DType::F16 { 2e-3 } else { 1e-5 }
 }
 
+/// It adds up in one order, whatever the size.
+fn direct() -> Choice {
+    Choice::Named("direct".into())
+}
+
 /// Draws problems, and for each a limit for bindings, from what a band of some outputs needs to what does not fit at
 /// once.
 #[test]
 #[ignore = "takes minutes"]
 fn bands_give_what_the_whole_gives() {
-    give_what_the_whole_gives(12, 50, draw::anything());
+    give_what_the_whole_gives(12, 50, draw::anything(), direct());
 }
 
 #[test]
 #[ignore = "takes minutes"]
 fn bands_of_graphs_give_what_the_whole_gives() {
-    give_what_the_whole_gives(8, 20, super::graphs::graphs());
+    give_what_the_whole_gives(8, 20, super::graphs::graphs(), direct());
 }
 
-fn give_what_the_whole_gives(count: u32, percent: usize, subjects: impl Strategy<Value = Vec<Subject>>) {
+/// By any kernel: links that `direct` does not compute.
+#[test]
+#[ignore = "takes minutes"]
+fn bands_of_what_moves_give_what_the_whole_gives() {
+    let subjects = prop_oneof![draw::transposed(), draw::shuffles(), draw::resizes()];
+    give_what_the_whole_gives(12, 50, subjects, Choice::Auto);
+}
+
+fn give_what_the_whole_gives(
+    count: u32,
+    percent: usize,
+    subjects: impl Strategy<Value = Vec<Subject>>,
+    choice: Choice,
+) {
     let cases = (subjects, 1u64..1000, prop_oneof![Just(32u32), Just(256)]);
     draw_and_check(count, percent, cases, |gpu, (subjects, share, alignment)| {
         let mut tally = Tally::default();
         for subject in subjects.iter().filter(|subject| subject.input.batch > 0) {
             tally.drawn += 1;
-            let agrees = check(gpu, subject, *share, *alignment);
+            let agrees = check(gpu, subject, *share, *alignment, &choice);
             match agrees.map_err(|error| error.to_string()).and_then(|outcome| outcome.map_or(Ok(false), |()| Ok(true)))
             {
                 Ok(checked) => tally.checked += usize::from(checked),
@@ -49,7 +67,7 @@ fn give_what_the_whole_gives(count: u32, percent: usize, subjects: impl Strategy
 }
 
 /// Compares the two; nothing if it cannot be divided.
-fn check(gpu: &GpuConv, subject: &Subject, share: u64, alignment: u32) -> Result<Option<()>> {
+fn check(gpu: &GpuConv, subject: &Subject, share: u64, alignment: u32, choice: &Choice) -> Result<Option<()>> {
     let Subject { name, chain, input, layout } = subject;
     let shapes = chain.shapes(*input)?;
     let largest = shapes.iter().map(|shape| shape.bytes(chain.dtype())).max().unwrap_or(0);
@@ -60,9 +78,7 @@ fn check(gpu: &GpuConv, subject: &Subject, share: u64, alignment: u32) -> Result
         let storage_offset_alignment = alignment.max(caps.storage_offset_alignment);
         Caps { max_storage_binding: limit, storage_offset_alignment, ..caps }
     });
-    // It adds up in one order, whatever the size.
-    let choice = Choice::Named("direct".into());
-    match narrow.divide(chain, *input, *layout, &choice) {
+    match narrow.divide(chain, *input, *layout, choice) {
         Ok(division) if division.is_divided() => {}
         Ok(_) | Err(Error::TooLarge { .. }) => return Ok(None),
         Err(error) => return Err(error),
