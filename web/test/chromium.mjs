@@ -1,12 +1,15 @@
 // Tests the package, and the page, in a headless Chromium: see web/check.
 //
-//   node chromium.mjs PACKAGES quick|all [SCREENSHOTS]
+//   node chromium.mjs PACKAGES quick|table|all [SCREENSHOTS]
 //
+// `table` also checks the whole table of cases, in a browser for each core, where `quick` checks every twelfth; `all` checks it
+// in one browser, and measures the device's rates and a network in each look of the page.
 // PACKAGES has the npm package `playwright-core`. CHROMIUM is the browser, if it is not `chromium` in PATH.
 import { execFileSync } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
+import { availableParallelism } from "node:os";
 import { extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -75,6 +78,26 @@ async function open(path, { prepare, expected, ...options } = {}) {
   await browser.close();
 }
 
+/** Checks a share of the table. */
+async function verify(share, shares) {
+  const { browser, page } = await open("test/tests.html");
+  const { cases, checks, failed, seconds } = await page.evaluate(async ([share, shares]) => {
+    const gpuconv = await import("/package/dist/gpuconv.js");
+    await gpuconv.default();
+    const gpu = await gpuconv.GpuConv.create();
+    return gpu.verify({ problems: gpuconv.cases().filter((_, index) => index % shares === share) });
+  }, [share, shares]);
+  failed.forEach((check) => fail(`verify: ${JSON.stringify(check)}`));
+  if (!cases || checks < cases) fail(`verify: ${checks} checks on ${cases} cases`);
+  console.log(`verify, ${share + 1} of ${shares}: ${checks} checks on ${cases} cases, ${seconds.toFixed()} s`);
+  await browser.close();
+}
+
+if (mode === "table") {
+  // SwiftShader compiles on one core.
+  const shares = availableParallelism();
+  await Promise.all(Array.from({ length: shares }, (_, share) => verify(share, shares)));
+}
 await testPage({ open, fail, mode, screenshots });
 server.close();
 process.exit(failures ? 1 : 0);

@@ -1,6 +1,6 @@
 // Tests the package in Node.js, on Dawn: see web/check.
 //
-//   node dawn.mjs PACKAGES quick|all
+//   node dawn.mjs PACKAGES quick|table|all
 //
 // PACKAGES has the npm package `webgpu`.
 import { readFile } from "node:fs/promises";

@@ -282,16 +282,14 @@ impl<'a> Links<'a> {
             }
             Link::Resize(resize) => {
                 let [input, output] = [&band.regions[index], &band.regions[index + 1]];
-                let is_part = |tensor: usize| {
-                    let (part, whole) = (band.regions[tensor].shape(), self.shapes[tensor]);
-                    [part.height, part.width] != [whole.height, whole.width]
-                };
                 let shapes = [self.shapes[index], self.shapes[index + 1]];
-                match is_part(index) || is_part(index + 1) {
-                    true => {
-                        Link::Resize(resize.part(shapes, [input, output].map(Region::first_pixel), output.pixels()))
+                let is_whole = |(part, whole): (&Region, Shape)| part.pixels() == [whole.height, whole.width];
+                match [input, output].into_iter().zip(shapes).all(is_whole) {
+                    true => Link::Resize(*resize),
+                    false => {
+                        let first = [input, output].map(Region::first_pixel);
+                        Link::Resize(resize.part(shapes, first, output.pixels()))
                     }
-                    false => Link::Resize(*resize),
                 }
             }
             other => other.clone(),
