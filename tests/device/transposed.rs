@@ -56,7 +56,7 @@ fn recipes_agree_with_the_oracle() {
 
 #[test]
 #[ignore = "takes minutes"]
-fn every_recipe_agrees_with_the_oracle() {
+fn all_recipes_agree_with_the_oracle_in_full() {
     for gpu in [gpu(), as_gpu()] {
         for problem in cases() {
             schedules(&gpu, &problem, true).iter().for_each(|schedule| check(&gpu, &problem, schedule));

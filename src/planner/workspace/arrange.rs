@@ -4,7 +4,6 @@
 //! write the same buffer, not even disjoint ranges of it. So there are several buffers, and two values share one only
 //! if no dispatch reads one and writes the other.
 
-use std::cmp::Reverse;
 use std::ops::Range;
 
 /// The values, by number, that a dispatch reads and writes.
@@ -44,10 +43,8 @@ pub struct Arrangement {
 /// A value larger than the largest buffer gets a buffer of its own; making that buffer fails.
 pub fn arrange(sizes: &[u64], dispatches: &[Uses], limits: Limits) -> Arrangement {
     let values = Values::new(sizes, dispatches);
-    let mut by_size: Vec<_> = (0..sizes.len()).collect();
-    by_size.sort_by_key(|&value| Reverse(sizes[value]));
-    let mut by_time: Vec<_> = (0..sizes.len()).collect();
-    by_time.sort_by_key(|&value| values.lives[value].start);
+    let by_size = largest_first(sizes);
+    let by_time = in_order(values.lives.iter().map(|life| life.start as u64).zip(0..));
     let ways = [&by_size, &by_time].into_iter().flat_map(|order| [true, false].map(|spread| (order, spread)));
     let arrangements = ways.map(|(order, spread)| values.place(order, spread, limits));
     let best = arrangements.min_by_key(|found| (found.buffers.iter().sum::<u64>(), found.buffers.len()));
@@ -57,16 +54,27 @@ pub fn arrange(sizes: &[u64], dispatches: &[Uses], limits: Limits) -> Arrangemen
 impl Arrangement {
     /// The same, its buffers sorted by size.
     fn largest_first(mut self) -> Self {
-        let mut order: Vec<_> = (0..self.buffers.len()).collect();
-        order.sort_by_key(|&buffer| Reverse(self.buffers[buffer]));
+        let order = largest_first(&self.buffers);
         let mut numbers = vec![0; order.len()];
         for (number, &buffer) in order.iter().enumerate() {
             numbers[buffer] = number;
         }
         self.places.iter_mut().for_each(|place| place.buffer = numbers[place.buffer]);
-        self.buffers.sort_by_key(|&bytes| Reverse(bytes));
+        self.buffers = order.into_iter().map(|buffer| self.buffers[buffer]).collect();
         self
     }
+}
+
+/// Numbers in the order of their keys. A single sort for all, since each kind of elements takes code of its own.
+fn in_order(keyed: impl Iterator<Item = (u64, usize)>) -> Vec<usize> {
+    let mut keyed: Vec<_> = keyed.collect();
+    keyed.sort_unstable();
+    keyed.into_iter().map(|(_, number)| number).collect()
+}
+
+/// The numbers of sizes, those of the largest first.
+fn largest_first(sizes: &[u64]) -> Vec<usize> {
+    in_order(sizes.iter().map(|&size| u64::MAX - size).zip(0..))
 }
 
 struct Values<'a> {
@@ -129,10 +137,9 @@ impl<'a> Values<'a> {
     fn lowest_gap(&self, value: usize, inside: &[usize], places: &[Place], alignment: u64) -> u64 {
         let life = &self.lives[value];
         let meets = |other: &Range<usize>| life.start < other.end && other.start < life.end;
-        let mut taken: Vec<_> = inside.iter().filter(|&&other| meets(&self.lives[other])).collect();
-        taken.sort_by_key(|&&other| places[other].offset);
+        let taken = inside.iter().filter(|&&other| meets(&self.lives[other]));
         let mut offset = 0;
-        for &other in taken {
+        for other in in_order(taken.map(|&other| (places[other].offset, other))) {
             if places[other].offset >= offset + self.sizes[value] {
                 break;
             }
@@ -163,7 +170,7 @@ mod tests {
         let together = |a, b| life(a).0 <= life(b).1 && life(b).0 <= life(a).1;
         let clash = |a, b| dispatches.iter().any(|uses| uses.reads.contains(&a) && uses.writes.contains(&b));
         let range = |value: usize| found.places[value].offset..found.places[value].offset + sizes[value];
-        assert!(found.buffers.is_sorted_by_key(|&bytes| Reverse(bytes)), "the largest is not the first in {found:?}");
+        assert!(found.buffers.is_sorted_by(|a, b| a >= b), "the largest is not the first in {found:?}");
         for a in 0..sizes.len() {
             assert!(found.places[a].offset.is_multiple_of(limits.alignment), "{a} is misaligned in {found:?}");
             assert!(range(a).end <= found.buffers[found.places[a].buffer], "{a} leaves its buffer in {found:?}");
