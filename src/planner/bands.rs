@@ -57,7 +57,7 @@ pub fn largest_binding(caps: &Caps) -> u64 {
 /// The least power of two of images of `image` bytes that takes a multiple of the alignment, itself a power of two.
 pub fn step(image: u64, alignment: u64) -> u64 {
     let mut step = alignment.max(1);
-    while step.is_multiple_of(2) && (image * (step / 2)).is_multiple_of(alignment.max(1)) {
+    while step.is_multiple_of(2) && image.wrapping_mul(step / 2).is_multiple_of(alignment.max(1)) {
         step /= 2;
     }
     step

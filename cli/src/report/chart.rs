@@ -60,7 +60,7 @@ const fn family(name: &'static str, ink: Ink, marker: Marker) -> Family {
     Family { name, ink, marker }
 }
 
-const FAMILIES: [Family; 18] = [
+const FAMILIES: [Family; 19] = [
     family("depthwise", BLUE, Marker::Circle),
     family("pointwise", ORANGE, Marker::Square),
     family("implicit_gemm", GREEN, Marker::Up),
@@ -75,6 +75,7 @@ const FAMILIES: [Family; 18] = [
     family("expand_depthwise", PINK, Marker::Plus),
     family("gate", PINK, Marker::Circle),
     family("transposed", GREEN, Marker::Down),
+    family("phases", GREEN, Marker::Diamond),
     family("resize", GREEN, Marker::Square),
     family("shuffle", GREEN, Marker::Circle),
     family("prelu", SLATE, Marker::Square),

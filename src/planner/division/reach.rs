@@ -74,8 +74,8 @@ impl Reach {
     }
 
     /// How many inputs further on the next output begins, if more than one.
-    pub fn stride(self) -> i64 {
-        if let Self::Windows { stride, .. } = self { stride } else { 1 }
+    pub fn stride(self) -> u64 {
+        if let Self::Windows { stride, .. } = self { stride.unsigned_abs() } else { 1 }
     }
 
     /// A number of outputs that bands should be multiples of, so that they begin where an input does.

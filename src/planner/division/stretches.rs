@@ -315,8 +315,8 @@ impl<'a> Subject<'a> {
                 let together = if links.layout == Layout::Nchw { 1 } else { u64::from(shape.channels) };
                 u64::from(shape.width) * together * links.dtype.bytes()
             };
-            let strides: i64 = down.iter().map(|reach| reach.stride()).product();
-            let aligned = self.step([row(links.input()) * strides.unsigned_abs(), row(links.output())]);
+            let stride = down.iter().fold(1u64, |all, reach| all.saturating_mul(reach.stride()));
+            let aligned = self.step([row(links.input()).saturating_mul(stride), row(links.output())]);
             let rows = rounded(one.rows, rows, aligned.saturating_mul(height));
             let rows = rows.filter_map(|rows| whole_multiple(rows, one.rows, height));
             return rows.map(|rows| Extents { rows, ..one }).collect();
