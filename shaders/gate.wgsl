@@ -20,8 +20,7 @@
 //#
 //# include  inner_activation.wgsl, tensors.wgsl, output.wgsl
 //# host     CHANNELS, SQUEEZED, WORKGROUP (invocations), LANES (that share a plane; a power of two),
-//#          COUNT (what sums are divided by; none if by the
-//#          number of pixels),
+//#          COUNT (what sums are divided by; none: the number of pixels),
 //#          inner_activations with one called "squeeze", products: for both, "squeeze" and "excite",
 //#              name, reads  its name, and that of the array that it reads
 //#              depth        of k

@@ -39,7 +39,7 @@ struct Params {
     view_in_pixels: u32,
     view_out_pixels: u32,
     view_out_width: u32,
-    // Of a tensor that only some phases are stored of: pixels of an image and columns.
+    // Of the tensor of which a pass stores some phases: pixels of an image, and columns.
     whole_pixels: u32,
     whole_width: u32,
     // Of a part of a resize: row and column of the input and of the output where it begins.

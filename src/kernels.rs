@@ -359,7 +359,7 @@ pub struct Params {
     pub view_out_pixels: u32,
     /// Columns of these.
     pub view_out_width: u32,
-    /// Pixels of an image of the tensor that a pass stores phases of: it sees only the outputs of these.
+    /// Pixels of an image of the tensor of which a pass stores some phases. Its other numbers are of these phases alone.
     pub whole_pixels: u32,
     /// Columns of it.
     pub whole_width: u32,

@@ -301,11 +301,12 @@ pub fn global_average_pool(input: &[f64], input_shape: impl Into<Shape>) -> Resu
     plane_sum(input, input_shape, input_shape.pixels())
 }
 
-/// The sum over the pixels of each channel of each image, divided by a number.
+/// The means that a gate reads: of its input, or sums that add up to them.
 fn means(gate: &SqueezeExcite, input: &[f64], shape: Shape) -> Result<Answer> {
     if gate.of_sums { plane_sum(input, shape, 1) } else { global_average_pool(input, shape) }
 }
 
+/// The sum over the pixels of each channel of each image, divided by a number.
 fn plane_sum(input: &[f64], input_shape: Shape, divisor: u64) -> Result<Answer> {
     let shape = Link::GlobalAveragePool.output_shape(input_shape)?;
     length("input".into(), input_shape.len(), input.len())?;

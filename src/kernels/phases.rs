@@ -25,7 +25,7 @@ const MOST_PASSES: usize = 16;
 /// Above this stride there are thousands of phases to look at.
 const MOST_STRIDE: u32 = 64;
 
-/// Behind the names of recipes that multiply by zeros what some phases do not see.
+/// Behind the names of recipes that take phases together that see different values, with zeros for weights.
 const JOINED: &str = "-joined";
 
 /// The name of the recipe for the largest part, of one for phases: `implicit_gemm/64x64x16` of
@@ -118,13 +118,13 @@ fn of_parts(
     let products = parts.iter().map(|part| products(run, part, caps)).collect::<Result<Vec<_>, _>>()?;
     let largest = (0..parts.len()).min_by_key(|&part| Reverse(parts[part].mult_adds())).unwrap_or(0);
     let of_largest = products.get(largest).map_or(&[][..], Vec::as_slice);
-    let recipe = |first: &Recipe| {
+    let beside = |first: &Recipe| {
         let alike = products.iter().map(|recipes| recipes.iter().min_by_key(|recipe| Reverse(likeness(recipe, first))));
         let passes: Vec<_> = parts.iter().zip(alike).filter_map(|(part, product)| Some((part, product?))).collect();
         let name = format!("{}/{}{suffix}", PHASES.name, first.name.replace('/', "-"));
         recipe(run, conv, &passes, name)
     };
-    Ok(of_largest.iter().map(recipe).collect())
+    Ok(of_largest.iter().map(beside).collect())
 }
 
 /// The recipes for a part, of the ways that suit the device; the last reason if there are none.
@@ -198,7 +198,7 @@ fn stored_bytes(run: &Run<'_>, conv: &Conv2d, part: &Part) -> f64 {
     part.output.bytes(run.elements.output.dtype()) as f64 * gaps.clamp(1.0, MOST_GAPS)
 }
 
-/// Elements of a block that memory moves as a whole, 32 bytes of most GPUs.
+/// Elements of f32 in a block that memory moves as a whole, 32 bytes of most GPUs.
 const MOST_GAPS: f64 = 8.0;
 
 /// A section of a product's weights, made of those of the transposed convolution.
@@ -216,7 +216,7 @@ fn packed(section: &Section, part: &Part) -> Section {
 
 /// A pass of a product whose weights start somewhere, and whose outputs are phases of the run's.
 fn placed(pass: &Pass, run: &Run<'_>, conv: &Conv2d, part: &Part, start: u64, recipe: &str) -> Pass {
-    let [rows, columns] = part.taps();
+    let [rows, columns] = part.windows;
     let (stride, channels, layout, recipe) = (conv.stride, conv.out_channels, run.layout, recipe.to_string());
     let is_joined = part.phases() > 1;
     let values = move |own: &Value| {
@@ -235,7 +235,7 @@ fn placed(pass: &Pass, run: &Run<'_>, conv: &Conv2d, part: &Part, start: u64, re
             phases => (!is_whole).then(|| context! {
                 stride,
                 first => [rows.first, columns.first],
-                count => [rows.phases, columns.phases],
+                count => [rows.taps.phases, columns.taps.phases],
                 channels,
             }),
         }

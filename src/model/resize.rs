@@ -54,7 +54,7 @@ pub struct Resize {
     pub(crate) part: Option<ResizePart>,
 }
 
-/// A part of the images of a resize, all of whose rows and columns are elsewhere.
+/// Some rows and columns of a resize: its input and its output are parts of larger images.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct ResizePart {
     /// The distances of all of it.

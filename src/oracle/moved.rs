@@ -101,12 +101,19 @@ pub fn resize(resize: &Resize, input: &[f64], input_shape: impl Into<Shape>) -> 
     let input_shape = input_shape.into();
     let shape = resize.output_shape(input_shape)?;
     let [down, right] = resize.distances(input_shape, shape);
+    // Of a part of larger images, where it begins.
+    let [[first_row, first_column], [above, left]] =
+        resize.part.map_or([[0; 2]; 2], |part| [part.first_input, part.first_output]);
+    let (in_rows, in_columns) =
+        (first_row..first_row + input_shape.height, first_column..first_column + input_shape.width);
     let align_corners = match resize.mode {
         ResizeMode::Nearest => {
             return moved(input, input_shape, shape, |[image, channel, y, x]| {
                 // The product is an f32, as PyTorch's is: a pixel may lie on the border between two.
-                let nearest = |at: u32, distance: f32, extent: u32| ((at as f32 * distance) as u32).min(extent - 1);
-                [image, channel, nearest(y, down, input_shape.height), nearest(x, right, input_shape.width)]
+                let nearest = |at: u32, distance: f32, inside: &Range<u32>| {
+                    ((at as f32 * distance) as u32).clamp(inside.start, inside.end - 1) - inside.start
+                };
+                [image, channel, nearest(above + y, down, &in_rows), nearest(left + x, right, &in_columns)]
             });
         }
         ResizeMode::Bilinear { align_corners } => align_corners,
@@ -114,8 +121,8 @@ pub fn resize(resize: &Resize, input: &[f64], input_shape: impl Into<Shape>) -> 
     length("input".into(), input_shape.len(), input.len())?;
     let (mut values, mut terms, mut magnitudes) = (Vec::new(), Vec::new(), Vec::new());
     for [image, channel, y, x] in places(shape) {
-        let rows = Between::new(y, down, input_shape.height, align_corners);
-        let columns = Between::new(x, right, input_shape.width, align_corners);
+        let rows = Between::new(above + y, down, &in_rows, align_corners);
+        let columns = Between::new(left + x, right, &in_columns, align_corners);
         let (mut value, mut magnitude, mut all) = (0.0, 0.0, 0.0);
         for (row, of_row) in rows.pixels {
             for (column, of_column) in columns.pixels {
@@ -141,13 +148,13 @@ struct Between {
 }
 
 impl Between {
-    fn new(at: u32, distance: f32, extent: u32, align_corners: bool) -> Self {
+    fn new(at: u32, distance: f32, inside: &Range<u32>, align_corners: bool) -> Self {
         let (at, distance) = (f64::from(at), f64::from(distance));
         let place = if align_corners { at * distance } else { ((at + 0.5) * distance - 0.5).max(0.0) };
-        let first = (place as u32).min(extent - 1);
-        let second = (first + 1).min(extent - 1);
+        let first = (place as u32).clamp(inside.start, inside.end - 1);
+        let second = (first + 1).min(inside.end - 1);
         let share = (place - f64::from(first)).clamp(0.0, 1.0);
-        Self { place, pixels: [(first, 1.0 - share), (second, share)] }
+        Self { place, pixels: [(first - inside.start, 1.0 - share), (second - inside.start, share)] }
     }
 }
 

@@ -229,7 +229,7 @@ fn the_planes_of_a_pool_are_summed_in_parts() {
     }
 }
 
-/// Of the last rows and columns no input is near, in some.
+/// In some, no input reaches the last rows and columns.
 #[test]
 #[ignore = "takes ten seconds where shaders are new"]
 fn transposed_convolutions_are_computed_in_bands() {
@@ -261,8 +261,28 @@ fn transposed_convolutions_are_computed_in_bands() {
         let (inputs, outputs) = (conv.conv.in_channels, conv.conv.out_channels);
         let chain = Chain::from(Conv2d::depthwise(inputs, 3).padding(1)).then(conv);
         let chain = chain.then(Conv2d::new(outputs, 2, 3).padding(1));
-        let division = check(&narrow(&gpu, 4096, 32), &chain, [1, inputs, 20, 14], Layout::Nchw, Choice::Auto).unwrap();
-        assert!(division.is_divided());
+        let choice = Choice::Named("direct+transposed+direct".into());
+        let division = check(&narrow(&gpu, 4096, 32), &chain, [1, inputs, 20, 14], Layout::Nchw, choice).unwrap();
+        assert!(only(&division).bands > 1);
+    }
+}
+
+/// Their bands have other padding, so that phases of another see other taps.
+#[test]
+fn phases_in_bands_have_their_own_weights() {
+    let gpu = gpu();
+    for (up, rows) in [
+        (ConvTranspose2d::new(16, 16, 2).stride(2), 19),
+        (ConvTranspose2d::new(16, 16, 4).stride(4), 11),
+        (ConvTranspose2d::new(16, 16, 4).stride(2).padding(1), 19),
+        (ConvTranspose2d::new(16, 16, 3).stride(2).padding(1).output_padding(1), 23),
+    ] {
+        let chain = Chain::from(up).then(Conv2d::new(16, 2, 3).padding(1));
+        for layout in LAYOUTS {
+            let choice = Choice::Named("phases+direct".into());
+            let division = check(&narrow(&gpu, 49152, 32), &chain, [1, 16, rows, 32], layout, choice).unwrap();
+            assert!(only(&division).bands > 2, "{}", only(&division).bands);
+        }
     }
 }
 
@@ -336,6 +356,14 @@ fn gates_of_large_images_are_computed_in_parts() {
             }
         }
     }
+    // By the name of a recipe; one that there is not is an error.
+    let chain = Chain::from(Link::from(SqueezeExcite::new(4, 2)));
+    let named = |recipe: &str| {
+        let caps = |caps| Caps { is_cpu: false, max_storage_binding: 2048, ..caps };
+        gpu.with_caps(caps).divide(&chain, [1, 4, 32, 32], Layout::Nchw, &Choice::Named(recipe.into()))
+    };
+    assert_eq!(named("gate/256x16").unwrap().stretches[1].schedule.name(), "gate/256x16");
+    assert!(matches!(named("gate/3x3"), Err(Error::UnknownKernel { .. })), "{:?}", named("gate/3x3").err());
     // In a block, whose scale is the gate's.
     let gate = SqueezeExcite::new(4, 2).activations(Activation::None, Activation::None);
     let block = [Conv2d::depthwise(4, 3).padding(1).into(), gate.into(), Link::from(Conv2d::pointwise(4, 3))];

@@ -6,8 +6,12 @@ use crate::model::conv::Conv2d;
 /// Some neighbouring phases along an axis of the output, and the window of the input that they see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// Which phases, and what is in the window.
+    /// How many phases, and what is in the window.
     pub taps: Taps,
+    /// The first of the phases: the output that it begins with.
+    pub first: u32,
+    /// How far the windows reach out of the image at its start.
+    pub before: u32,
     /// Outputs of each.
     pub outputs: u32,
     /// How far the values of the input that an output sees are apart.
@@ -16,17 +20,16 @@ pub struct Window {
     pub behind: u32,
 }
 
-/// What the weights of some phases depend on. It is small, since a planner holds many.
+/// All that the weights of some phases depend on, beside the kernel: parts of an image, whose padding differs, share
+/// packed weights if this is equal. It is small, since a planner holds many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Taps {
-    /// The first of the phases: the output that it begins with.
-    pub first: u8,
-    /// How many there are.
+    /// How far the first output of the first phase is behind where the kernel of the window's first value begins.
+    pub distance: u16,
+    /// How many phases there are.
     pub phases: u8,
     /// Values of the input that an output sees.
     pub values: u16,
-    /// How far the windows reach out of the image at its start.
-    pub before: u16,
 }
 
 impl Window {
@@ -38,6 +41,7 @@ impl Window {
         let step = dilation(conv, axis);
         let mut spans: Vec<Span> = Vec::new();
         for first in 0..conv.stride[axis].min(output) {
+            // A phase that sees nothing is taken for one that sees the first value, with weights of zero.
             let seen = seen(conv, axis, first).unwrap_or([0; 2]);
             let span = Span { first, phases: 1, outputs: (output - first).div_ceil(conv.stride[axis]), seen };
             match spans.last_mut() {
@@ -52,14 +56,14 @@ impl Window {
             to += ((missing - to).max(0) + step - 1) / step * step;
             let values =
                 u32::try_from((to - from) / step + 1).ok().filter(|&values| values <= conv.kernel_size[axis])?;
+            let distance = i64::from(span.first) + i64::from(conv.padding[axis]) - from * i64::from(conv.stride[axis]);
             let taps = Taps {
-                first: u8::try_from(span.first).ok()?,
+                distance: u16::try_from(distance).ok()?,
                 phases: u8::try_from(span.phases).ok()?,
                 values: u16::try_from(values).ok()?,
-                before: u16::try_from(-from).ok()?,
             };
-            let behind = u32::try_from(to - missing).ok()?;
-            Some(Self { taps, outputs: span.outputs, dilation: step as u32, behind })
+            let [before, behind] = [u32::try_from(-from).ok()?, u32::try_from(to - missing).ok()?];
+            Some(Self { taps, first: span.first, before, outputs: span.outputs, dilation: step as u32, behind })
         };
         spans.iter().map(window).collect()
     }
@@ -68,9 +72,8 @@ impl Window {
 impl Taps {
     /// The tap of the kernel that a phase multiplies a value of the window by; none if it does not see it.
     pub fn tap(&self, conv: &Conv2d, axis: usize, phase: u8, value: u16) -> Option<u32> {
-        let at = i64::from(value) * dilation(conv, axis) - i64::from(self.before);
-        let output = i64::from(self.first) + i64::from(phase);
-        let distance = output + i64::from(conv.padding[axis]) - at * i64::from(conv.stride[axis]);
+        let further = i64::from(value) * dilation(conv, axis) * i64::from(conv.stride[axis]);
+        let distance = i64::from(self.distance) + i64::from(phase) - further;
         let dilation = i64::from(conv.dilation[axis]);
         let tap = u32::try_from(distance / dilation).ok().filter(|_| distance >= 0 && distance % dilation == 0)?;
         (tap < conv.kernel_size[axis]).then_some(tap)
@@ -141,10 +144,9 @@ pub fn greatest_common_divisor(a: u32, b: u32) -> u32 {
 
 /// The plain convolution that gives the phases of two windows, its channels `[phase][output channel]`.
 pub fn product(conv: &Conv2d, [rows, columns]: [Window; 2]) -> Conv2d {
-    let [top, left] = [rows, columns].map(|window| window.taps.before.into());
     Conv2d {
         stride: [1; 2],
-        padding: [top, left, rows.behind, columns.behind],
+        padding: [rows.before, columns.before, rows.behind, columns.behind],
         dilation: [rows.dilation, columns.dilation],
         ..of_taps(conv, [rows.taps, columns.taps])
     }
@@ -225,13 +227,10 @@ mod tests {
                 {
                     let values = (0..window.taps.values).filter_map(|value| {
                         let tap = window.taps.tap(conv, 1, phase, value)?;
-                        Some((
-                            i64::from(number + u32::from(value) * window.dilation) - i64::from(window.taps.before),
-                            tap,
-                        ))
+                        Some((i64::from(number + u32::from(value) * window.dilation) - i64::from(window.before), tap))
                     });
                     let inside = values.filter(|(at, _)| (0..i64::from(extent)).contains(at));
-                    let place = number * conv.stride[1] + u32::from(window.taps.first + phase);
+                    let place = number * conv.stride[1] + window.first + u32::from(phase);
                     found.extend(inside.map(|(at, tap)| (place, at as u32, tap)));
                 }
             }
@@ -261,7 +260,7 @@ mod tests {
             assert!(full || join == Join::All, "{conv:?}");
             windows
                 .iter()
-                .map(|Window { taps, behind, .. }| (taps.phases, taps.values, [taps.before.into(), *behind]))
+                .map(|Window { taps, before, behind, .. }| (taps.phases, taps.values, [*before, *behind]))
                 .collect::<Vec<_>>()
         };
         let conv = |kernel, stride, padding, more| {
@@ -279,12 +278,30 @@ mod tests {
         assert_eq!(windows(conv(3, 1, 1, 0), Join::Same), [(1, 3, [1, 1])]);
     }
 
+    /// The bands of a transposed convolution differ in their padding, and share weights if their taps are equal.
+    #[test]
+    fn equal_taps_are_equal_weights() {
+        let kernel: Vec<f32> = (1..=6).map(|tap| tap as f32).collect();
+        let mut known = std::collections::HashMap::new();
+        let row = Taps { distance: 0, phases: 1, values: 1 };
+        for ((own, extent), join) in sides().flat_map(|side| [Join::Same, Join::All].map(|join| (side.clone(), join))) {
+            let Ok(output) = own.output_shape([1, 1, 1, extent]) else { continue };
+            let conv = &own.conv;
+            for window in Window::all(conv, 1, [extent, output.width], join).unwrap_or_default() {
+                let packed = weights(conv, &kernel[..conv.kernel_size[1] as usize], [row, window.taps]);
+                let key = (conv.kernel_size, conv.stride, conv.dilation, window.taps);
+                assert_eq!(known.entry(key).or_insert_with(|| packed.clone()), &packed, "{conv:?}: {window:?}");
+            }
+        }
+        assert!(known.len() > 100, "{}", known.len());
+    }
+
     #[test]
     fn weights_go_to_the_phases_that_see_them() {
         // Taps 1 to 3 of two output channels; the second phase sees only the second tap.
         let conv = ConvTranspose2d::new(1, 2, [1, 3]).stride([1, 2]);
         let window = |join| Window::all(&conv.conv, 1, [4, 9], join).unwrap();
-        let row = Taps { first: 0, phases: 1, values: 1, before: 0 };
+        let row = Taps { distance: 0, phases: 1, values: 1 };
         let packed = |window: Window| weights(&conv.conv, &[1., 2., 3., 4., 5., 6.], [row, window.taps]);
         let [first, second] = window(Join::Same)[..] else { panic!("two phases") };
         assert_eq!(packed(first), [3., 1., 6., 4.]);

@@ -7,7 +7,7 @@ use super::reach::Reach;
 use crate::model::chain::{Chain, Link};
 use crate::model::conv::Conv2d;
 use crate::model::dtype::DType;
-use crate::model::error::Result;
+use crate::model::error::{Error, Result};
 use crate::model::pool::Pool2d;
 use crate::model::prelu::PRelu;
 use crate::model::shape::{Layout, Shape};
@@ -31,8 +31,11 @@ impl Region {
     }
 
     /// Row and column where it begins, in the image.
-    fn first_pixel(&self) -> [u32; 2] {
-        [2, 3].map(|axis| u32::try_from(self.start[axis]).unwrap_or(0))
+    fn first_pixel(&self) -> Result<[u32; 2]> {
+        let [_, _, row, column] = self.start.map(u32::try_from);
+        let outside =
+            || Error::Internal(format!("a part of a resize begins outside of its image, at {:?}", self.start));
+        Ok([row.map_err(|_| outside())?, column.map_err(|_| outside())?])
     }
 }
 
@@ -267,33 +270,7 @@ impl<'a> Links<'a> {
     /// A band as a chain. All edges that `edges` lists, from a tensor of these links to a link, are inside of it;
     /// another residual comes from outside.
     pub fn chain(&self, band: &Band, edges: &[(usize, usize)]) -> Result<Chain> {
-        let links = self.links.iter().zip(&band.padding).enumerate().map(|(index, (link, &padding))| match link {
-            Link::Conv(conv) => {
-                let [input, output] = [index, index + 1].map(|tensor| band.regions[tensor].extents[1]);
-                let groups = if band.channels.is_some() { input } else { conv.groups };
-                let conv = conv.clone();
-                Link::Conv(Conv2d { in_channels: input, out_channels: output, groups, padding, ..conv })
-            }
-            Link::PRelu(_) => Link::PRelu(PRelu::new(band.regions[index].extents[1])),
-            Link::Pool(pool) => Link::Pool(Pool2d { padding, ..pool.clone() }),
-            Link::ConvTranspose(transposed) => {
-                let conv = Conv2d { padding, ..transposed.conv.clone() };
-                Link::ConvTranspose(ConvTranspose2d { conv, output_padding: band.output_padding[index] })
-            }
-            Link::Resize(resize) => {
-                let [input, output] = [&band.regions[index], &band.regions[index + 1]];
-                let shapes = [self.shapes[index], self.shapes[index + 1]];
-                let is_whole = |(part, whole): (&Region, Shape)| part.pixels() == [whole.height, whole.width];
-                match [input, output].into_iter().zip(shapes).all(is_whole) {
-                    true => Link::Resize(*resize),
-                    false => {
-                        let first = [input, output].map(Region::first_pixel);
-                        Link::Resize(resize.part(shapes, first, output.pixels()))
-                    }
-                }
-            }
-            other => other.clone(),
-        });
+        let links = (0..self.links.len()).map(|index| self.part(band, index)).collect::<Result<Vec<_>>>()?;
         let mut chain = Chain::new(links).with_dtype(self.dtype);
         for &(source, link) in edges {
             if let Some(residual) = self.links[link].residual() {
@@ -301,6 +278,36 @@ impl<'a> Links<'a> {
             }
         }
         Ok(chain)
+    }
+
+    /// The link that computes a band of the output of one.
+    fn part(&self, band: &Band, index: usize) -> Result<Link> {
+        let ([input, output], padding) = ([&band.regions[index], &band.regions[index + 1]], band.padding[index]);
+        Ok(match &self.links[index] {
+            Link::Conv(conv) => {
+                let [in_channels, out_channels] = [input, output].map(|region| region.extents[1]);
+                let groups = if band.channels.is_some() { in_channels } else { conv.groups };
+                Link::Conv(Conv2d { in_channels, out_channels, groups, padding, ..conv.clone() })
+            }
+            Link::PRelu(_) => Link::PRelu(PRelu::new(input.extents[1])),
+            Link::Pool(pool) => Link::Pool(Pool2d { padding, ..pool.clone() }),
+            Link::ConvTranspose(transposed) => {
+                let conv = Conv2d { padding, ..transposed.conv.clone() };
+                Link::ConvTranspose(ConvTranspose2d { conv, output_padding: band.output_padding[index] })
+            }
+            Link::Resize(resize) => {
+                let shapes = [self.shapes[index], self.shapes[index + 1]];
+                let is_whole = |(part, whole): (&Region, Shape)| part.pixels() == [whole.height, whole.width];
+                match [input, output].into_iter().zip(shapes).all(is_whole) {
+                    true => Link::Resize(*resize),
+                    false => {
+                        let first = [input.first_pixel()?, output.first_pixel()?];
+                        Link::Resize(resize.part(shapes, first, output.pixels()))
+                    }
+                }
+            }
+            other => other.clone(),
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::stretches::{Source, Stretch as Cut, Subject};
 use super::{Access, Division, Kind, Part, Spot, Stretch};
 use crate::model::caps::Caps;
-use crate::model::chain::scale_shape;
+use crate::model::chain::{Link, scale_shape};
 use crate::model::error::{Error, Result};
 use crate::planner::workspace::Span;
 use crate::planner::workspace::arrange::{self, Limits, Uses};
@@ -39,7 +39,10 @@ impl Planner<'_> {
                     let schedule = match own.iter().find(|kind| same(kind)) {
                         Some(kind) => kind.schedule.clone(),
                         None => {
-                            let is_other = !own.is_empty() || matches!(cut.from, Source::Sums { .. });
+                            // A recipe's name is that of the gate, or of the pool that sums pixels.
+                            let is_gate = matches!(subject.chain.links()[cut.links.start], Link::SqueezeExcite(_));
+                            let others = if is_gate { cut.to } else { cut.from };
+                            let is_other = !own.is_empty() || matches!(others, Source::Sums { .. });
                             self.schedule_band(refused, &chain, input, subject.layout, choice, is_other)?.into()
                         }
                     };

@@ -66,9 +66,9 @@ impl Reach {
             Self::Windows { extent, stride, .. } => (outputs - 1) * stride + extent,
             Self::Kernels { extent, stride, .. } => (outputs + extent.max(stride) - 2) / stride + 1,
             Self::Shuffled { factor } => (outputs - 1) / factor + 1,
-            // Places are rounded, and there may be one more at either end.
+            // The last may be on two, and places are rounded.
             Self::Resized { resize, axis, shapes: [input, output] } => {
-                (outputs as f64 * f64::from(resize.distances(input, output)[axis])).ceil() as i64 + 3
+                ((outputs - 1) as f64 * f64::from(resize.distances(input, output)[axis])).ceil() as i64 + 3
             }
         }
     }
@@ -134,6 +134,7 @@ impl Reach {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::resize::ResizeTo;
     use crate::model::transposed::ConvTranspose2d;
 
     /// All of the image, or nothing, that an output of a transposed convolution depends on, by its definition.
@@ -191,6 +192,25 @@ mod tests {
         let mut part = conv.clone().output_padding([needed.output_padding, 0]);
         part.conv.padding = [needed.padding[0], 0, needed.padding[1], 0];
         part
+    }
+
+    #[test]
+    fn parts_of_resizes_need_no_more_than_the_most() {
+        let input = Shape::from([1, 1, 97, 1]);
+        for factor in [0.03, 0.5, 0.7, 1.0, 1.3, 2.0, 5.0] {
+            for resize in [Resize::by(factor), Resize::by(factor).bilinear(false), Resize::by(factor).bilinear(true)] {
+                let resize = Resize { to: ResizeTo::Factor([factor, 1.0]), ..resize };
+                let output = resize.output_shape(input).unwrap();
+                let reach = Reach::of(&Link::Resize(resize), 0, [input, output]).unwrap();
+                for (start, count) in (0..output.height).flat_map(|start| [1, 2, 7].map(|count| (start, count))) {
+                    let end = (start + count).min(output.height);
+                    let inputs = reach.needed(&(start.into()..end.into()), 97, true).unwrap().inputs;
+                    let needed = inputs.end - inputs.start;
+                    assert!(0 < needed && needed <= reach.most((end - start).into()), "{resize:?}: {start}..{end}");
+                    assert!(inputs.start >= 0 && inputs.end <= 97, "{resize:?}: {inputs:?}");
+                }
+            }
+        }
     }
 
     #[test]
