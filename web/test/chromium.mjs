@@ -2,8 +2,8 @@
 //
 //   node chromium.mjs PACKAGES quick|table|all [SCREENSHOTS]
 //
-// `table` also checks the whole table of cases, in a browser for each core, where `quick` checks every twelfth; `all` checks
-// it in one browser, and measures the device's rates and a network in each look of the page.
+// `table` also checks the whole table of cases, in a browser for each core, where `quick` checks every twelfth. `all`
+// checks it in one browser, and measures the device's rates and a network in each look of the page.
 // PACKAGES has the npm package `playwright-core`. CHROMIUM is the browser, if it is not `chromium` in PATH.
 import { execFileSync } from "node:child_process";
 import { readFile } from "node:fs/promises";
