@@ -163,8 +163,8 @@ impl Resize {
         first..(end + beside).min(last) + 1
     }
 
-    /// The part that gives so many rows and columns between tensors of the shapes of the whole; it begins at these
-    /// pixels of both.
+    /// A part of this resize. `first` is the pixel where the part begins, of the input and of the output; `size` are the
+    /// rows and columns of its output. The shapes are those of the whole.
     pub(crate) fn part(&self, [input, output]: [Shape; 2], first: [[u32; 2]; 2], size: [u32; 2]) -> Self {
         let [first_input, first_output] = first;
         let part = ResizePart { distances: self.distances(input, output), first_input, first_output };

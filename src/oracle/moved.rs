@@ -229,6 +229,24 @@ mod tests {
         assert_eq!(answer.values[5], 0.75 * 1.0 + 0.25 * 10.0);
     }
 
+    /// Of columns in the middle, from the columns that they need.
+    #[test]
+    fn a_part_of_a_resize_has_the_values_of_the_whole() {
+        let values = [3.0, -1.0, 4.0, 1.0, -5.0, 9.0, 2.0, 6.0];
+        let to = Resize::to([1, 19]);
+        for own in [to, to.bilinear(false), to.bilinear(true), Resize::by_factors([1.0, 0.6])] {
+            let input = Shape::from([1, 1, 1, 8]);
+            let output = own.output_shape(input).unwrap();
+            let whole = resize_row(&own, &values);
+            for start in 0..output.width - 1 {
+                let sources = own.sources(1, start..start + 2, input, output);
+                let part = own.part([input, output], [[0, sources.start], [0, start]], [1, 2]);
+                let seen = &values[sources.start as usize..sources.end as usize];
+                assert_eq!(resize_row(&part, seen), whole[start as usize..][..2], "{own:?} from {start} on");
+            }
+        }
+    }
+
     fn resize_row(own: &Resize, values: &[f64]) -> Vec<f64> {
         resize(own, values, [1, 1, 1, values.len() as u32]).unwrap().values
     }

@@ -60,7 +60,7 @@ impl Reach {
         }
     }
 
-    /// The most of the input that so many of the output, side by side, depend on.
+    /// At most so many rows or columns of the input are needed for a number of neighbours in the output.
     pub fn most(self, outputs: i64) -> i64 {
         match self {
             Self::Windows { extent, stride, .. } => (outputs - 1) * stride + extent,

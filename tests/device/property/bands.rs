@@ -14,7 +14,7 @@ fn most(dtype: DType) -> f32 {
     if dtype == DType::F16 { 2e-3 } else { 1e-5 }
 }
 
-/// It adds up in one order, whatever the size.
+/// The kernel that adds up in the same order for any size of the image.
 fn direct() -> Choice {
     Choice::Named("direct".into())
 }
