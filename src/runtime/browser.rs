@@ -139,7 +139,8 @@ pub async fn open() -> Result<(wgpu::Device, wgpu::Queue)> {
 ///
 /// wgpu has no call for that. But all that it knows of WebGPU comes from `navigator.gpu`, which it reads when an
 /// instance is made. So this instance is made with another object in that place, whose only adapter has only this
-/// device. The object is there for no longer than wgpu's call, in which no other code runs.
+/// device. The object is there for no longer than wgpu's call, in which no other code runs. Where a page has made
+/// `navigator.gpu` unchangeable, `navigator` is the one that is another.
 ///
 /// # Errors
 /// [`Error::RequestDevice`] if it is no device.
@@ -154,16 +155,20 @@ pub async fn adopt(device: &JsValue) -> Result<(wgpu::Device, wgpu::Queue)> {
         ("requestDevice", &resolves_to(device)),
     ]);
     let gpu = object(&[("requestAdapter", &resolves_to(&adapter))]);
-    let descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-    let instance = with_property(&navigator(), "gpu", &gpu, || {
-        let global = js_sys::global();
+    let error = |error: String| Error::RequestDevice(Cause::new(error));
+    let global: JsValue = js_sys::global().into();
+    let make = || {
+        let descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
         // wgpu looks for the class of a page's or a worker's global object first. Node.js has neither.
         match ["Window", "WorkerGlobalScope"].iter().any(|name| !get(&global, name).is_undefined()) {
-            true => wgpu::Instance::new(descriptor),
+            true => Some(wgpu::Instance::new(descriptor)),
             false => with_property(&global, "WorkerGlobalScope", &gpu, || wgpu::Instance::new(descriptor)),
         }
-    });
-    let error = |error: String| Error::RequestDevice(Cause::new(error));
+    };
+    let instance = with_property(&navigator(), "gpu", &gpu, make)
+        .or_else(|| with_property(&global, "navigator", &object(&[("gpu", &gpu)]), make))
+        .flatten()
+        .ok_or_else(|| error("neither navigator.gpu nor navigator can be changed here".into()))?;
     let adapter = instance.request_adapter(&Default::default()).await.map_err(|why| error(why.to_string()))?;
     let descriptor = GpuConv::descriptor(wgpu::Features::empty(), wgpu::Limits::default());
     adapter.request_device(&descriptor).await.map_err(|why| error(why.to_string()))
@@ -182,7 +187,8 @@ pub fn adopt_buffer(device: &wgpu::Device, buffer: &JsValue) -> Result<wgpu::Buf
     let descriptor = wgpu::BufferDescriptor { label: None, size: size as u64, usage, mapped_at_creation: false };
     // `Object.prototype.valueOf` gives what it is bound to.
     let gives = Function::from(get(&Object::new(), "valueOf")).bind0(buffer);
-    Ok(with_property(own, "createBuffer", &gives, || device.create_buffer(&descriptor)))
+    with_property(own, "createBuffer", &gives, || device.create_buffer(&descriptor))
+        .ok_or_else(|| Error::Validation("the GPUDevice is frozen, so no buffer of the page's can be taken".into()))
 }
 
 /// An error scope of a browser's device. wgpu panics where one has caught an internal error (gfx-rs/wgpu issue 9914), and
@@ -257,6 +263,16 @@ impl Nudges {
     }
 }
 
+/// Waits until a browser has most likely said that a device is lost, which it says some time after what fails by it.
+pub async fn until_told() {
+    let (sender, told) = oneshot_channel();
+    spawn_local(async move {
+        pass(50).await;
+        let _ = sender.send(());
+    });
+    told.receive().await;
+}
+
 /// Waits, without a thread.
 async fn pass(milliseconds: u32) {
     let timer: Option<Function> = get(&js_sys::global(), "setTimeout").dyn_into().ok();
@@ -277,14 +293,16 @@ pub fn declared(wgsl: &str) -> String {
     if uses_subgroups { format!("enable subgroups;\n{wgsl}") } else { wgsl.into() }
 }
 
-/// Runs something while an object has a property of this value.
-fn with_property<T>(object: &JsValue, name: &str, value: &JsValue, run: impl FnOnce() -> T) -> T {
+/// Runs something while an object has a property of this value. `None` if it cannot have it.
+fn with_property<T>(object: &JsValue, name: &str, value: &JsValue, run: impl FnOnce() -> T) -> Option<T> {
     let key = JsValue::from(name);
     let before = match object.dyn_ref::<Object>() {
         Some(own) => Object::get_own_property_descriptor(own, &key),
         None => JsValue::UNDEFINED,
     };
-    define(object, &key, &self::object(&[("value", value), ("configurable", &JsValue::TRUE)]));
+    if !define(object, &key, &self::object(&[("value", value), ("configurable", &JsValue::TRUE)])) {
+        return None;
+    }
     let outcome = run();
     if before.is_undefined() {
         if let Some(object) = object.dyn_ref::<Object>() {
@@ -293,12 +311,14 @@ fn with_property<T>(object: &JsValue, name: &str, value: &JsValue, run: impl FnO
     } else {
         define(object, &key, &before);
     }
-    outcome
+    Some(outcome)
 }
 
-fn define(object: &JsValue, key: &JsValue, descriptor: &JsValue) {
-    if let (Some(object), Some(descriptor)) = (object.dyn_ref::<Object>(), descriptor.dyn_ref::<Object>()) {
-        let _ = Reflect::define_property(object, key, descriptor);
+/// Defines a property. Whether the object lets it.
+fn define(object: &JsValue, key: &JsValue, descriptor: &JsValue) -> bool {
+    match (object.dyn_ref::<Object>(), descriptor.dyn_ref::<Object>()) {
+        (Some(object), Some(descriptor)) => Reflect::define_property(object, key, descriptor).unwrap_or(false),
+        _ => false,
     }
 }
 

@@ -72,8 +72,9 @@ fn are_one(one: &wgpu::Device, other: &wgpu::Device) -> bool {
     block_on(inner.pop()).is_some()
 }
 
-/// Whether two handles are of one device. In a browser all instances number their devices in one sequence.
+/// Whether two handles are of one `GPUDevice`: each time that a page gives it, wgpu makes another handle.
 #[cfg(target_arch = "wasm32")]
 fn are_one(one: &wgpu::Device, other: &wgpu::Device) -> bool {
-    one == other
+    let object = |device: &wgpu::Device| device.as_webgpu().map(wasm_bindgen::JsValue::from);
+    one == other || object(one).is_some_and(|one| object(other) == Some(one))
 }

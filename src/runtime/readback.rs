@@ -149,6 +149,10 @@ impl Readback {
             return self.device.check_lost().map(|()| Vec::new());
         };
         let outcome = self.device.told(mapped).await?;
+        #[cfg(target_arch = "wasm32")]
+        if matches!(outcome, Some(Err(_))) {
+            crate::runtime::browser::until_told().await;
+        }
         copy.values(&self.device, outcome, decode)
     }
 

@@ -3,7 +3,7 @@
 use gpuconv::internals::timer::Timer;
 use gpuconv::shape::{from_nchw, to_nchw};
 use gpuconv::verify::Data;
-use gpuconv::{BoundLayer, Choice, DType, GpuConv, Inputs, Layout, Problem, Shape, Tensor, cost, f16, tuner};
+use gpuconv::{BoundLayer, Chain, Choice, DType, GpuConv, Inputs, Layout, Problem, Shape, Tensor, cost, f16, tuner};
 use js_sys::{Float32Array, Function, Reflect};
 use serde::Serialize;
 use wasm_bindgen::{JsCast, JsValue};
@@ -15,6 +15,9 @@ use crate::spread::Spread;
 
 /// The oracle checks problems of fewer floating-point operations than this; it is slow.
 const MOST_CHECKED: u64 = 2_000_000_000;
+
+/// Bytes of input, output and weights: a module has less than 4 GiB, and holds some of them twice.
+const MOST_BYTES: u64 = 1 << 30;
 
 /// Measured times, with the keys of `gpuconv bench --json`.
 #[derive(Serialize)]
@@ -50,6 +53,7 @@ pub async fn bench(gpu: &GpuConv, line: &str, seconds: f64, options: &Options<'_
     let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
     let problem: Problem = line.parse().map_err(failed)?;
     let (chain, choice) = (problem.chain(), choice(options)?);
+    check_room(&chain, problem.input)?;
     let data = Data::random(&line, &chain, problem.input).map_err(failed)?;
     let start = Instant::now();
     let (subject, kernel) = load(gpu, &problem, &data, choice).await.map_err(failed)?;
@@ -79,6 +83,18 @@ pub async fn bench(gpu: &GpuConv, line: &str, seconds: f64, options: &Options<'_
     }
     let (adapter, mult_adds) = (gpu.adapter_name(), cost.mult_adds);
     Ok(Bench { problem: line, kernel, adapter, e2e_ms: Spread::of(samples), load_ms, first_ms, mult_adds, rel_err })
+}
+
+/// Refuses a problem whose data the module has no memory for.
+fn check_room(chain: &Chain, input: Shape) -> Result<(), JsValue> {
+    let shapes = chain.shapes(input).map_err(failed)?;
+    let tensors = [shapes.first(), shapes.last()].into_iter().flatten().map(|shape| shape.len());
+    let weights = chain.convolutions().map(|(_, conv)| conv.weight_shape().len());
+    let bytes = tensors.chain(weights).fold(0u64, |sum, len| sum.saturating_add(len.saturating_mul(4)));
+    match bytes > MOST_BYTES {
+        true => Err(refused(&format!("its data take {bytes} bytes, and `bench` holds at most {MOST_BYTES} here"))),
+        false => Ok(()),
+    }
 }
 
 async fn load(gpu: &GpuConv, problem: &Problem, data: &Data, choice: Choice) -> gpuconv::Result<(Subject, String)> {

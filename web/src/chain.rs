@@ -4,7 +4,7 @@ use gpuconv::{Chain, Link, Problem, Residual};
 use js_sys::Array;
 use wasm_bindgen::{JsCast, JsValue};
 
-use crate::js::{failed, refused};
+use crate::js::{failed, refused, string};
 use crate::options::{Options, text, whole};
 
 /// What a line says, or several in a row, each a line or an object with a line and the tensors that it takes besides
@@ -67,6 +67,5 @@ pub fn chain(lines: &JsValue) -> Result<Chain, JsValue> {
 
 /// A problem by its line.
 pub fn problem(line: &JsValue) -> Result<Problem, JsValue> {
-    let line = line.as_string().ok_or_else(|| refused(&format!("a problem is a line of text, not {}", text(line))))?;
-    line.parse().map_err(failed)
+    string(line, "a problem")?.parse().map_err(failed)
 }

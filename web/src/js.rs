@@ -53,17 +53,45 @@ pub fn bytes(value: &JsValue, what: &str) -> Result<Vec<u8>, JsValue> {
     }
     // js-sys's constructor catches nothing, and a buffer that was sent to a worker is there no more.
     let constructor: Function = Reflect::get(&js_sys::global(), &"Uint8Array".into())?.dyn_into()?;
-    let array = Reflect::construct(&constructor, &Array::of1(value))
-        .map_err(|_| refused(&format!("{what} are there no more: their buffer was given away")))?;
-    Ok(array.unchecked_into::<Uint8Array>().to_vec())
+    let array = Reflect::construct(&constructor, &Array::of1(value)).map_err(|_| given_away(what))?;
+    let array: Uint8Array = array.unchecked_into();
+    let mut bytes = room(array.length(), what)?;
+    array.copy_to(&mut bytes);
+    Ok(bytes)
 }
 
 /// The values of a `Float32Array`, called `what` in messages.
 pub fn floats(value: &JsValue, what: &str) -> Result<Vec<f32>, JsValue> {
-    match value.dyn_ref::<Float32Array>() {
-        Some(array) => Ok(array.to_vec()),
-        None => Err(refused(&format!("{what} must be a Float32Array, but is {}", text(value)))),
+    let Some(array) = value.dyn_ref::<Float32Array>() else {
+        return Err(refused(&format!("{what} must be a Float32Array, but is {}", text(value))));
+    };
+    // An array whose buffer was given away is empty, and can't be copied.
+    if array.length() == 0 && Reflect::construct(&array.constructor(), &Array::of1(value)).is_err() {
+        return Err(given_away(what));
     }
+    let mut values = room(array.length(), what)?;
+    array.copy_to(&mut values);
+    Ok(values)
+}
+
+fn given_away(what: &str) -> JsValue {
+    refused(&format!("{what} are there no more: their buffer was given away"))
+}
+
+/// Memory for so many values. The module has less than 4 GiB, and Rust no more than 2 in one place.
+fn room<T: Clone + Default>(len: u32, what: &str) -> Result<Vec<T>, JsValue> {
+    let mut values = Vec::new();
+    let gib = f64::from(len) * size_of::<T>() as f64 / f64::from(1 << 30);
+    values
+        .try_reserve_exact(len as usize)
+        .map_err(|_| refused(&format!("{what} take {gib:.2} GiB, for which the module has no memory")))?;
+    values.resize(len as usize, T::default());
+    Ok(values)
+}
+
+/// A string, called `what` in messages.
+pub fn string(value: &JsValue, what: &str) -> Result<String, JsValue> {
+    value.as_string().ok_or_else(|| refused(&format!("{what} must be a string, but is {}", text(value))))
 }
 
 /// A plain object. All that is given to it has a form in JSON.

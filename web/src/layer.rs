@@ -3,12 +3,12 @@
 use std::rc::Rc;
 
 use gpuconv::nets::{self, Network as Net};
-use gpuconv::{Chain, Error, Inputs, Layer as Inner, OwnedWeights, Weights};
+use gpuconv::{Chain, Error, Inputs, Layer as Inner, OwnedWeights};
 use js_sys::{Array, Float32Array, Promise};
 use wasm_bindgen::prelude::*;
 
 use crate::GpuConv;
-use crate::js::{bytes, failed, json, promise, refused};
+use crate::js::{bytes, failed, floats, json, promise, refused};
 use crate::options::{Options, dtype, layout, text, whole};
 use crate::tensor::{Tensor, extents, shape};
 
@@ -47,7 +47,10 @@ impl Layer {
     #[wasm_bindgen(unchecked_return_type = "Promise<Tensor>")]
     pub fn forward(&self, input: &Tensor, residual: Option<AnyTensor>, scale: Option<AnyTensor>) -> Promise {
         let (this, input) = (self.clone(), input.clone());
-        let others = [residual, scale].map(|tensor| tensor.map(|tensor| tensor.share()).transpose());
+        let others = [("the residual", residual), ("the scale", scale)].map(|(what, tensor)| {
+            let shared = tensor.map(|tensor| tensor.share().map_err(|_| not_a_tensor(what, &tensor)));
+            shared.transpose()
+        });
         promise(async move {
             let [residual, scale] = others;
             // Handles until the end: the caller may free its own meanwhile.
@@ -92,9 +95,20 @@ impl Layer {
 }
 
 impl Layer {
-    pub fn new(gpu: &GpuConv, chain: &Chain, weights: &[Weights<'_>]) -> Result<Self, JsValue> {
-        let layer = gpu.gpu().chain(chain, weights).map_err(failed)?;
+    fn new(gpu: &GpuConv, chain: &Chain, weights: &[OwnedWeights]) -> Result<Self, JsValue> {
+        let weights: Vec<_> = weights.iter().map(OwnedWeights::borrow).collect();
+        let layer = gpu.gpu().chain(chain, &weights).map_err(failed)?;
         Ok(Self(Rc::new(Held { layer, gpu: gpu.clone() })))
+    }
+
+    /// The layer of a chain and its weights, which were read before the call returned: the caller may change its arrays
+    /// then.
+    pub fn made(gpu: &GpuConv, read: Result<(Chain, Vec<OwnedWeights>), JsValue>) -> Promise {
+        let gpu = gpu.clone();
+        promise(async move {
+            let (chain, weights) = read?;
+            Self::new(&gpu, &chain, &weights)
+        })
     }
 }
 
@@ -155,22 +169,40 @@ impl Network {
 
     /// The most probable classes of an image's logits, the first first.
     #[wasm_bindgen(unchecked_return_type = "{ index: number, probability: number }[]")]
-    pub fn top(&self, logits: &Float32Array, count: usize) -> JsValue {
+    pub fn top(
+        &self,
+        #[wasm_bindgen(unchecked_param_type = "Float32Array")] logits: JsValue,
+        #[wasm_bindgen(unchecked_param_type = "number")] count: JsValue,
+    ) -> Result<JsValue, JsValue> {
         #[derive(serde::Serialize)]
         struct Class {
             index: usize,
             probability: f32,
         }
-        let top = nets::top(&nets::softmax(&logits.to_vec()), count);
-        json(&top.into_iter().map(|(index, probability)| Class { index, probability }).collect::<Vec<_>>())
+        let logits = floats(&logits, "the logits")?;
+        let count =
+            whole(&count).ok_or_else(|| refused(&format!("a count is a whole number, not {}", text(&count))))?;
+        // JSON has no form for what these would give.
+        if let Some(index) = logits.iter().position(|logit| logit.is_nan()) {
+            return Err(refused(&format!("the logit of class {index} is not a number")));
+        }
+        let top = nets::top(&nets::softmax(&logits), count as usize);
+        Ok(json(&top.into_iter().map(|(index, probability)| Class { index, probability }).collect::<Vec<_>>()))
     }
+}
+
+fn not_a_tensor(what: &str, value: &JsValue) -> JsValue {
+    refused(&format!("{what} must be a Tensor, but is {}", text(value)))
 }
 
 impl Network {
     /// A network with the weights of a file: of this name, or else the one that has the file's tensors.
     pub fn open(gpu: &GpuConv, file: JsValue, name: Option<&str>, options: JsValue) -> Promise {
         let (gpu, wanted) = (gpu.clone(), name.map(String::from));
+        // Before the call returns: the caller may change or give away its file then.
+        let bytes = bytes(&file, "the weights");
         promise(async move {
+            let bytes = bytes?;
             const KNOWN: [&str; 5] = ["name", "width", "classes", "dtype", "imageSize"];
             let options = Options::of("a network", &options, &KNOWN[usize::from(wanted.is_some())..])?;
             let width = options.float("width", 1.0)?;
@@ -187,7 +219,6 @@ impl Network {
                 size if size.is_undefined() => None,
                 _ => Some(options.extent("imageSize", None)?),
             };
-            let bytes = bytes(&file, "the weights")?;
             let (mut network, weights) = match wanted {
                 Some(name) if is_sized(&name) && size.is_none() => {
                     let why = "where it has strides, its padding depends on the size of images";
@@ -201,7 +232,6 @@ impl Network {
                 network = network.sized([1, channels, rows, columns]).map_err(failed)?;
             }
             network.chain = network.chain.with_dtype(dtype);
-            let weights: Vec<_> = weights.iter().map(OwnedWeights::borrow).collect();
             let layer = Layer::new(&gpu, &network.chain, &weights)?;
             Ok(Self { network, layer })
         })

@@ -22,7 +22,7 @@ mod spread;
 
 use std::rc::Rc;
 
-use gpuconv::{Choice, GpuConv as Gpu, OwnedWeights, Problem, Weights};
+use gpuconv::{Choice, GpuConv as Gpu, Problem};
 use js_sys::{Float32Array, Promise};
 use wasm_bindgen::prelude::*;
 
@@ -115,7 +115,8 @@ impl GpuConv {
         Tensor::of_buffer(self, &buffer, self::shape(&shape)?, &options)
     }
 
-    /// Writes values into a tensor. What is submitted later reads them.
+    /// Writes values into a tensor. What is submitted later reads them: await a `forward` that is to read the values
+    /// before, since it is submitted only by then.
     #[wasm_bindgen(unchecked_return_type = "Promise<void>")]
     pub fn write(
         &self,
@@ -147,11 +148,7 @@ impl GpuConv {
         #[wasm_bindgen(unchecked_param_type = "ConvOptions")] options: JsValue,
         #[wasm_bindgen(unchecked_param_type = "ConvWeights")] weights: JsValue,
     ) -> Promise {
-        let gpu = self.clone();
-        promise(async move {
-            let (chain, weights) = options::conv(&options, &weights, options::CONV)?;
-            Layer::new(&gpu, &chain, &[weights.borrow()])
-        })
+        Layer::made(self, options::conv(&options, &weights, options::CONV))
     }
 
     /// A depthwise convolution. There are as many `outChannels` as channels, unless they are given.
@@ -161,11 +158,7 @@ impl GpuConv {
         #[wasm_bindgen(unchecked_param_type = "DepthwiseOptions")] options: JsValue,
         #[wasm_bindgen(unchecked_param_type = "ConvWeights")] weights: JsValue,
     ) -> Promise {
-        let gpu = self.clone();
-        promise(async move {
-            let (chain, weights) = options::conv(&options, &weights, options::DEPTHWISE)?;
-            Layer::new(&gpu, &chain, &[weights.borrow()])
-        })
+        Layer::made(self, options::conv(&options, &weights, options::DEPTHWISE))
     }
 
     /// A pointwise convolution: one with a 1x1 kernel.
@@ -175,11 +168,7 @@ impl GpuConv {
         #[wasm_bindgen(unchecked_param_type = "PointwiseOptions")] options: JsValue,
         #[wasm_bindgen(unchecked_param_type = "ConvWeights")] weights: JsValue,
     ) -> Promise {
-        let gpu = self.clone();
-        promise(async move {
-            let (chain, weights) = options::conv(&options, &weights, options::POINTWISE)?;
-            Layer::new(&gpu, &chain, &[weights.borrow()])
-        })
+        Layer::made(self, options::conv(&options, &weights, options::POINTWISE))
     }
 
     /// A depthwise-separable convolution: depthwise, activation, pointwise, activation. Each half has a bias if the
@@ -190,11 +179,7 @@ impl GpuConv {
         #[wasm_bindgen(unchecked_param_type = "SeparableOptions")] options: JsValue,
         #[wasm_bindgen(unchecked_param_type = "SeparableWeights")] weights: JsValue,
     ) -> Promise {
-        let gpu = self.clone();
-        promise(async move {
-            let (chain, [depthwise, pointwise]) = options::separable(&options, &weights)?;
-            Layer::new(&gpu, &chain, &[depthwise.borrow(), pointwise.borrow()])
-        })
+        Layer::made(self, options::separable(&options, &weights))
     }
 
     /// What a problem line says, or several in a row, with the weights of each of their convolutions, in order: two for
@@ -205,13 +190,8 @@ impl GpuConv {
         #[wasm_bindgen(unchecked_param_type = "string | (string | ChainStep)[]")] problem: JsValue,
         #[wasm_bindgen(unchecked_param_type = "ConvWeights[]")] weights: JsValue,
     ) -> Promise {
-        let gpu = self.clone();
-        promise(async move {
-            let chain = chain::chain(&problem)?;
-            let weights = options::list_of_weights(&weights)?;
-            let weights: Vec<Weights<'_>> = weights.iter().map(OwnedWeights::borrow).collect();
-            Layer::new(&gpu, &chain, &weights)
-        })
+        let read = || Ok((chain::chain(&problem)?, options::list_of_weights(&weights)?));
+        Layer::made(self, read())
     }
 
     /// A network of `networks()` with the weights of a safetensors file, under torchvision's or timm's names: the one
@@ -248,8 +228,8 @@ impl GpuConv {
 
     /// Which kernels would compute a problem here, and why no others.
     #[wasm_bindgen(unchecked_return_type = "Plan")]
-    pub fn plan(&self, problem: &str) -> Result<JsValue, JsValue> {
-        let problem: Problem = problem.parse().map_err(failed)?;
+    pub fn plan(&self, #[wasm_bindgen(unchecked_param_type = "string")] problem: JsValue) -> Result<JsValue, JsValue> {
+        let problem: Problem = js::string(&problem, "a problem")?.parse().map_err(failed)?;
         let (chain, choice) = (problem.chain(), Choice::Auto);
         let division = self.gpu().divide(&chain, problem.input, problem.layout, &choice).map_err(failed)?;
         Ok(json(&plan::Plan::of(&problem, &division).map_err(failed)?))
@@ -270,14 +250,18 @@ impl GpuConv {
     #[wasm_bindgen(unchecked_return_type = "Promise<Bench>")]
     pub fn bench(
         &self,
-        problem: &str,
+        #[wasm_bindgen(unchecked_param_type = "string")] problem: JsValue,
         seconds: f64,
         #[wasm_bindgen(unchecked_optional_param_type = "MeasureOptions")] options: JsValue,
     ) -> Promise {
-        let (gpu, problem) = (self.clone(), problem.to_string());
+        let gpu = self.clone();
         promise(async move {
             let options = Options::of("bench", &options, &["fusion", "signal"])?;
-            let work = async { bench::bench(gpu.gpu(), &problem, seconds, &options).await.map(|bench| json(&bench)) };
+            let work = async {
+                bench::bench(gpu.gpu(), &js::string(&problem, "a problem")?, seconds, &options)
+                    .await
+                    .map(|bench| json(&bench))
+            };
             js::stoppable(options.signal()?, work).await
         })
     }
@@ -286,13 +270,14 @@ impl GpuConv {
     #[wasm_bindgen(unchecked_return_type = "Promise<MeasuredStep[]>")]
     pub fn measure(
         &self,
-        problem: &str,
+        #[wasm_bindgen(unchecked_param_type = "string")] problem: JsValue,
         #[wasm_bindgen(unchecked_optional_param_type = "MeasureOptions")] options: JsValue,
     ) -> Promise {
-        let (gpu, problem) = (self.clone(), problem.to_string());
+        let gpu = self.clone();
         promise(async move {
             let options = Options::of("measure", &options, &["fusion", "signal"])?;
-            js::stoppable(options.signal()?, bench::steps(gpu.gpu(), &problem, &options)).await
+            js::stoppable(options.signal()?, bench::steps(gpu.gpu(), &js::string(&problem, "a problem")?, &options))
+                .await
         })
     }
 
@@ -301,13 +286,13 @@ impl GpuConv {
     #[wasm_bindgen(unchecked_return_type = "Promise<TunedRun[]>")]
     pub fn tune(
         &self,
-        problem: &str,
+        #[wasm_bindgen(unchecked_param_type = "string")] problem: JsValue,
         #[wasm_bindgen(unchecked_optional_param_type = "TuneOptions")] options: JsValue,
     ) -> Promise {
-        let (gpu, problem) = (self.clone(), problem.to_string());
+        let gpu = self.clone();
         promise(async move {
             let options = Options::of("tune", &options, &["seconds", "progress", "signal"])?;
-            js::stoppable(options.signal()?, tune::tune(gpu.gpu(), &problem, &options)).await
+            js::stoppable(options.signal()?, tune::tune(gpu.gpu(), &js::string(&problem, "a problem")?, &options)).await
         })
     }
 
@@ -332,7 +317,8 @@ impl GpuConv {
 
     /// Goes by what a tuning knows of this device and browser. Whether that is anything.
     #[wasm_bindgen(js_name = useTuning)]
-    pub fn use_tuning(&self, json: &str) -> Result<bool, JsValue> {
+    pub fn use_tuning(&self, #[wasm_bindgen(unchecked_param_type = "string")] json: JsValue) -> Result<bool, JsValue> {
+        let json = js::string(&json, "a tuning")?;
         let tuning = gpuconv::Tuning::from_json(json.as_bytes()).map_err(failed)?;
         Ok(self.gpu().use_tuning(&tuning))
     }
@@ -365,6 +351,9 @@ pub fn networks() -> Vec<String> {
 
 /// The probability of each class, of a network's logits.
 #[wasm_bindgen]
-pub fn softmax(logits: &Float32Array) -> Float32Array {
-    Float32Array::from(&gpuconv::nets::softmax(&logits.to_vec())[..])
+pub fn softmax(
+    #[wasm_bindgen(unchecked_param_type = "Float32Array")] logits: JsValue,
+) -> Result<Float32Array, JsValue> {
+    let logits = js::floats(&logits, "the logits")?;
+    Ok(Float32Array::from(&gpuconv::nets::softmax(&logits)[..]))
 }

@@ -122,8 +122,8 @@ impl<'a> Options<'a> {
     fn activation(&self) -> Result<Activation, JsValue> {
         let value = self.get("activation");
         if let Some(bounds) = value.dyn_ref::<Array>() {
-            let bounds: Vec<_> = bounds.iter().filter_map(|bound| bound.as_f64()).collect();
-            if let [low, high] = bounds[..] {
+            let bounds: Vec<_> = bounds.iter().map(|bound| bound.as_f64()).collect();
+            if let [Some(low), Some(high)] = bounds[..] {
                 return Ok(Activation::Clamp(low as f32, high as f32));
             }
         }
@@ -200,10 +200,10 @@ pub const POINTWISE: Kind = Kind {
     options: &["inChannels", "outChannels", "stride", "padding", "groups", "activation", "residual", "scaled", "dtype"],
 };
 
-/// A convolution and its weights.
-pub fn conv(options: &JsValue, weights: &JsValue, kind: Kind) -> Result<(Chain, OwnedWeights), JsValue> {
+/// A convolution and its weights, as a chain.
+pub fn conv(options: &JsValue, weights: &JsValue, kind: Kind) -> Result<(Chain, Vec<OwnedWeights>), JsValue> {
     let options = Options::of(kind.name, options, kind.options)?;
-    let weights = self::weights(weights, "weight", "bias")?;
+    let weights = self::weights(weights)?;
     let mut conv = match kind.name {
         "depthwise" => {
             let channels = options.number("channels", None)?;
@@ -228,16 +228,18 @@ pub fn conv(options: &JsValue, weights: &JsValue, kind: Kind) -> Result<(Chain, 
     conv.activation = options.activation()?;
     conv.residual = options.residual()?;
     conv.scaled = options.flag("scaled")?;
-    Ok((Chain::from(conv).with_dtype(dtype(&options.get("dtype"))?), weights))
+    Ok((Chain::from(conv).with_dtype(dtype(&options.get("dtype"))?), vec![weights]))
 }
 
 /// A separable convolution and the weights of its halves.
-pub fn separable(options: &JsValue, weights: &JsValue) -> Result<(Chain, [OwnedWeights; 2]), JsValue> {
+pub fn separable(options: &JsValue, weights: &JsValue) -> Result<(Chain, Vec<OwnedWeights>), JsValue> {
     let known =
         ["inChannels", "outChannels", "kernelSize", "stride", "padding", "dilation", "activation", "residual", "dtype"];
     let options = Options::of("separable", options, &known)?;
-    let (depthwise, pointwise) =
-        (self::weights(weights, "depthwise", "depthwiseBias")?, self::weights(weights, "pointwise", "pointwiseBias")?);
+    let names = [["depthwise", "depthwiseBias"], ["pointwise", "pointwiseBias"]];
+    let weights = Options::of("the weights", weights, &names.concat())?;
+    let [depthwise, pointwise] = names.map(|names| weights_of(&weights, names));
+    let (depthwise, pointwise) = (depthwise?, pointwise?);
     let [inputs, outputs] = [options.number("inChannels", None)?, options.number("outChannels", None)?];
     let mut separable = Separable::new(inputs, outputs, options.extent("kernelSize", None)?)
         .stride(options.extent("stride", Some(1))?)
@@ -247,14 +249,19 @@ pub fn separable(options: &JsValue, weights: &JsValue) -> Result<(Chain, [OwnedW
     separable.depthwise.padding = options.padding()?;
     separable.depthwise.bias = depthwise.bias.is_some();
     separable.pointwise.bias = pointwise.bias.is_some();
-    Ok((Chain::from(separable).with_dtype(dtype(&options.get("dtype"))?), [depthwise, pointwise]))
+    Ok((Chain::from(separable).with_dtype(dtype(&options.get("dtype"))?), vec![depthwise, pointwise]))
+}
+
+/// The weights of a convolution.
+fn weights(object: &JsValue) -> Result<OwnedWeights, JsValue> {
+    const NAMES: [&str; 2] = ["weight", "bias"];
+    weights_of(&Options::of("the weights", object, &NAMES)?, NAMES)
 }
 
 /// Weights under two names, of which the second may be missing.
-fn weights(object: &JsValue, weight: &str, bias: &str) -> Result<OwnedWeights, JsValue> {
-    let get = |name: &str| Reflect::get(object, &name.into()).unwrap_or(JsValue::UNDEFINED);
-    let values = |name: &str| floats(&get(name), &format!("the weights' {name}"));
-    let bias = if get(bias).is_undefined() { None } else { Some(values(bias)?) };
+fn weights_of(weights: &Options<'_>, [weight, bias]: [&str; 2]) -> Result<OwnedWeights, JsValue> {
+    let values = |name: &str| floats(&weights.get(name), &format!("the weights' {name}"));
+    let bias = if weights.get(bias).is_undefined() { None } else { Some(values(bias)?) };
     Ok(OwnedWeights { weight: values(weight)?, bias })
 }
 
@@ -263,7 +270,7 @@ pub fn list_of_weights(list: &JsValue) -> Result<Vec<OwnedWeights>, JsValue> {
     let Some(list) = list.dyn_ref::<Array>() else {
         return Err(refused("weights must be an array, with an object for each convolution"));
     };
-    list.iter().map(|each| weights(&each, "weight", "bias")).collect()
+    list.iter().map(|each| weights(&each)).collect()
 }
 
 /// A layout, NCHW if there is none.
@@ -293,8 +300,28 @@ pub fn whole(value: &JsValue) -> Option<u32> {
         .map(|n| n as u32)
 }
 
-/// A value in words.
+/// A value in words: of an object what it is, since to write out a large one would take seconds.
 pub fn text(value: &JsValue) -> String {
-    let json = js_sys::JSON::stringify(value).ok().and_then(|text| JsValue::from(text).as_string());
-    json.unwrap_or_else(|| format!("{value:?}")).chars().take(60).collect()
+    match value.dyn_ref::<Array>() {
+        Some(array) if array.length() <= 8 => {
+            let items: Vec<_> = array.iter().map(|item| kind(&item)).collect();
+            format!("[{}]", items.join(", "))
+        }
+        _ => kind(value),
+    }
+}
+
+fn kind(value: &JsValue) -> String {
+    let get = |of: &JsValue, name: &str| Reflect::get(of, &name.into()).unwrap_or(JsValue::UNDEFINED);
+    if !value.is_object() {
+        // `JsValue(undefined)`
+        let words = format!("{value:?}");
+        let words = words.strip_prefix("JsValue(").and_then(|words| words.strip_suffix(')')).unwrap_or(&words);
+        return words.chars().take(60).collect();
+    }
+    let name = get(&get(value, "constructor"), "name").as_string().unwrap_or_else(|| "object".into());
+    match get(value, "length").as_f64() {
+        Some(length) => format!("{name} of length {length}"),
+        None => name,
+    }
 }

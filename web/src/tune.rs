@@ -39,7 +39,7 @@ pub async fn tune(gpu: &GpuConv, line: &str, options: &Options<'_>) -> Result<Js
     let problem: Problem = line.parse().map_err(failed)?;
     let seconds = options.float("seconds", 60.0)?;
     let time = Duration::try_from_secs_f64(seconds)
-        .map_err(|_| refused(&format!("seconds must be above 0, not {seconds}")))?;
+        .map_err(|_| refused(&format!("seconds must be from 0 to 1e19, not {seconds:e}")))?;
     let progress = options.function("progress")?;
     let watch = |at: tuner::Progress<'_>| {
         let tuner::Progress { done, total, run, recipe, .. } = at;

@@ -14,7 +14,9 @@ const [packages, mode] = process.argv.slice(2);
 const { create, globals } = createRequire(join(packages, "/"))("webgpu");
 Object.assign(globalThis, globals);
 const gpu = create(process.platform === "linux" ? ["backend=vulkan"] : []);
-Object.defineProperty(globalThis, "navigator", { value: { gpu, userAgent: "Node.js" }, configurable: true });
+// As the package's README has it: `gpu` cannot be changed.
+const navigator = Object.defineProperty({ userAgent: "Node.js" }, "gpu", { value: gpu });
+Object.defineProperty(globalThis, "navigator", { value: navigator, configurable: true });
 
 const folder = fileURLToPath(new URL("../package/", import.meta.url));
 const module_or_path = await readFile(join(folder, "dist", "gpuconv_bg.wasm"));

@@ -132,6 +132,21 @@ const tests = {
     throws(() => gpu.download(same), /null pointer/);
   },
 
+  async "what is given may be changed after the call"({ gpu }) {
+    const [options, weight] = [{ inChannels: 1, outChannels: 1 }, floats(3)];
+    const making = gpu.pointwise(options, { weight });
+    options.activation = [0, 1];
+    weight[0] = 100;
+    const y = await (await making).forward(gpu.upload(floats(2), [1, 1, 1, 1]));
+    equal(await gpu.download(y), floats(6));
+    const x = gpu.upload(floats(1), [1, 1, 1, 1]);
+    const values = floats(5);
+    const writing = gpu.write(x, values);
+    values[0] = 100;
+    await writing;
+    equal(await gpu.download(x), floats(5));
+  },
+
   async "tensors may be freed while a layer runs"({ gpu }) {
     const options = { inChannels: 1, outChannels: 1, kernelSize: 1, residual: "after", scaled: true };
     const layer = await gpu.conv2d(options, { weight: floats(2) });
@@ -201,13 +216,13 @@ const tests = {
   },
 
   async "errors say what was wrong"({ gpu }) {
-    throws(() => gpu.upload(undefined, [1, 1, 1, 1]), "the values must be a Float32Array, but is JsValue(undefined)");
+    throws(() => gpu.upload(undefined, [1, 1, 1, 1]), "the values must be a Float32Array, but is undefined");
     await rejects(gpu.verify({ problems: "pool 1x1x2x2" }), /problems must be an array of problem lines, not "pool/);
     await rejects(gpu.verify({ progress: 3 }), "the option progress of verify must be a function, but is 3");
     await rejects(gpu.measure("pool 1x1x2x2", { signal: new AbortController() }), /signal of measure must be an AbortSignal/);
     await rejects(gpu.measure("pool 1x1x2x2", { fusion: 1 }), /auto, never/);
     throws(() => gpu.upload(floats(1), [1, 1, 1, 2]), "the tensor must have 2 values, but has 1");
-    throws(() => gpu.upload(floats(1), [1, 1]), "a shape is [images, channels, rows, columns], not [1,1]");
+    throws(() => gpu.upload(floats(1), [1, 1]), "a shape is [images, channels, rows, columns], not [1, 1]");
     throws(() => gpu.upload(floats(1), [1, 1, 1, 1], "chwn"), /a layout is nchw or nhwc/);
     throws(() => gpu.plan("pointwise 1x8x8x8"), /\^/);
     const conv = { inChannels: 1, outChannels: 1, kernelSize: 3 };
@@ -217,11 +232,26 @@ const tests = {
     await rejects(gpu.conv2d({ ...conv, stride: 0.5 }, weights), /the option stride of conv2d must be a whole number/);
     await rejects(gpu.conv2d({ ...conv, kernelSize: undefined }, weights), /conv2d needs the option kernelSize/);
     await rejects(gpu.pointwise({ inChannels: 1, outChannels: 1 }, { weight: [1] }), /must be a Float32Array/);
+    await rejects(gpu.pointwise({ inChannels: 1, outChannels: 1 }, { weight: floats(1), bais: floats(1) }), /the weights has no option `bais`; there are weight, bias/);
+    await rejects(gpu.conv2d({ ...conv, stride: NaN }, weights), /but is NaN/);
+    await rejects(gpu.conv2d({ ...conv, activation: [0, "6", 6] }, weights), /\[low, high\], but is \[0, "6", 6\]/);
+    await rejects(gpu.pointwise({ inChannels: 1, outChannels: 1 }, { weight: new Float64Array(3e6) }), /but is Float64Array of length 3000000/);
     await rejects(gpu.mobilenetV2(new ArrayBuffer(3)), /not a safetensors file/);
     await rejects(gpu.mobilenetV2("weights"), /ArrayBuffer/);
+    throws(() => gpu.plan(5), "a problem must be a string, but is 5");
+    await rejects(gpu.bench({}, 0), "a problem must be a string, but is Object");
+    await rejects(gpu.tune(), "a problem must be a string, but is undefined");
+    throws(() => gpu.useTuning(5), "a tuning must be a string, but is 5");
+    await rejects(gpu.tune("pool 1x1x2x2", { seconds: 1e300 }), /seconds must be from 0 to 1e19, not 1e300/);
+    await rejects(gpu.bench("conv 1x512x2048x2048 -> 8 k3 p1", 0), /its data take \d+ bytes/);
+    const gone = floats(1);
+    structuredClone(gone, { transfer: [gone.buffer] });
+    throws(() => gpu.upload(gone, [1, 1, 1, 1]), /the values are there no more/);
+    await rejects(gpu.pointwise({ inChannels: 1, outChannels: 1 }, { weight: gone }), /the weights' weight are there no more/);
     const layer = await gpu.pointwise({ inChannels: 2, outChannels: 1 }, { weight: floats(1, 1) });
     await rejects(layer.forward(gpu.upload(floats(1), [1, 1, 1, 1])), /takes 2 channels, but is given 1/);
     await rejects(layer.forward(gpu.upload(floats(1, 1), [1, 2, 1, 1]), gpu.upload(floats(1), [1, 1, 1, 1])), /adds no residual/);
+    await rejects(layer.forward(gpu.upload(floats(1, 1), [1, 2, 1, 1]), {}), /the residual must be a Tensor, but is Object/);
     // Not even asked for: the size is beyond the device's limit.
     const huge = await gpu.pointwise({ inChannels: 1, outChannels: 1000000 }, { weight: new Float32Array(1000000) });
     await rejects(huge.forward(gpu.upload(new Float32Array(65536), [1, 1, 256, 256])), /limit|memory|larger/);
@@ -269,6 +299,10 @@ const tests = {
     device.queue.writeBuffer(buffer, 256, floats(1, 2));
     const x = own.tensor(buffer, [1, 1, 1, 2], { offset: 256 });
     equal(await x.buffer(), buffer);
+    // Another handle of the device takes this one's tensors.
+    const other = await gpuconv.GpuConv.fromDevice(device);
+    equal(await other.download(x), floats(1, 2));
+    other.free();
     const layer = await own.pointwise({ inChannels: 1, outChannels: 1 }, { weight: floats(3) });
     const y = await layer.forward(x);
     equal([(await y.buffer()) instanceof GPUBuffer, ...(await own.download(y))], [true, 3, 6]);
@@ -337,6 +371,8 @@ const tests = {
     const logits = await gpu.download(await network.layer.forward(x));
     equal([network.classes, ...logits], [classes, ...bias]);
     equal(network.top(logits, 2).map(({ index }) => index), [6, 5]);
+    throws(() => network.top(logits, 1.5), "a count is a whole number, not 1.5");
+    throws(() => network.top(floats(1, NaN), 1), "the logit of class 1 is not a number");
     // By name, and by its tensors.
     const options = { width: 0.25, classes };
     const found = await gpu.network(file, options);
