@@ -16,7 +16,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::spread::Spread;
-use super::{Case, Failure, KernelOptions, Outcome, Target, adapter_name, device_name, kernels, print, table};
+use super::{
+    Case, Failure, KernelOptions, Outcome, Target, adapter_name, complain, device_name, kernels, print, table,
+};
 
 /// The oracle checks problems of fewer floating-point operations than this; it is slow.
 const MOST_CHECKED: u64 = 2_000_000_000;
@@ -32,7 +34,7 @@ pub struct Bench {
     #[command(flatten)]
     options: KernelOptions,
     /// How long to measure each of the three times; each is measured at least three times
-    #[arg(long, value_name = "SECONDS", default_value = "1.0", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "1.0", value_parser = seconds, allow_negative_numbers = true)]
     time: Duration,
     /// The problems to measure
     #[arg(required = true)]
@@ -71,18 +73,32 @@ struct Measured {
 
 impl Bench {
     pub fn execute(&self, target: &Target) -> Outcome {
+        if self.kernel.as_deref() == Some("all") && self.options.max_workspace.is_some() {
+            let message = "--kernel all measures every kernel: --max-workspace has no effect on it";
+            return Err(Failure::Call(message.into()));
+        }
         let cases = self.problems.iter().map(|words| Case::parse(words)).collect::<Outcome<Vec<_>>>()?;
         let gpu = target.open()?;
-        // Schedule before making data: a problem that is too large for the device fails here.
-        let plans = cases.iter().map(|case| self.choices(&gpu, &case.problem)).collect::<Outcome<Vec<_>>>()?;
-        let total = plans.iter().map(Vec::len).sum::<usize>() as u64;
+        // Schedule before making data: a problem that is too large for the device fails here. The others are measured.
+        let (mut plans, mut is_refused) = (Vec::new(), false);
+        for case in &cases {
+            match self.choices(&gpu, &case.problem) {
+                Ok(choices) => plans.push((case, choices)),
+                Err(Failure::Call(message)) if cases.len() > 1 => {
+                    complain(&format!("{}: {message}", case.text));
+                    is_refused = true;
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        let total = plans.iter().map(|(_, choices)| choices.len()).sum::<usize>() as u64;
         // It hides itself if stderr is not a terminal.
         let bar = if self.json { ProgressBar::hidden() } else { ProgressBar::new(total) };
         bar.set_style(
             ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}").unwrap_or(ProgressStyle::default_bar()),
         );
         let mut measured = Vec::new();
-        for (case, choices) in cases.iter().zip(plans) {
+        for (case, choices) in plans {
             let host = Host::new(case)?;
             for choice in choices {
                 let subject = Subject::new(&gpu, &host, choice)?;
@@ -98,7 +114,11 @@ impl Bench {
             }
         }
         bar.finish_and_clear();
-        if self.json { Ok(()) } else { print(&text(&gpu, &measured)) }
+        if !measured.is_empty() {
+            print(&text(&gpu, &measured))?;
+        }
+        // Why is said already.
+        if is_refused { Err(Failure::Call(String::new())) } else { Ok(()) }
     }
 
     /// What is measured: the planner's choice, or each recipe.

@@ -14,15 +14,10 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if existing.as_ref().is_some_and(|metadata| !metadata.is_file()) {
         return fs::OpenOptions::new().write(true).open(&target)?.write_all(bytes);
     }
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // The mode of any new file, before the umask. The crate's default lets only the user read it.
-        builder.permissions(fs::Permissions::from_mode(0o666));
-    }
-    let mut file = builder.tempfile_in(folder(&target))?;
-    file.write_all(bytes)?;
+    // Made as any new file is. The crate's own lets only the user read it, and its errors have the temporary name.
+    let create = |path: &Path| fs::OpenOptions::new().write(true).create_new(true).open(path);
+    let mut file = tempfile::Builder::new().make_in(folder(&target), create)?;
+    file.as_file_mut().write_all(bytes)?;
     if let Some(metadata) = existing {
         file.as_file().set_permissions(metadata.permissions())?;
     }
@@ -59,7 +54,9 @@ mod tests {
         let mode = |name: &str| fs::metadata(path(name)).unwrap().permissions().mode();
         assert_eq!((mode("target") & 0o777, mode("file")), (0o640, mode("plain")));
         // No temporary file remains, not even after a failure.
-        assert!(write(&path("none/file"), b"new").is_err());
+        let error = write(&path("none/file"), b"new").unwrap_err();
+        // Callers say which file it is. It is not the temporary one.
+        assert_eq!((error.kind(), error.to_string().contains("none")), (io::ErrorKind::NotFound, false), "{error}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
     }
 }

@@ -89,7 +89,8 @@ NETWORK is mobilenet_v1, mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small, m
 mobilenetv4_conv_medium, mnasnet1_0, efficientnet_b0, efficientnet_lite0, mobileone_s0, repvgg_a0,
 resnet18, resnet34, resnet50, tf_mobilenetv3_large_100, tf_mobilenetv3_small_100, tf_efficientnet_b0,
 tf_efficientnet_lite0; lraspp_mobilenet_v3_large, for segmentation; or one that enlarges images, with any number of
-channels and no CLASSES: espcn_x2, _x3, _x4, srvgg_x2, _x3, _x4, realesr_general_x4v3; for text ppocr_v4_det and ppocr_cls.
+channels and no CLASSES: espcn_x2, _x3, _x4, srvgg_x2, _x3, _x4, realesr_general_x4v3; for text ppocr_v4_det, whose H and W
+must be multiples of 32, and ppocr_cls, whose H must be at least 33.
 ACTIVATION is relu, relu6, silu, hardswish, sigmoid, hardsigmoid, tanh, gelu, leakyrelu:SLOPE, clamp:LOW,HIGH or, but for
 gates, prelu, a link behind the convolution; scaled multiplies the input by a value for each image and channel; RESIDUAL is
 residual (added before the activation) or residual:after. Defaults: stride 1, padding 0, dilation 1, one group, a bias, no

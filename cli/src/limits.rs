@@ -8,9 +8,10 @@ use super::Outcome;
 /// The limits and features of an adapter that the device does not get.
 #[derive(Args)]
 pub struct DeviceLimits {
-    /// Give the device at most these limits: the adapter's, WebGPU's defaults, or those that nearly every device has
-    #[arg(long, global = true, value_name = "WHICH", default_value = "adapter", help_heading = super::help::DEVICE)]
-    limits: Limits,
+    /// Give the device at most these limits: the adapter's own (the default), WebGPU's defaults, or those that
+    /// nearly every device has
+    #[arg(long, global = true, value_name = "WHICH", help_heading = super::help::DEVICE)]
+    limits: Option<Limits>,
     /// Give the device none of these features (a list, separated by commas)
     #[arg(long, global = true, value_name = "FEATURES", value_delimiter = ',', help_heading = super::help::DEVICE)]
     without: Vec<Feature>,
@@ -49,6 +50,11 @@ impl Feature {
 }
 
 impl DeviceLimits {
+    /// The options, and whether they were given.
+    pub fn given(&self) -> [(&'static str, bool); 2] {
+        [("--limits", self.limits.is_some()), ("--without", !self.without.is_empty())]
+    }
+
     /// A device of an adapter.
     pub fn device(&self, adapter: &wgpu::Adapter) -> Outcome<GpuConv> {
         let (features, limits) = self.of(adapter);
@@ -70,7 +76,7 @@ impl DeviceLimits {
     pub fn of(&self, adapter: &wgpu::Adapter) -> (wgpu::Features, wgpu::Limits) {
         let without = self.without.iter().fold(wgpu::Features::empty(), |without, feature| without | feature.of_wgpu());
         let features = (adapter.features() & GpuConv::wanted_features()).difference(without);
-        let limits = match self.limits {
+        let limits = match self.limits.unwrap_or(Limits::Adapter) {
             Limits::Adapter => adapter.limits(),
             // The offset alignment becomes that of the smaller device, which every device supports.
             Limits::Default => wgpu::Limits::defaults().or_worse_values_from(&adapter.limits()),

@@ -24,7 +24,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, error::ErrorKind};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
 use gpuconv::planner::Schedule;
 use gpuconv::{Choice, Error, Fusion, GpuConv, Problem};
 use serde::Serialize;
@@ -54,6 +54,18 @@ struct Target {
 }
 
 impl Target {
+    /// Refuses options that a call would ignore. `device` is whether it uses a device, `times` whether it uses tuned
+    /// times. clap's own conflicts do not see options that come before the command.
+    fn check(&self, call: &str, device: bool, times: bool) -> Outcome {
+        let [limits, without] = self.limits.given();
+        let of_device = [("--adapter", self.adapter.is_some()), limits, without].map(|option| (option, device));
+        let of_times = (("--tuning", self.tuning.is_some()), times);
+        match of_device.into_iter().chain([of_times]).find(|((_, is_given), is_used)| *is_given && !is_used) {
+            Some(((option, _), _)) => Err(Failure::Call(format!("`{call}` does not use {option}"))),
+            None => Ok(()),
+        }
+    }
+
     /// The device.
     fn device(&self) -> Outcome<GpuConv> {
         let adapter = pollster::block_on(GpuConv::adapter(self.adapter.as_deref()))?;
@@ -110,6 +122,33 @@ enum Command {
     Man(shell::Manual),
 }
 
+/// Whether a command uses a device, and whether it uses tuned times.
+fn uses(command: &str) -> (bool, bool) {
+    match command {
+        "cost" | "completions" | "man" => (false, false),
+        "devices" | "tune" | "verify" => (true, false),
+        _ => (true, true),
+    }
+}
+
+/// The command line as clap has it. No command's help shows options that the command would refuse.
+fn command() -> clap::Command {
+    let mut cli = Cli::command();
+    // Building passes the global options on to the commands.
+    cli.build();
+    cli.mut_subcommands(|command| {
+        let (device, times) = uses(command.get_name());
+        command.mut_args(|arg| {
+            let is_unused = match arg.get_id().as_str() {
+                "adapter" | "limits" | "without" => !device,
+                "tuning" => !times,
+                _ => false,
+            };
+            if is_unused { arg.hide(true) } else { arg }
+        })
+    })
+}
+
 /// Why a command failed.
 #[derive(Debug)]
 enum Failure {
@@ -124,6 +163,16 @@ enum Failure {
 }
 
 type Outcome<T = ()> = Result<T, Failure>;
+
+impl Failure {
+    /// The same, with the place of what is wrong in a call before it.
+    fn at(self, place: impl std::fmt::Display) -> Self {
+        match self {
+            Self::Call(message) => Self::Call(format!("{place}: {message}")),
+            other => other,
+        }
+    }
+}
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
@@ -165,12 +214,21 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| complain(&format!("internal error: {}", one_line(&panic.to_string())))));
     let filter = env_logger::Env::default().default_filter_or("gpuconv=warn");
     env_logger::Builder::from_env(filter).init();
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let parsed = command().try_get_matches().and_then(|matches| {
+        let name = matches.subcommand_name().unwrap_or_default().to_string();
+        Ok((name, Cli::from_arg_matches(&matches)?))
+    });
+    let (name, cli) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => return usage(&error),
     };
-    let outcome = std::panic::catch_unwind(|| execute(&cli));
-    match outcome.unwrap_or_else(|_| Err(Failure::Device(String::new()))) {
+    let outcome = std::panic::catch_unwind(|| execute(&name, &cli));
+    exit_code(outcome.unwrap_or_else(|_| Err(Failure::Device(String::new()))))
+}
+
+/// Says what failed, if anything did, and turns it into an exit code.
+fn exit_code(outcome: Outcome) -> ExitCode {
+    match outcome {
         Ok(()) | Err(Failure::Closed) => ExitCode::SUCCESS,
         Err(Failure::Check(message)) => fail(1, &message),
         Err(Failure::Call(message)) => fail(2, &message),
@@ -178,7 +236,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn execute(cli: &Cli) -> Outcome {
+fn execute(name: &str, cli: &Cli) -> Outcome {
+    let (device, times) = uses(name);
+    cli.target.check(name, device, times)?;
     match &cli.command {
         Command::Devices(devices) => devices.execute(&cli.target),
         Command::Cost(cost) => cost.execute(),
@@ -198,9 +258,10 @@ fn usage(error: &clap::Error) -> ExitCode {
     let asks_for_help =
         [ErrorKind::DisplayHelp, ErrorKind::DisplayVersion, ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand];
     if asks_for_help.contains(&error.kind()) {
-        // It fails only if nothing reads the output, which is no error.
-        let _ = error.print();
-        return ExitCode::from(error.exit_code() as u8);
+        return match error.print().and_then(|()| io::stdout().flush()) {
+            Ok(()) => ExitCode::from(error.exit_code() as u8),
+            Err(error) => exit_code(Err(unprintable(&error))),
+        };
     }
     let text = error.to_string();
     let message = text.split("\nUsage:").next().unwrap_or(&text);
@@ -213,7 +274,8 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 /// Whether the arguments look like a problem without quotes.
 fn forgot_quotes() -> bool {
-    let arguments: Vec<_> = std::env::args().collect();
+    // Words that are not UTF-8 are no part of a problem, but they may be there.
+    let arguments: Vec<_> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let is_bare = |words: &[String]| {
         let is_operation = near::operations().any(|name| name == words[1]);
         is_operation && [&words[0], &words[2]].iter().all(|word| !word.starts_with("--"))
@@ -240,10 +302,14 @@ fn complain(message: &str) {
 /// Writes to stdout, and flushes.
 fn print(text: &str) -> Outcome {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| unprintable(&error))
+}
+
+fn unprintable(error: &io::Error) -> Failure {
+    match error.kind() {
         io::ErrorKind::BrokenPipe => Failure::Closed,
         _ => Failure::Call(format!("cannot write the output: {error}")),
-    })
+    }
 }
 
 /// Writes a value as JSON, indented.
@@ -289,7 +355,7 @@ struct KernelOptions {
     #[arg(long, value_name = "WHEN", conflicts_with = "kernel")]
     fusion: Option<FusionOption>,
     /// Use only recipes that need at most this much scratch memory
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
     max_workspace: Option<u64>,
 }
 

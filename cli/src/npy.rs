@@ -26,9 +26,9 @@ pub fn read(path: &Path, what: &str, shape: &[u64]) -> Outcome<Vec<f32>> {
     }
 }
 
-/// The shape of a file's array. `what` names the tensor in messages.
-pub fn shape(path: &Path, what: &str) -> Outcome<Vec<u64>> {
-    let unreadable = |error: io::Error| Failure::Call(format!("cannot read {}, the {what}: {error}", path.display()));
+/// The shape of a file's array.
+pub fn shape(path: &Path) -> Outcome<Vec<u64>> {
+    let unreadable = |error: io::Error| Failure::Call(format!("cannot read {}: {error}", path.display()));
     let mut reader = BufReader::new(File::open(path).map_err(unreadable)?);
     let header = header(&mut reader).map_err(unreadable)?;
     Ok(NpyFile::new(header.chain(reader)).map_err(unreadable)?.shape().to_vec())

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use gpuconv::GpuConv;
 
-use super::{Failure, Outcome, files};
+use super::{Failure, Outcome, files, tuning_file};
 
 /// Loads the pipelines beside a tuning file, if there are any.
 pub fn load(gpu: &GpuConv, tuning: &Path) -> Outcome {
@@ -28,5 +28,5 @@ pub fn save(gpu: &GpuConv, tuning: &Path) -> Outcome {
 
 /// Drivers compile other code for devices without robustness.
 fn file(gpu: &GpuConv, tuning: &Path) -> PathBuf {
-    tuning.with_extension(if gpu.is_robust() { "pipelines" } else { "unchecked.pipelines" })
+    tuning_file::beside(tuning, if gpu.is_robust() { "pipelines" } else { "unchecked.pipelines" })
 }

@@ -31,8 +31,7 @@ pub struct Plan {
     options: KernelOptions,
     /// Plan for a device that is not here: a common GPU, a kind of GPU in a middle size (`gpu` is a card of unknown make),
     /// `software`, or `webgpu` for what WebGPU promises everywhere
-    #[arg(long, value_name = "DEVICE", value_parser = Device::parser(), ignore_case = true,
-        conflicts_with_all = ["adapter", "limits", "without"])]
+    #[arg(long, value_name = "DEVICE", value_parser = Device::parser(), ignore_case = true)]
     device: Option<Device>,
     /// Run the planned steps, and print their times beside the model's
     #[arg(long, conflicts_with = "device")]
@@ -95,6 +94,9 @@ fn software() -> Caps {
 
 impl Plan {
     pub fn execute(&self, target: &Target) -> Outcome {
+        if self.device.is_some() {
+            target.check("plan --device", false, false)?;
+        }
         let case = Case::parse(&self.problem)?;
         let gpu = if self.device.is_none() { Some(target.open()?) } else { None };
         let (caps, profile, adapter): (_, _, String) = match (&gpu, &self.device) {

@@ -38,7 +38,7 @@ pub struct Report {
     #[arg(long, value_name = "NAME", value_parser = near::networks())]
     network: Option<String>,
     /// Number of images for the --network
-    #[arg(long, default_value_t = 1, requires = "network")]
+    #[arg(long, default_value_t = 1, requires = "network", allow_negative_numbers = true)]
     batch: u32,
     /// Write the page to this file [default: report.html]
     #[arg(long, value_name = "FILE")]
@@ -47,7 +47,7 @@ pub struct Report {
     #[arg(long, value_name = "FOLDER")]
     svg: Option<PathBuf>,
     /// Measure nothing; report the numbers in a file that --json wrote
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["problems", "network", "adapter", "tuning"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["problems", "network", "batch"])]
     from: Option<PathBuf>,
     /// The problems to report; by default, some layers and a network
     problems: Vec<String>,
@@ -56,7 +56,10 @@ pub struct Report {
 impl Report {
     pub fn execute(&self, target: &Target) -> Outcome {
         let report = match &self.from {
-            Some(path) => load(path)?,
+            Some(path) => {
+                target.check("report --from", false, false)?;
+                load(path)?
+            }
             None => {
                 let cases = self.cases()?;
                 measure::measure(&target.open()?, &cases, self.json)?

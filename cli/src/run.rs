@@ -26,7 +26,8 @@ pub struct Run {
     #[arg(long, value_name = "W.NPY")]
     weight: Option<PathBuf>,
     /// A network's weights, by the names of timm, torchvision or PaddleOCR
-    #[arg(long, value_name = "W.SAFETENSORS", conflicts_with_all = ["weight", "bias", "residual"])]
+    #[arg(long, value_name = "W.SAFETENSORS", conflicts_with_all =
+        ["weight", "bias", "pointwise_weight", "pointwise_bias", "residual"])]
     weights: Option<PathBuf>,
     /// The bias, OC; for a separable convolution, that of its depthwise half
     #[arg(long, value_name = "B.NPY")]
@@ -95,7 +96,7 @@ impl Run {
         if !NETWORKS.iter().any(|(name, ..)| *name == self.problem.trim()) {
             return Ok(Case::parse(&self.problem)?.problem);
         }
-        let shape = npy::shape(&self.input, "input")?;
+        let shape = npy::shape(&self.input)?;
         let extents = shape.iter().map(u64::to_string).collect::<Vec<_>>().join("x");
         Ok(Case::parse(&format!("{} {extents}", self.problem.trim()))?.problem)
     }
@@ -125,7 +126,8 @@ impl Run {
                     return Err(Failure::Call("a network has many weights: give --weights, a safetensors file".into()));
                 };
                 let unreadable = |error| Failure::Call(format!("cannot read {}: {error}", path.display()));
-                let weights = network.weights(&std::fs::read(path).map_err(unreadable)?)?;
+                let weights = network.weights(&std::fs::read(path).map_err(unreadable)?);
+                let weights = weights.map_err(|error| Failure::from(error).at(path.display()))?;
                 weights.into_iter().map(|own| (own.weight, own.bias)).collect()
             }
             Operation::ThenPRelu(_) => {

@@ -1,10 +1,10 @@
 //! `completions` and `man`: the command line's interface, for shells and for `man`.
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use super::{Cli, Failure, Outcome, print};
+use super::{Failure, Outcome, command, print};
 
 #[derive(Args)]
 pub struct Completions {
@@ -15,7 +15,7 @@ pub struct Completions {
 impl Completions {
     pub fn execute(&self) -> Outcome {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Cli::command(), "gpuconv", &mut script);
+        clap_complete::generate(self.shell, &mut command(), "gpuconv", &mut script);
         print(&String::from_utf8_lossy(&script))
     }
 }
@@ -28,9 +28,7 @@ pub struct Manual {
 
 impl Manual {
     pub fn execute(&self) -> Outcome {
-        // Building passes the global options on to the commands.
-        let mut cli = Cli::command();
-        cli.build();
+        let cli = command();
         let page = match &self.command {
             None => Man::new(cli),
             Some(name) => match cli.find_subcommand(name) {
@@ -38,6 +36,8 @@ impl Manual {
                 None => return Err(Failure::Call(format!("there is no command `{name}`"))),
             },
         };
+        // Only the whole has a version.
+        let page = page.source(concat!("gpuconv ", env!("CARGO_PKG_VERSION")));
         let mut text = Vec::new();
         page.render(&mut text).map_err(|error| Failure::Call(error.to_string()))?;
         print(&String::from_utf8_lossy(&text))

@@ -13,7 +13,9 @@ use gpuconv::{GpuConv, Tuning, probe};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{Case, Failure, Outcome, Target, device_name, near, pipelines, print, print_json, table, tuning_file};
+use super::{
+    Case, Failure, Outcome, Target, device_name, files, near, pipelines, print, print_json, table, tuning_file,
+};
 
 #[derive(Args)]
 pub struct Tune {
@@ -27,19 +29,21 @@ pub struct Tune {
     #[arg(long, value_name = "NAME", value_parser = near::networks())]
     network: Option<String>,
     /// Number of images for the --network
-    #[arg(long, default_value_t = 1, requires = "network")]
+    #[arg(long, default_value_t = 1, requires = "network", allow_negative_numbers = true)]
     batch: u32,
     /// How many seconds a problem may take at most
-    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = super::bench::seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = super::bench::seconds,
+        allow_negative_numbers = true)]
     time: Duration,
     /// Add the times to this file instead of the user's own
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Measure nothing; add the times of these files to the user's file or the --output
-    #[arg(long, value_name = "FILE", num_args = 2.., conflicts_with_all = ["cases", "problems", "network", "report"])]
+    #[arg(long, value_name = "FILE", num_args = 2..,
+        conflicts_with_all = ["cases", "problems", "network", "batch", "time", "report"])]
     merge: Vec<PathBuf>,
     /// Test the cost model: measure every candidate twice, for the problems or a table of layers, and keep nothing
-    #[arg(long, conflicts_with = "output")]
+    #[arg(long, conflicts_with_all = ["output", "time"])]
     report: bool,
     /// The problems to tune for
     problems: Vec<String>,
@@ -72,6 +76,7 @@ struct Candidate<'a> {
 impl Tune {
     pub fn execute(&self, target: &Target) -> Outcome {
         if !self.merge.is_empty() {
+            target.check("tune --merge", false, false)?;
             return self.merge_files();
         }
         let cases = self.case_list()?;
@@ -121,10 +126,7 @@ impl Tune {
         let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
         let of_file = lines.map(|(number, line)| {
             let path = self.cases.as_deref().unwrap_or(Path::new("")).display();
-            Case::parse(line).map_err(|error| match error {
-                Failure::Call(message) => Failure::Call(format!("{path}:{number}: {message}")),
-                other => other,
-            })
+            Case::parse(line).map_err(|error| error.at(format_args!("{path}:{number}")))
         });
         let network = self.network.as_ref().map(|name| format!("{name} {}", self.batch));
         let given = self.problems.iter().map(String::as_str).chain(network.as_deref());
@@ -138,9 +140,16 @@ impl Tune {
         }
     }
 
+    /// The file that the times go to. Its folder is there.
     fn file(&self) -> Outcome<PathBuf> {
-        let file = self.output.clone().or_else(tuning_file::of_user);
-        file.ok_or_else(|| Failure::Call("this user has no cache folder; name a file with --output".into()))
+        let of_user = || Failure::Call("this user has no cache folder; name a file with --output".into());
+        let file = self.output.clone().or_else(tuning_file::of_user).ok_or_else(of_user)?;
+        let folder = files::folder(&file);
+        // Only the place of the user's own file is ours to make. A missing folder of another is a slip, to be told
+        // before anything is measured.
+        let is_there = if self.output.is_some() { fs::metadata(folder).map(drop) } else { fs::create_dir_all(folder) };
+        is_there.map_err(|error| Failure::Call(format!("cannot write {}: {error}", file.display())))?;
+        Ok(file)
     }
 
     fn merge_files(&self) -> Outcome {

@@ -132,6 +132,9 @@ fn a_wrong_call_is_one_line() {
         (&["cost", "conv", "1x3x8x8"], "1x3x8x8"),
         (&["convolve"], "convolve"),
         (&["bench", "--time", "long", "pointwise 1x1x1x1 -> 1"], "not a number"),
+        (&["bench", "--time", "-1", "pointwise 1x1x1x1 -> 1"], "must be from 0 to 3600"),
+        (&["plan", "--max-workspace", "-1", "pointwise 1x1x1x1 -> 1"], "invalid digit"),
+        (&["report", "--network", "mobilenet_v1", "--batch", "-1"], "-1 is not in 0.."),
         (&["run", "pointwise 1x1x1x1 -> 1"], "--input"),
     ] {
         let message = one_line(args, 2);
@@ -346,6 +349,21 @@ fn bench_writes_one_object_per_line() {
     assert!((1e-4..5e-4).contains(&error), "{half}");
     let table = stdout(&["bench", "--time=0", "--kernel=direct", problems[0]]);
     assert!(table.contains("GFLOP/s") && table.contains("direct"), "{table}");
+}
+
+#[test]
+fn bench_measures_the_problems_that_a_kernel_takes() {
+    let [other, own] = ["pointwise 1x4x4x4 -> 4", "depthwise 1x4x5x5 k3"];
+    let bench = |problems: &[&str]| run(&[&["bench", "--json", "--time=0", "--kernel=depthwise"], problems].concat());
+    let output = bench(&[other, own, other]);
+    let refused = message(&output, 2);
+    assert_eq!(refused.lines().count(), 2, "{refused}");
+    assert!(refused.lines().all(|line| line.contains(&format!("{other}: no kernel"))), "{refused}");
+    let line: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(line["problem"], own);
+    let output = bench(&[other]);
+    assert!(message(&output, 2).starts_with("no kernel") && output.stdout.is_empty());
+    assert!(one_line(&["bench", "--kernel=all", "--max-workspace=0", own], 2).contains("--max-workspace"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use gpuconv::Problem;
 use serde_json::Value;
 
 use super::run::{Folder, PROBLEM};
-use super::{command, failure, json, one_line, run, stderr, stdout};
+use super::{command, failure, json, message, one_line, run, stderr, stdout};
 
 const COMMANDS: [&str; 10] =
     ["devices", "cost", "plan", "run", "bench", "report", "tune", "verify", "completions", "man"];
@@ -74,6 +74,68 @@ fn messages_refer_to_what_was_asked_for() {
     assert!(!one_line(&["tune", "--network", "mobilenet_v2", "--paint"], 2).contains("quote"));
 }
 
+/// Before and behind the command. What a command refuses is not in its help.
+#[test]
+fn no_option_is_ignored() {
+    let problem = "pointwise 1x4x4x4 -> 4";
+    const DEVICE: [&str; 3] = ["--adapter=any", "--limits=default", "--without=f16"];
+    let refused = |call: &str, args: &[&str], option: &str| {
+        let name = option.split('=').next().unwrap();
+        for call_args in [[args, &[option]].concat(), [&[option], args].concat()] {
+            assert_eq!(one_line(&call_args, 2), format!("`{call}` does not use {name}"));
+        }
+    };
+    for (call, args) in [
+        ("cost", &["cost", problem][..]),
+        ("man", &["man"]),
+        ("completions", &["completions", "bash"]),
+        ("plan --device", &["plan", "--device=gpu", problem]),
+        ("report --from", &["report", "--from=none.json"]),
+        ("tune --merge", &["tune", "--output=none.json", "--merge", "a.json", "b.json"]),
+    ] {
+        for option in DEVICE {
+            refused(call, args, option);
+        }
+        // `tune --merge` uses no times, as `tune` does not.
+        refused(call.strip_suffix(" --merge").unwrap_or(call), args, "--tuning=none.json");
+    }
+    for name in ["devices", "verify", "tune"] {
+        refused(name, &[name], "--tuning=none.json");
+        let help = stdout(&[name, "--help"]);
+        assert!(help.contains("--adapter") && !help.contains("--tuning"), "{help}");
+    }
+    assert!(!stdout(&["cost", "--help"]).contains("--adapter") && stdout(&["plan", "-h"]).contains("--tuning"));
+    for (args, option) in [
+        (&["report", "--from", "none.json", "--batch", "4"][..], "--batch"),
+        (&["tune", "--merge", "a.json", "b.json", "--batch", "3"], "--batch"),
+        (&["tune", "--merge", "a.json", "b.json", "--time", "3"], "--time"),
+        (&["tune", "--report", "--time", "3", problem], "--time"),
+    ] {
+        assert!(one_line(args, 2).contains(option));
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn arguments_need_not_be_utf8() {
+    use std::os::unix::ffi::OsStrExt;
+    let word = |bytes: &'static [u8]| std::ffi::OsStr::from_bytes(bytes);
+    let output = command(&["cost"]).arg(word(b"conv \xff")).output().unwrap();
+    assert!(message(&output, 2).contains("UTF-8"));
+    let output = command(&["run", "foo 1", "--output", "y.npy", "--input"]).arg(word(b"a\xffb")).output().unwrap();
+    assert!(message(&output, 2).starts_with("`foo` is no operation"));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_cannot_be_printed_is_an_error() {
+    for args in [&["--help"][..], &["plan", "-h"], &["--version"], &["man"], &["cost", "pointwise 1x1x1x1 -> 1"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = command(args).stdout(full).output().unwrap();
+        assert!(message(&output, 2).starts_with("cannot write the output: "), "{args:?}");
+    }
+}
+
 #[test]
 fn completions_and_man_pages_have_every_command() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
@@ -83,7 +145,9 @@ fn completions_and_man_pages_have_every_command() {
     assert!(one_line(&["completions", "abacus"], 2).contains("abacus"));
     let page = stdout(&["man"]);
     assert!(page.contains(".TH gpuconv 1") && COMMANDS.iter().all(|name| page.contains(name)), "{page}");
-    assert!(stdout(&["man", "plan"]).contains("max\\-workspace"));
+    let page = stdout(&["man", "plan"]);
+    let version = format!(".TH gpuconv-plan 1  \"{}\"", stdout(&["--version"]).trim());
+    assert!(page.contains("max\\-workspace") && page.contains(&version), "{page}");
     assert!(one_line(&["man", "paint"], 2).contains("`paint`"));
 }
 

@@ -187,7 +187,8 @@ fn run_needs_the_files_that_the_problem_implies() {
     // A missing folder for the output is also a wrong call, although it is noticed only at the end.
     let options = "--input x.npy --weight w.npy --bias b.npy --kernel direct --output none/y.npy";
     let output = folder.run(PROBLEM, options);
-    assert!(message(&output, 2).contains("none/y.npy"));
+    let message = message(&output, 2);
+    assert!(message.contains("none/y.npy: ") && !message.contains("none/.tmp"), "{message}");
 }
 
 /// A file of the library's fixtures.
@@ -232,7 +233,11 @@ fn run_takes_a_network_from_a_file_of_weights() {
     );
     let flat = folder.failure("mobilenet_v1", &options.replace("images.npy", "b.npy"));
     assert!(flat.contains("the input's shape is NxCxHxW, not `1`") || flat.contains("must"), "{flat}");
+    let options = "--input images.npy --weights x.npy";
+    assert!(folder.failure("mobilenet_v1", options).contains("x.npy: not a safetensors file"));
     for (problem, options, part) in [
+        ("mobilenet_v1", "--input none.npy --weights w.npy", "none.npy: "),
+        ("mobilenet_v1", "--input images.npy --weights w.npy --pointwise-weight w.npy", "--pointwise-weight"),
         ("mobilenet_v1 1x3x112x112", "--input images.npy", "give --weights"),
         (PROBLEM, "--input x.npy", "give --weight"),
         (PROBLEM, "--input x.npy --weights w.npy", "--weight"),

@@ -20,8 +20,12 @@ fn a_second_process_chooses_by_the_tuning_of_the_first() {
     let path = folder.path().join("tuning.json");
     let file = path.to_str().unwrap();
     let problem = "pointwise 1x16x12x12 -> 24 relu";
+    // A file of somebody else's, which has nothing to do with this one's lock.
+    let other = path.with_extension("lock");
+    fs::write(&other, "precious").unwrap();
     let table = stdout(&["tune", "--time", "5", "--output", file, problem]);
     assert!(table.contains("measured ms") && table.contains("1 runs") && table.contains(file), "{table}");
+    assert_eq!(fs::read_to_string(other).unwrap(), "precious");
 
     let plan = json(&["plan", "--json", "--tuning", file, problem]);
     let times = measured(&plan);
@@ -30,7 +34,7 @@ fn a_second_process_chooses_by_the_tuning_of_the_first() {
     assert!(measured(&json(&["plan", "--json", "--tuning", "none", problem])).is_empty());
 
     // The driver's compiled pipelines are in a file beside it, if the device supports that. A damaged one is ignored.
-    let pipelines = path.with_extension("pipelines");
+    let pipelines = folder.path().join("tuning.json.pipelines");
     if let Ok(bytes) = fs::read(&pipelines) {
         assert!(run(&["plan", "--json", "--tuning", file, problem]).stderr.is_empty());
         fs::write(&pipelines, &bytes[..bytes.len() - 1]).unwrap();
@@ -89,6 +93,10 @@ fn tuning_files_are_joined_and_damaged_ones_named() {
     }
     assert_eq!(fs::read(&a).unwrap().len(), whole.len() / 2);
     assert!(one_line(&["plan", "--tuning", &path("none.json"), "pointwise 1x8x4x4 -> 8"], 2).contains("none.json"));
+    // Nobody's folder is made, and nothing is measured first.
+    let nowhere = path("no/t.json");
+    let message = one_line(&["tune", "--output", &nowhere, "pointwise 1x8x4x4 -> 8"], 2);
+    assert!(message.contains(&nowhere) && !fs::exists(path("no")).unwrap(), "{message}");
     assert!(one_line(&["tune"], 2).contains("nothing to tune for"));
     assert!(one_line(&["tune", "--output", &all, "--network", "mobilenet_v3"], 2).contains("mobilenet_v2"));
     let cases = path("cases.txt");
