@@ -252,7 +252,8 @@ impl Conv2d {
 
     /// Weights that go into one output: input channels of a group x kernel rows x kernel columns.
     pub fn fan_in(&self) -> u64 {
-        u64::from(self.group_in_channels()) * u64::from(self.kernel_size[0]) * u64::from(self.kernel_size[1])
+        let taps = u64::from(self.kernel_size[0]) * u64::from(self.kernel_size[1]);
+        taps.saturating_mul(u64::from(self.group_in_channels()))
     }
 
     /// The weight's extents: output channels, input channels of a group, kernel rows, kernel columns.

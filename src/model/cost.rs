@@ -61,7 +61,7 @@ impl LinkCost {
 
 /// Weights and biases of a link.
 pub fn params(conv: &Conv2d) -> u64 {
-    conv.weight_shape().len() + if conv.bias { u64::from(conv.out_channels) } else { 0 }
+    conv.weight_shape().len().saturating_add(if conv.bias { u64::from(conv.out_channels) } else { 0 })
 }
 
 /// Weights and biases of any link.
@@ -126,7 +126,11 @@ pub fn chain(chain: &Chain, input: impl Into<Shape>) -> Result<ChainCost> {
         total.mult_adds = total.mult_adds.saturating_add(mult_adds);
         total.bytes_unfused += bytes;
         total.bytes_fused += parameter_bytes
-            + if index == 0 { input.bytes(dtype) } else { 0 }
+            + match link {
+                _ if index > 0 => 0,
+                Link::Slice { .. } => output.bytes(dtype),
+                _ => input.bytes(dtype),
+            }
             + if index == last { output.bytes(dtype) } else { 0 };
         total.links.push(LinkCost { output, params, mult_adds, bytes });
     }

@@ -125,7 +125,10 @@ impl Resize {
             let factor = to[axis].checked_div(from[axis])?;
             // As the kernel and PyTorch have it, in f32: a distance that is rounded down may lead to the pixel before.
             let source = |at: u32| ((at as f32 * distances[axis]) as u32).min(from[axis] - 1);
-            let is_whole = to[axis] == factor * from[axis] && (0..to[axis]).all(|at| source(at) == at / factor);
+            // From 2^24 on not every place has an f32, and to look at each would take long.
+            let is_short = to[axis] <= 1 << 24;
+            let is_whole =
+                is_short && to[axis] == factor * from[axis] && (0..to[axis]).all(|at| source(at) == at / factor);
             is_whole.then_some(factor)
         };
         match self.mode {

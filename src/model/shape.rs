@@ -60,8 +60,10 @@ impl Shape {
     /// Refuses tensors whose elements a shader's 32-bit index cannot count.
     pub(crate) fn check_indexable(&self, what: &str) -> Result<()> {
         let limit = MOST_ELEMENTS;
-        if self.len() > limit {
-            return Err(Error::TooLarge { what: format!("the {what} of {self} elements"), needed: self.len(), limit });
+        // An empty tensor's extents are multiplied as well.
+        let needed = Self::from(<[u32; 4]>::from(*self).map(|extent| extent.max(1))).len();
+        if needed > limit {
+            return Err(Error::TooLarge { what: format!("the {what} of {self} elements"), needed, limit });
         }
         Ok(())
     }
@@ -115,7 +117,7 @@ pub fn to_nchw(data: &[f32], shape: impl Into<Shape>, layout: Layout) -> Vec<f32
 /// Transposes each `rows` x `columns` matrix of a batch of them.
 fn transpose(data: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     let mut out = Vec::with_capacity(data.len());
-    for image in data.chunks_exact((rows * columns).max(1)) {
+    for image in data.chunks_exact(rows.saturating_mul(columns).max(1)) {
         for column in 0..columns {
             out.extend((0..rows).map(|row| image[row * columns + column]));
         }

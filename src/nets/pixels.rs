@@ -23,6 +23,6 @@ impl Network {
                 .flat_map(|channel| image.iter().skip(channel).step_by(3).map(move |byte| normal(channel, byte)))
                 .collect()
         };
-        rgb.chunks_exact((pixels * 3).max(3)).flat_map(planes).collect()
+        rgb.chunks_exact(pixels.saturating_mul(3).max(3)).flat_map(planes).collect()
     }
 }

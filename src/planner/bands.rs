@@ -10,8 +10,8 @@ use crate::model::shape::Shape;
 /// as [`divide`](crate::planner::divide) says.
 ///
 /// # Errors
-/// What [`Chain::shapes`] says; [`Error::TooLarge`] if not even one image fits, or too few for bands to start at
-/// aligned offsets.
+/// What [`Chain::shapes`] says; [`Error::TooLarge`] if a tensor is larger than a buffer, if not even one image fits, or
+/// too few for bands to start at aligned offsets.
 pub fn images_at_once(chain: &Chain, input: impl Into<Shape>, caps: &Caps) -> Result<u32> {
     let input = input.into();
     let shapes = chain.shapes(input)?;
@@ -28,6 +28,14 @@ pub fn images_at_once(chain: &Chain, input: impl Into<Shape>, caps: &Caps) -> Re
     // As powers of two the larger is a multiple of the other.
     let step = steps.max().unwrap_or(1).min(batch);
     for shape in outer {
+        let needed = shape.bytes(dtype);
+        if needed > caps.max_buffer {
+            return Err(Error::TooLarge {
+                what: format!("a tensor of {shape}, in bytes,"),
+                needed,
+                limit: caps.max_buffer,
+            });
+        }
         if image(&shape) * step > limit {
             let images = Shape { batch: step as u32, ..shape };
             let what = format!("a binding of {images}, in bytes,");
@@ -93,6 +101,10 @@ mod tests {
         assert_eq!(at_once(odd(), [200, 1, 5, 3], 60 * 64), Ok(64));
         let too_large = at_once(odd(), [200, 1, 5, 3], 60 * 64 - 1);
         assert!(matches!(too_large, Err(Error::TooLarge { needed: 3840, limit: 3839, .. })), "{too_large:?}");
+        // The device has no buffer for 20 images.
+        let caps = Caps { max_buffer: 20 * 1024 - 1, ..caps(10240) };
+        let too_large = images_at_once(&conv().into(), [20, 4, 8, 8], &caps);
+        assert!(matches!(too_large, Err(Error::TooLarge { needed: 20480, limit: 20479, .. })), "{too_large:?}");
         // The step of the output counts as well: 48 and 192 bytes, 16 and 4 images.
         assert_eq!(at_once(Conv2d::pointwise(4, 1), [100, 4, 4, 3], 192 * 50), Ok(48));
     }

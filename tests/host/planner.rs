@@ -486,6 +486,19 @@ fn a_buffer_that_cannot_be_bound_is_refused() {
     }
 }
 
+/// Nothing is multiplied beyond 64 bits for a batch of no images.
+#[test]
+fn an_empty_batch_of_huge_images_is_refused() {
+    for problem in ["conv 0x3xSIDE -> 4 k3", "concat 0x4xSIDE 2,2", "resize 0x1xSIDE x1", "mobilenet_v2 0x3xSIDE"] {
+        let problem = problem.replace("SIDE", "4294967295x4294967295");
+        let refused = problem.parse().and_then(|problem: Problem| {
+            planner::schedule(&problem.chain(), problem.input, problem.layout, &gpu(), &Choice::Auto)
+        });
+        let words = refused.err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(words.contains("the limit is 2147483648"), "{problem}: {words}");
+    }
+}
+
 #[test]
 fn a_shape_that_does_not_fit_has_its_own_error() {
     let chain = Chain::from(Conv2d::new(8, 8, 5));
