@@ -2,8 +2,8 @@
 //
 // Global average pooling: the mean of every plane, which is a channel of an image.
 //
-// A workgroup computes PLANES planes with LANES invocations each: every invocation sums each LANES-th pixel, then a
-// tree in workgroup memory adds their sums.
+// A workgroup computes PLANES planes with LANES invocations each: every invocation sums each LANES-th pixel, STEP of them
+// at a time, so that the error grows slower than their number. Then a tree in workgroup memory adds their sums.
 //
 // input    NCHW or NHWC, by the strides and the order of the lanes
 // output   a value a plane, one image after the other: in both layouts, for there is one pixel
@@ -16,6 +16,7 @@ const PLANES: u32 = ${PLANES}u;
 const LANES: u32 = ${LANES}u;
 const WORKGROUP: u32 = PLANES * LANES;
 const STEPS: u32 = firstTrailingBit(LANES);
+const STEP: u32 = 64u;
 // Between invocations of two planes, and of two lanes: neighbours read neighbours in memory.
 //% if layout == "nchw"
 const PLANE_DISTANCE: u32 = LANES;
@@ -38,10 +39,15 @@ fn main(
     let start = plane_start(min(plane, max(params.work, 1u) - 1u));
 
     var sum = 0.0;
-    for (var first = 0u; first < in_pixels(); first += LANES) {
-        let pixel = first + lane;
-        let value = load_input(start + min(pixel, in_pixels() - 1u) * in_pixel_stride());
-        sum += select(0.0, value, pixel < in_pixels());
+    for (var first = 0u; first < in_pixels(); first += LANES * STEP) {
+        let end = min(first + LANES * STEP, in_pixels());
+        var part = 0.0;
+        for (var next = first; next < end; next += LANES) {
+            let pixel = next + lane;
+            let value = load_input(start + min(pixel, end - 1u) * in_pixel_stride());
+            part += select(0.0, value, pixel < end);
+        }
+        sum += part;
     }
 
     // Each step halves the lanes that hold a part of the sum.

@@ -1,7 +1,7 @@
 // ${recipe}: a global average pool, ${layout}
 //
-// Global average pooling where invocations that cooperate gain nothing: each sums a plane by itself, row by row, so
-// that the error grows with a row and a column and not with all pixels.
+// Global average pooling where invocations that cooperate gain nothing: each sums a plane by itself, STEP pixels at a time
+// and STEP of these sums at a time, so that the error grows slower than the number of pixels.
 //
 // input    NCHW or NHWC, by the strides
 // output   a value a plane, one image after the other: in both layouts, for there is one pixel
@@ -11,6 +11,7 @@
 //#          the number of their pixels)
 
 const WORKGROUP: u32 = ${WORKGROUP}u;
+const STEP: u32 = 64u;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(
@@ -24,13 +25,18 @@ fn main(
     }
     let start = plane_start(plane);
     var sum = 0.0;
-    for (var y = 0u; y < params.in_height; y++) {
-        let row = start + y * params.in_width * in_pixel_stride();
-        var row_sum = 0.0;
-        for (var x = 0u; x < params.in_width; x++) {
-            row_sum += load_input(row + x * in_pixel_stride());
+    for (var block = 0u; block < in_pixels(); block += STEP * STEP) {
+        let block_end = min(block + STEP * STEP, in_pixels());
+        var block_sum = 0.0;
+        for (var first = block; first < block_end; first += STEP) {
+            let end = min(first + STEP, block_end);
+            var part = 0.0;
+            for (var pixel = first; pixel < end; pixel++) {
+                part += load_input(start + pixel * in_pixel_stride());
+            }
+            block_sum += part;
         }
-        sum += row_sum;
+        sum += block_sum;
     }
     store_plain(plane, sum / f32(${COUNT ~ "u" if COUNT else "in_pixels()"}));
 }

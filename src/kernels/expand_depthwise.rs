@@ -52,7 +52,15 @@ pub fn blocks(run: &Run<'_>, [expand, depthwise]: [&Conv2d; 2], caps: &Caps) -> 
         Block::new(depthwise, tile).clip(run.input())
     };
     let memory = |block: &Block| block.staged().saturating_mul(16);
+    // The shader counts the outputs of all blocks.
+    let outputs = |block: &Block| {
+        let tiles: u64 = tiles(run.output(), *block).map(u64::from).iter().product();
+        tiles.saturating_mul(u64::from(run.output().batch) * u64::from(block.tile.pixels))
+    };
     let all: Vec<_> = TILES.iter().map(tile).filter(|block| block.suits(caps)).collect();
+    if let Some(needed) = all.iter().map(outputs).max().filter(|&needed| needed > u64::from(u32::MAX)) {
+        return Err(Unsupported::Grid { needed, limit: u64::from(u32::MAX) });
+    }
     let blocks: Vec<_> = all.iter().copied().filter(|block| memory(block) <= MOST_MEMORY).collect();
     if blocks.is_empty() {
         let needed = all.iter().map(memory).min().unwrap_or(0);

@@ -32,6 +32,26 @@ fn every_recipe_agrees_with_the_oracle() {
     assert!(windows > 20);
 }
 
+/// Rounded sums of one value all err to the same side, so a sum in order is off by half as many units as it has terms.
+#[test]
+fn the_mean_of_a_value_is_the_value() {
+    for gpu in [device(true), device(false)] {
+        for (input, layout) in
+            [([1, 1, 1, 16383], Layout::Nchw), ([1, 3, 300, 500], Layout::Nhwc), ([1, 2, 700, 300], Layout::Nchw)]
+        {
+            let pool = Chain::new([Link::GlobalAveragePool]);
+            let x = gpu.upload_as(&vec![0.1; Shape::from(input).len() as usize], input, layout).unwrap();
+            for schedule in planner::alternatives(&pool, input, layout, gpu.caps()).unwrap() {
+                let layer = gpu.chain_with(&pool, &[], Choice::Named(schedule.name())).unwrap();
+                for mean in gpu.download(&layer.forward(&x).unwrap()).unwrap() {
+                    let units = (mean - 0.1).abs() / (0.1 * f32::EPSILON);
+                    assert!(units < 100.0, "{input:?}, {}: {mean} is off by {units} units", schedule.name());
+                }
+            }
+        }
+    }
+}
+
 fn is_pool(problem: &Problem) -> bool {
     matches!(problem.operation, Operation::Pool | Operation::Pool2d(_))
 }
