@@ -1,4 +1,5 @@
 // Measures each library on each case in turn.
+import { failed, figure, say } from "../page/words.js";
 import { CASES, data } from "./cases.js";
 
 const LIBRARIES = { gpuconv: "./gpuconv.js", "ONNX Runtime Web": "./built/ort.js", "TensorFlow.js": "./built/tfjs.js" };
@@ -38,8 +39,6 @@ function difference(values, others) {
   return Math.sqrt(error / norm);
 }
 
-const figure = (number) => (number >= 100 ? number.toFixed(0) : number.toPrecision(3));
-
 function show(names, rows, words) {
   const head = ["case", ...names.map((name) => `${name}, ms`), "best other / gpuconv", ...names.map((name) => `${name}, first run`)];
   const lines = rows.map(({ problem, results }) => {
@@ -62,22 +61,31 @@ function show(names, rows, words) {
   $("results").replaceChildren(scroll, area);
 }
 
+/** What the browser says of its GPU. */
+async function describe() {
+  if (!navigator.gpu) throw new Error("this browser has no WebGPU");
+  const adapter = await navigator.gpu.requestAdapter();
+  if (!adapter) throw new Error("the browser has WebGPU, but no device for it");
+  // Some browsers do not say what an adapter is.
+  const { vendor, architecture, description } = adapter.info ?? {};
+  return description || [vendor, architecture].filter(Boolean).join(" ") || "an unknown device";
+}
+
 async function compare() {
+  const device = await describe();
   const [libraries, versions] = [{}, []];
   for (const [name, url] of Object.entries(LIBRARIES)) {
-    $("state").textContent = `Loading ${name}…`;
+    say("state", `Loading ${name}…`);
     libraries[name] = await import(url);
     versions.push(`${name} ${libraries[name].version}`);
   }
-  const { vendor, architecture, description } = (await navigator.gpu.requestAdapter()).info;
-  const device = description || [vendor, architecture].filter(Boolean).join(" ");
   const words = `${versions.join(", ")}; ${device}; ${navigator.userAgent}`;
   const [names, rows] = [Object.keys(libraries), []];
   for (const test of CASES.filter(({ problem }) => !wanted.length || wanted.includes(problem))) {
     const [tensors, results] = [data(test), {}];
     rows.push({ problem: test.problem, results });
     for (const name of names) {
-      $("state").textContent = `${test.problem}: ${name}…`;
+      say("state", `${test.problem}: ${name}…`);
       try {
         const result = await measure(libraries[name], test, tensors);
         results[name] = result;
@@ -92,13 +100,13 @@ async function compare() {
     }
     Object.values(results).forEach((result) => delete result.output);
   }
-  $("state").textContent = "Done.";
+  say("state", "Done.");
 }
 
 $("start").addEventListener("submit", async (event) => {
   event.preventDefault();
   const [button] = event.target.elements;
   button.disabled = true;
-  await compare().catch((error) => ($("state").textContent = `It failed: ${error.message}`));
+  await compare().catch((error) => say("state", failed("It failed", error.message)));
   button.disabled = false;
 });

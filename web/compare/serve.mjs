@@ -7,7 +7,15 @@ import { createRequire } from "node:module";
 import { extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 
+import { CASES } from "./cases.js";
+
 const [packages, headless, ...cases] = process.argv.slice(2);
+const known = CASES.map(({ problem }) => problem);
+const unknown = cases.filter((line) => !known.includes(line));
+if (unknown.length) {
+  console.error(`no case ${unknown.map((line) => `'${line}'`).join(", ")}. There are:\n  ${known.join("\n  ")}`);
+  process.exit(2);
+}
 const require = createRequire(join(packages, "/"));
 const folder = fileURLToPath(new URL(".", import.meta.url));
 const built = join(packages, "built");
@@ -25,7 +33,12 @@ for (const type of ["mjs", "wasm"]) {
 
 const types = { ".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "application/wasm" };
 const server = createServer(async (request, response) => {
-  const path = normalize(decodeURIComponent(new URL(request.url, "http://localhost").pathname));
+  let path;
+  try {
+    path = normalize(decodeURIComponent(new URL(request.url, "http://localhost").pathname));
+  } catch {
+    return response.writeHead(400).end();
+  }
   const file = path.startsWith("/compare/built/") ? join(built, path.slice(15)) : join(folder, "..", path);
   const body = await readFile(path.endsWith("/") ? join(file, "index.html") : file).catch(() => null);
   if (!body) return response.writeHead(404).end();

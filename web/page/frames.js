@@ -108,6 +108,7 @@ export class Frames {
       return;
     }
     this.#context = canvas.getContext("webgpu");
+    if (!this.#context) throw new Error("its workers draw on no canvas with WebGPU");
     this.#context.configure({ device, format, alphaMode: "opaque" });
     const module = (code) => device.createShaderModule({ code });
     this.#read = device.createComputePipeline({ layout: "auto", compute: { module: module(READ) } });
@@ -127,12 +128,12 @@ export class Frames {
 
   async #filterAndDraw(picture, name) {
     const start = performance.now();
-    const { radius, layers } = FILTERS[name];
-    if (!this.#filters.has(name)) this.#filters.set(name, layers(this.#gpu));
+    const { radius } = FILTERS[name];
+    const layers = await this.#layers(name);
     // A VideoFrame has other names for its size than an ImageBitmap.
     const [width, height] = [picture.displayWidth ?? picture.width, picture.displayHeight ?? picture.height];
     if (this.#plain) {
-      await this.#drawPlain(picture, name, width, height);
+      await this.#drawPlain(picture, layers, radius, width, height);
       return performance.now() - start;
     }
     const { texture, input } = this.#memory(width, height, radius);
@@ -148,28 +149,44 @@ export class Frames {
     pass.end();
     queue.submit([encoder.finish()]);
 
-    const tensor = await this.#filter(name, this.#gpu.tensor(input, [1, 3, rows, columns]));
-    const [, channels] = tensor.shape;
-    this.#show(await tensor.buffer(), width, height, channels);
-    tensor.free();
+    const tensor = await this.#filter(layers, this.#gpu.tensor(input, [1, 3, rows, columns]));
+    try {
+      const [, channels] = tensor.shape;
+      this.#show(await tensor.buffer(), width, height, channels);
+    } finally {
+      tensor.free();
+    }
     // A browser asked by its own call looks rarely whether work is done.
     await this.#gpu.wait();
     return performance.now() - start;
   }
 
-  /** Runs a filter's layers. */
-  async #filter(name, tensor) {
-    for (const layer of await this.#filters.get(name)) {
-      const next = await layer.forward(tensor);
-      tensor.free();
-      tensor = next;
+  /** A filter's layers, which are made once. */
+  #layers(name) {
+    if (!this.#filters.has(name)) {
+      const layers = FILTERS[name].layers(this.#gpu);
+      this.#filters.set(name, layers);
+      // What failed may go well another time.
+      layers.catch(() => this.#filters.delete(name));
+    }
+    return this.#filters.get(name);
+  }
+
+  /** Runs a filter's layers, and frees what goes into each. */
+  async #filter(layers, tensor) {
+    for (const layer of layers) {
+      const input = tensor;
+      try {
+        tensor = await layer.forward(input);
+      } finally {
+        input.free();
+      }
     }
     return tensor;
   }
 
   /** The same by the host's memory. */
-  async #drawPlain(picture, name, width, height) {
-    const { radius } = FILTERS[name];
+  async #drawPlain(picture, layers, radius, width, height) {
     // On a canvas of its own: what is drawn on the page's is shown while the filter runs.
     const plain = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
     plain.drawImage(picture, 0, 0, width, height);
@@ -183,10 +200,14 @@ export class Frames {
         for (let channel = 0; channel < 3; channel++) planes[channel * columns * rows + at] = data[pixel + channel] / 255;
       }
     }
-    const tensor = await this.#filter(name, this.#gpu.upload(planes, [1, 3, rows, columns]));
-    const values = await this.#gpu.download(tensor);
-    const plane = tensor.shape[1] === 3 ? width * height : 0;
-    tensor.free();
+    const tensor = await this.#filter(layers, this.#gpu.upload(planes, [1, 3, rows, columns]));
+    let values, plane;
+    try {
+      values = await this.#gpu.download(tensor);
+      plane = tensor.shape[1] === 3 ? width * height : 0;
+    } finally {
+      tensor.free();
+    }
     for (let pixel = 0; pixel < width * height; pixel++) {
       for (let channel = 0; channel < 3; channel++) data[4 * pixel + channel] = 255 * values[channel * plane + pixel];
     }

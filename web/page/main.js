@@ -1,78 +1,46 @@
-// The page. All that computes is in worker.js.
-const $ = (id) => document.getElementById(id);
-const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
-const waiting = new Map();
-let calls = 0;
+// The page: its device, what it measures, and what it checks. The rest is in try.js, and all that computes in worker.js.
+import { $, ask, noDevice, trouble } from "./page.js";
+import { openNetwork, setQuiet, take } from "./try.js";
+import { escaped, failed, figure, say, table } from "./words.js";
+
+/** What the worker says of the device: undefined before it does, null if there is none. */
 let device;
 
-worker.onmessage = ({ data: { id, result, error, progress, lost, uncaptured } }) => {
-  if (lost !== undefined) return trouble(`The device is lost (${lost}). Reload the page to get another.`);
-  if (uncaptured !== undefined) {
-    // After what is worse, or said already, there are often many.
-    const words = `The device reports an error, so what this page shows may be wrong: ${uncaptured}`;
-    return $("trouble").hidden && trouble(words);
-  }
-  const call = waiting.get(id);
-  if (progress) return call.progress?.(progress);
-  waiting.delete(id);
-  if (error) call.reject(Object.assign(new Error(error.message), { name: error.name }));
-  else call.resolve(result);
-};
-worker.onerror = (event) => {
-  // Without words it was not loaded, most likely since what web/build makes is not there.
-  const built = "it cannot be loaded. If you serve the page from the source code, run web/build first";
-  $("facts").innerHTML = "<dt>Device</dt><dd>none</dd>";
-  trouble(`The page's worker failed: ${event.message || built}.`);
-};
-
-/** Has the worker call one of its functions. */
-function ask(call, args = [], { progress, transfer = [], signal } = {}) {
-  const id = ++calls;
-  signal?.addEventListener("abort", () => worker.postMessage({ stop: id }));
-  return new Promise((resolve, reject) => {
-    waiting.set(id, { resolve, reject, progress });
-    worker.postMessage({ id, call, args }, transfer);
-  });
-}
-
-function trouble(words) {
-  $("trouble").textContent = words;
-  $("trouble").hidden = false;
-}
-
-/** Runs something, with the forms' buttons off meanwhile; says so, and what went wrong. */
-async function busy(state, words, run) {
+/**
+ * Runs what a form begins, with the forms' buttons off and the form's own to stop it meanwhile. Says so, and what went
+ * wrong. What runs is given a signal, and a function that says whether the page was hidden since it began.
+ */
+async function busy(form, state, words, run) {
   // All forms measure or check on one device.
   const forms = ["pair", "network", "verify"].map($);
   const buttons = forms.flatMap((form) => [...form.querySelectorAll("button:not([type=button])")]);
+  const { stop } = form.elements;
   const focused = document.activeElement;
+  const [stopping, ended] = [new AbortController(), new AbortController()];
+  stop.addEventListener("click", () => stopping.abort(new Error("stopped")), { signal: ended.signal });
+  let hidden = document.hidden;
+  const look = () => (hidden ||= document.hidden);
+  document.addEventListener("visibilitychange", look, { signal: ended.signal });
   buttons.forEach((button) => (button.disabled = true));
-  state.textContent = words;
+  stop.hidden = false;
+  setQuiet(true);
+  say(state, words);
   try {
-    state.textContent = (await run()) ?? "";
+    say(state, await run(stopping.signal, () => hidden));
   } catch (error) {
-    state.textContent = error.message === "stopped" ? "Stopped." : `It failed: ${error.message}.`;
+    say(state, error.message === "stopped" ? "Stopped." : failed("It failed", error.message));
   } finally {
+    setQuiet(false);
+    ended.abort();
     buttons.forEach((button) => (button.disabled = false));
+    // Who works by the keyboard is not to be left on a button that is gone.
+    if (document.activeElement === stop) form.querySelector("button").focus();
+    stop.hidden = true;
     // Browsers take the focus from a button that is off.
     if ([null, document.body].includes(document.activeElement)) focused?.focus({ preventScroll: true });
   }
 }
 
-const escaped = (text) => text.replace(/[&<>"]/g, (char) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[char]);
-
-function table(caption, header, rows) {
-  const heads = header.map((cell) => `<th scope="col">${escaped(cell)}</th>`).join("");
-  const cell = (words, index) => (index ? `<td>${words}</td>` : `<th scope="row">${words}</th>`);
-  const cells = (row) => row.map((value, index) => cell(escaped(String(value)), index)).join("");
-  const name = escaped(caption);
-  // What scrolls must be reached by the keyboard, and have a name.
-  return `<div class="table" tabindex="0" role="region" aria-label="${name}"><table><caption>${name}</caption>
-    <thead><tr>${heads}</tr></thead>
-    <tbody>${rows.map((row) => `<tr>${cells(row)}</tr>`).join("")}</tbody></table></div>`;
-}
-
-const figure = (number) => (number >= 100 ? number.toFixed(0) : number.toPrecision(3));
 const millions = (number) => `${figure(number / 1e6)} M`;
 const sum = (list, value) => list.reduce((total, each) => total + value(each), 0);
 
@@ -81,14 +49,14 @@ const sum = (list, value) => list.reduce((total, each) => total + value(each), 0
 async function open() {
   if (!navigator.gpu) {
     const why = isSecureContext ? "" : " It has it only on pages that come by https or from this machine.";
-    $("facts").innerHTML = "<dt>Device</dt><dd>none</dd>";
-    return trouble(`This browser has no WebGPU.${why} Chrome and Edge have it from 113 on, Firefox from 141, Safari from 26.`);
+    device = null;
+    return noDevice(`This browser has no WebGPU.${why} Chrome and Edge have it from 113 on, Firefox from 141, Safari from 26.`);
   }
   try {
     device = await ask("open");
   } catch (error) {
-    $("facts").innerHTML = "<dt>Device</dt><dd>none</dd>";
-    return trouble(`There is no device: ${error.message}.`);
+    device = null;
+    return noDevice(failed("There is no device", error.message));
   }
   const { info, version, networks, vendor, architecture, description, limits, features } = device;
   $("software").hidden = !info.is_software;
@@ -113,10 +81,11 @@ async function open() {
   for (const control of document.querySelectorAll("button, input[type=file]")) control.disabled = false;
   $("footer").textContent = `gpuconv ${version}. MIT or Apache 2.0.`;
   try {
+    if (!$("canvas").transferControlToOffscreen) throw new Error("its workers draw on no canvas");
     const canvas = $("canvas").transferControlToOffscreen();
     await ask("canvas", [canvas], { transfer: [canvas] });
   } catch (error) {
-    trouble(`This browser shows no pictures of the device: ${error.message}.`);
+    trouble(failed("This browser shows no pictures of the device", error.message));
   }
 }
 
@@ -135,36 +104,50 @@ function row(form, steps, others = []) {
 
 const clock = () => (device.info.timestamps ? "the device's clock" : "the host's clock");
 
+/** What goes with times that were measured while the page was hidden. */
+const HIDDEN = "The page was hidden meanwhile, so these times may be wrong.";
+const note = (wasHidden) => (wasHidden() ? `<p class="note">${HIDDEN}</p>` : "");
+/** The same in what is kept. */
+const flag = (wasHidden) => (wasHidden() ? { hidden_meanwhile: true } : {});
+
+/** The rows of the forms of a convolution, with what goes with them. */
+function showPair(caption, rows, wasHidden) {
+  $("measured").innerHTML = `${table(
+    caption,
+    ["form", "ms on the device, least", "ms of the warm-up", "ms from array to array, median", "multiply-adds",
+      "from and to memory", "GFLOP/s on the device", "by"],
+    rows,
+  )}${note(wasHidden)}<p class="note">On the device: the steps alone, each the least of several runs, by ${clock()}. Warm-up:
+    weights to the device, compiling (unless this page has compiled it before) and the first run. From array to array: a run
+    with its input to the device and its output back, by the host's clock, without the warm-up.</p>`;
+}
+
 $("pair").addEventListener("submit", (event) => {
   event.preventDefault();
-  const { in: inputs, out, size, kernel, stride, dtype } = Object.fromEntries(new FormData(event.target));
+  const { dtype, ...fields } = Object.fromEntries(new FormData(event.target));
+  // A field takes 1e1, and a problem does not.
+  const [inputs, out, size, kernel, stride] = ["in", "out", "size", "kernel", "stride"].map((name) => Number(fields[name]));
   const pad = (kernel - 1) / 2;
   const [input, geometry] = [`1x${inputs}x${size}x${size} -> ${out}`, `k${kernel} s${stride} p${pad} ${dtype}`];
-  busy($("measure-state"), "Compiling and measuring…", async () => {
+  busy(event.target, "measure-state", "Compiling and measuring…", async (signal, wasHidden) => {
     const rows = [];
     const forms = [["standard", `conv ${input} ${geometry}`, "auto"], ["separable, two dispatches", `separable ${input} ${geometry}`, "never"], ["separable, as planned", `separable ${input} ${geometry}`, "auto"]];
     const least = [];
     for (const [form, problem, fusion] of forms) {
-      $("measure-state").textContent = `Compiling and measuring: ${form}…`;
+      say("measure-state", `Compiling and measuring: ${form}…`);
       const start = performance.now();
       // First, since what was measured is compiled.
-      const { load_ms, first_ms, e2e_ms } = await ask("bench", [problem, 1, { fusion }]);
-      const steps = await ask("measure", [problem, { fusion }]);
+      const { load_ms, first_ms, e2e_ms } = await ask("bench", [problem, 1, { fusion }], { signal });
+      const steps = await ask("measure", [problem, { fusion }], { signal });
       const others = [figure(load_ms + first_ms), `${figure(e2e_ms.median)} (of ${e2e_ms.runs} runs)`];
       rows.push(row(form, steps, others));
       least.push(sum(steps, (step) => step.ms));
-      times.set(`${form}: ${problem}`, { least_ms: least.at(-1), load_ms, first_ms, e2e_ms, steps });
+      times.set(`${form}: ${problem}`, { least_ms: least.at(-1), load_ms, first_ms, e2e_ms, steps, ...flag(wasHidden) });
+      // Each time, since it may end early.
+      showPair(`${input}, ${geometry}`, rows, wasHidden);
+      report();
       if (performance.now() - start > 60e3) break;
     }
-    $("measured").innerHTML = `${table(
-      `${input}, ${geometry}`,
-      ["form", "ms on the device, least", "ms of the warm-up", "ms from array to array, median", "multiply-adds",
-        "from and to memory", "GFLOP/s on the device", "by"],
-      rows,
-    )}<p class="note">On the device: the steps alone, each the least of several runs, by ${clock()}. Warm-up: weights to
-      the device, compiling (unless this page has compiled it before) and the first run. From array to array: a run with
-      its input to the device and its output back, by the host's clock, without the warm-up.</p>`;
-    report();
     if (least.length < 2) return "The standard one took over a minute, so the others were not measured.";
     const faster = figure(least[0] / Math.min(...least.slice(1)));
     return `The separable one is ${faster} times as fast as the standard one on the device.`;
@@ -175,28 +158,33 @@ $("network").addEventListener("submit", (event) => {
   event.preventDefault();
   const { name, dtype } = Object.fromEntries(new FormData(event.target));
   const problem = `${name} 1 ${dtype}`;
-  busy($("measure-state"), "Measuring the device's rates…", async () => {
+  busy(event.target, "measure-state", "Measuring the device's rates…", async (signal, wasHidden) => {
     const rates = await ask("probe");
-    $("measure-state").textContent = "Compiling and measuring each step…";
-    const steps = await ask("measure", [problem, {}]);
-    const [svg, words] = await draw(steps, rates);
-    $("measured").innerHTML = `<h3>Roofline</h3><p>${words}</p>${svg}${table(
+    say("measure-state", "Compiling and measuring each step…");
+    const steps = await ask("measure", [problem, {}], { signal });
+    $("measured").innerHTML = table(
       `${problem}: each step on its own, the least of several runs after a warm-up, by ${clock()}`,
       ["step", "ms, least", "multiply-adds", "from and to memory", "GFLOP/s", "by"],
       steps.map((step) => row(step.layer, [step])),
-    )}`;
+    ) + note(wasHidden);
     const least_ms = sum(steps, (step) => step.ms);
-    times.set(problem, { least_ms, rates, steps });
+    times.set(problem, { least_ms, rates, steps, ...flag(wasHidden) });
     report();
+    // The times are there without it.
+    const missing = ({ message }) => `<p>${escaped(failed("The chart cannot be drawn", message))}</p>`;
+    const chart = await draw(steps, rates).catch(missing);
+    $("measured").insertAdjacentHTML("afterbegin", `<h3>Roofline</h3>${chart}`);
     return `${steps.length} steps, ${figure(least_ms)} ms in all: the sum of their least times.`;
   });
 });
 
 let charts;
+let tries = 0;
 
 /** Loaded only here: the rest of the page works without them, and says what is missing. */
 async function loadCharts() {
-  const module = await import("./charts/charts.js");
+  // Browsers may keep that a module failed, under its address: https://github.com/whatwg/html/issues/6768
+  const module = await import(`./charts/charts.js${tries++ ? `?${tries}` : ""}`);
   await module.default();
   const style = document.createElement("style");
   style.textContent = module.style();
@@ -204,26 +192,23 @@ async function loadCharts() {
   return module;
 }
 
-/** The roofline as the command line's report draws it, and its message in words. */
+/** The roofline as the command line's report draws it, below its message in words. */
 async function draw(steps, rates) {
-  charts ??= loadCharts();
-  const { roofline } = await charts;
+  charts ??= await loadCharts();
   const width = Math.min(960, $("measured").clientWidth);
-  return roofline(JSON.stringify({ device: device.info.adapter, rates, steps }), width);
+  const [svg, words] = charts.roofline(JSON.stringify({ device: device.info.adapter, rates, steps }), width);
+  return `<p>${words}</p>${svg}`;
 }
 
 // Right?
 
-let stopping;
-$("stop").addEventListener("click", () => stopping?.abort());
 $("verify").addEventListener("submit", (event) => {
   event.preventDefault();
-  stopping = new AbortController();
-  const [bar, state, place] = ["verify-progress", "verify-state", "verify-place"].map($);
+  const [bar, place] = ["verify-progress", "verify-place"].map($);
   const wanted = new URLSearchParams(location.search).getAll("case");
   const options = wanted.length ? { problems: wanted } : {};
   [bar.value, place.textContent] = [0, ""];
-  for (const element of [$("stop"), bar, place]) element.hidden = false;
+  bar.hidden = place.hidden = false;
   const start = performance.now();
   let at = { done: 0, total: 0, checks: 0, failures: 0, problem: null };
   const failed = [];
@@ -236,11 +221,11 @@ $("verify").addEventListener("submit", (event) => {
     place.textContent = `${done} of ${total} cases, ${checks} checks, ${failures} failed. In work: ${problem}`;
     // Not each one, for those who listen.
     if (tenths === (tenths = Math.floor((10 * done) / total))) return;
-    state.textContent = `${10 * tenths} % are checked.`;
+    say("verify-state", `${10 * tenths} % are checked.`);
   };
-  busy(state, "Compiling and checking…", async () => {
+  busy(event.target, "verify-state", "Compiling and checking…", async (signal) => {
     try {
-      verified = await ask("verify", [options], { progress, signal: stopping.signal });
+      verified = await ask("verify", [options], { progress, signal });
       report();
       const { checks, failures, seconds } = verified;
       const words = failures ? `${failures} of ${checks} checks failed` : `All ${checks} checks passed`;
@@ -256,11 +241,7 @@ $("verify").addEventListener("submit", (event) => {
       report();
       throw error;
     }
-  }).finally(() => {
-    // Who works by the keyboard is not to be left on a button that is gone.
-    if (document.activeElement === $("stop")) $("verify").querySelector("button").focus();
-    $("stop").hidden = bar.hidden = place.hidden = true;
-  });
+  }).finally(() => (bar.hidden = place.hidden = true));
 });
 
 /** Shows what was checked, all of it or until it ended, and gives it to copy, with the times that there are by now. */
@@ -295,202 +276,35 @@ function report() {
 }
 
 /** Measured times in words. */
-function words({ least_ms, load_ms, first_ms, e2e_ms }) {
+function words({ least_ms, load_ms, first_ms, e2e_ms, hidden_meanwhile }) {
   const device = `${figure(least_ms)} ms by ${clock()}, the sum of its steps' least`;
-  if (!e2e_ms) return device;
+  const hidden = hidden_meanwhile ? "; the page was hidden meanwhile" : "";
+  if (!e2e_ms) return device + hidden;
   const [warm_up, median] = [load_ms + first_ms, e2e_ms.median].map(figure);
-  return `${device}; warm-up ${warm_up} ms; array to array ${median} ms, median of ${e2e_ms.runs}`;
+  return `${device}; warm-up ${warm_up} ms; array to array ${median} ms, median of ${e2e_ms.runs}${hidden}`;
 }
 
 async function copy(text, form) {
   try {
     await navigator.clipboard.writeText(text);
-    $("verify-state").textContent = `Copied as ${form}.`;
+    say("verify-state", `Copied as ${form}.`);
   } catch {
     const area = $("verified").querySelector("textarea");
     area.value = text;
     area.select();
-    $("verify-state").textContent = "The browser lets no page copy here: the result is selected, to copy it by hand.";
+    say("verify-state", "The browser lets no page copy here: the result is selected, to copy it by hand.");
   }
 }
 
-// Try it.
-
-let picture;
-let video;
-const filter = () => $("filter").elements.filter.value;
-
-/** Filters the picture that there is, and says how long that took. */
-let shown = 0;
-async function show() {
-  if (!picture || video) return;
-  const own = ++shown;
-  // Of several that were asked for at once the last one counts.
-  const say = (words) => own === shown && ($("frame-state").textContent = words);
-  try {
-    const bitmap = await createImageBitmap(picture);
-    const { width, height } = bitmap;
-    const ms = await ask("frame", [bitmap, filter()], { transfer: [bitmap] });
-    say(`${width}x${height} in ${figure(ms)} ms.`);
-  } catch (error) {
-    say(`It failed: ${error.message}.`);
-  }
-}
-
-async function take(file) {
-  try {
-    const bitmap = await createImageBitmap(file);
-    // A large photograph is made smaller: this is a look, not a workshop.
-    const scale = Math.min(1, 1600 / Math.max(bitmap.width, bitmap.height));
-    const [width, height] = [bitmap.width, bitmap.height].map((extent) => Math.max(1, Math.round(extent * scale)));
-    picture = await createImageBitmap(bitmap, { resizeWidth: width, resizeHeight: height });
-  } catch {
-    return ($("frame-state").textContent = `${file.name} is no picture that this browser can read.`);
-  }
-  stopCamera();
-  await show();
-  await classify();
-}
-
-$("filter").addEventListener("change", (event) => event.target.name === "filter" && show());
-$("filter").addEventListener("submit", (event) => event.preventDefault());
-$("filter").elements.picture.addEventListener("change", (event) => event.target.files[0] && take(event.target.files[0]));
-
-$("sample").addEventListener("click", async () => {
-  const canvas = new OffscreenCanvas(640, 360);
-  const context = canvas.getContext("2d");
-  const sky = context.createLinearGradient(0, 0, 0, 360);
-  sky.addColorStop(0, "#2b5fa8");
-  sky.addColorStop(1, "#f2c28b");
-  context.fillStyle = sky;
-  context.fillRect(0, 0, 640, 360);
-  context.fillStyle = "#fbe7a1";
-  context.beginPath();
-  context.arc(480, 110, 48, 0, 7);
-  context.fill();
-  for (const [colour, height, step] of [["#5d6d7e", 210, 90], ["#34495e", 260, 70], ["#1b2631", 310, 45]]) {
-    context.fillStyle = colour;
-    context.beginPath();
-    context.moveTo(0, 360);
-    for (let x = 0; x <= 640 + step; x += step) context.lineTo(x, height - 60 * Math.abs(Math.sin(x / 1.7)));
-    context.lineTo(640, 360);
-    context.fill();
-  }
-  picture = await createImageBitmap(canvas);
-  stopCamera();
-  await show();
-  await classify();
-});
-
-function stopCamera() {
-  video?.srcObject.getTracks().forEach((track) => track.stop());
-  video = undefined;
-  $("frame-rate").textContent = "";
-  $("camera").setAttribute("aria-pressed", "false");
-}
-
-/** Opens the camera. None if it was refused, or stopped before it played. */
-async function openCamera() {
-  const own = Object.assign(document.createElement("video"), { muted: true, playsInline: true });
-  try {
-    own.srcObject = await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 480 } });
-    video = own;
-    await own.play();
-  } catch (error) {
-    if (video === own) stopCamera();
-    const words = { NotAllowedError: "The camera was refused.", NotFoundError: "There is no camera." };
-    $("frame-state").textContent = words[error.name] ?? `There is no picture from the camera: ${error.message}`;
-  }
-  return video === own ? own : undefined;
-}
-
-/** Whether frames of a video go to the worker as they are: one may be on the GPU, and stay there. */
-let takesFrames = "VideoFrame" in self;
-
-$("camera").addEventListener("click", async () => {
-  const state = $("frame-state");
-  if (video) {
-    stopCamera();
-    state.textContent = "The camera is off.";
-    return;
-  }
-  // A second click must not ask for a second camera.
-  $("camera").disabled = true;
-  const own = await openCamera();
-  $("camera").disabled = false;
-  if (!own) return;
-  const ended = new Promise((done) => own.srcObject.getVideoTracks()[0].addEventListener("ended", done));
-  $("camera").setAttribute("aria-pressed", "true");
-  state.textContent = "The camera plays.";
-  let [frames, since] = [0, performance.now()];
-  while (video === own) {
-    const next = new Promise(own.requestVideoFrameCallback ? (done) => own.requestVideoFrameCallback(done) : requestAnimationFrame);
-    const event = await Promise.race([next, ended]);
-    if (video !== own) return;
-    if (event?.type === "ended") {
-      stopCamera();
-      state.textContent = "The camera is gone.";
-      return;
-    }
-    try {
-      const frame = takesFrames ? new VideoFrame(own) : await createImageBitmap(own);
-      const ms = await ask("frame", [frame, filter()], { transfer: [frame] });
-      frames++;
-      const seconds = (performance.now() - since) / 1e3;
-      if (seconds > 1 && video === own) {
-        // Not in what is spoken: each second would be too often.
-        $("frame-rate").textContent = `${(frames / seconds).toFixed(1)} frames a second, each in ${figure(ms)} ms.`;
-        [frames, since] = [0, performance.now()];
-      }
-    } catch (error) {
-      // Not every browser that has them copies them to a texture.
-      if (takesFrames) {
-        takesFrames = false;
-        continue;
-      }
-      stopCamera();
-      state.textContent = `It failed: ${error.message}.`;
-    }
-  }
-});
-
-let network;
-async function openNetwork(file) {
-  const state = $("classify-state");
-  state.textContent = `Reading ${file.name}…`;
-  try {
-    const bytes = await file.arrayBuffer();
-    const name = $("classify").elements.name.value || undefined;
-    network = await ask("network", [bytes, name], { transfer: [bytes] });
-    state.textContent = picture ? `${network} is there.` : `${network} is there. Choose a picture above.`;
-    await classify();
-  } catch (error) {
-    state.textContent = `${file.name} was not taken: ${error.message}.`;
-  }
-}
-
-async function classify() {
-  if (!network || !picture) return;
-  try {
-    const bitmap = await createImageBitmap(picture);
-    const { classes, ms } = await ask("classify", [bitmap], { transfer: [bitmap] });
-    $("classes").innerHTML = classes
-      .map(({ index, probability }) => `<li>class ${index}: ${(100 * probability).toFixed(1)} %</li>`)
-      .join("");
-    $("classify-state").textContent = `${network} took ${figure(ms)} ms.`;
-  } catch (error) {
-    $("classify-state").textContent = `It failed: ${error.message}.`;
-  }
-}
-
-$("classify").addEventListener("submit", (event) => event.preventDefault());
-$("classify").elements.weights.addEventListener("change", (event) => event.target.files[0] && openNetwork(event.target.files[0]));
 addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => {
   event.preventDefault();
   const [file] = event.dataTransfer.files;
-  // Without a device the page has said why.
-  if (file && device) file.type.startsWith("image/") ? take(file) : openNetwork(file);
+  if (!file) return;
+  const [state, use] = file.type.startsWith("image/") ? ["frame-state", take] : ["classify-state", openNetwork];
+  if (device) return use(file);
+  const why = device === null ? "there is no device" : "the device is not there yet. Drop it again when it is";
+  say(state, failed(`${file.name} was not taken`, why));
 });
 
 open();

@@ -5,6 +5,8 @@ import init, { GpuConv, networks, version } from "./gpuconv/gpuconv.js";
 import { Frames } from "./frames.js";
 
 let gpu, frames, network;
+/** How many networks were asked for: the last one counts, whichever is there first. */
+let networksAsked = 0;
 const stops = new Map();
 
 const calls = {
@@ -38,6 +40,7 @@ const calls = {
   /** Filters a picture, or a frame of a video, and draws it. */
   async frame(picture, filter) {
     try {
+      if (!frames) throw new Error("there is no canvas to draw on");
       return await frames.draw(picture, filter);
     } finally {
       picture.close();
@@ -46,7 +49,12 @@ const calls = {
 
   /** Opens a network by its weights: of a name, or else the one that has the file's tensors. */
   async network(bytes, name) {
+    const own = ++networksAsked;
     const opened = await gpu.network(bytes, { name, imageSize: 224 });
+    if (own !== networksAsked) {
+      opened.free();
+      throw new Error("another file was chosen");
+    }
     const { name: known, task } = opened;
     if (task !== "classification") {
       opened.free();
@@ -67,12 +75,20 @@ const calls = {
     context.drawImage(picture, (picture.width - side) / 2, (picture.height - side) / 2, side, side, 0, 0, 224, 224);
     picture.close();
     const { data } = context.getImageData(0, 0, 224, 224);
-    const x = gpu.upload(network.pixels(data, 224, 224), [1, 3, 224, 224]);
-    const layer = network.layer;
-    const y = await layer.forward(x);
-    const logits = await gpu.download(y);
-    [x, y, layer].forEach((handle) => handle.free());
-    return { classes: network.top(logits, 5), ms: performance.now() - start };
+    const own = network;
+    const handles = [];
+    const keep = (handle) => (handles.push(handle), handle);
+    try {
+      const x = keep(gpu.upload(own.pixels(data, 224, 224), [1, 3, 224, 224]));
+      const layer = keep(own.layer);
+      const y = keep(await layer.forward(x));
+      const logits = await gpu.download(y);
+      // Its handle is gone by then.
+      if (own !== network) throw new Error("another network came");
+      return { classes: own.top(logits, 5), ms: performance.now() - start };
+    } finally {
+      handles.forEach((handle) => handle.free());
+    }
   },
 };
 

@@ -170,8 +170,12 @@ export async function testPage({ open, fail, mode, screenshots }) {
     await shot("try");
 
     // Wider than the screen is only what scrolls by itself.
-    const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
-    if (wide > 0) fail(`page, ${name}: ${wide} pixels wider than the screen`);
+    for (const width of [view.viewport.width, 320]) {
+      await page.setViewportSize({ ...view.viewport, width });
+      const wide = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+      if (wide > 0) fail(`page, ${name}: ${wide} pixels wider than a screen of ${width}`);
+    }
+    await page.setViewportSize(view.viewport);
     const nameless = await page.evaluate(() =>
       [...document.querySelectorAll("button, input, select, textarea, canvas, svg, progress")]
         .filter((element) => !element.labels?.length && !element.ariaLabel && !element.textContent.trim())
@@ -228,7 +232,7 @@ async function testTrouble({ open, fail, screenshots }) {
 
     await page.click(begin);
     await says("verify-place", "^[1-9]\\d* of \\d\\d+ cases, [1-9]\\d* checks, 0 failed\\. In work: \\S+ ");
-    await page.click("#stop");
+    await page.click("#verify [name=stop]");
     await says("verify-state", "^Stopped\\.$");
     await result(/^gpuconv \S+ on \S.*Chrome/, /[1-9]\d* checks on [1-9]\d* of \d\d+ cases, 0 failed, /,
       /^ended early: stopped by the visitor$/m, /^in work: \S+ \d+x/m);
@@ -239,13 +243,15 @@ async function testTrouble({ open, fail, screenshots }) {
     await page.click(begin);
     await says("verify-place", "^[1-9]\\d* of");
     await worker.evaluate(() => self.complain());
-    await says("trouble", "^The device reports an error.*MapWrite");
+    await says("trouble", "^The device reports an error[^]*MapWrite");
     await worker.evaluate(() => self.lose());
     await says("trouble", "^The device is lost");
     await says("verify-state", "^It failed: the device is lost");
     await result(/^ended early: the device is lost/m, /^in work: \S+ \d+x/m);
     await browser.close();
   }
+
+  await testMeasuring({ open, fail });
 
   // Where there is no WebGPU the page says so, and where nothing was built.
   const without = (page) => page.addInitScript(() => Object.defineProperty(navigator, "gpu", { value: undefined }));
@@ -260,4 +266,70 @@ async function testTrouble({ open, fail, screenshots }) {
     await browser.close();
   }
   console.log(`ok: the page in trouble, ${(performance.now() - start).toFixed()} ms`);
+}
+
+/** What measuring leaves: when it is stopped, when the page is hidden, when there is no chart. And what a file's page says. */
+async function testMeasuring({ open, fail }) {
+  let loads = 0;
+  const hooks = append(`for (const name of ["probe", "measure"]) {
+    const [call, kept] = [calls[name], {}];
+    calls[name] = (...args) => (kept[JSON.stringify(args[0])] ??= call(...args));
+  }`);
+  const prepare = async (page) => {
+    await hooks(page);
+    await page.route(/charts\.js/, (route) => (loads++ ? route.continue() : route.fulfill({ status: 404 })));
+  };
+  const query = new URLSearchParams({ case: "pointwise 1x16 -> 8" });
+  const { browser, page } = await open(`page/index.html?${query}`, { prepare, expected: /404/ });
+  const { says, ...its } = on(page, "measuring", fail);
+  const rows = () => page.$$eval("#measured tbody tr", (rows) => rows.length);
+  await says("facts", "SwiftShader|swiftshader");
+  await page.click("#camera");
+  await says("frame-state", "^The camera plays\\.$");
+
+  await page.evaluate(() => Object.defineProperty(document, "hidden", { value: true, configurable: true }));
+  for (const [field, value] of [["in", "1e1"], ["out", "16"], ["size", "16"]]) await page.fill(`#pair [name=${field}]`, value);
+  await page.click("#pair button");
+  await says("measure-state", "separable, two dispatches");
+  await says("frame-state", "^The camera is off: it would disturb");
+  await page.click("#pair [name=stop]");
+  await says("measure-state", "^Stopped\\.$");
+  await says("measured", "1x10x16x16 -> 16[^]*The page was hidden meanwhile");
+  if ((await rows()) !== 1) fail(`page: a comparison that was stopped leaves ${await rows()} rows`);
+  await its.isFocused("#pair button:not([type=button])");
+  await page.evaluate(() => delete document.hidden);
+
+  // What a line's parser says points at it, on lines of its own.
+  await page.click("#verify button");
+  await says("verify-state", "^It failed:\n[^]*\n *\\^");
+  const space = await page.$eval("#verify-state", (element) => getComputedStyle(element).whiteSpace);
+  if (space !== "pre-wrap") fail(`page: the lines of a message have white-space: ${space}`);
+  const text = await page.inputValue("#verified textarea");
+  if (!/^standard: conv 1x10x.*; the page was hidden meanwhile$/m.test(text)) fail(`page: of hidden times it says ${text}`);
+  const sentences = await page.evaluate(async () => {
+    const { failed } = await import("/page/words.js");
+    return [failed("a", "b"), failed("a", "b."), failed("a", "b\nc\n")];
+  });
+  if (`${sentences}` !== "a: b.,a: b.,a:\nb\nc") fail(`page: failures are told as ${JSON.stringify(sentences)}`);
+
+  for (const words of ["The chart cannot be drawn: ", "GFLOP/s.*operations for each byte moved"]) {
+    await page.click("#network button");
+    await says("measure-state", "steps, .* ms in all");
+    await says("measured", words);
+    if (!(await rows())) fail(`page: no times with ${words}`);
+  }
+  if (loads !== 2) fail(`page: the charts were loaded ${loads} times`);
+
+  await page.selectOption("#network [name=dtype]", "f16");
+  await page.click("#network button");
+  await page.click("#network [name=stop]");
+  await says("measure-state", "^Stopped\\.$");
+  if (!(await rows())) fail("page: what was measured before is gone with what was stopped");
+  if (await page.isVisible("#trouble")) fail(`page, measuring: ${await page.textContent("#trouble")}`);
+
+  // Browsers load no modules from files.
+  const file = await browser.newPage();
+  await file.goto(`${new URL("../page/index.html", import.meta.url)}`);
+  await on(file, "from a file", fail).says("trouble", "only from a server");
+  await browser.close();
 }
