@@ -202,7 +202,7 @@ pub struct Recipe {
     pub workspace: Vec<u64>,
     /// Its work, for the cost model.
     pub work: Work,
-    /// The rounding error, in units of f32's epsilon times the sum of the terms' magnitudes.
+    /// The rounding error beside that of long sums, in units of f32's epsilon times the sum of the terms' magnitudes.
     pub tolerance: f64,
     /// Whether sums of small whole numbers come out exact, as they do unless a kernel transforms its operands.
     pub exact: bool,

@@ -325,13 +325,8 @@ impl Oracle {
         let again = whole(&self.random).run_layer(gpu, &layer, &mut report).await?;
         report.unstable = values.iter().zip(&again).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
         let part = Part { chain: &self.chain, input: self.input, data: &self.random };
-        judge(
-            &self.selected(&self.random, values)?,
-            &part.answer(self.most)?,
-            &steps,
-            self.chain.ends()[1],
-            &mut report,
-        );
+        let values = self.selected(&self.random, values)?;
+        judge(&values, &part.answer(self.most)?, &self.chain, &steps, &mut report);
         Ok(report)
     }
 

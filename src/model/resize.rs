@@ -33,7 +33,8 @@ pub enum ResizeMode {
 /// Images of another size: `torch.nn.functional.interpolate`.
 ///
 /// With a size, distances are those of the input over those of the output. With a factor, distances are one over the
-/// factor, even if the output is rounded: that is PyTorch's way unless `recompute_scale_factor` is set. Distances and
+/// factor, even if the output is rounded: that is PyTorch's way unless `recompute_scale_factor` is set. (Where the rounded size
+/// is the input's own, PyTorch copies on the CPU, and this still goes by the factor.) Distances and
 /// places of pixels are f32, as PyTorch's are.
 ///
 /// ```

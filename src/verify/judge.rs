@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::model::chain::Chain;
 use crate::model::dtype::DType;
 use crate::model::rounding::half_unit;
 use crate::oracle::Answer;
@@ -16,17 +17,18 @@ const EPILOGUE_TOLERANCE: f64 = 4.0;
 /// with at least this share of the magnitudes of its terms.
 const LEAST_OF_TERMS: f64 = 1.0 / 64.0;
 
-/// Compares the outputs of a step, or of several in a row, with the oracle's answer on the same inputs. For each
-/// output, its error as a share of its bound; for all together, the relative error.
+/// Compares the outputs of a step, or of several in a row, with the oracle's answer of their chain on the same inputs. For
+/// each output, its error as a share of its bound; for all together, the relative error.
 ///
-/// The bound is the worst that rounding can do. It finds one wrong output among many, but grows with the number of
+/// The bound is what rounding makes of random numbers. It finds one wrong output among many, but grows with the number of
 /// terms. The relative error is small if all outputs are right. It finds outputs that are all a little wrong.
 ///
 /// Storing in f16 rounds by itself. Only an error beyond that counts.
-pub fn judge(values: &[f32], answer: &Answer, steps: &[Step], dtype: DType, report: &mut Report) {
+pub fn judge(values: &[f32], answer: &Answer, chain: &Chain, steps: &[Step], report: &mut Report) {
     let recipes: Vec<&Recipe> = steps.iter().map(|step| &step.recipe).collect();
+    let [_, dtype] = chain.ends();
     let mut error_norm = 0.0;
-    let expected = answer.values.iter().zip(&answer.magnitudes).zip(bounds(answer, &recipes));
+    let expected = answer.values.iter().zip(&answer.magnitudes).zip(bounds(answer, chain, &recipes));
     for (&value, ((&expected, &magnitude), bound)) in values.iter().zip(expected) {
         let value = f64::from(value);
         let error = match dtype {
@@ -57,10 +59,17 @@ fn beyond_stores(value: f64, expected: f64, bound: f64, between: f64) -> f64 {
     if error < 0.0 { 0.0 } else { error }
 }
 
-/// The largest error that rounding in some steps in a row can make of each output: `tolerance * epsilon * magnitude`.
-pub fn bounds(answer: &Answer, steps: &[&Recipe]) -> Vec<f64> {
+/// The largest error that rounding in some steps in a row makes of each output of their chain, if numbers are random:
+/// `tolerance * epsilon * magnitude`.
+///
+/// The errors of a sum whose terms are added one after the other go to either side, so they grow as the square root of
+/// the number of terms: half a unit times that (Higham and Mary, "A New Approach to Probabilistic Rounding Error Analysis",
+/// SIAM Journal on Scientific Computing 41(5), 2019). Where they all go to one side, as of equal terms, it may be half a unit
+/// times the number.
+pub fn bounds(answer: &Answer, chain: &Chain, steps: &[&Recipe]) -> Vec<f64> {
+    let of_sums: f64 = chain.convolutions().map(|(_, conv)| (conv.fan_in() as f64).sqrt() / 2.0).sum();
     let tolerance: f64 = steps.iter().map(|recipe| recipe.tolerance + EPILOGUE_TOLERANCE).sum();
-    let unit = tolerance * f64::from(f32::EPSILON);
+    let unit = (tolerance + of_sums) * f64::from(f32::EPSILON);
     let spreads = steps.iter().any(|recipe| recipe.spreads_errors);
     let magnitudes = if spreads { largest_of_planes(answer) } else { Cow::from(&answer.magnitudes) };
     magnitudes.iter().map(|magnitude| unit * magnitude.max(f64::from(f32::MIN_POSITIVE))).collect()

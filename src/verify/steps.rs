@@ -45,8 +45,8 @@ impl Oracle {
             }
             let steps = std::slice::from_ref(step);
             match part.sample(self.most)? {
-                Some(sample) => judge(&sample.select(&values), &answer, steps, chain.ends()[1], report),
-                None => judge(&values, &answer, steps, chain.ends()[1], report),
+                Some(sample) => judge(&sample.select(&values), &answer, &chain, steps, report),
+                None => judge(&values, &answer, &chain, steps, report),
             }
             tensors[links.end] = Some(values);
             for link in step.recipe.kept() {
@@ -88,7 +88,7 @@ impl Oracle {
         let compared = alone.sample(self.most)?.map(|sample| sample.select(&values));
         let answer = alone.answer(self.most)?;
         let compared = compared.as_ref().unwrap_or(&values);
-        judge(compared, &answer, std::slice::from_ref(step), self.chain.dtype(), report);
+        judge(compared, &answer, &before, std::slice::from_ref(step), report);
         Ok(values)
     }
 

@@ -196,7 +196,7 @@ impl<'a> Case<'a> {
             _ => Vec::new(),
         };
         let scale = self.data.scale.clone().unwrap_or_default();
-        let bounds = bounds(&self.answer, &[recipe]);
+        let bounds = bounds(&self.answer, self.chain, &[recipe]);
         let dtype = self.chain.dtype();
         let stored = |export: &mut Export, values: &[f32]| match dtype {
             DType::F16 => export.put(&values.iter().map(|&value| f16::from_f32(value).to_bits()).collect::<Vec<_>>()),
