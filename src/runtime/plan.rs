@@ -16,9 +16,10 @@ use crate::runtime::device::{Device, Pipeline, lock};
 use crate::runtime::lru::{Slots, get_or_make};
 use crate::runtime::tensor::Tensor;
 
-/// Packed weight buffers, by the run's first link, the channels if they are not all, and the sections: plans of all
-/// image sizes share them.
-pub type PackedWeights = Mutex<Slots<(Place, Vec<Section>), wgpu::Buffer>>;
+/// Packed weight buffers, by the run's first link, the place of the chain that the run is of if that has not all channels,
+/// and the sections: plans of all image sizes share them. (Channels are those of that chain's input. Between it and the run
+/// there may be a depthwise convolution that makes several of each.)
+pub type PackedWeights = Mutex<Slots<(usize, Option<Place>, Vec<Section>), wgpu::Buffer>>;
 
 /// The first link of what weights are for, in the layer's chain, and the channels of the input that a band has if it
 /// has not all.
@@ -143,14 +144,16 @@ async fn packed_weights(
     chain: &Chain,
     weights: &[Weights<'_>],
     packed: &PackedWeights,
-    (first, channels): &Place,
+    chains: &Place,
     links: Range<usize>,
     sections: &[Section],
 ) -> Result<Option<Arc<wgpu::Buffer>>> {
     if sections.is_empty() {
         return Ok(None);
     }
-    let place = lock(packed).place(((first + links.start, channels.clone()), sections.to_vec()));
+    let (first, channels) = chains;
+    let of_channels = channels.is_some().then(|| chains.clone());
+    let place = lock(packed).place((first + links.start, of_channels, sections.to_vec()));
     let make = async {
         let convs: Vec<_> = chain.links()[links.clone()].iter().flat_map(Link::convolutions).collect();
         let bytes = pack::buffer(&convs, &chain.of_links(&links, weights), sections, chain.dtype())?;
