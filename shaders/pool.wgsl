@@ -2,8 +2,8 @@
 //
 // Global average pooling: the mean of every plane, which is a channel of an image.
 //
-// A workgroup computes PLANES planes with LANES invocations each: every invocation sums each LANES-th pixel, STEP of them
-// at a time, so that the error grows slower than their number. Then a tree in workgroup memory adds their sums.
+// A workgroup computes PLANES planes with LANES invocations each: every invocation sums each LANES-th pixel, STEP of
+// them at a time, so that the error grows slower than their number. Then a tree in workgroup memory adds their sums.
 //
 // input    NCHW or NHWC, by the strides and the order of the lanes
 // output   a value a plane, one image after the other: in both layouts, for there is one pixel

@@ -1,7 +1,7 @@
 // ${recipe}: a global average pool, ${layout}
 //
-// Global average pooling where invocations that cooperate gain nothing: each sums a plane by itself, STEP pixels at a time
-// and STEP of these sums at a time, so that the error grows slower than the number of pixels.
+// Global average pooling where invocations that cooperate gain nothing: each sums a plane by itself, STEP pixels at a
+// time and STEP of these sums at a time, so that the error grows slower than the number of pixels.
 //
 // input    NCHW or NHWC, by the strides
 // output   a value a plane, one image after the other: in both layouts, for there is one pixel

@@ -27,7 +27,7 @@ const POOLED: [u32; 2] = [256, 1];
 /// Numbers of a plane from which on invocations share them.
 const MANY_MEANS: u64 = 16;
 /// Values of an image from which on they are summed by many workgroups.
-const LARGE: u64 = 1 << 18;
+const LARGE: u64 = 1 << 14;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let gate = match run.links {

@@ -1,10 +1,11 @@
 //! Blocks with gates: how many dispatches they take, and what of them is in memory.
 
+use gpuconv::gpu::GpuKind;
 use gpuconv::nets::{efficientnet_b0, mobilenet_v3_large};
 use gpuconv::planner::{self, Schedule};
 use gpuconv::{Choice, Fusion, Layout, Link};
 
-use super::{devices, kernels, makes};
+use super::{devices, kernels, makes, plan};
 
 /// The steps of a block with a gate, for each: from behind the last projection to the one that reads through the gate.
 fn steps_of_gated_blocks(schedule: &Schedule, links: &[Link]) -> Vec<usize> {
@@ -47,6 +48,19 @@ fn a_block_with_a_gate_takes_three_steps_on_gpus() {
             assert!(auto.contains(&"gate") || auto.contains(&"expand_depthwise_gate"), "{device}");
         }
     }
+}
+
+/// One workgroup that reads a whole image is the slowest part of a network on a large GPU.
+#[test]
+fn many_workgroups_read_what_a_gate_averages() {
+    let gpu = GpuKind::Nvidia.caps();
+    for (line, recipe) in
+        [("gate 1x672x14x14 -> 168", "gate/pooled-256"), ("gate 1x240x28x28 -> 64", "gate/pooled-256")]
+    {
+        assert_eq!(plan(line, &gpu, Choice::Auto).unwrap().name(), recipe, "{line}");
+    }
+    let small = plan("gate 1x16x8x8 -> 8", &gpu, Choice::Auto).unwrap();
+    assert_eq!(small.steps[0].recipe.passes.len(), 1, "{}", small.name());
 }
 
 /// What the fused plan of MobileNetV3 moves, the weights among it, beside that of single links.
