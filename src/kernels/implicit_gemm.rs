@@ -39,6 +39,8 @@ const MOST_UNIFORM_WEIGHTS: u32 = 48;
 /// Channels of small blocks. GPUs are offered only these in NHWC: where each value is gathered by itself, gathering
 /// through workgroup memory does it once for more channels.
 const FEW_CHANNELS: u32 = 4;
+/// The same for software devices. With blocks of 16 channels there the model would be wrong by a factor of four.
+const FEW_CHANNELS_CPU: u32 = 8;
 /// Channels of the blocks that software devices may have with several rows of pixels, and how many. A row of inputs
 /// then serves several rows of the kernel.
 const FEWEST_CHANNELS: u32 = 2;
@@ -95,7 +97,8 @@ fn fills_quads(run: &Run<'_>) -> bool {
 fn by_uniform_loads(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let link = conv(run)?;
     let mut blocks = registers::uniform_blocks(run, caps, link, UNIFORM_BLOCKS)?;
-    blocks.retain(|block| run.layout == Layout::Nchw || block.channels <= FEW_CHANNELS);
+    let most = if caps.is_cpu { FEW_CHANNELS_CPU } else { FEW_CHANNELS };
+    blocks.retain(|block| run.layout == Layout::Nchw || block.channels <= most);
     if blocks.is_empty() {
         return Err(Unsupported::Layout(run.layout));
     }

@@ -39,9 +39,10 @@ fn by_broadcasts(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported>
 }
 
 /// Channels and pixels of blocks in registers, on GPUs and on software devices. Where channels are few, what is done
-/// once for an invocation takes most of the time, so it has more pixels there.
+/// once for an invocation takes most of the time, so it has more pixels there. Software devices keep the sums of 32 or 16
+/// channels in memory, unless subgroups share the weights.
 const UNIFORM_BLOCKS: &[[u32; 2]] = &[[4, 4], [8, 4], [16, 4]];
-const UNIFORM_BLOCKS_CPU: &[[u32; 2]] = &[[32, 4], [8, 4], [4, 4]];
+const UNIFORM_BLOCKS_CPU: &[[u32; 2]] = &[[8, 8], [8, 4], [4, 8], [4, 4]];
 pub const SUBGROUP_BLOCKS: &[[u32; 2]] = &[[32, 4], [8, 4], [4, 8], [2, 8]];
 
 /// The blocks of products whose lanes all load the same weights.
