@@ -364,7 +364,7 @@ impl Planner<'_> {
         }
         match cut::cheapest(&considered, chain.links().len(), &wanted) {
             Some(steps) => Ok(self.in_memory(refused, chain, shapes, layout, steps, considered.into())),
-            None => Err(no_schedule(chain, input, considered, wanted.names())),
+            None => Err(no_schedule(chain, input, considered, &wanted)),
         }
     }
 

@@ -66,6 +66,8 @@ pub enum Unsupported {
     StorageBuffers { needed: u32, limit: u32 },
     /// More workgroups than the device's grid holds.
     Grid { needed: u64, limit: u64 },
+    /// It needs more scratch memory than the caller allows, bytes.
+    Workspace { needed: u64, limit: u64 },
     /// The driver does not compile its shader; the log has what it said.
     Refused,
 }
@@ -113,6 +115,9 @@ impl fmt::Display for Unsupported {
             Self::Binding { bytes, limit } => write!(f, "needs a binding of {bytes} bytes, the limit is {limit}"),
             Self::StorageBuffers { needed, limit } => write!(f, "binds {needed} buffers, the device has {limit}"),
             Self::Grid { needed, limit } => write!(f, "needs {needed} workgroups, the limit is {limit}"),
+            Self::Workspace { needed, limit } => {
+                write!(f, "needs {needed} bytes of scratch memory, at most {limit} are allowed")
+            }
             Self::Refused => f.write_str("the driver refused its shader"),
         }
     }

@@ -31,6 +31,11 @@ impl<'a> Wanted<'a> {
         &self.names
     }
 
+    /// The most scratch memory that a step may need, bytes.
+    pub fn workspace(&self) -> u64 {
+        self.workspace
+    }
+
     /// Whether a recipe may be step number `place`, of a run that names count for or do not.
     fn allows(&self, place: usize, named: bool, recipe: &Recipe) -> bool {
         recipe.workspace.iter().sum::<u64>() <= self.workspace && (!named || self.means(place, &recipe.name))

@@ -1,7 +1,7 @@
 //! What is said of chains that have no schedule.
 
 use super::Considered;
-use super::cut::is_called;
+use super::cut::{Wanted, is_called};
 use crate::kernels::{KERNELS, TAKE_ALL, Unsupported};
 use crate::model::chain::Chain;
 use crate::model::error::{Error, Result};
@@ -25,16 +25,24 @@ pub fn check_names(considered: &[Considered], wanted: &[&str]) -> Result<()> {
 }
 
 /// The error of a chain that no allowed recipes compute.
-pub fn no_schedule(chain: &Chain, input: Shape, considered: Vec<Considered>, wanted: &[&str]) -> Error {
+pub fn no_schedule(chain: &Chain, input: Shape, considered: Vec<Considered>, wanted: &Wanted<'_>) -> Error {
     let links = chain.links().len();
     let covers = |answer: &Considered, link: usize| (answer.first..answer.first + answer.links).contains(&link);
     // Of a chain the first link that nothing computes is what there is to say.
     let missing =
         (0..links).find(|&link| !considered.iter().any(|answer| covers(answer, link) && answer.answer.is_ok()));
-    let is_wanted = |kernel: &str| wanted.iter().any(|name| is_called(name, kernel));
+    let is_wanted = |kernel: &str| wanted.names().iter().any(|name| is_called(name, kernel));
     let mut rejected: Vec<(String, Unsupported)> = Vec::new();
     for answer in considered.into_iter().filter(|answer| missing.is_none_or(|link| covers(answer, link))) {
-        let Err(reason) = answer.answer else { continue };
+        let reason = match answer.answer {
+            Err(reason) => reason,
+            Ok(candidates) => {
+                let needed = candidates.iter().map(|candidate| candidate.recipe.workspace.iter().sum()).min();
+                let limit = wanted.workspace();
+                let Some(needed) = needed.filter(|&needed| needed > limit) else { continue };
+                Unsupported::Workspace { needed, limit }
+            }
+        };
         // That a kernel is for links of another kind explains nothing, unless it was asked for.
         if matches!(reason, Unsupported::Link(_)) && !is_wanted(answer.kernel) {
             continue;

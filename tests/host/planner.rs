@@ -437,6 +437,9 @@ fn the_message_gives_the_true_reason() {
         let error = plan(line, &gpu(), named(kernel)).unwrap_err().to_string();
         assert!(error.ends_with(&format!(": {kernel} ({expected})")), "{line}: {error}");
     }
+    // The caller's own limit.
+    let error = plan("conv 1x64x56x56 -> 64 k3 p1", &gpu(), named("winograd").within(0)).unwrap_err().to_string();
+    assert!(error.contains(": winograd (needs ") && error.ends_with("memory, at most 0 are allowed)"), "{error}");
     // The kernel's own limit, not the device's.
     let block = Chain::inverted_residual(64, 64, 6, 2);
     let dilated = Chain::new(block.convolutions().map(|(_, conv)| match conv.is_depthwise() {
