@@ -8,7 +8,8 @@ use crate::kernels::shader;
 use crate::model::caps::Caps;
 use crate::model::chain::Link;
 use crate::model::dtype::DType;
-use crate::model::shape::Layout;
+use crate::model::pool::{Pool2d, PoolMode};
+use crate::model::shape::{Layout, Shape};
 
 pub const POOL: Kernel = Kernel { name: "pool", links: 1, candidates };
 
@@ -26,6 +27,7 @@ const SHARE_WORKGROUP: u32 = 64;
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     match run.links {
         [Link::GlobalAveragePool | Link::PlaneSum { .. }] => {}
+        [Link::Pool(pool)] if is_whole_mean(pool, run.input()) => {}
         [link] => return Err(Unsupported::link(link)),
         links => return Err(Unsupported::Links(links.len())),
     }
@@ -40,6 +42,12 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
         recipes.push(in_shares(run, caps));
     }
     fitting(run, caps, recipes)
+}
+
+/// Whether a window is the whole image, so that its mean is that of the plane.
+fn is_whole_mean(pool: &Pool2d, image: Shape) -> bool {
+    let is_mean = matches!(pool.mode, PoolMode::Average { .. });
+    is_mean && pool.kernel_size == [image.height, image.width] && pool.padding == [0; 4]
 }
 
 fn by_tree(run: &Run<'_>, [planes, lanes]: [u32; 2]) -> Recipe {
