@@ -320,9 +320,12 @@ fn plan_for_a_device_that_is_not_here() {
     assert_eq!(json(&["plan", "--json", "--device", "gpu", large])["bands"], Value::Array(Vec::new()));
     assert_ne!(json(&["plan", "--json", "--device", "webgpu", large])["bands"], Value::Array(Vec::new()));
     // A larger batch that fits into a binding is computed at once; one that does not is computed in several parts.
-    let batch =
-        |images: u32| json(&["plan", "--json", "--device", "gpu", &format!("conv {images}x256x512x512 -> 8 k3 p1")]);
-    assert_eq!([7, 15].map(|images| batch(images)["images_at_once"].as_u64()), [None, Some(7)]);
+    let line = |images: u32| format!("conv {images}x64x128x128 -> 8 k3 p1");
+    let batch = |images: u32| json(&["plan", "--json", "--device", "webgpu", &line(images)]);
+    assert_eq!([32, 40].map(|images| batch(images)["images_at_once"].as_u64()), [None, Some(32)]);
+    // And no buffer of 256 MiB holds one of 65 such images.
+    let refused = failure(&["plan", "--device", "webgpu", &line(65)], 2);
+    assert!(refused.contains("takes 272629760, but the limit is 268435456"), "{refused}");
     failure(&["plan", "--device", "gpu", "--adapter", "any", "pointwise 1x1x1x1 -> 1"], 2);
 }
 
