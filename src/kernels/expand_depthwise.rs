@@ -58,8 +58,9 @@ pub fn blocks(run: &Run<'_>, [expand, depthwise]: [&Conv2d; 2], caps: &Caps) -> 
         tiles.saturating_mul(u64::from(run.output().batch) * u64::from(block.tile.pixels))
     };
     let all: Vec<_> = TILES.iter().map(tile).filter(|block| block.suits(caps)).collect();
-    if let Some(needed) = all.iter().map(outputs).max().filter(|&needed| needed > u64::from(u32::MAX)) {
-        return Err(Unsupported::Grid { needed, limit: u64::from(u32::MAX) });
+    let most = u64::from(u32::MAX);
+    if let Some(count) = all.iter().map(outputs).max().filter(|&count| count > most) {
+        return Err(Unsupported::Outputs { count, most });
     }
     let blocks: Vec<_> = all.iter().copied().filter(|block| memory(block) <= MOST_MEMORY).collect();
     if blocks.is_empty() {

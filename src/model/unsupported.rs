@@ -46,7 +46,7 @@ pub enum Unsupported {
     NeedsSoftwareDevice,
     /// It is made for GPUs.
     SoftwareDevice,
-    /// Its outputs alone keep a device busy.
+    /// It is for fewer outputs: so many keep a device busy by themselves, or its shader cannot count them.
     Outputs { count: u64, most: u64 },
     /// An image has too many pixels for a workgroup.
     Pixels { count: u64, most: u64 },

@@ -1,4 +1,5 @@
 // The tests of the package, the same in a browser and in Node.js.
+import { equal, floats, rejects, throws } from "./expect.js";
 import { efficientnetLite0, mobilenetV1, mobilenetV3, safetensors } from "./weights.js";
 
 /**
@@ -482,36 +483,4 @@ async function faultyDevice() {
     return (await pop.call(device)) ?? (filter === "internal" ? new GPUInternalError("the driver gave up") : null);
   };
   return device;
-}
-
-function floats(...values) {
-  return new Float32Array(values);
-}
-
-function equal(actual, expected) {
-  const [a, b] = [actual, expected].map((value) => (ArrayBuffer.isView(value) ? [...value] : value));
-  if (a !== b && JSON.stringify(a) !== JSON.stringify(b)) {
-    throw new Error(`${JSON.stringify(a)} is not ${JSON.stringify(b)}`);
-  }
-}
-
-function matches(error, expected) {
-  if (!(error instanceof Error)) throw new Error(`${error} is no Error`);
-  const is = typeof expected === "string" ? error.message.includes(expected) : expected.test(error.message);
-  if (!is) throw new Error(`"${error.message}" is not ${expected}`);
-}
-
-function throws(call, expected) {
-  try {
-    call();
-  } catch (error) {
-    return matches(error, expected);
-  }
-  throw new Error(`no error ${expected}`);
-}
-
-async function rejects(promise, expected) {
-  const outcome = await promise.then(() => null, (error) => error);
-  if (!outcome) throw new Error(`no error ${expected}`);
-  matches(outcome, expected);
 }

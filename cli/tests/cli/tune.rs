@@ -93,7 +93,7 @@ fn tuning_files_are_joined_and_damaged_ones_named() {
     }
     assert_eq!(fs::read(&a).unwrap().len(), whole.len() / 2);
     assert!(one_line(&["plan", "--tuning", &path("none.json"), "pointwise 1x8x4x4 -> 8"], 2).contains("none.json"));
-    // Nobody's folder is made, and nothing is measured first.
+    // A missing folder is an error before anything is measured. It is not made.
     let nowhere = path("no/t.json");
     let message = one_line(&["tune", "--output", &nowhere, "pointwise 1x8x4x4 -> 8"], 2);
     assert!(message.contains(&nowhere) && !fs::exists(path("no")).unwrap(), "{message}");

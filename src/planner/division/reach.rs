@@ -60,7 +60,7 @@ impl Reach {
         }
     }
 
-    /// At most so many rows or columns of the input are needed for a number of neighbours in the output.
+    /// The most rows or columns of the input that some neighbours in the output need.
     pub fn most(self, outputs: i64) -> i64 {
         match self {
             Self::Windows { extent, stride, .. } => (outputs - 1) * stride + extent,
