@@ -12,18 +12,12 @@
 //% set name = "activate_" ~ inner.name
 fn ${name}4(x: vec4<f32>) -> vec4<f32> {
     //% if inner.activation == "clamp"
-        //% if inner.low or inner.high
-    // Comparisons, since WGSL leaves open what `min` and `max` make of a NaN.
-        //% endif
-        //% if inner.low
-    let raised = select(x, vec4<f32>(${inner.low}), x < vec4<f32>(${inner.low}));
+        //% if inner.low and inner.high
+    return or_nan4(clamp(x, vec4<f32>(${inner.low}), vec4<f32>(${inner.high})), x);
+        //% elif inner.low or inner.high
+    return or_nan4(${"max" if inner.low else "min"}(x, vec4<f32>(${inner.low or inner.high})), x);
         //% else
-    let raised = x;
-        //% endif
-        //% if inner.high
-    return select(raised, vec4<f32>(${inner.high}), raised > vec4<f32>(${inner.high}));
-        //% else
-    return raised;
+    return x;
         //% endif
     //% elif inner.activation == "leaky_relu"
     return leaky_relu4(x, vec4<f32>(${inner.slope}));

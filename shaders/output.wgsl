@@ -30,6 +30,14 @@ ${x ~ " * " ~ phases.stride[1] ~ "u" ~ plus(phases.first[1]) if phases else x}
 //% set whole_channels = phases.channels ~ "u" if is_joined else "params.out_channels"
 //# Each for one sum, and for four.
 //% for suffix, value, at in [["", "f32", "u32"], ["4", "vec4<f32>", "vec4<u32>"]]
+// What a clamp made of `x`, or the NaN that `x` is. It knows one by its bits: WGSL leaves open what `min` and `max`
+// make of a NaN, and a compiler may take it that there are none, and make these of comparisons.
+fn or_nan${suffix}(clamped: ${value}, x: ${value}) -> ${value} {
+    let bits = bitcast<${at}>(x);
+    let is_nan = (bits & ${at}(0x7fffffffu)) > ${at}(0x7f800000u);
+    return bitcast<${value}>(select(bitcast<${at}>(clamped), bits, is_nan));
+}
+
 fn hard_swish${suffix}(x: ${value}) -> ${value} {
     let raised = max(x + ${value}(3.0), ${value}(0.0));
     return x * (min(raised, ${value}(6.0)) / ${value}(6.0));
@@ -44,10 +52,8 @@ fn sigmoid${suffix}(x: ${value}) -> ${value} {
     return select(x, ${value}(1.0) / (${value}(1.0) + exp(-x)), abs(x) >= ${value}(0.0));
 }
 
-// Comparisons, for a NaN: see `activate`.
 fn hard_sigmoid${suffix}(x: ${value}) -> ${value} {
-    let raised = select(x + ${value}(3.0), ${value}(0.0), x < ${value}(-3.0));
-    return select(raised, ${value}(6.0), raised > ${value}(6.0)) / ${value}(6.0);
+    return or_nan${suffix}(clamp(x + ${value}(3.0), ${value}(0.0), ${value}(6.0)) / ${value}(6.0), x);
 }
 
 fn leaky_relu${suffix}(x: ${value}, slope: ${value}) -> ${value} {
@@ -85,13 +91,9 @@ fn gelu${suffix}(x: ${value}) -> ${value} {
 //% if activation != "prelu"
 fn activate${suffix}(x: ${value}) -> ${value} {
     //% if activation == "clamp"
-    // Comparisons, since WGSL leaves open what `min` and `max` make of a NaN.
-    let raised = select(x, ${value}(bitcast<f32>(params.low_bits)), x < ${value}(bitcast<f32>(params.low_bits)));
-    return select(
-        raised,
-        ${value}(bitcast<f32>(params.high_bits)),
-        raised > ${value}(bitcast<f32>(params.high_bits)),
-    );
+    let low = ${value}(bitcast<f32>(params.low_bits));
+    let high = ${value}(bitcast<f32>(params.high_bits));
+    return or_nan${suffix}(clamp(x, low, high), x);
     //% elif activation == "leaky_relu"
     return leaky_relu${suffix}(x, ${value}(bitcast<f32>(params.low_bits)));
     //% else
