@@ -232,9 +232,11 @@ impl<'a> Subject<'a> {
         let values = scoped(self.gpu, || self.end_to_end())??;
         let rel_err = self.host.relative_error(&values);
 
+        let timer = Timer::new(self.gpu)?;
+        timer.raise_clock(&self.layer)?;
         let e2e_ms = repeat(time, || timed(|| self.end_to_end().map(drop)))?;
         let wall_ms = repeat(time, || self.submit_to_done())?;
-        let timer = Timer::new(self.gpu)?;
+        timer.raise_clock(&self.layer)?;
         let pass = || Ok(timer.layer(&self.layer, 1)? * 1e3);
         let gpu_ms = timer.has_clock().then(|| repeat(time, pass)).transpose()?;
 

@@ -54,6 +54,7 @@ const KERNELS: &[(&str, &str)] = files![
     "pool_strided.wgsl",
     "prelu.wgsl",
     "probe_arithmetic.wgsl",
+    "probe_copy.wgsl",
     "probe_loads.wgsl",
     "resize.wgsl",
     "shuffle.wgsl",

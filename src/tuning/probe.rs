@@ -1,4 +1,4 @@
-//! Measures the rates of a device, the ceilings of the cost model, in about a second.
+//! Measures the rates of a device, the ceilings of the cost model, in about two seconds.
 
 use minijinja::{Value, context};
 
@@ -11,7 +11,7 @@ use crate::runtime::block::block_on;
 use crate::runtime::clock::Instant;
 use crate::runtime::gpu::GpuConv;
 use crate::runtime::threads;
-use crate::runtime::timer::Timer;
+use crate::runtime::timer::{CLOCK_RISES, Timer};
 
 /// Invocations of the probes' workgroups.
 const WORKGROUP: u32 = 64;
@@ -24,6 +24,10 @@ const SUMS: u32 = 3;
 const MULTIPLIES: u32 = 32;
 /// Copies measured at once.
 const COPIES: u32 = 8;
+/// Bytes that an invocation copies in a step.
+const COPIED_AT_A_TIME: u64 = 16;
+/// The most steps of a dispatch.
+const MOST_STEPS: u32 = 1 << 20;
 /// Elements that the loads walk over: few enough for any first-level cache and any workgroup memory.
 const ELEMENTS: u32 = 2048;
 /// Loads in a step, as the shader has them.
@@ -51,10 +55,21 @@ pub async fn probe_async(gpu: &GpuConv) -> Result<Rates> {
     let caps = gpu.caps();
     let copied = COPIED[software].min(caps.max_storage_binding).min(caps.max_buffer / 2) / 16 * 16;
     let probe = Probe::new(gpu, copied).await?;
-    let [arithmetic, loads, shared] = passes(FULL[software]);
+    let [arithmetic, loads, shared, copy] = passes(FULL[software]);
     let one = Pass { workgroups: 1, ..arithmetic.clone() };
+    if !caps.is_cpu {
+        probe.raise_clock(&arithmetic).await?;
+    }
     let dispatches = 64;
     let dispatch = probe.least(&Work::Dispatches(&one, 0, dispatches)).await? / f64::from(dispatches);
+    // A shader's copies: those of a queue may be another unit's work, and of a fifth of the speed.
+    let a_step = u64::from(WORKGROUP) * COPIED_AT_A_TIME;
+    let steps = (copied / (copy.workgroups * a_step)).max(1);
+    let copy = Pass { workgroups: copy.workgroups.min(copied / (steps * a_step)), ..copy };
+    let (copied, copies) = match caps.is_cpu {
+        true => (copied, Work::Copies(copied)),
+        false => (copy.workgroups * steps * a_step, Work::Dispatches(&copy, steps as u32, COPIES)),
+    };
     let mult_adds = f64::from(4 * SUMS * MULTIPLIES);
     let full = probe.rate(&arithmetic, mult_adds).await?;
     let parallel = match caps.is_cpu {
@@ -66,15 +81,15 @@ pub async fn probe_async(gpu: &GpuConv) -> Result<Rates> {
         mult_adds: full,
         accesses: probe.rate(&loads, LOADS).await?,
         shared: probe.rate(&shared, LOADS).await?,
-        bytes: 2.0 * copied as f64 * f64::from(COPIES) / probe.least(&Work::Copies(copied)).await?,
+        bytes: 2.0 * copied as f64 * f64::from(COPIES) / probe.least(&copies).await?,
         dispatch,
         parallel,
     })
 }
 
-/// What is run: arithmetic, loads from storage, and loads from workgroup memory.
+/// What is run: arithmetic, loads from storage, loads from workgroup memory, and copies.
 #[doc(hidden)]
-pub fn passes(workgroups: u64) -> [Pass; 3] {
+pub fn passes(workgroups: u64) -> [Pass; 4] {
     let pass = |file: &'static str, workgroup_memory: u32, own: Value| {
         let values = move || {
             context! {
@@ -106,6 +121,7 @@ pub fn passes(workgroups: u64) -> [Pass; 3] {
         pass("probe_arithmetic.wgsl", 0, arithmetic),
         pass("probe_loads.wgsl", 0, loads(false)),
         pass("probe_loads.wgsl", ELEMENTS * 4, loads(true)),
+        pass("probe_copy.wgsl", 0, context! {}),
     ]
 }
 
@@ -136,10 +152,22 @@ impl<'a> Probe<'a> {
         })
     }
 
+    /// Has a GPU that rested raise its clock.
+    async fn raise_clock(&self, work: &Pass) -> Result<()> {
+        let start = Instant::now();
+        let mut steps = 16;
+        while start.elapsed() < CLOCK_RISES {
+            if self.dispatches(work, steps, 1).await? < LEAST && steps < MOST_STEPS {
+                steps *= 2;
+            }
+        }
+        Ok(())
+    }
+
     /// How much of something is done a second, if each invocation does `amount` a step.
     async fn rate(&self, pass: &Pass, amount: f64) -> Result<f64> {
         let mut steps = 16;
-        while steps < 1 << 20 && self.dispatches(pass, steps, 1).await? < LEAST {
+        while steps < MOST_STEPS && self.dispatches(pass, steps, 1).await? < LEAST {
             steps *= 2;
         }
         let invocations = (pass.workgroups * u64::from(WORKGROUP)) as f64;

@@ -1,14 +1,15 @@
 //! Tuning: a wrong candidate never wins, measured times decide, and damaged or foreign files do no harm.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use gpuconv::internals::timer::Timer;
 use gpuconv::planner::model::Rates;
 use gpuconv::planner::profile::Profile;
 use gpuconv::planner::{Candidate, Planner};
 use gpuconv::tuner::{self, Options, Outcome};
-use gpuconv::{Caps, Chain, Choice, Error, GpuConv, Layout, Problem, Residual, Tuning, probe};
+use gpuconv::{Caps, Chain, Choice, Conv2d, Error, GpuConv, Layout, Problem, Residual, Tuning, Weights, probe};
 
-use crate::common::gpu;
+use crate::common::{as_gpu, gpu};
 
 fn parse(line: &str) -> Problem {
     line.parse().unwrap_or_else(|error| panic!("{error}"))
@@ -44,7 +45,7 @@ fn a_wrong_candidate_never_wins() {
         // A candidate that does only a part of the work, in a part of the time. The model takes it for the best.
         if candidate.recipe.name == "direct/4x4" {
             candidate.recipe.passes[0].params.work /= 4;
-            candidate.parts = gpuconv::planner::model::Parts { accesses: 1e-9, mult_adds: 1e-9, ..candidate.parts };
+            candidate.parts = gpuconv::planner::model::Parts { overlap: false, ..Default::default() };
         }
         candidate
     });
@@ -115,6 +116,26 @@ fn a_chain_is_tuned_run_by_run_and_planned_by_these_times() {
     }
 }
 
+/// At rest a GPU lowers its clock. It is raised once for times that follow each other.
+#[test]
+fn a_gpu_that_rested_works_before_it_is_timed() {
+    let seconds = |gpu: &GpuConv| {
+        let layer = gpu.pointwise(&Conv2d::pointwise(4, 4).bias(false), Weights::without_bias(&[1.0; 16])).unwrap();
+        let x = gpu.upload(&[1.0; 4 * 64], [1, 4, 8, 8]).unwrap();
+        let y = gpu.empty([1, 4, 8, 8], Layout::Nchw).unwrap();
+        let (bound, timer) = (layer.bind(&x, &y).unwrap(), Timer::new(gpu).unwrap());
+        [(); 2].map(|()| {
+            let start = Instant::now();
+            timer.raise_clock(&bound).unwrap();
+            start.elapsed().as_secs_f64()
+        })
+    };
+    let [first, second] = seconds(&as_gpu());
+    assert!(first > 0.4 && second < 0.2, "{first} s, then {second} s");
+    let software = gpu();
+    assert!(!software.caps().is_cpu || seconds(&software)[0] < 0.2);
+}
+
 #[test]
 fn a_probe_finds_rates_that_a_device_can_have() {
     let gpu = gpu();
@@ -131,7 +152,7 @@ fn a_probe_finds_rates_that_a_device_can_have() {
     ] {
         assert!((least..most).contains(&rate), "{rates:?}");
     }
-    // Half the speed, twice the time.
+    // Half the speed, twice the time; on a GPU nearly, for there the start of a workgroup and a load's latency count too.
     let problem = parse("pointwise 1x32x24x24 -> 64 relu6");
     let seconds = |rates| {
         let profile = Profile { rates: Some(rates), ..Profile::default() };
@@ -142,7 +163,9 @@ fn a_probe_finds_rates_that_a_device_can_have() {
     let [mult_adds, accesses, shared, bytes] =
         [rates.mult_adds, rates.accesses, rates.shared, rates.bytes].map(|rate| rate / 2.0);
     let slow = Rates { mult_adds, accesses, shared, bytes, dispatch: rates.dispatch * 2.0, ..rates };
-    assert!((seconds(slow) / seconds(rates) - 2.0).abs() < 1e-9);
+    let longer = seconds(slow) / seconds(rates);
+    let least = if gpu.caps().is_cpu { 2.0 - 1e-9 } else { 1.2 };
+    assert!((least..2.0 + 1e-9).contains(&longer), "{longer} times as long");
 }
 
 /// A profile in which only one recipe of a problem of one link has a time.

@@ -280,7 +280,7 @@ fn reads_well(wgsl: &str) -> Result<(), String> {
         }
     }
     expect("parts", 0, open.len())?;
-    if !wgsl.contains("\n// ---- begin tensors.wgsl\n") || wgsl.contains("\n\n\n") {
+    if !wgsl.contains("\n// ---- begin params.wgsl\n") || wgsl.contains("\n\n\n") {
         return Err("no parts, or two blank lines in a row".into());
     }
     // Words with a parenthesis behind them: each function has one where it is declared, and more where it is called.
