@@ -23,6 +23,12 @@ pub const DEPTHWISE: Kernel = Kernel { name: "depthwise", links: 1, candidates }
 
 /// Rows and columns of a strip. Short strips fill a GPU, long ones load less.
 const STRIPS: &[[u32; 2]] = &[[8, 4], [4, 4], [16, 4], [64, 8], [64, 7], [64, 4], [8, 2]];
+/// More of them for GPUs, narrow ones: in NCHW neighbouring invocations store neighbours.
+const NARROW_STRIPS: &[[u32; 2]] = &[[8, 1], [4, 1], [16, 1], [4, 2]];
+/// What a store in NCHW costs on a GPU, in loads, and the bytes from it to the next invocation's up to which it does.
+/// One that is farther costs more, as it touches more of the cache. Both are fitted on an H200.
+const STORE: f64 = 6.0;
+const NEAR: f64 = 8.0;
 /// Rows and columns of strips of neighbours for dilated links on software devices. With an odd dilation outputs as far
 /// apart as the taps were not aligned in pairs, and with a large one an image has few that are. Neighbours share few
 /// inputs unless there are many of them: all of a row at best.
@@ -85,6 +91,9 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 /// The strips to consider, and which outputs of a row they are.
 fn strips(oriented: &Oriented, caps: &Caps) -> Vec<([u32; 2], Outputs)> {
     let mut strips: Vec<_> = STRIPS.iter().map(|&strip| (strip, Outputs::Apart)).collect();
+    if !caps.is_cpu {
+        strips.extend(NARROW_STRIPS.iter().map(|&strip| (strip, Outputs::Apart)));
+    }
     if caps.is_cpu && oriented.step(1) > 1 {
         let [rows, _] = WIDE_STRIP;
         let row = oriented.output[1];
@@ -110,6 +119,17 @@ fn lanes(run: &Run<'_>, link: &Conv2d, caps: &Caps) -> &'static [u32] {
 fn accesses_of(lanes: u32, run: &Run<'_>) -> f64 {
     match lanes {
         4 => 4.0 * run.elements.input.of_wide_load(),
+        _ => 1.0,
+    }
+}
+
+/// Loads that a store costs, by the outputs from an invocation's to those of the next.
+fn loads_of_store(run: &Run<'_>, caps: &Caps, apart: u32) -> f64 {
+    match run.layout {
+        Layout::Nchw if !caps.is_cpu => {
+            let bytes = f64::from(apart) * run.elements.output.dtype().bytes() as f64;
+            STORE * (bytes / NEAR).max(1.0)
+        }
         _ => 1.0,
     }
 }
@@ -222,6 +242,8 @@ fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, strip: Strip, lanes: u32) -
     let loads = steps * (strip.loaded().len() * strip.loads().len()) as f64;
     let outputs = rows_each * f64::from(width);
     let stores = rows_each * f64::from(strip.columns.stores());
+    let apart = if strip.oriented.transposed { rows } else { strip.columns.apart() };
+    let stores = stores * loads_of_store(run, caps, apart);
     // Compilers keep the place of each load in a row, and whether it is in the image.
     let places = REGISTERS_FOR_ADDRESSES.max(2 * strip.loads().len() as u32);
     let registers = strip.registers() as u32 * lanes + places;

@@ -186,7 +186,7 @@ impl GpuKind {
     pub fn core(self) -> Multiprocessor {
         let [registers, invocation_registers, workgroup_memory, invocations, in_step, loads, shared] = match self {
             // Ampere's; Hopper and Turing differ in what a core holds.
-            Self::Nvidia => [65536, 255, 100 << 10, 1536, 32, 32, 64],
+            Self::Nvidia => [65536, 255, 100 << 10, 1536, 32, 32, 32],
             Self::AmdDiscrete | Self::AmdIntegrated => [65536, 256, 64 << 10, 1024, 32, 32, 64],
             Self::IntelDiscrete => [131072, 128, 128 << 10, 2048, 16, 32, 64],
             Self::IntelIntegrated => [114688, 128, 128 << 10, 1792, 16, 16, 64],

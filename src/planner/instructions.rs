@@ -21,10 +21,25 @@ pub fn per_multiply_add(recipe: &str, run: &Run<'_>, kind: GpuKind) -> f64 {
     prefixes.push(&key);
     let kernel = format!("{}/", kernel_of(recipe));
     prefixes.insert(0, &kernel);
-    let in_f32 = prefixes.iter().rev().find_map(|prefix| mean(prefix, kind)).unwrap_or(UNKNOWN);
+    let counted = prefixes.iter().rev().find_map(|prefix| mean(prefix, kind)).unwrap_or(UNKNOWN);
+    let in_f32 = with_depthwise_half(counted, recipe, run, kind);
     match run.elements.input.dtype() {
         DType::F32 => in_f32,
         DType::F16 => in_f32 * of_halves(recipe, run, kind),
+    }
+}
+
+/// The loop that is counted of `separable` is the product's. Each value that a tile's output channels share is computed
+/// by the depthwise half, with as many instructions as in `depthwise`.
+fn with_depthwise_half(of_product: f64, recipe: &str, run: &Run<'_>, kind: GpuKind) -> f64 {
+    let tile = recipe.strip_prefix("separable/").and_then(|tile| tile.split('x').next()?.parse::<f64>().ok());
+    match (tile, run.links.first().and_then(|link| link.conv())) {
+        (Some(channels), Some(depthwise)) => {
+            let taps = depthwise.fan_in() as f64;
+            let of_depthwise = mean("depthwise/", kind).unwrap_or(UNKNOWN);
+            (of_product * channels + of_depthwise * taps) / (channels + taps)
+        }
+        _ => of_product,
     }
 }
 

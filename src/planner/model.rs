@@ -133,14 +133,14 @@ struct Rounds {
     count: f64,
 }
 
-/// Invocations a lane that hide the latencies of a GPU: a rule, not a measurement. Volkov has shown that many sums make
-/// up for few invocations ("Better Performance at Lower Occupancy", GTC 2010).
-const OVERLAPPED: f64 = 4.0;
+/// Invocations a lane that keep a GPU's arithmetic busy, fitted on an H200. Volkov has shown that many sums make up for
+/// few invocations ("Better Performance at Lower Occupancy", GTC 2010).
+const OVERLAPPED: f64 = 1.5;
 
 /// Elements that an invocation loads at a time, five quads. A rule.
 const IN_FLIGHT: f64 = 20.0;
-/// Seconds from a load to its value: mostly from a cache. A rule; memory is 0.2 to 0.5 us away on most GPUs.
-const LATENCY: f64 = 1.0e-7;
+/// Seconds from such loads to the next ones, mostly from a cache, with a barrier: fitted on an H200.
+const LATENCY: f64 = 3.0e-7;
 
 /// What each part of a recipe's work takes, seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -227,9 +227,9 @@ impl Parts {
 /// Instructions that round a sum to f16, as `tensors.wgsl` does it, in multiply-adds.
 const ROUNDING: f64 = 16.0;
 
-/// How much of what a GPU overlaps still shows. A rule, not a measurement: overlap is not perfect, so of two recipes
-/// with the same slowest part the one that does less else is the better.
-const NOT_HIDDEN: f64 = 1.0 / 3.0;
+/// How much of what a GPU overlaps still shows, fitted on an H200: overlap is far from perfect, since the workgroups of
+/// a core do the same at about the same time.
+const NOT_HIDDEN: f64 = 2.0 / 3.0;
 
 /// The share of a software device's cores that have work: each takes a workgroup at a time, so in the last round some
 /// may have none.

@@ -178,11 +178,11 @@ impl Columns {
     /// Strips of a row of the output. The first output of each is in the row.
     pub fn strips(&self, out_width: u32) -> u32 {
         let (bases, span) = (self.bases(), if self.bases() == 1 { self.width } else { self.span() });
-        out_width / span * bases + (out_width % span).div_ceil(self.group_or_strip()).min(bases)
+        out_width / span * bases + (out_width % span).div_ceil(self.apart()).min(bases)
     }
 
     /// Columns from the start of a strip to the next one's.
-    fn group_or_strip(&self) -> u32 {
+    pub fn apart(&self) -> u32 {
         if self.bases() == 1 { self.width } else { self.group }
     }
 

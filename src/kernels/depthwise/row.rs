@@ -229,7 +229,9 @@ pub fn recipe(
         bias_at: (offsets[1] / u64::from(lanes)) as u32,
         ..row.oriented.params(run)
     };
-    let (name, sums, stores) = (row.name(), rows * row.columns.width, rows * row.columns.stores());
+    let (name, sums) = (row.name(), rows * row.columns.width);
+    let apart = if row.oriented.transposed { rows } else { row.columns.apart() };
+    let stores = f64::from(rows * row.columns.stores()) * super::loads_of_store(run, caps, apart);
     let (registers, workgroup) = (row.registers() + REGISTERS_FOR_ADDRESSES, row.workgroup);
     let (seen, layout, elements) = (link.clone(), run.layout, run.elements);
     let values_of = move || context! { elements => elements.values(), ..row.values(&seen, layout) };
@@ -249,7 +251,7 @@ pub fn recipe(
         workspace: Vec::new(),
         work: Work {
             mult_adds: values * f64::from(sums) * link.fan_in() as f64,
-            accesses: counted * (loads + f64::from(stores) + 1.0),
+            accesses: counted * (loads + stores + 1.0),
             shared: 0.0,
             bytes: compulsory_bytes(run),
         },

@@ -52,6 +52,19 @@ fn groups_of_three_channels_have_a_kernel() {
     }
 }
 
+/// Neighbouring invocations of a GPU store neighbours, or nearly: wide strips took twice the time on the first that was
+/// measured.
+#[test]
+fn gpus_have_narrow_strips_where_memory_is_the_bound() {
+    for line in ["depthwise 32x128x56x56 k3 p1 relu6", "depthwise 32x32x112x112 k3 p1"] {
+        for (device, caps) in makes() {
+            let name = plan(line, &caps, Choice::Auto).unwrap().name();
+            let is_narrow = name.starts_with("direct/") || name.ends_with("x1") || name.ends_with("x2");
+            assert!(is_narrow, "{line}: {name} on {device}");
+        }
+    }
+}
+
 /// Rows of a strip share their inputs. Where a GPU has enough outputs to fill it, strips have several.
 #[test]
 fn gpus_compute_large_and_dilated_kernels_by_several_rows() {

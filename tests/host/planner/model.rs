@@ -8,8 +8,8 @@ use gpuconv::{Caps, Choice, Error, Layout, Shape};
 
 use super::{cpu, cpu_without_subgroups, gpu, makes, named, parse, plan, representatives};
 
-/// The occupancy of a GPU with 24 cores of 128 lanes, and how long arithmetic takes on it, for a pass whose invocations
-/// count twice each, since they have 32 sums: a core is busy with two workgroups of 128.
+/// The occupancy of a GPU with 24 cores of 128 lanes, and how long arithmetic takes on it, for a pass of workgroups of
+/// 128 whose invocations count once each, since they have 16 sums: one keeps two thirds of a core busy.
 fn occupancy(device: DeviceModel, workgroups: u64, registers: u32, workgroup_memory: u32) -> (u64, f64, f64) {
     let problem = parse("pointwise 32x512x56x56 -> 512");
     let (chain, shapes) = (problem.chain(), problem.chain().shapes(problem.input).unwrap());
@@ -17,10 +17,14 @@ fn occupancy(device: DeviceModel, workgroups: u64, registers: u32, workgroup_mem
     let schedule = planner::schedule(&chain, problem.input, Layout::Nchw, &gpu(), &named("pointwise/64x64x16"));
     let mut recipe = schedule.unwrap().steps[0].recipe.clone();
     let pass = &mut recipe.passes[0];
-    (pass.workgroups, pass.registers, pass.workgroup_memory) = (workgroups, registers, workgroup_memory);
+    assert_eq!(pass.workgroup, 128);
+    (pass.sums, pass.workgroups, pass.registers, pass.workgroup_memory) = (16, workgroups, registers, workgroup_memory);
     let parts = Parts::new(&recipe, &run, &device);
     (device.resident_workgroups(&recipe.passes[0]), parts.occupancy, parts.mult_adds)
 }
+
+/// What a workgroup keeps busy of a core.
+const ALONE: f64 = 2.0 / 3.0;
 
 #[test]
 fn a_low_occupancy_takes_longer() {
@@ -33,15 +37,16 @@ fn a_low_occupancy_takes_longer() {
     for (registers, memory, expected) in [
         (64, 8192, (8, 1.0)),
         (64, 32768, (2, 1.0)),
-        (64, 40000, (1, 0.5)),
+        (64, 40000, (1, ALONE)),
         (256, 8192, (2, 1.0)),
-        (300, 8192, (1, 0.5)),
+        (300, 8192, (1, ALONE)),
         // More registers than a core has would spill. With 0, the model must not divide by zero.
-        (600, 8192, (1, 0.5)),
+        (600, 8192, (1, ALONE)),
         (0, 0, (8, 1.0)),
     ] {
         let (resident, share, longer) = time(registers, memory);
-        assert_eq!((resident, share), expected, "{registers} registers, {memory} bytes");
+        assert_eq!(resident, expected.0, "{registers} registers, {memory} bytes");
+        assert!((share - expected.1).abs() < 1e-9, "{registers} registers, {memory} bytes: {share}");
         assert!((longer / seconds * share - 1.0).abs() < 1e-9, "{registers} registers, {memory} bytes: {longer} s");
     }
     // A core of a software device runs one workgroup at a time.
@@ -64,12 +69,12 @@ fn the_last_round_counts() {
     for (workgroups, expected) in [
         (24 * 4, 1.0),
         (24 * 8, 1.0),
-        // One core has a fifth. Alone it takes as long as two, so all take as long as six each.
-        (24 * 4 + 1, (24.0 * 4.0 + 1.0) / (24.0 * 6.0)),
+        // One core has a fifth. Alone it takes half as long again, so all take as long as five and a half each.
+        (24 * 4 + 1, (24.0 * 4.0 + 1.0) / (24.0 * 5.5)),
         (24 * 6, 1.0),
-        (24, 0.5),
-        (12, 0.25),
-        (1, 1.0 / 48.0),
+        (24, ALONE),
+        (12, ALONE / 2.0),
+        (1, ALONE / 24.0),
     ] {
         assert!((share(workgroups) - expected).abs() < 1e-9, "{workgroups}: {} and not {expected}", share(workgroups));
     }
