@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use gpuconv::internals::random;
 use gpuconv::{
-    Activation, Chain, Choice, Conv2d, Error, GpuConv, Layer, Layout, Residual, Separable, Shape, Tensor, Weights,
-    oracle, shape,
+    Activation, Chain, Choice, Conv2d, Error, Fusion, GpuConv, Layer, Layout, Residual, Separable, Shape, Tensor,
+    Weights, oracle, shape,
 };
 
 use crate::common::{borrow, draw, expected, gpu, listen};
@@ -82,7 +82,7 @@ fn tensors_that_share_memory_do_not_overlap_in_time() {
     let input = random::integers("input", 4 * 30, 2);
     let x = gpu.upload(&input, [1, 4, 5, 6]).unwrap();
     let answer = expected(&chain, &input, x.shape(), &weights, None);
-    for choice in [Choice::Auto, Choice::Named("direct".into())] {
+    for choice in [Choice::Fusion(Fusion::Never), Choice::Named("direct".into())] {
         let layer = gpu.chain_with(&chain, &weights, choice).unwrap();
         let workspace = layer.schedule(x.shape(), x.layout()).unwrap().workspace;
         assert!(workspace.bytes() < workspace.bytes_without_reuse(), "{workspace:?}");
