@@ -23,7 +23,7 @@ pub const DEPTHWISE: Kernel = Kernel { name: "depthwise", links: 1, candidates }
 
 /// Rows and columns of a strip. Short strips fill a GPU, long ones load less.
 const STRIPS: &[[u32; 2]] = &[[8, 4], [4, 4], [16, 4], [64, 8], [64, 7], [64, 4], [8, 2]];
-/// More of them for GPUs, narrow ones: in NCHW neighbouring invocations store neighbours.
+/// More of them for GPUs in NCHW, narrow ones: neighbouring invocations store neighbours.
 const NARROW_STRIPS: &[[u32; 2]] = &[[8, 1], [4, 1], [16, 1], [4, 2]];
 /// What a store in NCHW costs on a GPU, in loads, and the bytes from it to the next invocation's up to which it does.
 /// One that is farther costs more, as it touches more of the cache. Both are fitted on an H200.
@@ -60,7 +60,7 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let mut recipes = Vec::new();
     let mut known = BTreeSet::new();
     let most_registers = if caps.is_cpu { MOST_REGISTERS_CPU } else { MOST_REGISTERS };
-    for (strip, outputs) in strips(&oriented, caps) {
+    for (strip, outputs) in strips(&oriented, run.layout, caps) {
         for lanes in lanes {
             let Some(written) = Strip::new(run, &oriented, caps, strip, outputs) else { continue };
             // Strips that are higher than the image are the same.
@@ -89,9 +89,9 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 }
 
 /// The strips to consider, and which outputs of a row they are.
-fn strips(oriented: &Oriented, caps: &Caps) -> Vec<([u32; 2], Outputs)> {
+fn strips(oriented: &Oriented, layout: Layout, caps: &Caps) -> Vec<([u32; 2], Outputs)> {
     let mut strips: Vec<_> = STRIPS.iter().map(|&strip| (strip, Outputs::Apart)).collect();
-    if !caps.is_cpu {
+    if !caps.is_cpu && layout == Layout::Nchw {
         strips.extend(NARROW_STRIPS.iter().map(|&strip| (strip, Outputs::Apart)));
     }
     if caps.is_cpu && oriented.step(1) > 1 {
