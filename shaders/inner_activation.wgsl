@@ -13,7 +13,7 @@
 fn ${name}4(x: vec4<f32>) -> vec4<f32> {
     //% if inner.activation == "clamp"
         //% if inner.low and inner.high
-    return or_nan4(clamp(x, vec4<f32>(${inner.low}), vec4<f32>(${inner.high})), x);
+    return or_nan4(min(max(x, vec4<f32>(${inner.low})), vec4<f32>(${inner.high})), x);
         //% elif inner.low or inner.high
     return or_nan4(${"max" if inner.low else "min"}(x, vec4<f32>(${inner.low or inner.high})), x);
         //% else
@@ -30,7 +30,7 @@ fn ${name}4(x: vec4<f32>) -> vec4<f32> {
 // Activates channels of one pixel, all of which are added up in the end.
 //
 // A clamp between zero and ${inner.high or "infinity"} compares bits as integers, which takes one or two instructions
-// where comparing with each bound and selecting takes four, but makes a number of a NaN. So if any of the channels is
+// where keeping each NaN takes five, but makes a number of a NaN. So if any of the channels is
 // NaN, the first becomes one again. That is as good as each, for what is made of one of them is made of all. The sum of
 // their magnitudes is NaN only then: nothing is subtracted from an infinity.
 //% else

@@ -30,12 +30,12 @@ ${x ~ " * " ~ phases.stride[1] ~ "u" ~ plus(phases.first[1]) if phases else x}
 //% set whole_channels = phases.channels ~ "u" if is_joined else "params.out_channels"
 //# Each for one sum, and for four.
 //% for suffix, value, at in [["", "f32", "u32"], ["4", "vec4<f32>", "vec4<u32>"]]
-// What a clamp made of `x`, or the NaN that `x` is. It knows one by its bits: WGSL leaves open what `min` and `max`
+// What was made of `x`, or the NaN that `x` is. It knows one by its bits: WGSL leaves open what `min` and `max`
 // make of a NaN, and a compiler may take it that there are none, and make these of comparisons.
-fn or_nan${suffix}(clamped: ${value}, x: ${value}) -> ${value} {
+fn or_nan${suffix}(made: ${value}, x: ${value}) -> ${value} {
     let bits = bitcast<${at}>(x);
     let is_nan = (bits & ${at}(0x7fffffffu)) > ${at}(0x7f800000u);
-    return bitcast<${value}>(select(bitcast<${at}>(clamped), bits, is_nan));
+    return bitcast<${value}>(select(bitcast<${at}>(made), bits, is_nan));
 }
 
 fn hard_swish${suffix}(x: ${value}) -> ${value} {
@@ -47,9 +47,9 @@ fn silu${suffix}(x: ${value}) -> ${value} {
     return x / (${value}(1.0) + exp(-x));
 }
 
-// The comparison keeps a NaN, of which SwiftShader's `exp` makes a number.
+// SwiftShader's `exp` makes a number of a NaN.
 fn sigmoid${suffix}(x: ${value}) -> ${value} {
-    return select(x, ${value}(1.0) / (${value}(1.0) + exp(-x)), abs(x) >= ${value}(0.0));
+    return or_nan${suffix}(${value}(1.0) / (${value}(1.0) + exp(-x)), x);
 }
 
 fn hard_sigmoid${suffix}(x: ${value}) -> ${value} {
@@ -71,8 +71,7 @@ fn hyperbolic_tangent${suffix}(x: ${value}) -> ${value} {
     near = near * square + ${value}(1.33314422036e-1);
     near = near * square + ${value}(-3.33332819422e-1);
     near = near * square * x + x;
-    // A NaN is near.
-    return select(near, select(far, -far, x < ${value}(0.0)), size >= ${value}(0.625));
+    return or_nan${suffix}(select(near, select(far, -far, x < ${value}(0.0)), size >= ${value}(0.625)), x);
 }
 
 // By the error function, to 1.5e-7 (Abramowitz and Stegun, 7.1.26).
@@ -93,7 +92,8 @@ fn activate${suffix}(x: ${value}) -> ${value} {
     //% if activation == "clamp"
     let low = ${value}(bitcast<f32>(params.low_bits));
     let high = ${value}(bitcast<f32>(params.high_bits));
-    return or_nan${suffix}(clamp(x, low, high), x);
+    // Not `clamp`, which leaves open what it does if `low` is larger.
+    return or_nan${suffix}(min(max(x, low), high), x);
     //% elif activation == "leaky_relu"
     return leaky_relu${suffix}(x, ${value}(bitcast<f32>(params.low_bits)));
     //% else

@@ -25,9 +25,10 @@ pub const DEPTHWISE: Kernel = Kernel { name: "depthwise", links: 1, candidates }
 const STRIPS: &[[u32; 2]] = &[[8, 4], [4, 4], [16, 4], [64, 8], [64, 7], [64, 4], [8, 2]];
 /// More of them for GPUs in NCHW, narrow ones: neighbouring invocations store neighbours.
 const NARROW_STRIPS: &[[u32; 2]] = &[[8, 1], [4, 1], [16, 1], [4, 2]];
-/// What a store in NCHW costs on a GPU, in loads, and the bytes from it to the next invocation's up to which it does.
-/// One that is farther costs more, as it touches more of the cache. Both are fitted on an H200.
+/// What a store in NCHW costs on a GPU, in loads: fitted on an H200.
 const STORE: f64 = 6.0;
+/// It costs more where the next invocation stores farther away than so many bytes, since stores touch more of the cache
+/// then. Fitted on an H200.
 const NEAR: f64 = 8.0;
 /// Rows and columns of strips of neighbours for dilated links on software devices. With an odd dilation outputs as far
 /// apart as the taps were not aligned in pairs, and with a large one an image has few that are. Neighbours share few
@@ -91,7 +92,7 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 /// The strips to consider, and which outputs of a row they are.
 fn strips(oriented: &Oriented, layout: Layout, caps: &Caps) -> Vec<([u32; 2], Outputs)> {
     let mut strips: Vec<_> = STRIPS.iter().map(|&strip| (strip, Outputs::Apart)).collect();
-    if !caps.is_cpu && layout == Layout::Nchw {
+    if !caps.is_cpu && layout == Layout::Nchw && !oriented.transposed {
         strips.extend(NARROW_STRIPS.iter().map(|&strip| (strip, Outputs::Apart)));
     }
     if caps.is_cpu && oriented.step(1) > 1 {
@@ -242,7 +243,7 @@ fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, strip: Strip, lanes: u32) -
     let loads = steps * (strip.loaded().len() * strip.loads().len()) as f64;
     let outputs = rows_each * f64::from(width);
     let stores = rows_each * f64::from(strip.columns.stores());
-    let apart = if strip.oriented.transposed { rows } else { strip.columns.apart() };
+    let apart = strip.columns.apart(&strip.oriented, rows);
     let stores = stores * loads_of_store(run, caps, apart);
     // Compilers keep the place of each load in a row, and whether it is in the image.
     let places = REGISTERS_FOR_ADDRESSES.max(2 * strip.loads().len() as u32);

@@ -50,8 +50,8 @@ impl Caps {
         few && self.gpu.kind != GpuKind::Apple
     }
 
-    /// Whether the GPU compares and selects in one instruction. Then a clamp that keeps NaNs takes no more than another
-    /// one.
+    /// Whether the GPU compares and selects in one instruction. Then a clamp that keeps each NaN took no more than another
+    /// one, as long as clamps compared; by bits that was not counted.
     pub(crate) fn selects_as_it_compares(&self) -> bool {
         self.gpu.kind == GpuKind::Apple
     }

@@ -214,7 +214,7 @@ impl Parts {
     }
 
     /// The whole. A GPU overlaps arithmetic, workgroup memory, loads and memory traffic, so the slowest of them counts
-    /// (the roofline of Williams, Waterman and Patterson, CACM 52(4), 2009), and a little of the others. A software
+    /// (the roofline of Williams, Waterman and Patterson, CACM 52(4), 2009), and two thirds of the others. A software
     /// device does one after the other.
     pub fn seconds(&self) -> f64 {
         let parts = [self.mult_adds, self.accesses, self.shared, self.bytes, self.launch, self.latency];

@@ -31,6 +31,8 @@ pub struct Timer {
     clock: Option<Clock>,
     /// When the device's clock was last seen to be up.
     up: Mutex<Option<Instant>>,
+    /// How long it took to raise it, in all.
+    raising: Mutex<Duration>,
 }
 
 /// Two timestamps, one before and one after a compute pass, and the way back for them.
@@ -63,7 +65,7 @@ impl Timer {
             true => Some(gpu.shared().scoped(|| Clock::new(gpu)).await?),
             false => None,
         };
-        Ok(Self { gpu: gpu.clone(), clock, up: Mutex::new(None) })
+        Ok(Self { gpu: gpu.clone(), clock, up: Mutex::default(), raising: Mutex::default() })
     }
 
     /// Whether the device has a clock.
@@ -86,20 +88,30 @@ impl Timer {
     /// # Errors
     /// What the device says.
     pub async fn raise_clock_async(&self, layer: &BoundLayer) -> Result<()> {
-        if self.gpu.caps().is_cpu || lock(&self.up).is_some_and(|up| up.elapsed() < CLOCK_STAYS) {
+        if self.gpu.caps().is_cpu || self.is_up() {
             return Ok(());
         }
         let start = Instant::now();
         let mut runs = 1;
         while start.elapsed() < CLOCK_RISES {
-            let pass = Instant::now();
-            self.layer_async(layer, runs).await?;
-            if pass.elapsed() < BUSY {
+            let seconds = self.layer_async(layer, runs).await? * f64::from(runs);
+            if seconds < BUSY.as_secs_f64() {
                 runs = MOST_RUNS.min(2 * runs);
             }
         }
         *lock(&self.up) = Some(Instant::now());
+        *lock(&self.raising) += start.elapsed();
         Ok(())
+    }
+
+    /// How long it took to raise the clock, in all.
+    pub fn raising(&self) -> Duration {
+        *lock(&self.raising)
+    }
+
+    /// Whether the device's clock was up just now.
+    fn is_up(&self) -> bool {
+        lock(&self.up).is_some_and(|up| up.elapsed() < CLOCK_STAYS)
     }
 
     /// Runs a layer `count` times in one compute pass, and gives the seconds of one run.
@@ -116,12 +128,11 @@ impl Timer {
     /// # Errors
     /// What the device says.
     pub async fn layer_async(&self, layer: &BoundLayer, runs: u32) -> Result<f64> {
+        let was_up = self.is_up();
         let seconds = self.pass(|pass| (0..runs).for_each(|_| layer.dispatch(pass))).await?;
         // Much work keeps the clock up.
-        if seconds >= BUSY.as_secs_f64() / 4.0
-            && let Some(up) = lock(&self.up).as_mut().filter(|up| up.elapsed() < CLOCK_STAYS)
-        {
-            *up = Instant::now();
+        if was_up && seconds >= BUSY.as_secs_f64() / 4.0 {
+            *lock(&self.up) = Some(Instant::now());
         }
         Ok(seconds / f64::from(runs.max(1)))
     }

@@ -64,8 +64,10 @@ pub async fn probe_async(gpu: &GpuConv) -> Result<Rates> {
     let dispatch = probe.least(&Work::Dispatches(&one, 0, dispatches)).await? / f64::from(dispatches);
     // A shader's copies: those of a queue may be another unit's work, and of a fifth of the speed.
     let a_step = u64::from(WORKGROUP) * COPIED_AT_A_TIME;
-    let steps = (copied / (copy.workgroups * a_step)).max(1);
-    let copy = Pass { workgroups: copy.workgroups.min(copied / (steps * a_step)), ..copy };
+    // One row of workgroups: a folded grid has more than were asked for.
+    let most = copy.workgroups.min(caps.max_workgroups.into()).max(1);
+    let steps = (copied / (most * a_step)).max(1);
+    let copy = Pass { workgroups: most.min(copied / (steps * a_step)), ..copy };
     let (copied, copies) = match caps.is_cpu {
         true => (copied, Work::Copies(copied)),
         false => (copy.workgroups * steps * a_step, Work::Dispatches(&copy, steps as u32, COPIES)),

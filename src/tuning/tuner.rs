@@ -94,7 +94,8 @@ impl GpuConv {
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// What it may take, shared among the runs of the chain. The oracle's time is not counted against candidates that
+    /// What it may take, shared among the runs of the chain, beside half a second here and there in which a GPU raises its
+    /// clock. The oracle's time is not counted against candidates that
     /// are in work.
     pub time: Duration,
     /// Measure hopeless and slow candidates too, to test the model by them.
@@ -229,21 +230,20 @@ pub async fn tune_async(
     options: &Options,
     mut watch: impl FnMut(Progress<'_>),
 ) -> Result<Report> {
-    let input = input.into();
-    let deadline = Instant::now() + options.time;
-    let pieces = pieces(gpu, chain, input, layout)?;
+    let (start, timer) = (Instant::now(), Timer::new_async(gpu).await?);
+    let pieces = pieces(gpu, chain, input.into(), layout)?;
     let total = pieces.iter().map(|piece| piece.candidates.len()).sum();
-    let (mut report, mut done) = (Report::default(), 0);
-    let count = pieces.len();
+    let (mut report, mut done, count) = (Report::default(), 0, pieces.len());
     for (index, piece) in pieces.into_iter().enumerate() {
         // What one run does not need is shared by those after it.
-        let time = deadline.saturating_duration_since(Instant::now()) / (count - index) as u32;
+        let spent = start.elapsed().saturating_sub(timer.raising());
+        let time = options.time.saturating_sub(spent) / (count - index) as u32;
         let mut tell = |run: &str, recipe: &str| {
             watch(Progress { run, recipe, done, total });
             done += 1;
         };
         let best = piece.one_by_one(&report.profile);
-        let candidates = tune_run(gpu, &piece, layout, best, &Options { time, ..*options }, &mut tell).await?;
+        let candidates = tune_run(&timer, gpu, &piece, layout, best, &Options { time, ..*options }, &mut tell).await?;
         let right = |tried: &Tried| match tried.outcome {
             Outcome::Right(seconds) => Some((tried.candidate.recipe.name.clone(), seconds)),
             _ => None,
@@ -311,7 +311,8 @@ pub unsafe fn tune_candidates(
     options: &Options,
 ) -> Result<Vec<Tried>> {
     let piece = Piece { name: name.into(), singles: Vec::new(), chain: chain.clone(), input, candidates };
-    block_on(tune_run(gpu, &piece, layout, f64::INFINITY, options, &mut |_, _| {}))
+    let timer = Timer::new(gpu)?;
+    block_on(tune_run(&timer, gpu, &piece, layout, f64::INFINITY, options, &mut |_, _| {}))
 }
 
 /// The seconds of each step of a schedule, each measured on its own: the least of some.
@@ -398,6 +399,7 @@ impl Runner {
 
 /// `best`: the time to beat.
 async fn tune_run(
+    timer: &Timer,
     gpu: &GpuConv,
     piece: &Piece,
     layout: Layout,
@@ -405,10 +407,10 @@ async fn tune_run(
     options: &Options,
     tell: &mut impl FnMut(&str, &str),
 ) -> Result<Vec<Tried>> {
-    let start = Instant::now();
-    // Half of the time is for compiling and checking, the rest for measuring what was.
-    let (compiled, deadline) = (start + options.time / 2, start + options.time);
-    let timer = Timer::new_async(gpu).await?;
+    let (start, raising) = (Instant::now(), timer.raising());
+    // Half of the time is for compiling and checking, the rest for measuring what was. What raises a GPU's clock comes
+    // on top.
+    let end = |time: Duration| start + time + timer.raising().saturating_sub(raising);
     let batch = BATCH[usize::from(!timer.has_clock())];
     let mut candidates = piece.candidates.clone();
     candidates.sort_by(|a, b| a.parts.seconds().total_cmp(&b.parts.seconds()));
@@ -418,7 +420,7 @@ async fn tune_run(
         tell(&piece.name, &candidate.recipe.name);
         let hopeless = !options.thorough && candidate.parts.seconds() > HOPELESS * best;
         // The first candidate has its turn in any case.
-        let late = index > 0 && Instant::now() > compiled;
+        let late = index > 0 && Instant::now() > end(options.time / 2);
         let outcome = if hopeless {
             Outcome::Hopeless
         } else if late {
@@ -426,7 +428,7 @@ async fn tune_run(
         } else {
             // The clock of a software device does not matter.
             let reference = if gpu.caps().is_cpu { None } else { runners.first() };
-            match qualify(&mut subject, &candidate, &timer, reference).await {
+            match qualify(&mut subject, &candidate, timer, reference).await {
                 Ok((report, ..)) if !report.passes() => Outcome::Wrong(report),
                 Ok((_, bound, [first, seconds])) => {
                     if options.thorough || seconds <= SLOW * best {
@@ -447,7 +449,7 @@ async fn tune_run(
     if let Some(runner) = runners.first() {
         timer.raise_clock_async(&runner.bound).await?;
     }
-    race(&timer, &mut runners, deadline, options.thorough).await?;
+    race(timer, &mut runners, end(options.time), options.thorough).await?;
     for runner in runners {
         tried[runner.index].outcome = Outcome::Right(runner.least);
     }

@@ -178,12 +178,21 @@ impl Columns {
     /// Strips of a row of the output. The first output of each is in the row.
     pub fn strips(&self, out_width: u32) -> u32 {
         let (bases, span) = (self.bases(), if self.bases() == 1 { self.width } else { self.span() });
-        out_width / span * bases + (out_width % span).div_ceil(self.apart()).min(bases)
+        out_width / span * bases + (out_width % span).div_ceil(self.group_or_strip()).min(bases)
     }
 
     /// Columns from the start of a strip to the next one's.
-    pub fn apart(&self) -> u32 {
+    fn group_or_strip(&self) -> u32 {
         if self.bases() == 1 { self.width } else { self.group }
+    }
+
+    /// Outputs in a row of memory from a strip of these rows to the next one's, which the next invocation computes.
+    pub fn apart(&self, oriented: &Oriented, rows: u32) -> u32 {
+        match oriented.transposed {
+            false => self.group_or_strip(),
+            true if oriented.step(0) > 1 => 1,
+            true => rows,
+        }
     }
 
     /// Stores of a strip in a row.

@@ -230,7 +230,7 @@ pub fn recipe(
         ..row.oriented.params(run)
     };
     let (name, sums) = (row.name(), rows * row.columns.width);
-    let apart = if row.oriented.transposed { rows } else { row.columns.apart() };
+    let apart = row.columns.apart(&row.oriented, rows);
     let stores = f64::from(rows * row.columns.stores()) * super::loads_of_store(run, caps, apart);
     let (registers, workgroup) = (row.registers() + REGISTERS_FOR_ADDRESSES, row.workgroup);
     let (seen, layout, elements) = (link.clone(), run.layout, run.elements);
