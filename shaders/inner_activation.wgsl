@@ -29,10 +29,10 @@ fn ${name}4(x: vec4<f32>) -> vec4<f32> {
 //% if inner.high_bits
 // Activates channels of one pixel, all of which are added up in the end.
 //
-// A clamp between zero and ${inner.high or "infinity"} compares bits as integers, which takes one or two instructions
-// where keeping each NaN takes five, but makes a number of a NaN. So if any of the channels is
-// NaN, the first becomes one again. That is as good as each, for what is made of one of them is made of all. The sum of
-// their magnitudes is NaN only then: nothing is subtracted from an infinity.
+// A clamp between zero and ${inner.high or "infinity"} compares bits as integers. That takes fewer instructions than
+// keeping each NaN, but makes a number of a NaN. So if any of the channels is NaN, the first becomes one again. That is
+// as good as each, for what is made of one of them is made of all. The sum of their magnitudes is NaN only then, since
+// nothing is subtracted from an infinity.
 //% else
 // Activates channels of one pixel.
 //% endif

@@ -30,8 +30,8 @@ ${x ~ " * " ~ phases.stride[1] ~ "u" ~ plus(phases.first[1]) if phases else x}
 //% set whole_channels = phases.channels ~ "u" if is_joined else "params.out_channels"
 //# Each for one sum, and for four.
 //% for suffix, value, at in [["", "f32", "u32"], ["4", "vec4<f32>", "vec4<u32>"]]
-// What was made of `x`, or the NaN that `x` is. It knows one by its bits: WGSL leaves open what `min` and `max`
-// make of a NaN, and a compiler may take it that there are none, and make these of comparisons.
+// What was made of `x`; or `x`, if that is a NaN. It looks at the bits: WGSL leaves open what `min` and `max` make of
+// a NaN. A compiler may assume that there are none, and turn comparisons into `min` and `max`.
 fn or_nan${suffix}(made: ${value}, x: ${value}) -> ${value} {
     let bits = bitcast<${at}>(x);
     let is_nan = (bits & ${at}(0x7fffffffu)) > ${at}(0x7f800000u);

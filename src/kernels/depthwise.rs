@@ -27,8 +27,8 @@ const STRIPS: &[[u32; 2]] = &[[8, 4], [4, 4], [16, 4], [64, 8], [64, 7], [64, 4]
 const NARROW_STRIPS: &[[u32; 2]] = &[[8, 1], [4, 1], [16, 1], [4, 2]];
 /// What a store in NCHW costs on a GPU, in loads: fitted on an H200.
 const STORE: f64 = 6.0;
-/// It costs more where the next invocation stores farther away than so many bytes, since stores touch more of the cache
-/// then. Fitted on an H200.
+/// From this distance on, in bytes, between the stores of two neighbouring invocations a store costs more: it touches
+/// more of the cache. Fitted on an H200.
 const NEAR: f64 = 8.0;
 /// Rows and columns of strips of neighbours for dilated links on software devices. With an odd dilation outputs as far
 /// apart as the taps were not aligned in pairs, and with a large one an image has few that are. Neighbours share few

@@ -421,7 +421,6 @@ fn a_column_takes_as_long_as_a_row() {
     }
 }
 
-/// A wrong reason would mislead the reader.
 #[test]
 fn a_grid_beyond_the_limit_is_folded() {
     // 4096 x 4096 outputs in tiles of 8 x 2 are more workgroups than one dimension can have.

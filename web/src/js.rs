@@ -78,7 +78,7 @@ fn given_away(what: &str) -> JsValue {
     refused(&format!("{what} are there no more: their buffer was given away"))
 }
 
-/// Memory for so many values. The module has less than 4 GiB in all, and an allocation at most 2.
+/// Allocates memory for some values. The module has less than 4 GiB in all, and one allocation at most 2.
 fn room<T: Clone + Default>(len: u32, what: &str) -> Result<Vec<T>, JsValue> {
     let mut values = Vec::new();
     let gib = f64::from(len) * size_of::<T>() as f64 / f64::from(1 << 30);

@@ -4,6 +4,7 @@ use gpuconv::{Caps, Chain, Choice, Conv2d, Error, Layout, Problem, planner};
 
 use super::{gpu, named, plan};
 
+/// A wrong reason would mislead the reader.
 #[test]
 fn the_message_gives_the_true_reason() {
     for (line, kernel, expected) in [
