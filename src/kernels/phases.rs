@@ -41,6 +41,7 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
         [link] => return Err(Unsupported::link(link)),
         links => return Err(Unsupported::Links(links.len())),
     };
+    let conv = &spread(run, conv);
     let (mut recipes, mut reason) = (Vec::new(), None);
     let apart = parts(run, conv, Join::Same);
     // One product may be faster than several small ones, though it multiplies by zeros.
@@ -56,6 +57,24 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
         Some(reason) if recipes.is_empty() => Err(reason),
         _ => fitting(run, caps, recipes),
     }
+}
+
+/// The same convolution with another stride where the image has a single row or column, whose place does not depend on
+/// it: with one as large as the kernel and the output each output is a phase of its own, so that all see the one value
+/// and none sees padding.
+fn spread(run: &Run<'_>, conv: &Conv2d) -> Conv2d {
+    let (input, output) = (run.input(), run.output());
+    let extents = [[input.height, output.height], [input.width, output.width]];
+    let mut conv = conv.clone();
+    for (axis, [of_input, of_output]) in extents.into_iter().enumerate() {
+        let stride = conv.dilated_kernel()[axis].max(u64::from(of_output) + u64::from(conv.padding[axis]));
+        // The channels of groups would be passes of their own.
+        match u32::try_from(stride) {
+            Ok(stride) if of_input == 1 && conv.groups == 1 && stride <= MOST_STRIDE => conv.stride[axis] = stride,
+            _ => {}
+        }
+    }
+    conv
 }
 
 /// Phases that one pass computes.
@@ -279,6 +298,26 @@ mod tests {
             assert!(recipe.passes.len() == 1 && !recipe.spreads_errors, "{}", recipe.name);
             assert_eq!(recipe.passes[0].params.out_channels, 24);
         }
+    }
+
+    /// All outputs of an image of one value see that one, and nothing of the padding.
+    #[test]
+    fn an_image_of_one_value_is_one_product() {
+        let by_column = ConvTranspose2d::new(16, 6, [3, 4]).stride([1, 4]);
+        let cropped = ConvTranspose2d::new(16, 6, 4).stride(2).padding(1);
+        for (conv, input, channels) in [
+            (ConvTranspose2d::new(16, 6, 4), [2, 16, 1, 1], 16 * 6),
+            (cropped, [2, 16, 1, 1], 4 * 6),
+            (by_column.clone(), [2, 16, 1, 5], 12 * 6),
+        ] {
+            for recipe in recipes(conv, input) {
+                assert!(recipe.name.starts_with("phases/pointwise"), "{}", recipe.name);
+                assert!(recipe.passes.len() == 1 && !recipe.spreads_errors, "{}", recipe.name);
+                assert_eq!(recipe.passes[0].params.out_channels, channels);
+            }
+        }
+        // Two rows are two values.
+        assert!(recipes(by_column, [2, 16, 2, 5]).iter().all(|recipe| recipe.name.starts_with("phases/implicit_gemm")));
     }
 
     /// Each pass has its weights, then its biases, behind those of the pass before, and does as much as there is to do.

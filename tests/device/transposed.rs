@@ -54,6 +54,30 @@ fn recipes_agree_with_the_oracle() {
     assert!(checked > 12, "{checked} by phases");
 }
 
+/// What images of one row or column see does not depend on the stride.
+#[test]
+fn images_of_one_value_agree_with_the_oracle() {
+    for (index, line) in [
+        "transposed 1x100x1x1 -> 64 k4",
+        "transposed 3x10x1x1 -> 6 k4 s2 p1",
+        "transposed 2x10x1x5 -> 6 k3x4 s2",
+        "transposed 2x10x5x1 -> 7 k3x4 s2 nhwc",
+        "transposed 2x8x1x1 -> 6 k3 s2 p1 o1 d2 relu",
+        "transposed 2x8x1x1 -> 6 k3 s3 o2 nhwc",
+        "transposed 2x8x1x1 -> 6 k2 s4 o3 f16",
+        "transposed 1x8x1x1 -> 4 k1x9 p0,2,0,3 tanh",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let gpu = if index % 2 == 0 { gpu() } else { as_gpu() };
+        let problem = line.parse().unwrap();
+        for schedule in schedules(&gpu, &problem, false) {
+            check(&gpu, &problem, &schedule);
+        }
+    }
+}
+
 #[test]
 #[ignore = "takes minutes"]
 fn all_recipes_agree_with_the_oracle_in_full() {
