@@ -59,7 +59,6 @@ fn line(coordinate: i32, extent: u32, distance: u32) -> Line {
 
 //# All of a tile's k by number: a load, or zero behind the last.
 //% set count = KERNEL_ROWS * geometry.kernel_width * GROUP_IN
-//% set xyzw = ["x", "y", "z", "w"]
 fn stage_pixels(k0: u32, place: Place, local: u32) {
     let first_row = k0 / TILE_DEPTH * ${KERNEL_ROWS}u;
     //% for channel in range(GROUP_IN) if scales != "none"

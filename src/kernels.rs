@@ -161,6 +161,11 @@ impl<'a> Run<'a> {
         if self.is_scaled() { scale_shape(self.input()).bytes(self.elements.input.dtype()) } else { 0 }
     }
 
+    /// Bytes of the residual, if it has one.
+    fn residual_bytes(&self) -> u64 {
+        if self.has_residual() { self.output_bytes() } else { 0 }
+    }
+
     /// Bytes of the output.
     pub(crate) fn output_bytes(&self) -> u64 {
         self.output().bytes(self.elements.output.dtype())
@@ -300,7 +305,7 @@ impl Operand {
     }
 }
 
-/// The parameter block: `Params` of `tensors.wgsl`, number for number. Sizes are here and not constants of the shader,
+/// The parameter block: `Params` of `params.wgsl`, number for number. Sizes are here and not constants of the shader,
 /// so that layers share shaders: a network has a few kinds of layers in many sizes.
 #[non_exhaustive]
 #[repr(C)]
@@ -430,8 +435,7 @@ fn single_pass_operands(run: &Run<'_>) -> Vec<Operand> {
 /// Bytes that any kernel must move for a run: input, weights, output, residual, scale.
 fn compulsory_bytes(run: &Run<'_>) -> f64 {
     let weights: u64 = run.links.iter().map(|link| params_of(link) * run.elements.weights.dtype().bytes()).sum();
-    let residual = if run.has_residual() { run.output_bytes() } else { 0 };
-    (run.input_bytes() + run.output_bytes() + weights + residual + run.scale_bytes()) as f64
+    (run.input_bytes() + run.output_bytes() + weights + run.residual_bytes() + run.scale_bytes()) as f64
 }
 
 /// Workgroups folded into a grid of two dimensions, each within the limit. None if they do not fit.

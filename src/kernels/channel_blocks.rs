@@ -76,6 +76,9 @@ fn recipe(
     let (items_f, block_f) = (items as f64, f64::from(block));
     // A software device loads a block's weights as fast as one.
     let weight_loads = if caps.is_cpu { 1.0 } else { block_f };
+    // A scale is loaded for each input channel, and multiplies all that is loaded.
+    let scales = if conv.scaled { f64::from(conv.group_in_channels()) } else { 0.0 };
+    let scaled = if conv.scaled { depth * f64::from(PIXELS) } else { 0.0 };
     let pass = Pass {
         wgsl: Wgsl::template(file, values),
         operands: single_pass_operands(run),
@@ -97,8 +100,8 @@ fn recipe(
         weights,
         workspace: Vec::new(),
         work: Work {
-            mult_adds: items_f * depth * block_f * f64::from(PIXELS),
-            accesses: items_f * (depth * (f64::from(PIXELS) + weight_loads) + f64::from(PIXELS) * block_f),
+            mult_adds: items_f * (depth * block_f * f64::from(PIXELS) + scaled),
+            accesses: items_f * (depth * (f64::from(PIXELS) + weight_loads) + f64::from(PIXELS) * block_f + scales),
             shared: 0.0,
             bytes: compulsory_bytes(run),
         },

@@ -154,6 +154,20 @@ pub fn shares_scales(run: &Run<'_>) -> bool {
     run.output().batch == 1 || run.output().pixels().is_multiple_of(4)
 }
 
+/// Whether filling up an extent to whole lengths adds at most a quarter.
+pub fn is_worth_filling(extent: u32, length: u32) -> bool {
+    u64::from(extent).next_multiple_of(length.into()) * 4 <= u64::from(extent) * 5
+}
+
+/// What the scales of a run count for each input: a load, in NCHW of four pixels if these are of one image.
+pub fn of_scales(run: &Run<'_>) -> f64 {
+    match run.layout {
+        _ if !run.is_scaled() => 0.0,
+        Layout::Nchw if shares_scales(run) => 0.25,
+        _ => 1.0,
+    }
+}
+
 /// What a store counts for each output.
 pub fn of_outputs(run: &Run<'_>, source: &Source) -> f64 {
     if stores_quads(run, source) { run.elements.output.of_wide_load() } else { 1.0 }

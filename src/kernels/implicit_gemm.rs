@@ -87,11 +87,10 @@ fn by_tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 /// most a quarter.
 fn fills_quads(run: &Run<'_>) -> bool {
     let output = run.output();
-    let width = u64::from(output.width);
-    let filled = width.next_multiple_of(tiled::ROW_PIXELS.into());
+    let filled = u64::from(output.width).next_multiple_of(tiled::ROW_PIXELS.into());
     // The shader counts the pixels in 32 bits.
     let is_counted = u64::from(output.batch) * u64::from(output.height) * filled < 1 << 32;
-    run.layout == Layout::Nchw && filled * 4 <= width * 5 && is_counted
+    run.layout == Layout::Nchw && gemm::is_worth_filling(output.width, tiled::ROW_PIXELS) && is_counted
 }
 
 fn by_uniform_loads(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
@@ -162,7 +161,7 @@ fn shares_rows(run: &Run<'_>, link: &Conv2d) -> bool {
 /// The source that goes through the kernel tap by tap, where padding the channels of each to whole tiles adds little.
 fn taps(run: &Run<'_>, link: &Conv2d, kernel: &'static str, tile: Tile) -> Option<Source> {
     let channels = link.group_in_channels();
-    if u64::from(channels).next_multiple_of(tile.depth.into()) * 4 > u64::from(channels) * 5 {
+    if !gemm::is_worth_filling(channels, tile.depth) {
         return None;
     }
     let aligned = run.layout == Layout::Nhwc && channels.is_multiple_of(4);
@@ -203,11 +202,7 @@ fn windowed(run: &Run<'_>, source: Source) -> Source {
     if !run.is_scaled() {
         return Source { place, ..source };
     }
-    // In NCHW a load of a scale is for four pixels, if these are of one image; in NHWC each value has its own.
-    let each = match run.layout {
-        Layout::Nchw if gemm::shares_scales(run) => 0.25,
-        _ => 1.0,
-    };
+    let each = gemm::of_scales(run);
     let scales = (4.0 * each) as u32;
     Source { place: place + scales, registers: source.registers + scales, loads: 1.0 + each, mult_adds: 1.0, ..source }
 }

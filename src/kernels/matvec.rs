@@ -148,9 +148,12 @@ impl Tile {
         let (groups, depth) = (workgroups as f64, depth as f64);
         let outputs = groups * channels * rows;
         let of_each = run.elements.weights.of_wide_load() / if self.pairs { 2.0 } else { 1.0 };
+        let inputs = groups * depth * lanes * rows;
+        // Each input is multiplied by a scale of its own.
+        let scales = if run.is_scaled() { inputs } else { 0.0 };
         Work {
-            mult_adds: outputs * depth,
-            accesses: groups * depth * (channels + lanes * rows) * of_each + outputs,
+            mult_adds: outputs * depth + scales,
+            accesses: (groups * depth * channels + inputs + scales) * of_each + outputs,
             // Each slice writes its sums, and is read once.
             shared: if slices > 1.0 { 2.0 * outputs * slices } else { 0.0 },
             ..Work::default()

@@ -65,5 +65,7 @@ pub fn source(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported
         Layout::Nhwc => link.group_in_channels().is_multiple_of(4),
     };
     let template = ("source_pointwise.wgsl", Arc::new(|| context! { geometry => () }) as Values);
-    Ok(Source::loaded(kernel, link, template, Fetch::Quads { aligned }, Order::ChannelFirst))
+    let source = Source::loaded(kernel, link, template, Fetch::Quads { aligned }, Order::ChannelFirst);
+    let mult_adds = if run.is_scaled() { 1.0 } else { 0.0 };
+    Ok(Source { loads: 1.0 + gemm::of_scales(run), mult_adds, ..source })
 }

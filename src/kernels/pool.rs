@@ -142,7 +142,7 @@ fn count(run: &Run<'_>) -> Option<u64> {
     }
 }
 
-/// What both shaders ask for.
+/// What all its shaders ask for.
 fn values(layout: Layout, elements: Elements, recipe: &str) -> Value {
     context! {
         recipe,

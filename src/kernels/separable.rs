@@ -10,7 +10,7 @@ use minijinja::{Value, context};
 
 use super::gemm::tiled::{self, TILES_OF_GATHERED, Tile};
 use super::gemm::window::{Lines, MOST_ROWS, MOST_TAPS};
-use super::gemm::{Fetch, Source};
+use super::gemm::{self, Fetch, Source};
 use super::{Kernel, Recipe, Run, Unsupported, fitting};
 use crate::kernels::pack::{Order, Packing};
 use crate::kernels::shader;
@@ -50,14 +50,9 @@ fn outputs(run: &Run<'_>, depthwise: &Conv2d) -> Result<Outputs, Unsupported> {
     match run.layout {
         Layout::Nhwc if !depthwise.in_channels.is_multiple_of(4) => Err(Unsupported::InChannels(depthwise.in_channels)),
         Layout::Nhwc => Ok(Outputs::Channels),
-        Layout::Nchw if is_worth_filling(run.output().width, 4) => Ok(Outputs::Neighbours),
+        Layout::Nchw if gemm::is_worth_filling(run.output().width, 4) => Ok(Outputs::Neighbours),
         Layout::Nchw => Ok(Outputs::Pixels),
     }
-}
-
-/// Whether filling up rows (or columns) to whole strips adds at most a quarter.
-fn is_worth_filling(extent: u32, length: u32) -> bool {
-    u64::from(extent).next_multiple_of(length.into()) * 4 <= u64::from(extent) * 5
 }
 
 /// The lengths of strips to consider, the longest first: those that share the outputs of a tile out evenly, and that
@@ -69,7 +64,7 @@ fn strips(run: &Run<'_>, outputs: Outputs, tile: Tile, caps: &Caps) -> impl Iter
     let quads = tile.staged_quads();
     (1..=most)
         .rev()
-        .filter(move |&length| length == 1 || quads.is_multiple_of(length) && is_worth_filling(extent, length))
+        .filter(move |&length| length == 1 || quads.is_multiple_of(length) && gemm::is_worth_filling(extent, length))
 }
 
 fn source(

@@ -86,7 +86,7 @@ fn recipe(run: &Run<'_>, link: &Conv2d, slices: u32, partial: Shape, product: Re
         work: Work {
             accesses: work.accesses + (outputs * (u64::from(slices) + 1)) as f64,
             // The product has counted the sums once, and they are read once more.
-            bytes: work.bytes + (partial_bytes + run.output_bytes()) as f64,
+            bytes: work.bytes + (partial_bytes + run.output_bytes() + run.residual_bytes()) as f64,
             ..work
         },
         tolerance: product.tolerance,
@@ -113,7 +113,7 @@ pub fn apart(run: &Run<'_>, link: &Conv2d, product: Recipe) -> Recipe {
         work: Work {
             accesses: product.work.accesses + 3.0 * outputs as f64,
             // The product has counted the sums once, and they are read once more.
-            bytes: product.work.bytes + (sums + 2 * run.output_bytes()) as f64,
+            bytes: product.work.bytes + (sums + run.output_bytes() + run.residual_bytes()) as f64,
             ..product.work
         },
         ..product

@@ -95,7 +95,7 @@ fn template(name: &str) -> Option<String> {
 const BEGIN: &str = "// ---- begin ";
 const END: &str = "// ---- end ";
 
-/// The engine. Its built-in filters and functions, of which templates need six, would make a web page's module a tenth
+/// The engine. Its built-in filters and functions, of which templates need a few, would make a web page's module a tenth
 /// larger.
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     // Only with what is added here, since the engine has more where another crate of a program asks for more of it.

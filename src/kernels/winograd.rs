@@ -140,7 +140,8 @@ impl<'a> Tiles<'a> {
         // Each tile has one scale, and multiplies all that it loads.
         let loads = f64::from(self.transform.loads()) + if link.scaled { 1.0 } else { 0.0 };
         let scaled = if link.scaled { points } else { 0.0 };
-        let tensors = self.run.input_bytes() + self.run.output_bytes();
+        let run = self.run;
+        let tensors = run.input_bytes() + run.output_bytes() + run.residual_bytes() + run.scale_bytes();
         let variant = product.name.split_once('/').map_or("", |(_, variant)| variant);
         Recipe {
             name: format!("{}/{outputs}x{outputs}-{variant}", WINOGRAD.name),
@@ -153,7 +154,7 @@ impl<'a> Tiles<'a> {
                     + items_in * (loads + points)
                     + items_out * (points + f64::from(outputs * outputs)),
                 // The transformed weights are 16/9 or 4 times the weights.
-                bytes: product.work.bytes + (workspace.iter().sum::<u64>() + tensors + self.run.scale_bytes()) as f64,
+                bytes: product.work.bytes + (workspace.iter().sum::<u64>() + tensors) as f64,
                 ..product.work
             },
             workspace,

@@ -94,7 +94,7 @@ impl DeviceModel {
     /// places for invocations allow. At least one, since otherwise there would be no pipeline.
     pub fn resident_workgroups(&self, pass: &Pass) -> u64 {
         let Core::Parallel { core, .. } = self.core else { return 1 };
-        let invocations = u64::from(pass.workgroup.max(1)).next_multiple_of(core.in_step.max(1));
+        let invocations = core.taken(pass);
         let by_registers = core.registers / (u64::from(pass.registers.max(1)) * invocations);
         let by_memory = core.workgroup_memory / u64::from(pass.workgroup_memory.max(1));
         by_registers.min(by_memory).min(core.invocations / invocations).clamp(1, core.workgroups.max(1))
@@ -103,7 +103,7 @@ impl DeviceModel {
     /// A GPU's rounds. Each core takes workgroups until it can hold no more, and others when these have ended; the last
     /// are fewer. So are all where there is little work. As many of them as there are keep a part of the core's lanes
     /// busy.
-    fn rounds(&self, recipe: &Recipe, gpu: &Gpu) -> Rounds {
+    fn rounds(&self, recipe: &Recipe, core: &Multiprocessor, gpu: &Gpu) -> Rounds {
         let lanes = gpu.lanes.max(1.0);
         let cores = (64.0 * self.rates.parallel / lanes).max(1.0);
         let (mut work, mut time, mut count) = (0.0, 0.0, 0.0);
@@ -117,11 +117,18 @@ impl DeviceModel {
             // Passes count by what they keep in registers, the nearest to their arithmetic that is known of each.
             let each = pass.independent();
             work += each * pass.workgroups as f64 / cores;
-            time += each * rounds;
+            time += each * rounds * core.taken(pass) as f64 / f64::from(pass.workgroup.max(1));
             count += (own / held).ceil();
         }
         let share = if time > 0.0 { work / time } else { 1.0 };
         Rounds { share: share.clamp(1e-3, 1.0), count }
+    }
+}
+
+impl Multiprocessor {
+    /// The invocations whose places a workgroup takes: whole groups that run in step.
+    fn taken(&self, pass: &Pass) -> u64 {
+        u64::from(pass.workgroup.max(1)).next_multiple_of(self.in_step.max(1))
     }
 }
 
@@ -171,7 +178,10 @@ impl Parts {
         let Work { mult_adds, accesses, shared, bytes, .. } = recipe.work;
         // They are beside the loops whose instructions were counted.
         let rounding = match run.elements.output.dtype() {
-            DType::F16 => run.output().len() as f64 * ROUNDING,
+            DType::F16 => {
+                let kept: u64 = recipe.kept().map(|link| run.shapes[link + 1].len()).sum();
+                (run.output().len() + kept) as f64 * ROUNDING
+            }
             DType::F32 => 0.0,
         };
         let DeviceModel { rates, core } = device;
@@ -181,8 +191,8 @@ impl Parts {
             ..Self::default()
         };
         match core {
-            Core::Parallel { gpu, .. } => {
-                let Rounds { share: occupancy, count } = device.rounds(recipe, gpu);
+            Core::Parallel { core, gpu } => {
+                let Rounds { share: occupancy, count } = device.rounds(recipe, core, gpu);
                 let of_passes = |each: fn(&Pass) -> f64| recipe.passes.iter().map(each).sum::<f64>();
                 let invocations = of_passes(|pass| pass.workgroups as f64 * f64::from(pass.workgroup));
                 let turns = (accesses / invocations.max(1.0) / IN_FLIGHT).max(1.0);

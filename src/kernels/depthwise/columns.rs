@@ -6,6 +6,7 @@ use std::ops::Range;
 use minijinja::{Value, context};
 
 use super::DEPTHWISE;
+use crate::kernels::pack::phases::greatest_common_divisor;
 use crate::kernels::{Params, Run};
 use crate::model::caps::Caps;
 use crate::model::conv::Conv2d;
@@ -78,12 +79,8 @@ impl Oriented {
     /// columns (0) or the rows (1). One, unless the link is dilated.
     pub fn step(&self, axis: usize) -> u32 {
         let (stride, dilation) = (self.link.stride[axis], self.link.dilation[axis]);
-        dilation / gcd(stride, dilation)
+        dilation / greatest_common_divisor(stride, dilation)
     }
-}
-
-fn gcd(a: u32, b: u32) -> u32 {
-    if b == 0 { a.max(1) } else { gcd(b, a % b) }
 }
 
 /// Which outputs of a row are a strip.

@@ -60,6 +60,28 @@ fn a_low_occupancy_takes_longer() {
     assert_eq!(occupancy(phone, workgroups, 64, 8192), time(128, 8192));
 }
 
+/// A part of the invocations that run in step takes as long as all of them.
+#[test]
+fn a_part_of_a_wave_takes_the_place_of_all() {
+    let problem = parse("pointwise 1x512x56x56 -> 512");
+    let (chain, shapes) = (problem.chain(), problem.chain().shapes(problem.input).unwrap());
+    let run = Run { links: chain.links(), shapes: &shapes, layout: problem.layout, elements: Elements::F32 };
+    let phone = GpuKind::Adreno.caps();
+    let schedule = planner::schedule(&chain, problem.input, Layout::Nchw, &phone, &named("pointwise")).unwrap();
+    let mut recipe = schedule.steps[0].recipe.clone();
+    let pass = &mut recipe.passes[0];
+    (pass.workgroup, pass.sums, pass.registers, pass.workgroup_memory) = (32, 64, 32, 0);
+    let seconds = |in_step: u64| {
+        let mut device = DeviceModel::of(&phone);
+        if let Core::Parallel { core, .. } = &mut device.core {
+            core.in_step = in_step;
+        }
+        Parts::new(&recipe, &run, &device).mult_adds
+    };
+    let ratio = seconds(64) / seconds(32);
+    assert!((ratio - 2.0).abs() < 0.01, "{ratio}");
+}
+
 /// The last workgroups take as long as a whole round does, and few take no less than one.
 #[test]
 fn the_last_round_counts() {

@@ -1,9 +1,12 @@
 //! Convolutions that multiply what they read by a scale.
 
-use gpuconv::Choice;
-use gpuconv::planner::Unsupported;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{cpu_without_subgroups, devices, kernels, makes, named, plan};
+use gpuconv::Choice;
+use gpuconv::internals::kernel_of;
+use gpuconv::planner::{self, Unsupported};
+
+use super::{cpu_without_subgroups, devices, gpu, kernels, makes, named, parse, plan};
 
 /// A scale is a load and a multiplication for some inputs, which no GPU is so slow at that another kernel pays.
 #[test]
@@ -24,6 +27,38 @@ fn a_scaled_convolution_takes_hardly_longer_than_one_that_is_not() {
             }
         }
     }
+}
+
+/// Every recipe reads a residual once, and loads scales beside what it multiplies by them.
+#[test]
+fn every_recipe_counts_its_residual_and_its_scales() {
+    let mut kinds = BTreeSet::new();
+    for (device, caps) in [("gpu", gpu()), ("cpu", cpu_without_subgroups())] {
+        for line in ["conv 1x64x56x56 -> 64 k3 p1", "pointwise 1x512x14x14 -> 512", "pointwise 8x512x1x1 -> 100"] {
+            for form in ["", " nhwc", " f16"] {
+                let works = |words: &str| {
+                    let problem = parse(&format!("{line}{words}{form}"));
+                    let all = planner::alternatives(&problem.chain(), problem.input, problem.layout, &caps).unwrap();
+                    all.into_iter().map(|schedule| (schedule.name(), schedule.steps[0].recipe.work)).collect()
+                };
+                let [plain, residual, scaled]: [BTreeMap<_, _>; 3] = ["", " residual", " scaled"].map(works);
+                let shapes = parse(line).chain().shapes(parse(line).input).unwrap();
+                let bytes = shapes[1].bytes(parse(&format!("{line}{form}")).dtype) as f64;
+                for (name, plain) in &plain {
+                    let what = format!("{name} for {line}{form} on {device}");
+                    if let Some(residual) = residual.get(name) {
+                        assert_eq!(residual.bytes - plain.bytes, bytes, "{what}");
+                    }
+                    if let Some(scaled) = scaled.get(name) {
+                        assert!(scaled.accesses > plain.accesses, "{what}");
+                        kinds.insert(kernel_of(name).to_string());
+                    }
+                }
+            }
+        }
+    }
+    let expected = ["direct", "implicit_gemm", "implicit_gemm_uniform", "matvec", "pointwise", "pointwise_uniform"];
+    assert!(expected.iter().all(|kernel| kinds.contains(*kernel)), "{kinds:?}");
 }
 
 /// An input, weights, an output, a residual and a scale, of which a device must bind all; but Winograd's passes each
