@@ -469,9 +469,11 @@ fn unfit(run: &Run<'_>, caps: &Caps, recipe: &Recipe) -> Option<Unsupported> {
     // Indices do not reach past 2^31 elements, even if a device can bind more.
     let limit = caps.max_storage_binding.min(caps.max_buffer).min(MOST_ELEMENTS * run.elements.input.dtype().bytes());
     let kept = recipe.kept().map(|link| run.shapes[link + 1].bytes(run.elements.output.dtype()));
-    let buffers: Vec<_> = [run.input_bytes(), run.output_bytes(), weights].into_iter().chain(kept).collect();
-    if let Some(&bytes) = buffers.iter().chain(&recipe.workspace).find(|&&bytes| bytes > limit) {
-        return Some(Unsupported::Binding { bytes, limit });
+    let buffers = [("input", run.input_bytes()), ("output", run.output_bytes()), ("weights", weights)];
+    let buffers = buffers.into_iter().chain(kept.map(|bytes| ("tensor between links", bytes)));
+    let mut buffers = buffers.chain(recipe.workspace.iter().map(|&bytes| ("scratch memory", bytes)));
+    if let Some((what, bytes)) = buffers.find(|(_, bytes)| *bytes > limit) {
+        return Some(Unsupported::Binding { what, bytes, limit });
     }
     recipe.passes.iter().find_map(|pass| {
         if pass.workgroup > caps.max_invocations {

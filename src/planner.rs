@@ -330,7 +330,8 @@ impl Planner<'_> {
     /// Where a run was tuned, its measured recipes alone are compared; the model does not outbid a measurement.
     ///
     /// # Errors
-    /// What [`Chain::shapes`] says; [`Error::NoKernel`] with every kernel's reason; [`Error::UnknownKernel`].
+    /// What [`Chain::shapes`] says; [`Error::NoKernel`] with every kernel's reason; [`Error::TooLarge`] if no kernel can
+    /// bind or count a tensor; [`Error::UnknownKernel`].
     pub fn schedule(
         &self,
         chain: &Chain,
@@ -357,10 +358,8 @@ impl Planner<'_> {
             let without_refusals = self.consider(chain, &shapes, layout, &Refused::default());
             check_names(&without_refusals, wanted.names()).map_err(|_| unknown)?;
             let rejected = wanted.names().iter().map(|name| (name.to_string(), Unsupported::Refused)).collect();
-            return Err(Error::NoKernel {
-                problem: format!("a chain of {} on {input}", chain.links().len()),
-                rejected,
-            });
+            let problem = format!("a chain of {} on {input}", chain.links().len());
+            return Err(Error::NoKernel { problem, named: true, rejected });
         }
         match cut::cheapest(&considered, chain.links().len(), &wanted) {
             Some(steps) => Ok(self.in_memory(refused, chain, shapes, layout, steps, considered.into())),

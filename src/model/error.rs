@@ -108,7 +108,8 @@ pub enum Error {
     #[error("not a safetensors file")]
     NotSafetensors(#[source] Cause),
 
-    /// A file lacks a tensor, by the names of the publisher whose names it has most of: timm or torchvision.
+    /// A file lacks a tensor, by the names of the publisher whose names it has most of, one of
+    /// [`Network::publishers`](crate::nets::Network::publishers).
     #[error("the file has no tensor `{name}` ({publisher}'s name), which must be {expected:?}")]
     MissingTensor { name: String, publisher: &'static str, expected: Vec<usize> },
 
@@ -140,9 +141,9 @@ pub enum Error {
     #[error("{what} takes {needed}, but the limit is {limit}")]
     TooLarge { what: String, needed: u64, limit: u64 },
 
-    /// No kernel computes this on this device.
-    #[error("no kernel (of those asked for) computes {problem}: {}", reasons(.rejected))]
-    NoKernel { problem: String, rejected: Vec<(String, Unsupported)> },
+    /// No kernel computes this on this device, or none of those that were named.
+    #[error("no kernel{} computes {problem}: {}", if *.named { " of those asked for" } else { "" }, reasons(.rejected))]
+    NoKernel { problem: String, named: bool, rejected: Vec<(String, Unsupported)> },
 
     /// A kernel was asked for by a name that nothing has.
     #[error("no kernel is called `{name}`; there are {}", .known.join(", "))]
@@ -168,7 +169,7 @@ pub enum Error {
     #[error("a tensor of {shape} belongs to another device")]
     ForeignTensor { shape: Shape },
 
-    /// The output shares its buffer with the input or the residual.
+    /// The output shares its buffer with the input, the residual or the scale.
     #[error("the output's buffer is also the {tensor}'s; they must be two")]
     Aliasing { tensor: &'static str },
 

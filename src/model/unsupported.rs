@@ -60,8 +60,8 @@ pub enum Unsupported {
     Invocations { needed: u32, limit: u32 },
     /// The workgroup's memory is larger than the device's, or than the kernel takes.
     WorkgroupMemory { needed: u32, limit: u32 },
-    /// A buffer is larger than the device can bind.
-    Binding { bytes: u64, limit: u64 },
+    /// A buffer, for what it says, is larger than the device can bind.
+    Binding { what: &'static str, bytes: u64, limit: u64 },
     /// A shader binds more buffers than the device allows.
     StorageBuffers { needed: u32, limit: u32 },
     /// More workgroups than the device's grid holds.
@@ -112,7 +112,9 @@ impl fmt::Display for Unsupported {
             Self::WorkgroupMemory { needed, limit } => {
                 write!(f, "needs {needed} bytes of workgroup memory, the limit is {limit}")
             }
-            Self::Binding { bytes, limit } => write!(f, "needs a binding of {bytes} bytes, the limit is {limit}"),
+            Self::Binding { what, bytes, limit } => {
+                write!(f, "needs a binding of {bytes} bytes for the {what}, the limit is {limit}")
+            }
             Self::StorageBuffers { needed, limit } => write!(f, "binds {needed} buffers, the device has {limit}"),
             Self::Grid { needed, limit } => write!(f, "needs {needed} workgroups, the limit is {limit}"),
             Self::Workspace { needed, limit } => {

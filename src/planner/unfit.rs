@@ -61,15 +61,18 @@ pub fn no_schedule(chain: &Chain, input: Shape, considered: Vec<Considered>, wan
         Some(link) => format!("link {link} of a chain of {links}"),
         None => format!("a chain of {links}"),
     };
-    let problem = format!("{problem} on {input}");
+    let names = wanted.names().len();
+    let fewer = if names > links { format!(", fewer links than the {names} kernels") } else { String::new() };
+    let problem = format!("{problem} on {input}{fewer}");
     // What a kernel refuses that takes every link of a kind is too large for any.
     match rejected.iter().find(|(kernel, _)| TAKE_ALL.contains(&kernel.as_str())) {
-        Some((_, Unsupported::Binding { bytes, limit })) if missing.is_some() => {
-            Error::TooLarge { what: format!("a binding of {problem}, in bytes,"), needed: *bytes, limit: *limit }
+        Some((_, Unsupported::Binding { what, bytes, limit })) if missing.is_some() => {
+            let what = format!("a binding for the {what} of {problem}, in bytes,");
+            Error::TooLarge { what, needed: *bytes, limit: *limit }
         }
         Some((_, Unsupported::Grid { needed, limit })) if missing.is_some() => {
             Error::TooLarge { what: format!("the grid of {problem}"), needed: *needed, limit: *limit }
         }
-        _ => Error::NoKernel { problem, rejected },
+        _ => Error::NoKernel { problem, named: names > 0, rejected },
     }
 }

@@ -5,7 +5,7 @@ use gpuconv::internals::is_called;
 use gpuconv::planner::Recipe;
 use gpuconv::planner::model::Parts;
 use gpuconv::planner::{Considered, Division, Planner, Schedule, Stretch};
-use gpuconv::{Chain, Choice, Fusion, Layout, Shape, cost, planner};
+use gpuconv::{Chain, Choice, Fusion, Layout, Link, Shape, cost, planner};
 use serde::Serialize;
 
 use crate::{Outcome, kernels, table};
@@ -60,6 +60,9 @@ pub struct Bands {
     pub copied_in: u64,
     pub copied_out: u64,
     pub schedule: String,
+    /// Whether it adds up what the bands before summed of each plane.
+    #[serde(skip)]
+    pub adds_sums: bool,
 }
 
 #[derive(Serialize)]
@@ -229,7 +232,9 @@ impl Planned {
         workspace.buffers = division.workspace();
         workspace.bytes = workspace.buffers.iter().sum();
         workspace.bytes_without_reuse = workspace.bytes_without_reuse.max(workspace.bytes);
-        planned.bands = division.stretches.iter().map(Bands::new).collect();
+        let before = [None].into_iter().chain(division.stretches.iter().map(Some));
+        planned.bands =
+            division.stretches.iter().zip(before).map(|(stretch, before)| Bands::new(stretch, before)).collect();
         if let [Bands { bands: 2.., images: Some(images), channels: None, rows: None, columns: None, .. }] =
             &planned.bands[..]
         {
@@ -240,7 +245,8 @@ impl Planned {
 }
 
 impl Bands {
-    fn new(stretch: &Stretch) -> Self {
+    fn new(stretch: &Stretch, before: Option<&Stretch>) -> Self {
+        let sums = |stretch: &Stretch| matches!(stretch.chain.links(), [Link::PlaneSum { .. }]);
         let (extents, whole) = (stretch.extents, stretch.whole);
         let part = |part: u32, whole: u32| (part < whole).then_some(part);
         Self {
@@ -254,6 +260,7 @@ impl Bands {
             copied_in: stretch.copied[0],
             copied_out: stretch.copied[1],
             schedule: kernels(&stretch.schedule),
+            adds_sums: before.is_some_and(|before| before.first == stretch.first && sums(before)),
         }
     }
 }

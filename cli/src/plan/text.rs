@@ -11,11 +11,10 @@ pub fn text(planned: &Planned) -> String {
     let mut text = format!("{problem}\non {adapter}: {schedule}\n{why}\n");
     if !planned.bands.is_empty() {
         text += "tensors are too large for one binding; the plan is for the first band of\n";
-        for (index, bands) in planned.bands.iter().enumerate() {
-            // The planes of a pool were cut.
-            let is_sum = index > 0 && planned.bands[index - 1].first == bands.first;
-            let bands = if is_sum { format!("link {}: the sums of these", bands.first) } else { self::bands(bands) };
-            text += &format!("  {bands}\n");
+        for bands in &planned.bands {
+            let line =
+                if bands.adds_sums { format!("link {}: the sums of these", bands.first) } else { self::bands(bands) };
+            text += &format!("  {line}\n");
         }
     }
     text += &format!("\n{}\n\n", steps(&planned.steps));

@@ -354,8 +354,8 @@ impl<'a> Subject<'a> {
     fn too_large(&self) -> Error {
         let limit = largest_binding(self.caps);
         for link in 0..self.chain.links().len() {
-            // Of a concatenation every pixel is computed alone.
-            if matches!(self.chain.links()[link], Link::Concat(_)) {
+            // Of a concatenation every pixel is computed alone, of a pool or a gate parts of planes.
+            if matches!(self.chain.links()[link], Link::Concat(_)) || !self.in_parts_of_planes(link).is_empty() {
                 continue;
             }
             let links = self.links(link..link + 1);
