@@ -1,9 +1,10 @@
 //! Whole networks as chains, from an image to its logits, to those of each of its pixels, or to a larger image.
 //!
 //! A batch norm is folded into the convolution before it, and branches that only training needs into one convolution.
-//! So a classifier is convolutions, gates, pools and last a pointwise convolution of a single pixel. Any input of three
-//! channels fits, of any size. But see the networks for segmentation, and [`Network::sized`]. A width multiplies all
-//! channels, also of networks that were published in one width.
+//! So a classifier is convolutions, gates, pools and last a pointwise convolution of a single pixel. It takes images of
+//! three channels, of any size; for timm's `tf_` networks and for segmentation see [`Network::sized`]. Rows and columns
+//! for [`ppocr_v4_det`] are multiples of 32; [`ppocr_cls`] takes 33 rows or more. Networks that enlarge images take as many
+//! channels as they were made with. A width multiplies all channels, also of networks that were published in one width.
 //!
 //! ```
 //! use gpuconv::nets;

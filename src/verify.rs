@@ -82,7 +82,7 @@ pub struct Data {
     pub weights: Vec<(Vec<f32>, Option<Vec<f32>>)>,
     /// The residual, NCHW, if the problem adds one.
     pub residual: Option<Vec<f32>>,
-    /// What the input of a link is multiplied by, if a link takes that from outside.
+    /// What the input of a link is multiplied by, N x C x 1 x 1, if a link takes that from outside.
     pub scale: Option<Vec<f32>>,
 }
 
@@ -165,6 +165,9 @@ impl Report {
 impl Data {
     /// Random values: inputs in [-1, 1), weights scaled so that activations keep their size, biases in
     /// [-0.1, 0.1). Drawn from `name`, so the same everywhere.
+    ///
+    /// # Errors
+    /// What [`Chain::shapes`] says.
     pub fn random(name: &str, chain: &Chain, input: impl Into<Shape>) -> Result<Self> {
         let input = input.into();
         let convs: Vec<_> = chain.convolutions().map(|(_, conv)| conv).collect();
@@ -204,6 +207,9 @@ impl Data {
     }
 
     /// The oracle's answer.
+    ///
+    /// # Errors
+    /// As [`oracle::run_scaled`].
     pub fn answer(&self, chain: &Chain, input: impl Into<Shape>) -> Result<Answer> {
         let input = input.into();
         let (residual, scale) = (self.residual.as_deref(), self.scale.as_deref());

@@ -69,11 +69,13 @@ pub const MAN: Examples = &[
 /// The grammar of problems.
 const PROBLEMS: &str = "\
 A problem is one argument (quote it):
-  conv       NxCxHxW -> OC kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [dD|dHxW] [gG] [ACTIVATION] [scaled] [RESIDUAL] [nobias] [f16] [nhwc]
+  conv       NxCxHxW -> OC kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [dD|dHxW] [gG]
+             [ACTIVATION] [scaled] [RESIDUAL] [nobias] [f16] [nhwc]
   depthwise  NxCxHxW [-> OC] kK ...
   pointwise  NxCxHxW -> OC ... [mean]        `mean` takes that of each channel
   separable  NxCxHxW -> OC kK ...        the activation follows both halves, prelu the second
-  transposed NxCxHxW -> OC kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [oO|oHxW] [dD|dHxW] [gG] [ACTIVATION] [nobias] [f16] [nhwc]
+  transposed NxCxHxW -> OC kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [oO|oHxW] [dD|dHxW] [gG]
+             [ACTIVATION] [nobias] [f16] [nhwc]
   prelu      NxCxHxW [f16] [nhwc]        a slope for each channel
   maxpool    NxCxHxW kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [dD|dHxW] [ceil] [f16] [nhwc]
   avgpool    NxCxHxW kK|kHxW [sS|sHxW] [pP|pT,L,B,R] [ceil] [excludepad] [f16] [nhwc]
@@ -82,20 +84,20 @@ A problem is one argument (quote it):
   resize     NxCxHxW xF|xF,F ...         by a factor, or one for rows and one for columns
   pixelshuffle|pixelunshuffle NxCxHxW rR [f16] [nhwc]
   slice      NxCxHxW FIRST..END [f16] [nhwc]        these of the channels
-  concat     NxCxHxW C,C,... [f16] [nhwc]        slices of C channels each put together, the first from the end
-  gate       NxCxHxW -> SQUEEZED [ACTIVATION GATE] [nobias] [f16] [nhwc]        a value for each channel
+  concat     NxCxHxW C,C,... [f16] [nhwc]        slices put together, the first from the end
+  gate       NxCxHxW -> SQUEEZED [ACTIVATION GATE] [nobias] [f16] [nhwc]   a value for each channel
   NETWORK    N|Nx3xHxW [-> CLASSES] [wWIDTH] [f16] [nhwc]
-NETWORK is mobilenet_v1, mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small, mobilenetv4_conv_small,
-mobilenetv4_conv_medium, mnasnet1_0, efficientnet_b0, efficientnet_lite0, mobileone_s0, repvgg_a0,
-resnet18, resnet34, resnet50, tf_mobilenetv3_large_100, tf_mobilenetv3_small_100, tf_efficientnet_b0,
-tf_efficientnet_lite0; lraspp_mobilenet_v3_large, for segmentation; or one that enlarges images, with any number of
-channels and no CLASSES: espcn_x2, _x3, _x4, srvgg_x2, _x3, _x4, realesr_general_x4v3; for text ppocr_v4_det, whose H and W
-must be multiples of 32, and ppocr_cls, whose H must be at least 33.
-ACTIVATION is relu, relu6, silu, hardswish, sigmoid, hardsigmoid, tanh, gelu, leakyrelu:SLOPE, clamp:LOW,HIGH or, but for
-gates, prelu, a link behind the convolution; scaled multiplies the input by a value for each image and channel; RESIDUAL is
-residual (added before the activation) or residual:after. Defaults: stride 1, padding 0, dilation 1, one group, a bias, no
-activation (of gates relu sigmoid), elements in f32, NCHW; for pools the kernel as stride, and means that count the padding;
-for networks images of 224x224, as many classes as their published weights have, width 1.";
+NETWORK is mobilenet_v1, mobilenet_v2, mobilenet_v3_large, mobilenet_v3_small, mobilenetv4_conv_small, \
+ mobilenetv4_conv_medium, mnasnet1_0, efficientnet_b0, efficientnet_lite0, mobileone_s0, repvgg_a0, \
+ resnet18, resnet34, resnet50, tf_mobilenetv3_large_100, tf_mobilenetv3_small_100, tf_efficientnet_b0, \
+ tf_efficientnet_lite0; lraspp_mobilenet_v3_large, for segmentation; or one that enlarges images, with any number of \
+ channels and no CLASSES: espcn_x2, _x3, _x4, srvgg_x2, _x3, _x4, realesr_general_x4v3; for text ppocr_v4_det, whose H and W \
+ must be multiples of 32, and ppocr_cls, whose H must be at least 33.
+ACTIVATION is relu, relu6, silu, hardswish, sigmoid, hardsigmoid, tanh, gelu, leakyrelu:SLOPE, clamp:LOW,HIGH or, but for \
+ gates, prelu, a link behind the convolution; scaled multiplies the input by a value for each image and channel; RESIDUAL is \
+ residual (added before the activation) or residual:after. Defaults: stride 1, padding 0, dilation 1, one group, a bias, no \
+ activation (of gates relu sigmoid), elements in f32, NCHW; for pools the kernel as stride, and means that count the padding; \
+ for networks images of 224x224, as many classes as their published weights have, width 1.";
 
 const EXIT_CODES: &str =
     "Exit codes: 0 success, 1 a check failed, 2 the call or its files are wrong, 3 no usable device, or it failed.";

@@ -25,7 +25,7 @@ pub struct Run {
     /// The weight, OC x IC/g x KH x KW; for a separable convolution, that of its depthwise half
     #[arg(long, value_name = "W.NPY")]
     weight: Option<PathBuf>,
-    /// A network's weights, by the names of timm, torchvision or PaddleOCR
+    /// A network's weights, by the names of timm, torchvision or the network's authors
     #[arg(long, value_name = "W.SAFETENSORS", conflicts_with_all =
         ["weight", "bias", "pointwise_weight", "pointwise_bias", "residual"])]
     weights: Option<PathBuf>,

@@ -43,7 +43,8 @@ pub enum Join {
 /// Links in a row. Each reads the output of the link before, or an earlier tensor, and the tensors that edges bring.
 ///
 /// Tensor 0 is the chain's input and tensor `i + 1` the output of link `i`; the output of the last is the chain's.
-/// Weights are given for the convolutions, in their order: a gate has two, a pool none. A link that adds a residual
+/// Weights are given for the convolutions, in their order: a gate has two, a PReLU one (its slopes, without a bias), a
+/// pool none. A link that adds a residual
 /// takes it from an earlier tensor if it has an edge, otherwise from outside:
 /// [`Inputs::residual`](crate::Inputs::residual). So does a link that is [scaled](Conv2d::scaled). At most one link may
 /// take each from outside.
@@ -323,9 +324,9 @@ impl Chain {
     /// The shapes of all tensors, the input's first.
     ///
     /// # Errors
-    /// [`Error::Chain`] for a chain without links or with two residuals from outside; what
-    /// [`Link::output_shape`] says of each link; [`Error::ShapeMismatch`] for an edge; [`Error::Chain`] for a
-    /// concatenation that is not given as many tensors as it has.
+    /// [`Error::Chain`] for a chain without links, with two residuals or two scales from outside, with a gate on what
+    /// was pooled already, or with a concatenation that is not given as many tensors as it has; what
+    /// [`Link::output_shape`] says of each link; [`Error::ShapeMismatch`] for an edge.
     pub fn shapes(&self, input: impl Into<Shape>) -> Result<Vec<Shape>> {
         let input = input.into();
         if self.links.is_empty() {

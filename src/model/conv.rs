@@ -270,7 +270,8 @@ impl Conv2d {
     /// Checks the numbers that do not depend on an input.
     ///
     /// # Errors
-    /// [`Error::Parameter`] and [`Error::Groups`].
+    /// [`Error::Parameter`], [`Error::Groups`], [`Error::Clamp`], [`Error::Slope`]; [`Error::TooLarge`] if the weight has
+    /// too many elements.
     pub fn validate(&self) -> Result<()> {
         // Below this, padded coordinates fit into 32 bits.
         const LARGEST: u32 = 1 << 16;

@@ -59,8 +59,9 @@ impl SqueezeExcite {
     /// The output's shape for an input's: the input's channels, and a single pixel.
     ///
     /// # Errors
-    /// [`Error::EmptyInput`]; what [`Conv2d::output_shape`] says of the two convolutions; [`Error::Channels`] if the
-    /// second does not give the input's channels.
+    /// [`Error::EmptyInput`]; [`Error::TooLarge`]; [`Error::Chain`] unless both convolutions are pointwise, without
+    /// residual and scale; what [`Conv2d::output_shape`] says of them; [`Error::Channels`] if the second does not give
+    /// the input's channels.
     pub fn output_shape(&self, input: impl Into<Shape>) -> Result<Shape> {
         let input = input.into();
         if input.channels == 0 || input.pixels() == 0 {

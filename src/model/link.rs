@@ -70,8 +70,9 @@ impl Link {
         }
     }
 
-    /// The convolutions that it has weights for: itself, the two of a gate, or none. The weights of a transposed
-    /// convolution are in another order than its numbers say here: [`ConvTranspose2d::weight_shape`].
+    /// The convolutions that it has weights for: itself, the two of a gate, one with a slope for each channel for a
+    /// PReLU, or none. The weights of a transposed convolution are in another order than its numbers say here:
+    /// [`ConvTranspose2d::weight_shape`].
     pub fn convolutions(&self) -> impl Iterator<Item = &Conv2d> {
         let convs = match self {
             Self::Conv(conv) => [Some(conv), None],

@@ -96,7 +96,7 @@ impl fmt::Display for Layout {
     }
 }
 
-/// Reorders the elements of a tensor from NCHW into `layout`.
+/// Reorders the elements of a tensor from NCHW into `layout`. `data` must have [`Shape::len`] of them, which is not checked.
 pub fn from_nchw(data: &[f32], shape: impl Into<Shape>, layout: Layout) -> Vec<f32> {
     let shape = shape.into();
     match layout {
@@ -105,7 +105,7 @@ pub fn from_nchw(data: &[f32], shape: impl Into<Shape>, layout: Layout) -> Vec<f
     }
 }
 
-/// Reorders the elements of a tensor from `layout` into NCHW.
+/// Reorders the elements of a tensor from `layout` into NCHW. `data` must have [`Shape::len`] of them, which is not checked.
 pub fn to_nchw(data: &[f32], shape: impl Into<Shape>, layout: Layout) -> Vec<f32> {
     let shape = shape.into();
     match layout {

@@ -8,7 +8,8 @@ use crate::model::error::{Error, Result};
 /// `bias` one value an output channel, if the convolution has a bias.
 #[derive(Clone, Copy, Debug)]
 pub struct Weights<'a> {
-    /// The weights, `Conv2d::weight_shape` of them.
+    /// The weights, in PyTorch's order: [`Conv2d::weight_shape`] of them, of a transposed convolution
+    /// [`ConvTranspose2d::weight_shape`](crate::ConvTranspose2d::weight_shape), of a PReLU a slope for each channel.
     pub weight: &'a [f32],
     /// The biases, `out_channels` of them.
     pub bias: Option<&'a [f32]>,

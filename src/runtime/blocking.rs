@@ -265,8 +265,10 @@ impl Layer {
     /// ```
     ///
     /// # Errors
-    /// Shapes that do not fit, as [`Chain::shapes`] says; [`Error::Residual`] if the layer needs one;
-    /// [`Error::NoKernel`]; what the device says.
+    /// Shapes that do not fit, as [`Chain::shapes`] says; [`Error::Residual`] or [`Error::Scale`] if one is missing or
+    /// not wanted; [`Error::ShapeMismatch`], [`Error::LayoutMismatch`], [`Error::DTypeMismatch`], [`Error::Misaligned`],
+    /// [`Error::Destroyed`] and [`Error::ForeignTensor`] for a tensor; [`Error::TooLarge`]; [`Error::NoKernel`]; what the
+    /// device says.
     pub fn forward<'a>(&self, inputs: impl Into<Inputs<'a>>) -> Result<Tensor> {
         block_on(self.forward_async(inputs))
     }
@@ -292,9 +294,7 @@ impl Layer {
     /// ```
     ///
     /// # Errors
-    /// As [`Layer::forward`]; [`Error::ShapeMismatch`], [`Error::LayoutMismatch`], [`Error::Misaligned`] and
-    /// [`Error::Aliasing`] for an output that does not fit; [`Error::Destroyed`] and [`Error::ForeignTensor`] for any
-    /// tensor.
+    /// As [`Layer::forward`], for the output too; [`Error::Aliasing`].
     pub fn encode<'a>(
         &self,
         encoder: &mut wgpu::CommandEncoder,

@@ -298,7 +298,7 @@ impl GpuConv {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Parameter`], [`Error::Groups`], [`Error::Length`].
+    /// What [`Conv2d::validate`] says; [`Error::Length`]; what the device says.
     pub fn conv2d(&self, conv: &Conv2d, weights: Weights<'_>) -> Result<Layer> {
         self.chain(&conv.into(), &[weights])
     }

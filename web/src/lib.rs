@@ -194,7 +194,7 @@ impl GpuConv {
         Layer::made(self, read())
     }
 
-    /// A network of `networks()` with the weights of a safetensors file, under torchvision's or timm's names: the one
+    /// A network of `networks()` with the weights of a safetensors file, under torchvision's, timm's or its authors' names: the one
     /// of the name that the options have, or else the one that has the file's tensors. TensorFlow's variants (timm's
     /// `tf_` names) have the tensors of others: give the name of one, and the size of your images.
     #[wasm_bindgen(unchecked_return_type = "Promise<Network>")]
