@@ -1,4 +1,5 @@
-//! `gate`: the gates of squeeze-and-excite blocks, a workgroup for each image.
+//! `gate`: the gates of squeeze-and-excite blocks, a workgroup for each image. Where it has not the memory for all of an
+//! image's channels, a pass for the means and one for each product.
 
 use minijinja::{Value, context};
 
@@ -7,6 +8,7 @@ use super::{
     fitting,
 };
 use crate::kernels::elements::{Element, Elements};
+use crate::kernels::matvec::MATVEC;
 use crate::kernels::pack::{Order, Packing, Section, sections};
 use crate::kernels::{pool, shader};
 use crate::model::caps::Caps;
@@ -40,7 +42,10 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     if !caps.is_cpu && !gate.of_sums && run.input().pixels() * u64::from(run.input().channels) >= LARGE {
         recipes.push(pooled(run, gate));
     }
-    fitting(run, caps, recipes)
+    match fitting(run, caps, recipes) {
+        Err(Unsupported::WorkgroupMemory { .. }) => fitting(run, caps, vec![apart(run, gate, caps)?]),
+        answer => answer,
+    }
 }
 
 /// One of the two products.
@@ -97,6 +102,56 @@ fn pooled(run: &Run<'_>, gate: &SqueezeExcite) -> Recipe {
         ..products
     };
     recipe(name, vec![means, pass], weights, vec![bytes], work)
+}
+
+/// The means, and each product by `matvec`: none of these keeps all channels in workgroup memory.
+fn apart(run: &Run<'_>, gate: &SqueezeExcite, caps: &Caps) -> Result<Recipe, Unsupported> {
+    let name = format!("{}/apart", GATE.name);
+    let pools = [if gate.of_sums { Link::PlaneSum { divisor: 1, of_sums: true } } else { Link::GlobalAveragePool }];
+    let first = Run { links: &pools, elements: Elements { output: Element::F32, ..run.elements }, ..*run };
+    let mut means = pool::means(&first, &name);
+    means.operands = vec![Operand::Input, Operand::WriteWorkspace(0)];
+    let squeezed = Shape { channels: gate.squeeze.out_channels, ..run.output() };
+    let products = [
+        (&gate.squeeze, [run.output(), squeezed], Element::F32, [0, 1].map(Some)),
+        (&gate.excite, [squeezed, run.output()], run.elements.output, [Some(1), None]),
+    ];
+    let workspace = vec![run.output().bytes(DType::F32), squeezed.bytes(DType::F32)];
+    let values = run.input().len() as f64;
+    let bytes = compulsory_bytes(run) + 2.0 * workspace.iter().sum::<u64>() as f64;
+    let mut work = Work { mult_adds: values, accesses: values, bytes, ..Work::default() };
+    let (mut passes, mut weights) = (vec![means], Vec::<Section>::new());
+    for (link, (conv, shapes, output, [from, to])) in products.into_iter().enumerate() {
+        let links = [conv.clone().into()];
+        let elements = Elements { input: Element::F32, output, ..run.elements };
+        let vectors = Run { links: &links, shapes: &shapes, layout: Layout::Nhwc, elements };
+        let product = (MATVEC.candidates)(&vectors, caps)?.into_iter().next();
+        let Some(Recipe { passes: own, weights: sections, work: of_product, .. }) = product else { continue };
+        let start: u64 = weights.iter().map(|section| section.len).sum();
+        weights.extend(sections.into_iter().map(|section| Section { link, ..section }));
+        passes.extend(own.into_iter().map(|pass| {
+            let recipe = name.clone();
+            Pass {
+                wgsl: pass.wgsl.with_values(move |_| context! { recipe }),
+                operands: vec![
+                    from.map_or(Operand::Input, Operand::ReadWorkspace),
+                    Operand::Weights,
+                    to.map_or(Operand::Output, Operand::WriteWorkspace),
+                ],
+                // Weights that no u32 counts fit into no binding.
+                params: Params {
+                    weights_at: pass.params.weights_at.wrapping_add(start as u32),
+                    bias_at: pass.params.bias_at.wrapping_add(start as u32),
+                    ..pass.params
+                },
+                ..pass
+            }
+        }));
+        work.mult_adds += of_product.mult_adds;
+        work.accesses += of_product.accesses;
+        work.shared += of_product.shared;
+    }
+    Ok(recipe(name, passes, weights, workspace, work))
 }
 
 /// The gate by numbers of f32 whose means are those of the planes, the first scratch buffer: their shape, channels

@@ -364,6 +364,13 @@ fn gates_of_large_images_are_computed_in_parts() {
     };
     assert_eq!(named("gate/256x16").unwrap().stretches[1].schedule.name(), "gate/256x16");
     assert!(matches!(named("gate/3x3"), Err(Error::UnknownKernel { .. })), "{:?}", named("gate/3x3").err());
+    // With more channels than a workgroup has memory for.
+    let small = narrow(&gpu, 1 << 20, 32).with_caps(|caps| Caps { max_workgroup_memory: 8192, ..caps });
+    for layout in LAYOUTS {
+        let gate = SqueezeExcite::new(2100, 28).activations(Activation::None, Activation::None);
+        let division = check(&small, &Link::from(gate).into(), [1, 2100, 16, 16], layout, Choice::Auto).unwrap();
+        assert_eq!(division.stretches[1].schedule.name(), "gate/apart", "{division:?}");
+    }
     // In a block, whose scale is the gate's.
     let gate = SqueezeExcite::new(4, 2).activations(Activation::None, Activation::None);
     let block = [Conv2d::depthwise(4, 3).padding(1).into(), gate.into(), Link::from(Conv2d::pointwise(4, 3))];

@@ -10,7 +10,7 @@ use gpuconv::{
     shape, verify,
 };
 
-use crate::common::{borrow, draw};
+use crate::common::{as_gpu, borrow, draw, gpu};
 
 /// Lets tests that take hundreds of megabytes run one at a time.
 static LARGE: Mutex<()> = Mutex::new(());
@@ -190,6 +190,26 @@ fn a_grid_is_folded_or_refused() {
     let y = gpu.download(&layer.unwrap().forward(&gpu.upload(&values, shape).unwrap()).unwrap()).unwrap();
     assert_eq!(y.len(), values.len());
     assert_eq!(y.iter().zip(&values).position(|(y, x)| *y != 3.0 * x), None);
+}
+
+#[test]
+fn gates_of_many_channels_take_a_pass_for_each_product() {
+    for line in [
+        "gate 1x2100x3x5 -> 300",
+        "gate 3x2101x3x5 -> 301 silu sigmoid nhwc",
+        "gate 2x2102x2x2 -> 30 relu hardsigmoid nobias f16",
+        "gate 1x2100x1x3 -> 45 nhwc f16",
+    ] {
+        let problem: Problem = line.parse().unwrap();
+        for gpu in [gpu(), as_gpu()] {
+            let gpu = gpu.with_caps(|caps| Caps { max_workgroup_memory: 8192, ..caps });
+            let schedule =
+                planner::schedule(&problem.chain(), problem.input, problem.layout, gpu.caps(), &Choice::Auto).unwrap();
+            assert_eq!(schedule.name(), "gate/apart", "{line}");
+            let report = Oracle::new(&problem).unwrap().check(&gpu, &schedule).unwrap();
+            assert!(report.passes(), "{line}: {report:?}");
+        }
+    }
 }
 
 /// A device whose only limit is that shaders count in 32 bits.
