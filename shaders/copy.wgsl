@@ -59,26 +59,52 @@ fn main(
     @builtin(local_invocation_index) local: u32,
 ) {
     let index = workgroup.x + workgroup.y * grid.x;
-    let chunks = (params.extents.w + WORKGROUP * STEPS - 1u) / (WORKGROUP * STEPS);
-    let run = index / chunks;
+    let length = params.extents.w;
+    if length <= WORKGROUP {
+        // Several short runs at a time.
+        let together = WORKGROUP / length;
+        let first = index * together * STEPS + local / length;
+        for (var step = 0u; step < STEPS; step++) {
+            if local < together * length {
+                copy(place(first + step * together), local % length);
+            }
+        }
+    } else {
+        let chunks = (length + WORKGROUP * STEPS - 1u) / (WORKGROUP * STEPS);
+        let run = place(index / chunks);
+        let first = index % chunks * (WORKGROUP * STEPS) + local;
+        for (var step = 0u; step < STEPS; step++) {
+            copy(run, first + step * WORKGROUP);
+        }
+    }
+}
+
+// A run: where it starts, whether there is one, and whether it is there to be read.
+struct Run {
+    from_at: u32,
+    to_at: u32,
+    exists: bool,
+    is_there: bool,
+}
+
+fn place(run: u32) -> Run {
     let plane = run / params.extents.z;
     let at = vec3<u32>(plane / params.extents.y, plane % params.extents.y, run % params.extents.z);
-    if at.x >= params.extents.x {
-        return;
-    }
     // Where the run is not there to be read, its start wraps around.
     let from_outer = at * params.reads.yzw;
-    let from_at = params.reads.x + from_outer.x + from_outer.y + from_outer.z;
     let to_outer = at * params.writes.yzw;
-    let to_at = params.writes.x + to_outer.x + to_outer.y + to_outer.z;
-    let is_there = all(at - params.least.xyz < params.count.xyz);
-    let first = index % chunks * (WORKGROUP * STEPS) + local;
-    for (var step = 0u; step < STEPS; step++) {
-        let unit = first + step * WORKGROUP;
-        if unit < params.extents.w {
-            let inside = is_there && unit - params.least.w < params.count.w;
-            let value = load(select(0u, from_at + unit, inside));
-            store(to_at + unit, select(${VALUE}(), value, inside));
-        }
+    return Run(
+        params.reads.x + from_outer.x + from_outer.y + from_outer.z,
+        params.writes.x + to_outer.x + to_outer.y + to_outer.z,
+        at.x < params.extents.x,
+        all(at - params.least.xyz < params.count.xyz),
+    );
+}
+
+fn copy(run: Run, unit: u32) {
+    if run.exists & (unit < params.extents.w) {
+        let inside = run.is_there & (unit - params.least.w < params.count.w);
+        let value = load(select(0u, run.from_at + unit, inside));
+        store(run.to_at + unit, select(${VALUE}(), value, inside));
     }
 }

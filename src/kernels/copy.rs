@@ -10,7 +10,7 @@ use crate::model::dtype::DType;
 pub const NAME: &str = "copy";
 
 const WORKGROUP: u32 = 64;
-/// Units that an invocation copies.
+/// Units that an invocation copies: of a long run, or of as many short ones.
 const STEPS: u32 = 8;
 
 /// What is copied at a time.
@@ -65,10 +65,14 @@ pub struct Params {
 const _: () = assert!(size_of::<Params>() <= size_of::<super::Params>());
 
 impl Params {
-    /// Workgroups that copy it all.
+    /// Workgroups that copy it all: of short runs each takes several at a time.
     pub fn workgroups(&self) -> u64 {
         let [outer @ .., run] = self.extents.map(u64::from);
-        outer.iter().product::<u64>() * run.div_ceil(u64::from(WORKGROUP * STEPS))
+        let (runs, workgroup, steps) = (outer.iter().product::<u64>(), u64::from(WORKGROUP), u64::from(STEPS));
+        match workgroup / run.max(1) {
+            0 => runs * run.div_ceil(workgroup * steps),
+            together => runs.div_ceil(together * steps),
+        }
     }
 }
 
