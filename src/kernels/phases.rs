@@ -59,9 +59,8 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     }
 }
 
-/// The same convolution with another stride where the image has a single row or column, whose place does not depend on
-/// it: with one as large as the kernel and the output each output is a phase of its own, so that all see the one value
-/// and none sees padding.
+/// The convolution with another stride along an axis with a single value, where no place depends on the stride. With one
+/// as large as the kernel and the output each output is a phase of its own: all see the one value, and none sees padding.
 fn spread(run: &Run<'_>, conv: &Conv2d) -> Conv2d {
     let (input, output) = (run.input(), run.output());
     let extents = [[input.height, output.height], [input.width, output.width]];

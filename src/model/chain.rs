@@ -44,8 +44,7 @@ pub enum Join {
 ///
 /// Tensor 0 is the chain's input and tensor `i + 1` the output of link `i`; the output of the last is the chain's.
 /// Weights are given for the convolutions, in their order: a gate has two, a PReLU one (its slopes, without a bias), a
-/// pool none. A link that adds a residual
-/// takes it from an earlier tensor if it has an edge, otherwise from outside:
+/// pool none. A link that adds a residual takes it from an earlier tensor if it has an edge, otherwise from outside:
 /// [`Inputs::residual`](crate::Inputs::residual). So does a link that is [scaled](Conv2d::scaled). At most one link may
 /// take each from outside.
 ///

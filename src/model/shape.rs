@@ -96,7 +96,8 @@ impl fmt::Display for Layout {
     }
 }
 
-/// Reorders the elements of a tensor from NCHW into `layout`. `data` must have [`Shape::len`] of them, which is not checked.
+/// Reorders the elements of a tensor from NCHW into `layout`. It does not check that `data` has [`Shape::len`] of
+/// them.
 pub fn from_nchw(data: &[f32], shape: impl Into<Shape>, layout: Layout) -> Vec<f32> {
     let shape = shape.into();
     match layout {
@@ -105,7 +106,8 @@ pub fn from_nchw(data: &[f32], shape: impl Into<Shape>, layout: Layout) -> Vec<f
     }
 }
 
-/// Reorders the elements of a tensor from `layout` into NCHW. `data` must have [`Shape::len`] of them, which is not checked.
+/// Reorders the elements of a tensor from `layout` into NCHW. It does not check that `data` has [`Shape::len`] of
+/// them.
 pub fn to_nchw(data: &[f32], shape: impl Into<Shape>, layout: Layout) -> Vec<f32> {
     let shape = shape.into();
     match layout {
