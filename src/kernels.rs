@@ -457,10 +457,7 @@ fn fitting(run: &Run<'_>, caps: &Caps, recipes: Vec<Recipe>) -> Result<Vec<Recip
             None => fit.push(recipe),
         }
     }
-    match (fit.is_empty(), reason) {
-        (true, Some(reason)) => Err(reason),
-        _ => Ok(fit),
-    }
+    reason.filter(|_| fit.is_empty()).map_or(Ok(fit), Err)
 }
 
 /// The reason why the device cannot run a recipe, if there is one.

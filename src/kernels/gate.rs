@@ -126,7 +126,8 @@ fn apart(run: &Run<'_>, gate: &SqueezeExcite, caps: &Caps) -> Result<Recipe, Uns
         let elements = Elements { input: Element::F32, output, ..run.elements };
         let vectors = Run { links: &links, shapes: &shapes, layout: Layout::Nhwc, elements };
         let product = (MATVEC.candidates)(&vectors, caps)?.into_iter().next();
-        let Some(Recipe { passes: own, weights: sections, work: of_product, .. }) = product else { continue };
+        let Recipe { passes: own, weights: sections, work: of_product, .. } =
+            product.ok_or(Unsupported::link(&run.links[0]))?;
         let start: u64 = weights.iter().map(|section| section.len).sum();
         weights.extend(sections.into_iter().map(|section| Section { link, ..section }));
         passes.extend(own.into_iter().map(|pass| {
