@@ -1,8 +1,9 @@
-//! Divisions: chains whose tensors are larger than a binding, computed band by band.
+//! Divisions: chains whose tensors or weights are larger than a binding, computed band by band.
 //!
 //! A chain is cut into stretches of links. What fits is computed at once; else the output of a stretch is cut into
 //! bands of images, channels, rows or columns, and each is computed from the part of the input that it depends on, a
-//! smaller problem that is planned like any other. A pool whose planes are too large is a sum of the sums of their
+//! smaller problem that is planned like any other. Where a convolution's weights are larger than a binding, its output
+//! is cut into slabs of channels, each with weights of its own. A pool whose planes are too large is a sum of the sums of their
 //! parts, and so are the means of a gate. A part of a tensor is bound where it lies, if its elements lie side by side
 //! and start at an offset that a binding may have. Otherwise it is copied into the workspace, or out of it.
 
@@ -22,11 +23,12 @@ use crate::kernels::copy::{self, Unit};
 use crate::model::chain::Chain;
 use crate::model::error::{Error, Result};
 use crate::model::shape::{Layout, Shape};
-use crate::planner::bands::{band_inputs, largest_binding};
+use crate::planner::bands::band_inputs;
 use crate::planner::workspace::Span;
 use crate::planner::{Choice, Considered, Pass, Planner, Refused, Schedule, Step, Workspace};
 
 pub use band::Extents;
+pub(crate) use band::Slab;
 pub(crate) use copies::{Copy, Way};
 pub(crate) use stretches::Source;
 use stretches::Subject;
@@ -79,8 +81,8 @@ pub(crate) struct Kind {
     /// The links that it computes.
     pub links: Range<usize>,
     pub chain: Arc<Chain>,
-    /// Its channels of the stretch's input, if it has not all.
-    pub channels: Option<Range<u32>>,
+    /// Its channels of the stretch, if it has not all.
+    pub slab: Option<Slab>,
     pub schedule: Arc<Schedule>,
 }
 
@@ -124,8 +126,7 @@ impl Division {
     /// second computes them.
     pub(crate) fn of_images(chain: &Chain, shapes: &[Shape], schedules: Vec<Schedule>) -> Self {
         let (links, chain) = (chain.links().len(), Arc::new(chain.clone()));
-        let kind =
-            |schedule| Kind { links: 0..links, chain: chain.clone(), channels: None, schedule: Arc::new(schedule) };
+        let kind = |schedule| Kind { links: 0..links, chain: chain.clone(), slab: None, schedule: Arc::new(schedule) };
         let kinds: Vec<_> = schedules.into_iter().map(kind).collect();
         let (first, batch) = (kinds[0].schedule.clone(), shapes[0].batch);
         let at_once = first.shapes[0].batch.max(1);
@@ -147,7 +148,8 @@ impl Division {
         };
         let parts: Vec<_> = (0..batch.max(1)).step_by(at_once as usize).map(part).collect();
         let (input, output) = (shapes[0], shapes[links]);
-        let whole = Extents { images: batch, channels: input.channels, rows: output.height, columns: output.width };
+        let (channels, out_channels) = (input.channels, output.channels);
+        let whole = Extents { images: batch, channels, out_channels, rows: output.height, columns: output.width };
         let stretch = Stretch {
             first: 0,
             links,
@@ -219,7 +221,7 @@ impl Part {
 }
 
 impl Planner<'_> {
-    /// How a chain is computed, band by band where a tensor is larger than a binding.
+    /// How a chain is computed, band by band where a tensor or weights are larger than a binding.
     ///
     /// ```
     /// use gpuconv::planner::Planner;
@@ -234,8 +236,8 @@ impl Planner<'_> {
     /// ```
     ///
     /// # Errors
-    /// As [`Planner::schedule`]; [`Error::TooLarge`] if a tensor is larger than a buffer, or a single output depends on
-    /// more than a binding holds.
+    /// As [`Planner::schedule`]; [`Error::TooLarge`] if a tensor is larger than a buffer, a single output depends on more
+    /// than a binding holds, or the weights of a grouped or transposed convolution or a gate are larger than a binding.
     pub fn divide(&self, chain: &Chain, input: impl Into<Shape>, layout: Layout, choice: &Choice) -> Result<Division> {
         self.divide_without(&Refused::default(), chain, input.into(), layout, choice)
     }
@@ -254,13 +256,12 @@ impl Planner<'_> {
             Err(error) => error,
         };
         let shapes = chain.shapes(input)?;
-        let limit = largest_binding(self.caps);
         let is_size =
             matches!(undivided, Error::TooLarge { .. } | Error::NoKernel { .. } | Error::UnknownKernel { .. });
-        if !is_size || shapes.iter().all(|shape| shape.bytes(chain.dtype()) <= limit) {
+        let subject = Subject { chain, shapes: &shapes, layout, caps: self.caps };
+        if !is_size || subject.fits_bindings() {
             return Err(undivided);
         }
-        let subject = Subject { chain, shapes: &shapes, layout, caps: self.caps };
         let divided = |cuts: &[stretches::Stretch], choices: &[Choice]| self.divided(refused, &subject, cuts, choices);
         let names = choice.names();
         if !names.is_empty() {
@@ -317,6 +318,7 @@ impl Planner<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::pack::Section;
     use crate::model::caps::Caps;
     use crate::model::chain::Link;
     use crate::model::concat::Concat;
@@ -351,6 +353,9 @@ mod tests {
             (Link::GlobalAveragePool.into(), [2, 3, 1, 7 << 20], 16 << 20),
             (Chain::from(Conv2d::pointwise(3, 2)).then(Link::GlobalAveragePool), [1, 3, 2501, 2999], 16 << 20),
             (branches(), [2, 3, 999, 1001], 8 << 20),
+            (Conv2d::new(512, 4097, 2).residual(add).into(), [2, 512, 3, 4], 16 << 20),
+            (Chain::from(Conv2d::pointwise(2048, 6001)).then(Conv2d::pointwise(6001, 9)), [3, 2048, 1, 1], 16 << 20),
+            (Conv2d::new(96, 96, 217).padding(108).into(), [1, 96, 217, 217], 128 << 20),
             (ConvTranspose2d::new(8, 4, 4).stride(2).padding(1).into(), [1, 8, 701, 999], 16 << 20),
             (Link::PixelShuffle { factor: 3 }.into(), [1, 18, 601, 499], 16 << 20),
             (Link::PixelUnshuffle { factor: 2 }.into(), [1, 3, 1602, 1502], 16 << 20),
@@ -374,6 +379,10 @@ mod tests {
                 let division = crate::planner::divide(&chain, input, layout, &caps, &Choice::Auto).unwrap();
                 let what = format!("{} links on {input:?} in {layout}", chain.links().len());
                 assert!(division.is_divided(), "{what}");
+                for recipe in division.kinds.iter().flat_map(|kind| &kind.schedule.steps).map(|step| &step.recipe) {
+                    let weights: u64 = recipe.weights.iter().map(Section::bytes).sum();
+                    assert!(weights <= limit, "{what}: {} with {weights} bytes of weights", recipe.name);
+                }
                 for access in division.parts.iter().flat_map(Part::accesses) {
                     let dtype = access.source.dtype(chain.dtype());
                     let bytes = access.shape.bytes(dtype);

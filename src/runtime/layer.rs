@@ -277,7 +277,7 @@ impl Layer {
         let (device, packed) = (self.gpu.shared(), &self.cache.packed);
         let mut plans = Vec::new();
         for kind in &division.kinds {
-            let (weights, place) = (self.weights_of(kind), (kind.links.start, kind.channels.clone()));
+            let (weights, place) = (self.weights_of(kind), (kind.links.start, kind.slab.clone()));
             plans.push(Arc::new(Plan::new(device, &kind.chain, &weights, packed, &place, &kind.schedule).await?));
         }
         let copies = Copies::new(device, &division).await?;
@@ -288,15 +288,12 @@ impl Layer {
     fn weights_of(&self, kind: &Kind) -> Vec<Weights<'_>> {
         let all = self.chain.convolutions().zip(&self.weights);
         let own: Vec<_> = all.filter(|((link, _), _)| kind.links.contains(link)).collect();
-        // A link of which only some channels are computed has a multiple of the first link's.
         let input = own.first().map_or(1, |((_, conv), _)| conv.in_channels);
         own.into_iter()
             .map(|((_, conv), (weight, bias))| {
                 let (weight, bias) = (&weight[..], bias.as_deref());
-                let Some(channels) = &kind.channels else { return Weights { weight, bias } };
-                let each = (conv.out_channels / input) as usize;
-                let (outputs, taps) =
-                    (channels.start as usize * each..channels.end as usize * each, conv.fan_in() as usize);
+                let Some(slab) = &kind.slab else { return Weights { weight, bias } };
+                let (outputs, taps) = (slab.outputs(conv, input), conv.fan_in() as usize);
                 Weights {
                     weight: &weight[outputs.start * taps..outputs.end * taps],
                     bias: bias.map(|bias| &bias[outputs]),

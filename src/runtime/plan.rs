@@ -11,19 +11,19 @@ use crate::model::error::{Error, Result};
 use crate::model::shape::Shape;
 use crate::model::weights::Weights;
 use crate::planner::Schedule;
+use crate::planner::division::Slab;
 use crate::planner::workspace::{Part, Span};
 use crate::runtime::device::{Device, Pipeline, lock};
 use crate::runtime::lru::{Slots, get_or_make};
 use crate::runtime::tensor::Tensor;
 
-/// Packed weight buffers, by the run's first link, the place of the chain that the run is of if that has not all channels,
-/// and the sections: plans of all image sizes share them. (Channels are those of that chain's input. Between it and the run
-/// there may be a depthwise convolution that makes several of each.)
+/// Packed weight buffers, by the run's first link, the place of the chain that the run is of if that has not all
+/// channels, and the sections: plans of all image sizes share them. (A slab has channels of that chain's input or
+/// output. Between its input and the run there may be a depthwise convolution that makes several of each.)
 pub type PackedWeights = Mutex<Slots<(usize, Option<Place>, Vec<Section>), wgpu::Buffer>>;
 
-/// The first link of what weights are for, in the layer's chain, and the channels of the input that a band has if it
-/// has not all.
-pub type Place = (usize, Option<Range<u32>>);
+/// The first link of what weights are for, in the layer's chain, and the channels that a band has if it has not all.
+pub type Place = (usize, Option<Slab>);
 
 /// What a schedule needs to be run: everything but the tensors and the workspace, whose sizes are in the schedule.
 pub struct Plan {
@@ -151,8 +151,8 @@ async fn packed_weights(
     if sections.is_empty() {
         return Ok(None);
     }
-    let (first, channels) = chains;
-    let of_channels = channels.is_some().then(|| chains.clone());
+    let (first, slab) = chains;
+    let of_channels = slab.is_some().then(|| chains.clone());
     let place = lock(packed).place((first + links.start, of_channels, sections.to_vec()));
     let make = async {
         let convs: Vec<_> = chain.links()[links.clone()].iter().flat_map(Link::convolutions).collect();

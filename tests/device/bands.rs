@@ -1,5 +1,5 @@
-//! Tensors larger than a binding, computed in bands of images, channels, rows or columns. Bindings are made small, so
-//! that small tensors do not fit.
+//! Tensors and weights larger than a binding, computed in bands of images, channels, rows or columns. Bindings are made
+//! small, so that small tensors do not fit.
 
 use gpuconv::internals::random;
 use gpuconv::planner::{Division, Stretch};
@@ -283,6 +283,46 @@ fn phases_in_bands_have_their_own_weights() {
             let division = check(&narrow(&gpu, 49152, 32), &chain, [1, 16, rows, 32], layout, choice).unwrap();
             assert!(only(&division).bands > 2, "{}", only(&division).bands);
         }
+    }
+}
+
+/// The weights of an output have 288 bytes, and a seventh does not fit.
+#[test]
+fn weights_larger_than_a_binding_are_cut_along_their_outputs() {
+    let gpu = narrow(&gpu(), 2048, 32);
+    let conv = |inputs: u32, outputs: u32| Conv2d::new(inputs, outputs, 3).padding(1).activation(Activation::Relu);
+    let add = Residual::BeforeActivation;
+    let between = Chain::new([conv(3, 8), conv(8, 21), conv(21, 2)]);
+    let halves = Chain::from(conv(16, 21)).with_dtype(DType::F16);
+    // The second adds the tensor that it reads.
+    let own = Chain::new([Conv2d::pointwise(3, 8).into(), Link::from(conv(8, 8))]);
+    for (chain, input) in [
+        (conv(8, 21).into(), [1, 8, 4, 6]),
+        (conv(8, 21).residual(add).into(), [2, 8, 3, 5]),
+        (halves, [2, 16, 3, 5]),
+        (between, [2, 3, 4, 3]),
+        (own.edge(1, 1, add).unwrap(), [1, 3, 5, 3]),
+        // Neither the weights nor the images fit.
+        (conv(8, 21).residual(add).into(), [2, 8, 13, 9]),
+    ] {
+        for layout in LAYOUTS {
+            let division = check(&gpu, &chain, input, layout, direct()).unwrap();
+            let heavy = |stretch: &&Stretch| stretch.extents.out_channels < stretch.whole.out_channels;
+            let cut = division.stretches.iter().find(heavy).unwrap();
+            assert_eq!((cut.links, cut.extents.out_channels), (1, 4), "{chain:?} {layout}");
+        }
+    }
+    // Of groups and of transposed convolutions they are not cut; nor is a single output's.
+    let up = ConvTranspose2d::new(8, 16, 3);
+    let refused: [(Chain, [u32; 4]); 4] = [
+        (Conv2d::new(32, 32, 3).groups(2).into(), [1, 32, 4, 4]),
+        (up.into(), [1, 8, 2, 2]),
+        (Link::from(SqueezeExcite::new(32, 32)).into(), [1, 32, 2, 2]),
+        (Conv2d::new(8, 4, 9).padding(1).into(), [1, 8, 7, 7]),
+    ];
+    for (chain, input) in refused {
+        let answer = gpu.divide(&chain, input, Layout::Nchw, &Choice::Auto);
+        assert!(matches!(answer, Err(Error::TooLarge { .. })), "{chain:?}: {:?}", answer.err());
     }
 }
 

@@ -28,8 +28,8 @@ pub struct Planned {
     /// How many images are computed at a time, if the whole batch is too large for one binding, but some of its images
     /// are not.
     pub images_at_once: Option<u32>,
-    /// What is computed together, in order, if a tensor is too large for one binding. Everything else here, but for the
-    /// workspace, is for the first band of each.
+    /// What is computed together, in order, if a tensor or weights are too large for one binding. Everything else here,
+    /// but for the workspace, is for the first band of each.
     pub bands: Vec<Bands>,
     pub schedule: String,
     pub ms: f64,
@@ -54,6 +54,8 @@ pub struct Bands {
     /// What a band has, at most; none if it has all.
     pub images: Option<u32>,
     pub channels: Option<u32>,
+    /// Channels of the output, where each depends on all of the input's.
+    pub out_channels: Option<u32>,
     pub rows: Option<u32>,
     pub columns: Option<u32>,
     /// Bytes that are copied into bands, and out of them.
@@ -235,8 +237,17 @@ impl Planned {
         let before = [None].into_iter().chain(division.stretches.iter().map(Some));
         planned.bands =
             division.stretches.iter().zip(before).map(|(stretch, before)| Bands::new(stretch, before)).collect();
-        if let [Bands { bands: 2.., images: Some(images), channels: None, rows: None, columns: None, .. }] =
-            &planned.bands[..]
+        if let [
+            Bands {
+                bands: 2..,
+                images: Some(images),
+                channels: None,
+                out_channels: None,
+                rows: None,
+                columns: None,
+                ..
+            },
+        ] = &planned.bands[..]
         {
             planned.images_at_once = Some(*images);
         }
@@ -255,6 +266,7 @@ impl Bands {
             bands: stretch.bands,
             images: part(extents.images, whole.images),
             channels: part(extents.channels, whole.channels),
+            out_channels: part(extents.out_channels, whole.out_channels),
             rows: part(extents.rows, whole.rows),
             columns: part(extents.columns, whole.columns),
             copied_in: stretch.copied[0],

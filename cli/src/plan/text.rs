@@ -10,7 +10,7 @@ pub fn text(planned: &Planned) -> String {
     let Planned { problem, adapter, schedule, why, workspace, traffic, .. } = planned;
     let mut text = format!("{problem}\non {adapter}: {schedule}\n{why}\n");
     if !planned.bands.is_empty() {
-        text += "tensors are too large for one binding; the plan is for the first band of\n";
+        text += "tensors or weights are too large for one binding; the plan is for the first band of\n";
         for bands in &planned.bands {
             let line =
                 if bands.adds_sums { format!("link {}: the sums of these", bands.first) } else { self::bands(bands) };
@@ -36,10 +36,16 @@ pub fn text(planned: &Planned) -> String {
 
 /// What is computed together, in words.
 fn bands(bands: &Bands) -> String {
-    let Bands { images, channels, rows, columns, .. } = *bands;
+    let Bands { images, channels, out_channels, rows, columns, .. } = *bands;
     let count =
         |count: u32, what: &str| format!("{} {what}{}", table::count(count.into()), if count == 1 { "" } else { "s" });
-    let counts = [(images, "image"), (channels, "channel"), (rows, "row"), (columns, "column")];
+    let counts = [
+        (images, "image"),
+        (channels, "channel"),
+        (out_channels, "output channel"),
+        (rows, "row"),
+        (columns, "column"),
+    ];
     let counts: Vec<_> = counts.into_iter().filter_map(|(part, what)| Some(count(part?, what))).collect();
     let links = if bands.links == 1 { "link" } else { "links" };
     let links = format!("{links} {}", span(bands.first, bands.links));

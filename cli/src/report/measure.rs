@@ -178,7 +178,8 @@ fn of_choice(gpu: &GpuConv, problem: &Problem, choice: &Choice, ceilings: &Ceili
 /// How many times the work of a stretch's first band the whole is, for each step.
 fn scales(division: &Division) -> Vec<f64> {
     let size = |extents: Extents| {
-        [extents.images, extents.channels, extents.rows, extents.columns].map(f64::from).iter().product::<f64>()
+        let Extents { images, channels, out_channels, rows, columns } = extents;
+        [images, channels, out_channels, rows, columns].map(f64::from).iter().product::<f64>()
     };
     let stretches = division.stretches.iter();
     let scale = |stretch: &planner::Stretch| size(stretch.whole) / size(stretch.extents).max(1.0);

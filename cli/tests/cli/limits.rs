@@ -80,6 +80,12 @@ fn plan_of_what_is_too_large_for_a_binding() {
     let channels = plan("depthwise 1x40x1000x1000 k3 p1");
     assert_eq!((&channels["bands"][0]["channels"], &channels["bands"][0]["copied_in"]), (&20.into(), &0.into()));
     assert_eq!(channels["workspace"]["bytes"], 0);
+    // The weights of VGG's first fully connected layer, which no buffer holds there.
+    let heavy = plan("conv 1x512x7x7 -> 4096 k7");
+    let slabs = &heavy["bands"][0];
+    assert_eq!((&slabs["out_channels"], &slabs["channels"], &slabs["bands"]), (&1024.into(), &Value::Null, &4.into()));
+    let text = stdout(&["plan", "--device", "webgpu", "conv 1x512x7x7 -> 4096 k7"]);
+    assert!(text.contains("link 0: 4 bands of 1,024 output channels\n"), "{text}");
     // Sums of parts of a plane, then the sums of these.
     let pool = plan("pool 1x1x8192x8192");
     let parts = |index: usize, key: &str| pool["bands"][index][key].as_u64();

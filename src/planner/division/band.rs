@@ -13,6 +13,11 @@ use crate::model::prelu::PRelu;
 use crate::model::shape::{Layout, Shape};
 use crate::model::transposed::ConvTranspose2d;
 
+/// Packed weights are filled up to whole tiles of so many outputs: the largest of products, and the smallest.
+const OUTPUTS_OF_A_TILE: [u32; 2] = [128, 4];
+/// Biases are f32 in every chain.
+const BIAS_BYTES: u64 = 4;
+
 /// A box of a tensor, in PyTorch's order of extents. Rows and columns may lie outside of it, in the padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region {
@@ -39,13 +44,16 @@ impl Region {
     }
 }
 
-/// How large a band is, at most: images, channels of the input, rows and columns of the output.
+/// How large a band is, at most: images, channels of the input and of the output, rows and columns of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extents {
     /// Images.
     pub images: u32,
-    /// Channels of the input. Where they are not all, so are those of the output.
+    /// Channels of the input. Where they are not all, the output has those that depend on them.
     pub channels: u32,
+    /// Channels of the output, each of which depends on all of the input's. Fewer than all where the weights of a
+    /// convolution are larger than a binding.
+    pub out_channels: u32,
     /// Rows of the output, or of the input where planes of a pool are cut.
     pub rows: u32,
     /// Columns, as rows.
@@ -58,6 +66,7 @@ impl Extents {
         let portions = |full: u32, part: u32| u64::from(full.div_ceil(part.max(1)));
         portions(whole.images, self.images)
             .saturating_mul(portions(whole.channels, self.channels))
+            .saturating_mul(portions(whole.out_channels, self.out_channels))
             .saturating_mul(portions(whole.rows, self.rows))
             .saturating_mul(portions(whole.columns, self.columns))
     }
@@ -82,8 +91,26 @@ pub struct Band {
     padding: Vec<[u32; 4]>,
     /// The output padding of each link.
     output_padding: Vec<[u32; 2]>,
-    /// Its channels of the input, if it has not all.
-    pub channels: Option<Range<u32>>,
+    /// Its channels, if it has not all.
+    pub slab: Option<Slab>,
+}
+
+/// Some channels: of the input, if no output depends on another channel than its own, or of the output.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Slab {
+    Inputs(Range<u32>),
+    Outputs(Range<u32>),
+}
+
+impl Slab {
+    /// The outputs of one of its convolutions, of which the first has this many input channels.
+    pub fn outputs(&self, conv: &Conv2d, first_inputs: u32) -> Range<usize> {
+        let (channels, each) = match self {
+            Self::Inputs(channels) => (channels, conv.out_channels / first_inputs.max(1)),
+            Self::Outputs(channels) => (channels, 1),
+        };
+        channels.start as usize * each as usize..channels.end as usize * each as usize
+    }
 }
 
 impl Band {
@@ -116,7 +143,26 @@ impl<'a> Links<'a> {
     /// One band of everything.
     pub fn whole(&self) -> Extents {
         let (input, output) = (self.input(), self.output());
-        Extents { images: input.batch, channels: input.channels, rows: output.height, columns: output.width }
+        let (channels, out_channels) = (input.channels, output.channels);
+        Extents { images: input.batch, channels, out_channels, rows: output.height, columns: output.width }
+    }
+
+    /// How many channels of the output are computed at a time so that no weights take more than this many bytes: all,
+    /// or fewer of a single convolution. None if a link's weights take more and cannot be cut.
+    pub fn out_channels_at_once(&self, most: u64) -> Option<u32> {
+        let whole = self.output().channels;
+        if self.links.iter().all(|link| weights_bytes(link, self.dtype) <= most) {
+            return Some(whole);
+        }
+        let [Link::Conv(conv)] = self.links else { return None };
+        let count = u64::from(whole).min(most / (conv.fan_in() * self.dtype.bytes() + BIAS_BYTES)) as u32;
+        if conv.groups > 1 || count == 0 {
+            return None;
+        }
+        // As many each, and whole tiles where that is possible.
+        let even = whole.div_ceil(whole.div_ceil(count));
+        let in_tiles = OUTPUTS_OF_A_TILE.map(|tile| [even.next_multiple_of(tile), count / tile * tile]);
+        in_tiles.into_iter().flatten().find(|outputs| (1..=count).contains(outputs)).or(Some(even))
     }
 
     /// Whether no output depends on another channel than its own.
@@ -143,9 +189,11 @@ impl<'a> Links<'a> {
     pub fn largest(&self, extents: Extents) -> Vec<Shape> {
         let heights = self.spans(0, extents.rows, |shape| shape.height);
         let widths = self.spans(1, extents.columns, |shape| shape.width);
+        let last = self.shapes.len() - 1;
+        let most = |tensor: usize| if tensor == last { extents.out_channels } else { u32::MAX };
         let shape = |tensor: usize| Shape {
             batch: extents.images,
-            channels: self.channels(tensor, extents.channels),
+            channels: self.channels(tensor, extents.channels).min(most(tensor)),
             height: heights[tensor],
             width: widths[tensor],
         };
@@ -185,13 +233,25 @@ impl<'a> Links<'a> {
         let right = directions(1, extents.columns, output.width)?;
         let mut bands = Vec::new();
         for images in ranges(input.batch, extents.images) {
-            for channels in ranges(input.channels, extents.channels) {
+            for slab in self.slabs(extents) {
                 for down in &down {
-                    bands.extend(right.iter().map(|right| self.band(&images, &channels, down, right)));
+                    bands.extend(right.iter().map(|right| self.band(&images, slab.as_ref(), down, right)));
                 }
             }
         }
         Some(bands)
+    }
+
+    /// The channels of bands; none for all of them.
+    fn slabs(&self, extents: Extents) -> Vec<Option<Slab>> {
+        let whole = self.whole();
+        let inputs = ranges(whole.channels, extents.channels);
+        let outputs = ranges(whole.out_channels, extents.out_channels);
+        match [inputs.len(), outputs.len()] {
+            [1, 1] => vec![None],
+            [1, _] => outputs.into_iter().map(|range| Some(Slab::Outputs(range))).collect(),
+            _ => inputs.into_iter().map(|range| Some(Slab::Inputs(range))).collect(),
+        }
     }
 
     /// The bands of a pool whose planes are cut. Its output has a pixel for each part of a plane.
@@ -213,7 +273,7 @@ impl<'a> Links<'a> {
                         regions: vec![pixels, region(part, 0, [1, 1])],
                         padding: vec![[0; 4]],
                         output_padding: vec![[0; 2]],
-                        channels: cut.then(|| channels.clone()),
+                        slab: cut.then(|| Slab::Inputs(channels.clone())),
                     });
                 }
             }
@@ -221,15 +281,20 @@ impl<'a> Links<'a> {
         bands
     }
 
-    fn band(&self, images: &Range<u32>, channels: &Range<u32>, down: &Direction, right: &Direction) -> Band {
-        let count = channels.end - channels.start;
-        let cut = count < self.input().channels;
+    fn band(&self, images: &Range<u32>, slab: Option<&Slab>, down: &Direction, right: &Direction) -> Band {
         let region = |tensor: usize| {
-            let first = if cut { self.channels(tensor, 1) * channels.start } else { 0 };
+            let channels = match slab {
+                Some(Slab::Inputs(channels)) => {
+                    let first = self.channels(tensor, 1) * channels.start;
+                    first..first + self.channels(tensor, count(channels))
+                }
+                Some(Slab::Outputs(channels)) if tensor == self.links.len() => channels.clone(),
+                _ => 0..self.shapes[tensor].channels,
+            };
             let (rows, columns) = (&down.ranges[tensor], &right.ranges[tensor]);
             Region {
-                start: [images.start.into(), first.into(), rows.start, columns.start],
-                extents: [images.end - images.start, self.channels(tensor, count), length(rows), length(columns)],
+                start: [images.start.into(), channels.start.into(), rows.start, columns.start],
+                extents: [count(images), count(&channels), length(rows), length(columns)],
             }
         };
         let padding = |link: usize| {
@@ -240,7 +305,7 @@ impl<'a> Links<'a> {
             regions: (0..self.shapes.len()).map(region).collect(),
             padding: (0..self.links.len()).map(padding).collect(),
             output_padding: down.output_padding.iter().zip(&right.output_padding).map(|(&y, &x)| [y, x]).collect(),
-            channels: cut.then(|| channels.clone()),
+            slab: slab.cloned(),
         }
     }
 
@@ -286,7 +351,7 @@ impl<'a> Links<'a> {
         Ok(match &self.links[index] {
             Link::Conv(conv) => {
                 let [in_channels, out_channels] = [input, output].map(|region| region.extents[1]);
-                let groups = if band.channels.is_some() { in_channels } else { conv.groups };
+                let groups = if let Some(Slab::Inputs(_)) = band.slab { in_channels } else { conv.groups };
                 Link::Conv(Conv2d { in_channels, out_channels, groups, padding, ..conv.clone() })
             }
             Link::PRelu(_) => Link::PRelu(PRelu::new(input.extents[1])),
@@ -309,6 +374,13 @@ impl<'a> Links<'a> {
             other => other.clone(),
         })
     }
+}
+
+/// Bytes of a link's weights and biases, as far as kernels do not fill them up.
+pub fn weights_bytes(link: &Link, dtype: DType) -> u64 {
+    let of_one = |conv: &Conv2d| conv.fan_in().saturating_mul(dtype.bytes()).saturating_add(BIAS_BYTES);
+    link.convolutions()
+        .fold(0, |all: u64, conv| all.saturating_add(of_one(conv).saturating_mul(conv.out_channels.into())))
 }
 
 /// Consecutive ranges of at most `count`; one empty range for nothing.

@@ -26,7 +26,7 @@ impl Subject<'_> {
         let shapes = [shape; 2];
         let links = Links { links: &own, shapes: shapes[..].into(), layout: self.layout, dtype: self.chain.dtype() };
         let (whole, limit) = (links.whole(), largest_binding(self.caps));
-        let tried = if fits(&links, whole, limit) { vec![whole] } else { self.extents(&links, limit) };
+        let tried = if fits(&links, whole, limit) { vec![whole] } else { self.extents(&links, whole, limit) };
         let mut best: Option<(f64, Stretch)> = None;
         for extents in tried.into_iter().filter(|extents| extents.bands(whole) <= MOST_BANDS) {
             let Some(mut bands) = links.bands(extents) else { continue };

@@ -31,9 +31,9 @@ impl Planner<'_> {
                 let input = band.regions[0].shape();
                 let same = |kind: &Kind| (&*kind.chain, kind.schedule.shapes[0]) == (&chain, input);
                 // Each slab of channels has weights of its own.
-                let channels = band.channels.clone().filter(|_| chain.convolutions().next().is_some());
+                let slab = band.slab.clone().filter(|_| chain.convolutions().next().is_some());
                 let own = &kinds[first_kind..];
-                let known = own.iter().position(|kind| same(kind) && kind.channels == channels);
+                let known = own.iter().position(|kind| same(kind) && kind.slab == slab);
                 let kind = known.map_or(kinds.len(), |place| first_kind + place);
                 if known.is_none() {
                     let schedule = match own.iter().find(|kind| same(kind)) {
@@ -52,7 +52,7 @@ impl Planner<'_> {
                             format!("a band of links {:?} on {input} has other shapes than its tensors", cut.links);
                         return Err(Error::Internal(message));
                     }
-                    kinds.push(Kind { links: cut.links.clone(), chain: Arc::new(chain), channels, schedule });
+                    kinds.push(Kind { links: cut.links.clone(), chain: Arc::new(chain), slab, schedule });
                 }
                 let access = |source: Source, tensor: usize, writes: bool, spot: Spot| {
                     let region = &band.regions[tensor];

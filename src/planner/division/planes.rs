@@ -24,7 +24,7 @@ impl Subject<'_> {
             let shape = [extents.images, extents.channels, extents.rows, extents.columns];
             Shape::from(shape).bytes(self.chain.dtype())
         };
-        let pixel = Extents { images: 1, channels: 1, rows: 1, columns: 1 };
+        let pixel = Extents { images: 1, channels: 1, out_channels: input.channels, rows: 1, columns: 1 };
         let plane = Extents { rows: input.height, columns: input.width, ..pixel };
         let channels = match self.layout {
             // Whole planes: of a gate, which needs all channels at the end.
@@ -54,7 +54,8 @@ impl Subject<'_> {
     fn sum_of_sums(&self, link: usize, extents: Extents, limit: u64) -> Option<Vec<Stretch>> {
         let (input, output) = (self.shapes[self.chain.input_of(link)], self.shapes[link + 1]);
         let (rows, columns) = (input.height, input.width);
-        let whole = Extents { images: input.batch, channels: input.channels, rows, columns };
+        let (images, channels) = (input.batch, input.channels);
+        let whole = Extents { images, channels, out_channels: channels, rows, columns };
         let parts = u64::from(rows.div_ceil(extents.rows)) * u64::from(columns.div_ceil(extents.columns));
         let sums = Shape { height: u32::try_from(parts).ok()?, width: 1, ..input };
         let source = self.chain.input_of(link);

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::band::{Band, Extents, Links};
+use super::band::{Band, Extents, Links, weights_bytes};
 use super::copies::{Way, Whole};
 use super::reach::Reach;
 use crate::model::caps::Caps;
@@ -173,12 +173,12 @@ impl<'a> Subject<'a> {
         let links = self.links(range.clone());
         let limit = largest_binding(self.caps);
         let mut best: Option<(f64, Vec<Stretch>)> = None;
-        let all = [links.whole()];
-        let is_whole = fits(&links, all[0], limit);
+        let all = Extents { out_channels: links.out_channels_at_once(most_weights(limit))?, ..links.whole() };
+        let is_whole = fits(&links, all, limit);
         let tried = match is_whole {
-            true => all.to_vec(),
+            true => vec![all],
             false if range.len() > MOST_LINKS => return None,
-            false => self.extents(&links, limit),
+            false => self.extents(&links, all, limit),
         };
         for extents in tried {
             let Some(stretch) = self.banded(&links, range.clone(), extents) else { continue };
@@ -205,6 +205,7 @@ impl<'a> Subject<'a> {
     fn banded(&self, links: &Links<'_>, range: Range<usize>, extents: Extents) -> Option<Stretch> {
         let whole = links.whole();
         let has_windows = extents.rows < whole.rows || extents.columns < whole.columns;
+        let is_cut = has_windows || extents.out_channels < whole.out_channels;
         let (mut inside, mut residual) = (Vec::new(), None);
         let input = self.chain.input_of(range.start);
         for link in range.clone().filter(|&link| self.chain.links()[link].residual().is_some()) {
@@ -212,7 +213,7 @@ impl<'a> Subject<'a> {
                 // Within a band such a tensor has other rows than the link's output.
                 Some(source) if source > range.start && has_windows => return None,
                 Some(source) if source > range.start => inside.push((source - range.start, link - range.start)),
-                Some(source) if source == input && !has_windows => inside.push((0, link - range.start)),
+                Some(source) if source == input && !is_cut => inside.push((0, link - range.start)),
                 _ if residual.is_some() => return None,
                 source => residual = Some((link - range.start, source.map_or(Source::Residual, Source::Tensor))),
             }
@@ -264,7 +265,10 @@ impl<'a> Subject<'a> {
                 let mult_adds = mult_adds_of(link, input, output);
                 let written = bytes(index + 1, output);
                 let residual = if link.residual().is_some() { written } else { 0.0 };
-                cost += bytes(index, input) + written + residual;
+                // A band that has not all channels reads the weights of its own.
+                let weights = weights_bytes(link, links.dtype) as f64 * f64::from(output.channels)
+                    / f64::from(links.shapes[index + 1].channels.max(1));
+                cost += bytes(index, input) + written + residual + weights;
                 cost += mult_adds as f64 / MULT_ADDS_PER_BYTE + BYTES_PER_DISPATCH;
             }
         }
@@ -273,9 +277,9 @@ impl<'a> Subject<'a> {
         cost + MOVES_PER_BYTE_TAKEN * taken
     }
 
-    /// Extents of bands that are worth a try.
-    pub(super) fn extents(&self, links: &Links<'_>, limit: u64) -> Vec<Extents> {
-        let (whole, mut found) = (links.whole(), Vec::new());
+    /// Extents of bands of `whole` that are worth a try.
+    pub(super) fn extents(&self, links: &Links<'_>, whole: Extents, limit: u64) -> Vec<Extents> {
+        let mut found = Vec::new();
         for most in [limit, limit / SMALLEST_SHARE] {
             let one = Extents { images: 1, ..whole };
             if let Some(images) = largest(whole.images, |images| fits(links, Extents { images, ..whole }, most)) {
@@ -333,6 +337,13 @@ impl<'a> Subject<'a> {
         u32::try_from(steps[0].max(steps[1])).unwrap_or(u32::MAX)
     }
 
+    /// Whether bindings hold each tensor and the weights of each link.
+    pub fn fits_bindings(&self) -> bool {
+        let (limit, links) = (largest_binding(self.caps), self.chain.links());
+        self.shapes.iter().all(|shape| shape.bytes(self.chain.dtype()) <= limit)
+            && links.iter().all(|link| weights_bytes(link, self.chain.dtype()) <= most_weights(limit))
+    }
+
     /// Refuses what fits into no buffer.
     fn check_buffers(&self) -> Result<()> {
         let outside = self.chain.outside_residual().map(|link| link + 1);
@@ -354,11 +365,15 @@ impl<'a> Subject<'a> {
     fn too_large(&self) -> Error {
         let limit = largest_binding(self.caps);
         for link in 0..self.chain.links().len() {
+            let links = self.links(link..link + 1);
+            if links.out_channels_at_once(most_weights(limit)).is_none() {
+                let what = format!("a binding for the weights of link {link}, in bytes,");
+                return Error::TooLarge { what, needed: weights_bytes(&links.links[0], links.dtype), limit };
+            }
             // Of a concatenation every pixel is computed alone, of a pool or a gate parts of planes.
             if matches!(self.chain.links()[link], Link::Concat(_)) || !self.in_parts_of_planes(link).is_empty() {
                 continue;
             }
-            let links = self.links(link..link + 1);
             let channels = if links.keep_channels_apart() { 1 } else { links.input().channels };
             let whole = Extents { images: 1, channels, ..links.whole() };
             let smallest = match [links.reaches(0), links.reaches(1)] {
@@ -377,6 +392,11 @@ impl<'a> Subject<'a> {
         let refused = self.shapes.iter().find_map(|&shape| self.check_buffer(shape).err());
         refused.unwrap_or_else(|| Error::Internal("a chain has no bands, though each of its links has".into()))
     }
+}
+
+/// The most bytes of weights in a binding. Kernels fill packed weights up to whole tiles.
+pub(super) fn most_weights(binding: u64) -> u64 {
+    binding - binding / 16
 }
 
 /// Whether all tensors of a band fit into this many bytes each.

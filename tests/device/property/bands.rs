@@ -2,7 +2,7 @@
 
 use gpuconv::shape::from_nchw;
 use gpuconv::verify::Data;
-use gpuconv::{Caps, Choice, DType, Error, GpuConv, Inputs, Layer, Result, Tensor};
+use gpuconv::{Caps, Choice, DType, Error, GpuConv, Inputs, Layer, Link, Result, Tensor};
 use proptest::prelude::*;
 
 use super::draw::{self, Subject};
@@ -71,8 +71,12 @@ fn check(gpu: &GpuConv, subject: &Subject, share: u64, alignment: u32, choice: &
     let Subject { name, chain, input, layout } = subject;
     let shapes = chain.shapes(*input)?;
     let largest = shapes.iter().map(|shape| shape.bytes(chain.dtype())).max().unwrap_or(0);
-    // Weights must fit as well; some are padded to panels of four.
-    let weights = chain.convolutions().map(|(_, conv)| 16 * (conv.weight_shape().len() + u64::from(conv.out_channels)));
+    // Weights must fit as well, of dense convolutions those of some outputs; some are padded to panels of four.
+    let weights = chain.convolutions().map(|(link, conv)| {
+        let is_cut = conv.groups == 1 && matches!(chain.links()[link], Link::Conv(_));
+        let outputs = if is_cut { conv.out_channels.min(4) } else { conv.out_channels };
+        16 * (conv.fan_in() + 1) * u64::from(outputs)
+    });
     let limit = (largest * share / 1000).max(weights.max().unwrap_or(0)) / 4 * 4;
     let narrow = gpu.with_caps(|caps| {
         let storage_offset_alignment = alignment.max(caps.storage_offset_alignment);
