@@ -9,9 +9,9 @@
 // weights  [group][panel][input channel, row, column][block], then the biases [group][panel][block]
 //#
 //# include  channel_block.wgsl, tensors.wgsl, output.wgsl
-//# host     scales ("none" or "scalar"), BLOCK (channels), PIXELS (outputs), WORKGROUP (invocations); params.tiles_x
-//#          (blocks of PIXELS in a row), params.tiles_y (rows of the output), params.bias_at (in blocks), params.work
-//#          (invocations)
+//# host     WRITTEN_OUT (whether compilers may write out a row of the kernel), scales ("none" or "scalar"), BLOCK
+//#          (channels), PIXELS (outputs), WORKGROUP (invocations); params.tiles_x (blocks of PIXELS in a row),
+//#          params.tiles_y (rows of the output), params.bias_at (in blocks), params.work (invocations)
 
 const BLOCK: u32 = ${BLOCK}u;
 const PIXELS: u32 = ${PIXELS}u;
@@ -51,7 +51,7 @@ fn main(
             }
             let row = plane + u32(y) * in_row_stride();
             let weight_row = ((item.channel * params.group_in + channel) * KERNEL_HEIGHT + ky) * KERNEL_WIDTH;
-            for (var kx = 0u; kx < KERNEL_WIDTH; kx++) {
+            for (var kx = 0u; kx < ${"KERNEL_WIDTH" if WRITTEN_OUT else "opaque(KERNEL_WIDTH)"}; kx++) {
                 let weight = load_weight(weight_row + kx);
                 let at = left + i32(kx * DILATION_X);
                 //% set scale = ", scale" if scales == "scalar" else ""

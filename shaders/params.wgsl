@@ -1,6 +1,7 @@
 // What the host tells a kernel: the parameter block, and the convolution's geometry.
 //#
 //# host     geometry  of the convolution, in rows and columns: kernel_height, kernel_width, stride_y and so on; or none
+//#          UNEVEN    whether the last group of input channels has fewer than the others (or left out)
 
 // As the host has it: `Params` of src/kernels.rs. Sizes are in elements.
 struct Params {
@@ -77,6 +78,13 @@ fn out_pixels() -> u32 {
     return params.out_height * params.out_width;
 }
 
+//% if UNEVEN | default(false)
+// Channels of a group of the input, of which the last has fewer.
+fn group_channels(group: u32) -> u32 {
+    return min(params.group_in, params.in_channels - group * params.group_in);
+}
+
+//% endif
 // Whether a signed coordinate lies in 0..extent: a negative one wraps to a large number.
 fn inside(coordinate: i32, extent: u32) -> bool {
     return u32(coordinate) < extent;

@@ -13,10 +13,10 @@
 // Each channel of an image is multiplied by its scale; padding stays zero.
 //% endif
 //#
-//# host     layout, geometry, SEGMENTED, and DEPTH_IS_PADDED (whether k goes on behind the last value); unless
-//#          SEGMENTED, GROUP_IN (channels) and DEPTH (k without padding), which each k is divided by; scales (as
-//#          tensors.wgsl has it) and SCALE_IS_SHARED (in NCHW, whether four neighbouring pixels are of one image);
-//#          `pixel_count`, `load_input4`
+//# host     layout, geometry, SEGMENTED, DEPTH_IS_PADDED (whether k goes on behind the last value), UNEVEN (as
+//#          params.wgsl has it, if SEGMENTED; then DEPTH_IS_PADDED); unless SEGMENTED, GROUP_IN (channels) and DEPTH (k
+//#          without padding), which each k is divided by; scales (as tensors.wgsl has it) and SCALE_IS_SHARED (in NCHW,
+//#          whether four neighbouring pixels are of one image); `pixel_count`, `load_input4`
 
 //% if not SEGMENTED
 const GROUP_IN: u32 = ${GROUP_IN}u;
@@ -25,6 +25,7 @@ const TAPS: u32 = KERNEL_HEIGHT * KERNEL_WIDTH;
 //% endif
 
 //% set scaled = scales != "none"
+//% set own_channels = "located.channels" if UNEVEN else "params.group_in"
 //% set scale_uint = "u32" if layout == "nhwc" or SCALE_IS_SHARED else "vec4<u32>"
 //% set load_scales = "load_scale4" if layout == "nhwc" or not SCALE_IS_SHARED else "load_scale"
 //% set uint, int, bool = "u32", "i32", "bool"
@@ -43,6 +44,10 @@ struct Place {
     // The scale of the group's first channel.
     scale_at: ${scale_uint},
     //% endif
+    //% if UNEVEN
+    // The channels of the group.
+    channels: u32,
+    //% endif
 }
 
 //% if layout == "nchw"
@@ -57,11 +62,17 @@ fn place(pixel: u32, group: u32) -> Place {
     let rest = pixels % out_pixels();
     let top = vec4<i32>(rest / params.out_width * STRIDE_Y) - i32(PAD_TOP);
     let left = vec4<i32>(rest % params.out_width * STRIDE_X) - i32(PAD_LEFT);
+    return Place(
+        image,
+        top,
+        left,
     //% if scaled
-    return Place(image, top, left, plane${".x" if SCALE_IS_SHARED else ""});
-    //% else
-    return Place(image, top, left);
+        plane${".x" if SCALE_IS_SHARED else ""},
     //% endif
+    //% if UNEVEN
+        group_channels(group),
+    //% endif
+    );
 }
 //% else
 fn place(pixel: u32, group: u32) -> Place {
@@ -73,6 +84,9 @@ fn place(pixel: u32, group: u32) -> Place {
         i32(rest % params.out_width * STRIDE_X) - i32(PAD_LEFT),
         //% if scaled
         clamped / out_pixels() * params.in_channels + group * params.group_in,
+        //% endif
+        //% if UNEVEN
+        group_channels(group),
         //% endif
     );
 }
@@ -87,8 +101,12 @@ struct Located {
         //% if scaled
     scale_at: ${scale_uint},
         //% endif
+        //% if UNEVEN
+    channels: u32,
+        //% endif
 }
 
+    //% set kept = (", place.scale_at" if scaled else "") ~ (", place.channels" if UNEVEN else "")
     //% if layout == "nchw"
 fn locate(place: Place, tap: u32) -> Located {
     let y = vec4<u32>(place.top + i32(tap / KERNEL_WIDTH * DILATION_Y));
@@ -96,13 +114,13 @@ fn locate(place: Place, tap: u32) -> Located {
     // A negative coordinate wraps to a large one.
     let inside = (y < vec4<u32>(params.in_height)) & (x < vec4<u32>(params.in_width));
     let at = place.image + select(vec4<u32>(0u), y * params.in_width + x, inside);
-    return Located(at, inside, tap * params.segment_depth${", place.scale_at" if scaled else ""});
+    return Located(at, inside, tap * params.segment_depth${kept});
 }
 
 fn fetch(k: u32, located: Located) -> vec4<f32> {
     let channel = k - located.first;
         //% if DEPTH_IS_PADDED
-    if channel >= params.group_in {
+    if channel >= ${own_channels} {
         return vec4<f32>(0.0);
     }
         //% endif
@@ -124,19 +142,19 @@ fn locate(place: Place, tap: u32) -> Located {
     // A negative coordinate wraps to a large one.
     let inside = (y < params.in_height) & (x < params.in_width);
     let at = place.image + select(0u, (y * params.in_width + x) * params.in_channels, inside);
-    return Located(at, inside, tap * params.segment_depth${", place.scale_at" if scaled else ""});
+    return Located(at, inside, tap * params.segment_depth${kept});
 }
 
 fn fetch(k: u32, located: Located) -> vec4<f32> {
     let channels = vec4<u32>(k - located.first) + vec4<u32>(0u, 1u, 2u, 3u);
         //% if scaled
-    let clamped = min(channels, vec4<u32>(params.group_in - 1u));
+    let clamped = min(channels, vec4<u32>(${own_channels} - 1u));
     let values = load_input4(located.at + clamped) * ${load_scales}(located.scale_at + clamped);
         //% else
-    let values = load_input4(located.at + min(channels, vec4<u32>(params.group_in - 1u)));
+    let values = load_input4(located.at + min(channels, vec4<u32>(${own_channels} - 1u)));
         //% endif
         //% if DEPTH_IS_PADDED
-    return select(vec4<f32>(0.0), values, (channels < vec4<u32>(params.group_in)) & vec4<bool>(located.inside));
+    return select(vec4<f32>(0.0), values, (channels < vec4<u32>(${own_channels})) & vec4<bool>(located.inside));
         //% else
     return select(vec4<f32>(0.0), values, located.inside);
         //% endif

@@ -9,6 +9,9 @@ use crate::kernels::pack::{Order, Packing};
 use crate::model::caps::Caps;
 use crate::model::conv::{Activation, Conv2d};
 
+/// Columns of the input that Mesa's compiler for Adreno loads ahead, if it writes out the kernel's: it spills beside 44.
+const MOST_LOADED_AHEAD: u32 = 32;
+
 pub const DIRECT: Kernel = Kernel { name: "direct", links: 1, candidates };
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
@@ -20,14 +23,22 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
         tiles_x: run.output().width.div_ceil(PIXELS),
         depth: link.fan_in() as f64,
     };
-    let scales = |link: &Conv2d| context! { scales => if link.scaled { "scalar" } else { "none" } };
+    // Those of a row that is not dilated are seen by several outputs.
+    let [width, stride, dilation] = [link.kernel_size[1], link.stride[1], link.dilation[1]];
+    let of_each = width.saturating_mul(PIXELS);
+    let columns =
+        if dilation == 1 { of_each.min(width.saturating_add((PIXELS - 1).saturating_mul(stride))) } else { of_each };
+    let written_out = !caps.loads_ahead() || columns <= MOST_LOADED_AHEAD;
+    let own = move |link: &Conv2d| {
+        context! { scales => if link.scaled { "scalar" } else { "none" }, WRITTEN_OUT => written_out }
+    };
     // Input, weights, output, residual and scale: some devices bind only four buffers.
     if run.is_scaled() && run.has_residual() && caps.max_storage_buffers < 5 {
         let plain = Conv2d { residual: None, activation: Activation::None, ..link.clone() };
         let (links, elements) = ([plain.clone().into()], Elements { output: Element::F32, ..run.elements });
         let product = Run { links: &links, elements, ..*run };
-        let products = recipes(&product, &plain, caps, &definition, scales);
+        let products = recipes(&product, &plain, caps, &definition, own);
         return fitting(run, caps, products.into_iter().map(|product| split::apart(run, link, product)).collect());
     }
-    fitting(run, caps, recipes(run, link, caps, &definition, scales))
+    fitting(run, caps, recipes(run, link, caps, &definition, own))
 }

@@ -149,6 +149,18 @@ fn stores_pairs(run: &Run<'_>, source: &Source, longs: bool) -> bool {
     is_there && source.conv.group_out_channels().is_multiple_of(2) && !run.has_residual()
 }
 
+/// What sources ask of the groups: whether the last has fewer channels than the others. Then k goes on behind them.
+pub fn group_values(run: &Run<'_>, conv: &Conv2d) -> impl Fn() -> Value + Send + Sync + use<> {
+    let uneven = run.input().channels < conv.in_channels;
+    move || {
+        if uneven {
+            context! { UNEVEN => true, DEPTH_IS_PADDED => true }
+        } else {
+            context! { UNEVEN => false }
+        }
+    }
+}
+
 /// Whether four neighbouring pixels of the output are of one image, and so have the same scales.
 pub fn shares_scales(run: &Run<'_>) -> bool {
     run.output().batch == 1 || run.output().pixels().is_multiple_of(4)

@@ -36,8 +36,17 @@ const MOST_CACHED: u64 = 4 << 20;
 const MOST_TERMS: u64 = 7 * 32 * 8;
 /// With the weights of five columns, 16 channels each, AMD's compiler spills on GCN; with those of three it does not.
 const MOST_UNIFORM_WEIGHTS: u32 = 48;
-/// Channels of small blocks. GPUs are offered only these in NHWC: where each value is gathered by itself, gathering
-/// through workgroup memory does it once for more channels.
+/// Weights, columns that are loaded (each has a condition), and columns of the kernel, on GPUs whose compilers do not
+/// keep so many: with 73 AMD's spills on GCN, with more also on RDNA, and Mesa's for Adreno 630. Columns that are
+/// loaded: with 32 AMD's spills on GCN.
+const MOST_UNIFORM_VALUES: u32 = 72;
+const MOST_UNIFORM_COLUMNS: u32 = 30;
+/// Columns that may lie in the padding, of all rows that an invocation stages: each has a condition. Beside 24 of them
+/// and 8x4 sums Mesa's compiler for Adreno spills, and beside twelve of a dilated kernel of which neighbours share none.
+const MOST_COLUMNS_AHEAD: u32 = 16;
+/// Channels of small blocks. GPUs are offered only these in NHWC, and only where two are enough or larger ones have
+/// channels without work: where each value is gathered by itself, gathering through workgroup memory does it once for
+/// more channels.
 const FEW_CHANNELS: u32 = 4;
 /// The same for software devices. With blocks of 16 channels there the model would be wrong by a factor of four.
 const FEW_CHANNELS_CPU: u32 = 8;
@@ -47,40 +56,61 @@ const FEWEST_CHANNELS: u32 = 2;
 const BLOCK_ROWS: u32 = 2;
 
 fn by_tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
-    let link = conv(run)?;
-    gemm::fills_tiles(link)?;
-    let name = IMPLICIT_GEMM.name;
+    gemm::fills_tiles(conv(run)?)?;
+    tiles(run, caps)
+}
+
+/// The product through workgroup memory, with any number of output channels in a group.
+pub fn tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
+    let (link, name) = (conv(run)?, IMPLICIT_GEMM.name);
     let by_taps = TILES.iter().filter_map(|&tile| Some(tiled::recipe(run, &taps(run, link, name, tile)?, tile, caps)));
     let by_taps: Vec<_> = by_taps.collect();
-    // Where some tile cannot go tap by tap, whole rows of the kernel are the better guess, or else single values.
     let tile = |source: &Source, tile: Tile| tiled::recipe(run, source, tile, caps);
-    let by_rows: Vec<_> = match by_taps.len() < TILES.len() {
-        true if caps.is_cpu => {
-            let gathered = windows(run, link, name);
-            TILES_OF_GATHERED.iter().map(|&size| tile(&gathered, size)).collect()
-        }
-        true if link.kernel_size[1] <= MOST_STAGED_COLUMNS && fills_quads(run) => {
-            let source = rows(run, link, name, [tiled::ROW_PIXELS, TILES_OF_ROWS[0].channels], 1, false);
-            let count = link.fan_in() / u64::from(link.kernel_size[1]);
-            TILES_OF_ROWS.iter().map(|size| tile(&source, size.of_rows(link.kernel_size[1], count))).collect()
-        }
-        true => match pixels(run, link, name) {
-            Some((source, depth)) => {
-                let whole = TILES_OF_ROWS.iter().filter(|size| size.threads() == size.pixels);
-                whole.map(|&size| tile(&source, Tile { depth, ..size })).collect()
-            }
-            None => {
-                let gathered = windows(run, link, name);
-                // Channels last, each value of a quad has a place of its own. A compiler unrolls a loop of few quads.
-                let fits = |size: &&Tile| {
-                    run.layout == Layout::Nchw || !caps.loads_ahead() || size.staged_quads() > MOST_UNROLLED
-                };
-                TILES_OF_GATHERED.iter().filter(fits).map(|&size| tile(&gathered, size)).collect()
-            }
-        },
-        false => Vec::new(),
+    let gathered = || -> Vec<_> {
+        let source = windows(run, link, name);
+        // Channels last, each value of a quad has a place of its own. A compiler unrolls a loop of few quads.
+        let fits =
+            |size: &&Tile| run.layout == Layout::Nchw || !caps.loads_ahead() || size.staged_quads() > MOST_UNROLLED;
+        TILES_OF_GATHERED.iter().filter(fits).map(|&size| tile(&source, size)).collect()
     };
-    fitting(run, caps, by_rows.into_iter().chain(by_taps).collect())
+    // Only taps know of groups with fewer channels than others.
+    if by_taps.len() == TILES.len() || run.input().channels < link.in_channels {
+        return fitting(run, caps, by_taps);
+    }
+    // Where some tile cannot go tap by tap, whole rows of the kernel are the better guess, or else single values.
+    let others: Vec<_> = match pixels(run, link, name) {
+        _ if caps.is_cpu => gathered(),
+        _ if link.kernel_size[1] <= MOST_STAGED_COLUMNS && fills_quads(run) => {
+            let source = rows(run, link, name, [tiled::ROW_PIXELS, TILES_OF_ROWS[0].channels], 1, false);
+            let width = link.kernel_size[1];
+            let sizes = TILES_OF_ROWS.iter().map(|size| size.of_rows(width, link.fan_in() / u64::from(width)));
+            let fits = |size: &Tile| !caps.loads_ahead() || has_columns(run, link, *size);
+            sizes.filter(fits).map(|size| tile(&source, size)).collect()
+        }
+        Some((source, depth)) => {
+            let whole = TILES_OF_ROWS.iter().filter(|size| size.threads() == size.pixels);
+            whole.map(|&size| tile(&source, Tile { depth, ..size })).collect()
+        }
+        None => gathered(),
+    };
+    // A GPU may have too few registers for rows, above all of dilated kernels.
+    let (others, reason) = match fitting(run, caps, others) {
+        Ok(fit) if !fit.is_empty() => (fit, None),
+        none => (gathered(), none.err()),
+    };
+    let recipes: Vec<_> = others.into_iter().chain(by_taps).collect();
+    if recipes.is_empty() {
+        return Err(reason.unwrap_or(Unsupported::KernelSize(link.kernel_size)));
+    }
+    fitting(run, caps, recipes).map_err(|last| reason.unwrap_or(last))
+}
+
+/// Whether a compiler that loads ahead has registers for the columns that an invocation stages of rows.
+fn has_columns(run: &Run<'_>, link: &Conv2d, tile: Tile) -> bool {
+    let ([_, width], columns) = (link.kernel_size, Lines::columns(link, run.input().width, tiled::ROW_PIXELS));
+    let rows = (tile.depth / width).div_ceil(tile.threads() / (tile.pixels / tiled::ROW_PIXELS));
+    let are_shared = (columns.all.len() as u32) < width * tiled::ROW_PIXELS;
+    (are_shared || link.dilation[1] == 1) && columns.padded.len() as u32 * rows <= MOST_COLUMNS_AHEAD
 }
 
 /// Whether rows of four neighbours can be the source of tiles: in NCHW, where filling up the rows of the output adds at
@@ -95,13 +125,23 @@ fn fills_quads(run: &Run<'_>) -> bool {
 
 fn by_uniform_loads(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let link = conv(run)?;
-    let mut blocks = registers::uniform_blocks(run, caps, link, UNIFORM_BLOCKS)?;
+    let mut blocks = registers::uniform_blocks(run, caps, UNIFORM_BLOCKS)?;
     let most = if caps.is_cpu { FEW_CHANNELS_CPU } else { FEW_CHANNELS };
-    blocks.retain(|block| run.layout == Layout::Nchw || block.channels <= most);
+    let all = || UNIFORM_BLOCKS.iter().map(|[channels, _]| *channels);
+    let are_few = caps.is_cpu || link.group_out_channels() <= 2 * most || registers::is_worthwhile(link, most, all());
+    blocks.retain(|block| run.layout == Layout::Nchw || block.channels <= most && are_few);
     if blocks.is_empty() {
         return Err(Unsupported::Layout(run.layout));
     }
-    let is_short = |block: &Block| link.kernel_size[1] <= MOST_UNIFORM_WEIGHTS / block.channels;
+    let width = link.kernel_size[1];
+    let has_registers = |block: &Block| {
+        let loads = loaded_columns(run, link, block.pixels);
+        loads <= MOST_UNIFORM_COLUMNS && width * block.channels + loads + width <= MOST_UNIFORM_VALUES
+    };
+    let is_short = |block: &Block| {
+        width <= MOST_UNIFORM_WEIGHTS / block.channels
+            && (caps.is_cpu || caps.keeps_conditions() || has_registers(block))
+    };
     blocks.retain(|block| is_short(block) && has_rows(run, link, block));
     if blocks.is_empty() {
         return Err(Unsupported::KernelSize(link.kernel_size));
@@ -110,7 +150,7 @@ fn by_uniform_loads(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupport
         let sizes = [block.pixels, block.channels];
         registers::recipe(run, &rows(run, link, IMPLICIT_GEMM_UNIFORM.name, sizes, 1, block.pairs), block)
     };
-    fitting(run, caps, blocks.into_iter().map(recipe).collect())
+    registers::recipes(run, caps, link, &blocks, recipe)
 }
 
 fn by_broadcasts(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
@@ -141,6 +181,11 @@ fn conv<'a>(run: &Run<'a>) -> Result<&'a Conv2d, Unsupported> {
     }
 }
 
+/// How many columns of the input a row of neighbouring outputs sees.
+fn loaded_columns(run: &Run<'_>, link: &Conv2d, pixels: u32) -> u32 {
+    Lines::columns(link, run.input().width, pixels).all.len() as u32
+}
+
 /// Whether whole rows of the kernel can be the source of a block. (Rows of the output are filled up to whole blocks,
 /// and the shader counts their pixels in 32 bits.)
 fn has_rows(run: &Run<'_>, link: &Conv2d, block: &Block) -> bool {
@@ -164,9 +209,10 @@ fn taps(run: &Run<'_>, link: &Conv2d, kernel: &'static str, tile: Tile) -> Optio
     if !gemm::is_worth_filling(channels, tile.depth) {
         return None;
     }
-    let aligned = run.layout == Layout::Nhwc && channels.is_multiple_of(4);
-    let conv = link.clone();
-    let values = move || context! { geometry => shader::geometry_values(&conv) };
+    let aligned =
+        run.layout == Layout::Nhwc && [channels, run.input().channels].iter().all(|all| all.is_multiple_of(4));
+    let (conv, group) = (link.clone(), gemm::group_values(run, link));
+    let values = move || context! { geometry => shader::geometry_values(&conv), ..group() };
     let source = Source::loaded(kernel, link, window(values), Fetch::Quads { aligned }, Order::ByTaps { together: 1 });
     Some(windowed(run, source))
 }
@@ -187,6 +233,7 @@ fn windows(run: &Run<'_>, link: &Conv2d, kernel: &'static str) -> Source {
         context! {
             geometry => shader::geometry_values(&conv),
             SEGMENTED => false,
+            UNEVEN => false,
             STAGED_IN_LOOP => true,
             // Constants, for each k is divided by them.
             GROUP_IN => conv.group_in_channels(),

@@ -137,7 +137,7 @@ impl Vectors {
 
     fn source(&self) -> Source {
         let aligned = self.link.in_channels.is_multiple_of(4);
-        let template = ("source_pointwise.wgsl", Arc::new(|| context! { geometry => () }) as Values);
+        let template = ("source_pointwise.wgsl", Arc::new(|| context! { geometry => (), UNEVEN => false }) as Values);
         Source::loaded(MATVEC.name, &self.link, template, Fetch::Quads { aligned }, self.order)
     }
 }

@@ -17,10 +17,16 @@ pub const POINTWISE_UNIFORM: Kernel = Kernel { name: "pointwise_uniform", links:
 pub const POINTWISE_SUBGROUP: Kernel = Kernel { name: "pointwise_subgroup", links: 1, candidates: by_broadcasts };
 
 fn by_tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
-    let source = source(run, POINTWISE.name)?;
-    if source.conv.groups > 1 {
-        gemm::fills_tiles(&source.conv)?;
+    let link = run.only_conv_or_scaled()?;
+    if link.groups > 1 {
+        gemm::fills_tiles(link)?;
     }
+    tiles(run, caps)
+}
+
+/// The product through workgroup memory, with any number of output channels in a group.
+pub fn tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
+    let source = source(run, POINTWISE.name)?;
     let sliced = (!caps.is_cpu).then_some(tiled::SLICED);
     let tiles = tiled::TILES.iter().copied().chain(sliced);
     fitting(run, caps, tiles.map(|tile| tiled::recipe(run, &source, tile, caps)).collect())
@@ -28,8 +34,8 @@ fn by_tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 
 fn by_uniform_loads(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let source = source(run, POINTWISE_UNIFORM.name)?;
-    let blocks = registers::uniform_blocks(run, caps, &source.conv, uniform_blocks(caps))?;
-    fitting(run, caps, blocks.into_iter().map(|block| registers::recipe(run, &source, block)).collect())
+    let blocks = registers::uniform_blocks(run, caps, uniform_blocks(caps))?;
+    registers::recipes(run, caps, &source.conv, &blocks, |block| registers::recipe(run, &source, block))
 }
 
 fn by_broadcasts(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
@@ -62,9 +68,11 @@ pub fn source(run: &Run<'_>, kernel: &'static str) -> Result<Source, Unsupported
     }
     let aligned = match run.layout {
         Layout::Nchw => run.input().pixels().is_multiple_of(4),
-        Layout::Nhwc => link.group_in_channels().is_multiple_of(4),
+        Layout::Nhwc => [link.group_in_channels(), run.input().channels].iter().all(|all| all.is_multiple_of(4)),
     };
-    let template = ("source_pointwise.wgsl", Arc::new(|| context! { geometry => () }) as Values);
+    let group = gemm::group_values(run, link);
+    let values = move || context! { geometry => (), ..group() };
+    let template = ("source_pointwise.wgsl", Arc::new(values) as Values);
     let source = Source::loaded(kernel, link, template, Fetch::Quads { aligned }, Order::ChannelFirst);
     let mult_adds = if run.is_scaled() { 1.0 } else { 0.0 };
     Ok(Source { loads: 1.0 + gemm::of_scales(run), mult_adds, ..source })

@@ -2,11 +2,10 @@
 //! classifiers and the last layers of a network.
 //!
 //! Two passes: each slice of the input channels is a group of a grouped convolution, whose outputs are the slices'
-//! sums; then these are added up.
+//! sums; then these are added up. Where the channels do not divide evenly, the last slice has fewer.
 
 use minijinja::context;
 
-use super::gemm;
 use super::{
     Kernel, Operand, Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, fitting,
     implicit_gemm, pointwise,
@@ -23,10 +22,10 @@ pub const SPLIT: Kernel = Kernel { name: "split", links: 1, candidates };
 
 /// Slices to cut into.
 const SLICES: &[u32] = &[4, 16];
-/// Input channels that a slice has at the least; with fewer, adding up would take as long as multiplying.
+/// Input channels that a slice has at the least, in the mean; with fewer, adding up would take as long as multiplying.
 const FEWEST_IN_SLICE: u32 = 32;
-/// Outputs beyond which every GPU is full without.
-const MOST_OUTPUTS: u64 = 1 << 18;
+/// Sums of all slices beyond which every GPU is full without, and storing them takes too long.
+const MOST_SUMS: u64 = 1 << 22;
 const WORKGROUP: u32 = 64;
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
@@ -38,13 +37,13 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     if link.groups != 1 {
         return Err(Unsupported::Groups(link.groups));
     }
-    gemm::fills_tiles(link)?;
-    if run.output().len() > MOST_OUTPUTS {
-        return Err(Unsupported::Outputs { count: run.output().len(), most: MOST_OUTPUTS });
+    let (outputs, most) = (run.output().len(), MOST_SUMS / u64::from(SLICES[0]));
+    if outputs > most {
+        return Err(Unsupported::Outputs { count: outputs, most });
     }
-    let cut = |slices: u32| link.in_channels.is_multiple_of(slices) && link.in_channels / slices >= FEWEST_IN_SLICE;
     let mut recipes = Vec::new();
-    for &slices in SLICES.iter().filter(|&&slices| cut(slices)) {
+    let pays = |slices: u32| link.in_channels / slices >= FEWEST_IN_SLICE && outputs * u64::from(slices) <= MOST_SUMS;
+    for &slices in SLICES.iter().filter(|&&slices| pays(slices)) {
         let product = slices::product(link, slices);
         let partial = Shape { channels: product.out_channels, ..run.output() };
         let shapes = [run.input(), partial];
@@ -53,8 +52,8 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
         let elements = Elements { output: Element::F32, ..run.elements };
         let sliced = Run { links: &product, shapes: &shapes, elements, ..*run };
         let products = match link.is_pointwise() {
-            true => (pointwise::POINTWISE.candidates)(&sliced, caps)?,
-            false => (implicit_gemm::IMPLICIT_GEMM.candidates)(&sliced, caps)?,
+            true => pointwise::tiles(&sliced, caps)?,
+            false => implicit_gemm::tiles(&sliced, caps)?,
         };
         recipes.extend(products.into_iter().map(|product| recipe(run, link, slices, partial, product)));
     }
@@ -69,6 +68,8 @@ fn recipe(run: &Run<'_>, link: &Conv2d, slices: u32, partial: Shape, product: Re
     let (weights, bias_at) = pack::replacement_sections(&product.weights, biases, |block, k_align, order| {
         Packing::Slices { slices, block, k_align, order }
     });
+    // Where channels do not divide evenly there may be fewer than asked for.
+    let count = partial.channels / link.out_channels.max(1);
     let (outputs, partial_bytes) = (run.output().len(), partial.bytes(DType::F32));
     let work = product.work;
     let mut passes: Vec<_> = product.passes;
@@ -76,7 +77,7 @@ fn recipe(run: &Run<'_>, link: &Conv2d, slices: u32, partial: Shape, product: Re
         pass.operands = vec![Operand::Input, Operand::Weights, Operand::WriteWorkspace(0)];
         pass.operands.extend(run.is_scaled().then_some(Operand::Scale));
     }
-    passes.push(sum_pass(run, link, slices, bias_at));
+    passes.push(sum_pass(run, link, count, bias_at));
     let variant = product.name.split_once('/').map_or("", |(_, variant)| variant);
     Recipe {
         name: format!("{}/{slices}-{variant}", SPLIT.name),
@@ -84,7 +85,7 @@ fn recipe(run: &Run<'_>, link: &Conv2d, slices: u32, partial: Shape, product: Re
         weights,
         workspace: vec![partial_bytes],
         work: Work {
-            accesses: work.accesses + (outputs * (u64::from(slices) + 1)) as f64,
+            accesses: work.accesses + (outputs * (u64::from(count) + 1)) as f64,
             // The product has counted the sums once, and they are read once more.
             bytes: work.bytes + (partial_bytes + run.output_bytes() + run.residual_bytes()) as f64,
             ..work

@@ -33,7 +33,9 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
         () if link.stride != [1, 1] => return Err(Unsupported::Stride(link.stride)),
         () if link.dilation != [1, 1] => return Err(Unsupported::Dilation(link.dilation)),
         () if link.groups != 1 => return Err(Unsupported::Groups(link.groups)),
-        () => gemm::fills_tiles(link)?,
+        // A software device has nothing to gain from blocks that are not filled.
+        () if caps.is_cpu => gemm::fills_tiles(link)?,
+        () => {}
     }
     let mut recipes = Vec::new();
     for &outputs in OUTPUTS {
@@ -52,11 +54,11 @@ fn products(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     if let Ok(blocks) = registers::subgroup_blocks(run, caps, &source.conv, pointwise::SUBGROUP_BLOCKS) {
         return Ok(blocks.into_iter().map(|block| registers::recipe(run, &source, block)).collect());
     }
-    let blocks =
-        registers::uniform_blocks(run, caps, &source.conv, pointwise::uniform_blocks(caps)).unwrap_or_default();
-    let by_registers = blocks.into_iter().map(|block| registers::recipe(run, &source, block));
+    let blocks = registers::uniform_blocks(run, caps, pointwise::uniform_blocks(caps)).unwrap_or_default();
+    let by_registers =
+        registers::recipes(run, caps, &source.conv, &blocks, |block| registers::recipe(run, &source, block));
     let by_tiles = tiled::TILES.iter().map(|&tile| tiled::recipe(run, &source, tile, caps));
-    Ok(by_tiles.chain(by_registers).collect())
+    Ok(by_tiles.chain(by_registers.unwrap_or_default()).collect())
 }
 
 /// A run cut into tiles.

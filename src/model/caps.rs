@@ -50,6 +50,12 @@ impl Caps {
         few && self.gpu.kind != GpuKind::Apple
     }
 
+    /// Whether the compiler has room for the condition of each of many loads beside as many uniform values. NVIDIA's and
+    /// Apple's were seen to.
+    pub(crate) fn keeps_conditions(&self) -> bool {
+        matches!(self.gpu.kind, GpuKind::Nvidia | GpuKind::Apple)
+    }
+
     /// Whether the GPU compares and selects in one instruction. Then a clamp that keeps each NaN took no more than another
     /// one, as long as clamps compared; by bits that was not counted.
     pub(crate) fn selects_as_it_compares(&self) -> bool {

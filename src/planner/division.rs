@@ -3,9 +3,9 @@
 //! A chain is cut into stretches of links. What fits is computed at once; else the output of a stretch is cut into
 //! bands of images, channels, rows or columns, and each is computed from the part of the input that it depends on, a
 //! smaller problem that is planned like any other. Where a convolution's weights are larger than a binding, its output
-//! is cut into slabs of channels, each with weights of its own. A pool whose planes are too large is a sum of the sums of their
-//! parts, and so are the means of a gate. A part of a tensor is bound where it lies, if its elements lie side by side
-//! and start at an offset that a binding may have. Otherwise it is copied into the workspace, or out of it.
+//! is cut into slabs of channels, each with weights of its own. A pool whose planes are too large is a sum of the sums
+//! of their parts, and so are the means of a gate. A part of a tensor is bound where it lies, if its elements lie side by
+//! side and start at an offset that a binding may have. Otherwise it is copied into the workspace, or out of it.
 
 mod band;
 mod concat;
@@ -236,8 +236,9 @@ impl Planner<'_> {
     /// ```
     ///
     /// # Errors
-    /// As [`Planner::schedule`]; [`Error::TooLarge`] if a tensor is larger than a buffer, a single output depends on more
-    /// than a binding holds, or the weights of a grouped or transposed convolution or a gate are larger than a binding.
+    /// As [`Planner::schedule`]; [`Error::TooLarge`] if a tensor is larger than a buffer, a single output depends on
+    /// more than a binding holds, or the weights of a grouped or transposed convolution or a gate are larger than a
+    /// binding.
     pub fn divide(&self, chain: &Chain, input: impl Into<Shape>, layout: Layout, choice: &Choice) -> Result<Division> {
         self.divide_without(&Refused::default(), chain, input.into(), layout, choice)
     }
@@ -355,6 +356,9 @@ mod tests {
             (branches(), [2, 3, 999, 1001], 8 << 20),
             (Conv2d::new(512, 4097, 2).residual(add).into(), [2, 512, 3, 4], 16 << 20),
             (Chain::from(Conv2d::pointwise(2048, 6001)).then(Conv2d::pointwise(6001, 9)), [3, 2048, 1, 1], 16 << 20),
+            (Conv2d::depthwise(13500, 49).padding(24).into(), [1, 13500, 50, 50], 128 << 20),
+            (Conv2d::new(2680, 2680, 3).padding(1).groups(2).into(), [1, 2680, 128, 128], 128 << 20),
+            (ConvTranspose2d::new(940, 940, 6).into(), [1, 940, 200, 200], 128 << 20),
             (Conv2d::new(96, 96, 217).padding(108).into(), [1, 96, 217, 217], 128 << 20),
             (ConvTranspose2d::new(8, 4, 4).stride(2).padding(1).into(), [1, 8, 701, 999], 16 << 20),
             (Link::PixelShuffle { factor: 3 }.into(), [1, 18, 601, 499], 16 << 20),

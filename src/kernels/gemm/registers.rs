@@ -5,7 +5,8 @@ use minijinja::value::merge_maps;
 
 use super::{Fetch, Source, of_outputs, product, values};
 use crate::kernels::{
-    Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, compulsory_bytes, single_pass_operands,
+    Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Unsupported, Wgsl, Work, compulsory_bytes, fitting,
+    single_pass_operands,
 };
 use crate::model::caps::Caps;
 use crate::model::conv::Conv2d;
@@ -86,29 +87,44 @@ const MOST_WRITTEN_OUT: u32 = 32;
 /// spills beside 64.
 const MOST_LOADED_AHEAD: u32 = 32;
 
-/// The blocks to consider for a link. Those of few channels load more for each, so they pay only where larger ones have
-/// more channels without work.
-fn worthwhile<'a>(link: &Conv2d, blocks: &'a [[u32; 2]]) -> impl Iterator<Item = &'a [u32; 2]> {
+/// Whether a block is worth a try for a link, beside blocks of these channels. Those of few load more for each, so they
+/// pay only where larger ones have more channels without work.
+pub fn is_worthwhile(link: &Conv2d, channels: u32, all: impl Iterator<Item = u32>) -> bool {
     let each = link.group_out_channels();
-    let larger = |channels: u32| blocks.iter().map(|[larger, _]| *larger).filter(|larger| *larger > channels).min();
-    let fills = move |channels: u32| {
-        larger(channels).is_none_or(|larger| each.next_multiple_of(channels) < each.next_multiple_of(larger))
-    };
-    blocks.iter().filter(move |&&[channels, _]| channels > 4 || fills(channels))
+    let larger = all.filter(|larger| *larger > channels).min();
+    channels > 4 || larger.is_none_or(|larger| each.next_multiple_of(channels) < each.next_multiple_of(larger))
 }
 
-/// Blocks for GPUs, and for software devices without subgroups, of these channels and pixels.
-pub fn uniform_blocks(
+/// The recipes of the blocks that the device can run, and of these what is worth a try.
+///
+/// # Errors
+/// The reason against the first of them, if the device can run none.
+pub fn recipes(
     run: &Run<'_>,
     caps: &Caps,
     link: &Conv2d,
-    blocks: &[[u32; 2]],
-) -> Result<Vec<Block>, Unsupported> {
+    blocks: &[Block],
+    recipe: impl Fn(Block) -> Recipe,
+) -> Result<Vec<Recipe>, Unsupported> {
+    let (mut fit, mut reason) = (Vec::new(), None);
+    for &block in blocks {
+        match fitting(run, caps, vec![recipe(block)]) {
+            Ok(own) => fit.extend(own.into_iter().map(|recipe| (block.channels, recipe))),
+            Err(why) => reason = reason.or(Some(why)),
+        }
+    }
+    let all: Vec<u32> = fit.iter().map(|(channels, _)| *channels).collect();
+    fit.retain(|(channels, _)| is_worthwhile(link, *channels, all.iter().copied()));
+    let recipes: Vec<_> = fit.into_iter().map(|(_, recipe)| recipe).collect();
+    reason.filter(|_| recipes.is_empty()).map_or(Ok(recipes), Err)
+}
+
+/// Blocks for GPUs, and for software devices without subgroups, of these channels and pixels.
+pub fn uniform_blocks(run: &Run<'_>, caps: &Caps, blocks: &[[u32; 2]]) -> Result<Vec<Block>, Unsupported> {
     if caps.is_cpu && caps.subgroup.is_some() {
         return Err(Unsupported::SoftwareDevice);
     }
     let fits = |[channels, pixels]: &&[u32; 2]| !caps.loads_ahead() || channels * pixels <= MOST_LOADED_AHEAD;
-    let blocks: Vec<_> = blocks.iter().filter(fits).copied().collect();
     let block = |&[channels, pixels]: &[u32; 2]| Block {
         channels,
         pixels,
@@ -120,7 +136,7 @@ pub fn uniform_blocks(
         longs: false,
         sums_in_array: caps.is_cpu && channels * pixels > MOST_WRITTEN_OUT,
     };
-    Ok(worthwhile(link, &blocks).map(block).collect())
+    Ok(blocks.iter().filter(fits).map(block).collect())
 }
 
 /// Blocks for software devices with subgroups, of these channels and pixels.
@@ -148,7 +164,8 @@ pub fn subgroup_blocks(
         longs: caps.int64,
         sums_in_array: channels * pixels > MOST_WRITTEN_OUT,
     };
-    Ok(worthwhile(link, blocks).map(block).collect())
+    let all = || blocks.iter().map(|[channels, _]| *channels);
+    Ok(blocks.iter().filter(|[channels, _]| is_worthwhile(link, *channels, all())).map(block).collect())
 }
 
 impl Block {

@@ -147,16 +147,16 @@ impl<'a> Links<'a> {
         Extents { images: input.batch, channels, out_channels, rows: output.height, columns: output.width }
     }
 
-    /// How many channels of the output are computed at a time so that no weights take more than this many bytes: all,
-    /// or fewer of a single convolution. None if a link's weights take more and cannot be cut.
+    /// How many channels of the output are computed at a time so that the weights of a dense convolution take no more
+    /// than this many bytes: all, or fewer if it is the only link. None if even one output's take more.
     pub fn out_channels_at_once(&self, most: u64) -> Option<u32> {
         let whole = self.output().channels;
-        if self.links.iter().all(|link| weights_bytes(link, self.dtype) <= most) {
+        if !self.links.iter().any(|link| is_heavy(link, self.dtype, most)) {
             return Some(whole);
         }
         let [Link::Conv(conv)] = self.links else { return None };
         let count = u64::from(whole).min(most / (conv.fan_in() * self.dtype.bytes() + BIAS_BYTES)) as u32;
-        if conv.groups > 1 || count == 0 {
+        if count == 0 {
             return None;
         }
         // As many each, and whole tiles where that is possible.
@@ -233,7 +233,7 @@ impl<'a> Links<'a> {
         let right = directions(1, extents.columns, output.width)?;
         let mut bands = Vec::new();
         for images in ranges(input.batch, extents.images) {
-            for slab in self.slabs(extents) {
+            for slab in self.slabs(extents)? {
                 for down in &down {
                     bands.extend(right.iter().map(|right| self.band(&images, slab.as_ref(), down, right)));
                 }
@@ -242,15 +242,16 @@ impl<'a> Links<'a> {
         Some(bands)
     }
 
-    /// The channels of bands; none for all of them.
-    fn slabs(&self, extents: Extents) -> Vec<Option<Slab>> {
+    /// The channels of bands; none for all of them. Bands have not both fewer inputs and fewer outputs.
+    fn slabs(&self, extents: Extents) -> Option<Vec<Option<Slab>>> {
         let whole = self.whole();
         let inputs = ranges(whole.channels, extents.channels);
         let outputs = ranges(whole.out_channels, extents.out_channels);
         match [inputs.len(), outputs.len()] {
-            [1, 1] => vec![None],
-            [1, _] => outputs.into_iter().map(|range| Some(Slab::Outputs(range))).collect(),
-            _ => inputs.into_iter().map(|range| Some(Slab::Inputs(range))).collect(),
+            [1, 1] => Some(vec![None]),
+            [1, _] => Some(outputs.into_iter().map(|range| Some(Slab::Outputs(range))).collect()),
+            [_, 1] => Some(inputs.into_iter().map(|range| Some(Slab::Inputs(range))).collect()),
+            _ => None,
         }
     }
 
@@ -374,6 +375,12 @@ impl<'a> Links<'a> {
             other => other.clone(),
         })
     }
+}
+
+/// Whether a link is a dense convolution whose weights take more bytes than these. (The weights of a depthwise one are
+/// cut with its channels, those of others are not.)
+pub fn is_heavy(link: &Link, dtype: DType, most: u64) -> bool {
+    matches!(link, Link::Conv(conv) if conv.groups == 1) && weights_bytes(link, dtype) > most
 }
 
 /// Bytes of a link's weights and biases, as far as kernels do not fill them up.

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::band::{Band, Extents, Links, weights_bytes};
+use super::band::{Band, Extents, Links, is_heavy, weights_bytes};
 use super::copies::{Way, Whole};
 use super::reach::Reach;
 use crate::model::caps::Caps;
@@ -337,11 +337,11 @@ impl<'a> Subject<'a> {
         u32::try_from(steps[0].max(steps[1])).unwrap_or(u32::MAX)
     }
 
-    /// Whether bindings hold each tensor and the weights of each link.
+    /// Whether bindings hold each tensor, and the weights of each dense convolution.
     pub fn fits_bindings(&self) -> bool {
         let (limit, links) = (largest_binding(self.caps), self.chain.links());
         self.shapes.iter().all(|shape| shape.bytes(self.chain.dtype()) <= limit)
-            && links.iter().all(|link| weights_bytes(link, self.chain.dtype()) <= most_weights(limit))
+            && !links.iter().any(|link| is_heavy(link, self.chain.dtype(), most_weights(limit)))
     }
 
     /// Refuses what fits into no buffer.
@@ -367,8 +367,10 @@ impl<'a> Subject<'a> {
         for link in 0..self.chain.links().len() {
             let links = self.links(link..link + 1);
             if links.out_channels_at_once(most_weights(limit)).is_none() {
-                let what = format!("a binding for the weights of link {link}, in bytes,");
-                return Error::TooLarge { what, needed: weights_bytes(&links.links[0], links.dtype), limit };
+                let outputs = u64::from(links.output().channels.max(1));
+                let what = format!("a binding for the weights of an output of link {link}, in bytes,");
+                let needed = weights_bytes(&links.links[0], links.dtype) / outputs;
+                return Error::TooLarge { what, needed, limit: most_weights(limit) };
             }
             // Of a concatenation every pixel is computed alone, of a pool or a gate parts of planes.
             if matches!(self.chain.links()[link], Link::Concat(_)) || !self.in_parts_of_planes(link).is_empty() {
@@ -394,7 +396,8 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// The most bytes of weights in a binding. Kernels fill packed weights up to whole tiles.
+/// The most bytes of a slab's weights. Kernels fill k up to whole tiles, which adds little where weights are many.
+/// (Outputs may be filled up many times; `direct` does without.)
 pub(super) fn most_weights(binding: u64) -> u64 {
     binding - binding / 16
 }

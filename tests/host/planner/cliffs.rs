@@ -3,7 +3,7 @@
 use gpuconv::planner;
 use gpuconv::{Caps, Choice};
 
-use super::{cpu, devices, makes, parse, plan};
+use super::{cpu, devices, makes, named, parse, plan};
 
 const LAYOUTS: [&str; 2] = ["", " nhwc"];
 
@@ -78,6 +78,49 @@ fn gpus_compute_large_and_dilated_kernels_by_several_rows() {
                     "{line}: {name} on {device}"
                 );
             }
+        }
+    }
+}
+
+/// Where a device cannot run the usual recipes, others take their place, and not `direct` alone.
+#[test]
+fn what_a_device_cannot_run_has_a_substitute() {
+    let of = |name: &str| makes().into_iter().find(|(make, _)| *make == name).map(|(_, caps)| caps).unwrap();
+    for (device, line, kernel) in [
+        // Neighbours share no column, or rows take too many registers.
+        ("adreno-740", "conv 1x3x64x64 -> 32 k3 s4", "implicit_gemm"),
+        ("adreno-740", "conv 1x10x64x64 -> 32 k3 p30 d30", "implicit_gemm"),
+        ("apple-m1", "conv 1x24x64x64 -> 64 k5 p8 d4", "implicit_gemm"),
+        // Blocks of eight channels have no registers, or the kernel is too wide for them.
+        ("mali-g710", "pointwise 1x100x56x56 -> 16", "pointwise_uniform"),
+        ("mali-g710", "conv 1x12x32x32 -> 16 k3 p1", "implicit_gemm_uniform"),
+        ("rtx-4090", "conv 1x16x64x64 -> 8 k9 p4", "implicit_gemm_uniform"),
+        ("rtx-4090", "conv 1x16x64x64 -> 6 k3 p1 nhwc", "implicit_gemm_uniform"),
+        // Slices of channels that do not divide evenly, and few outputs.
+        ("rx-7900-xtx", "conv 1x513x20x20 -> 100 k3 p1", "split"),
+        ("rtx-4090", "conv 1x576x9x9 -> 3 k5 p2", "split"),
+        ("rtx-4090", "conv 1x64x56x56 -> 2 k3 p1", "winograd"),
+    ] {
+        let found = plan(line, &of(device), named(kernel));
+        assert!(found.is_ok(), "{device}: {line}: {:?}", found.err());
+    }
+}
+
+/// One channel more or less must not take away the kernel that fits.
+#[test]
+fn a_channel_more_or_less_is_no_cliff() {
+    for (line, neighbour, times) in [
+        ("conv 1x1024x32x32 -> 96 k11x1 p5,0,5,0 s2", "conv 1x1025x32x32 -> 96 k11x1 p5,0,5,0 s2", 1.5),
+        ("pointwise 1x960x20x20 -> 16", "pointwise 1x961x20x20 -> 16", 1.5),
+        ("conv 4x576x8x56 -> 4 k5 p16 d8", "conv 4x576x8x56 -> 3 k5 p16 d8", 1.5),
+        ("conv 1x64x56x56 -> 4 k3 p1", "conv 1x64x56x56 -> 3 k3 p1", 1.5),
+        ("conv 2x960x20x20 -> 320 k3x1 p1,0,1,0", "conv 2x960x20x21 -> 320 k3x1 p1,0,1,0", 1.5),
+        // Blocks have four channels.
+        ("conv 1x384x56x56 -> 4 k11 p5", "conv 1x384x56x56 -> 5 k11 p5", 2.2),
+    ] {
+        for (device, caps) in makes() {
+            let [known, other] = [line, neighbour].map(|line| plan(line, &caps, Choice::Auto).unwrap().seconds());
+            assert!(other < times * known, "{device}: {neighbour} takes {:.2} times {line}", other / known);
         }
     }
 }
