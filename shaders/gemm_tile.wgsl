@@ -29,7 +29,8 @@
 //#          staged is as well, unless STAGED_IN_LOOP), MEANS (whether means are stored), SEGMENTED (whether k has
 //#          segments), SOURCE_STAGES (whether the source has its own `staged_place` and `stage_pixels`),
 //#          SOURCE_PREPARES (whether it stages something of its own before, by `prepare`), ROW_DEPTH (k of a row of the
-//#          kernel, if the source gives whole ones, by `fetch_row`, for PIXELS pixels); params.weights_at,
+//#          kernel, if the source gives whole ones, by `fetch_row`, for PIXELS pixels), LOADS_AHEAD (as the compiler
+//#          does); params.weights_at,
 //#          params.padded_depth, params.segment_depth (elements), params.panels, params.work (workgroups)
 //
 // The micro-tile over workgroup memory follows Volkov and Demmel, "Benchmarking GPUs to Tune Dense Linear Algebra"
@@ -58,6 +59,8 @@ const SLICE_DEPTH: u32 = ${TILE_DEPTH // SLICES}u;
 // A row of invocations has the same pixels, a column the same channels.
 //% endif
 const MICRO_COLUMNS: u32 = ${COLUMNS}u;
+//# Some compilers write loops out, and load all values ahead of their use.
+//% set DEPTH_BOUND = "opaque(TILE_DEPTH)" if LOADS_AHEAD else "TILE_DEPTH"
 //# Where all k of a tile are written out, what is staged is as well.
 //% set WRITTEN_OUT = STEP_DEPTH * SLICES == TILE_DEPTH
 //% set xyzw = ["x", "y", "z", "w"]
@@ -387,7 +390,7 @@ fn stage_pixels(k0: u32, located: Located, local: u32) {
     pixel_tile[(k${plus(first)}) * PIXEL_QUADS + quad] = values${first};
             //% endfor
         //% else
-    for (var k = local / PIXEL_QUADS; k < TILE_DEPTH; k += THREADS / PIXEL_QUADS) {
+    for (var k = local / PIXEL_QUADS; k < ${DEPTH_BOUND}; k += THREADS / PIXEL_QUADS) {
         pixel_tile[k * PIXEL_QUADS + quad] = fetch(k0 + k, located);
     }
         //% endif
@@ -414,7 +417,7 @@ fn stage_pixels(k0: u32, located: Located, local: u32) {
     pixel_tile[(quad${plus(first)}) * TILE_PIXELS + pixel] = values${first};
             //% endfor
         //% else
-    for (var quad = local / TILE_PIXELS; quad < TILE_DEPTH / 4u; quad += THREADS / TILE_PIXELS) {
+    for (var quad = local / TILE_PIXELS; quad < ${DEPTH_BOUND} / 4u; quad += THREADS / TILE_PIXELS) {
         pixel_tile[quad * TILE_PIXELS + pixel] = fetch(k0 + quad * 4u, located);
     }
         //% endif

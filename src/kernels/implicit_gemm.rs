@@ -68,9 +68,7 @@ pub fn tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let tile = |source: &Source, tile: Tile| tiled::recipe(run, source, tile, caps);
     let gathered = || -> Vec<_> {
         let source = windows(run, link, name);
-        // Channels last, each value of a quad has a place of its own. A compiler unrolls a loop of few quads.
-        let fits =
-            |size: &&Tile| run.layout == Layout::Nchw || !caps.loads_ahead() || size.staged_quads() > MOST_UNROLLED;
+        let fits = |size: &&Tile| !caps.loads_ahead() || size.threads() <= MOST_GATHERING;
         TILES_OF_GATHERED.iter().filter(fits).map(|&size| tile(&source, size)).collect()
     };
     // Only taps know of groups with fewer channels than others.
@@ -283,8 +281,10 @@ fn pixels(run: &Run<'_>, link: &Conv2d, kernel: &'static str) -> Option<(Source,
 const MOST_STAGED_COLUMNS: u32 = 7;
 /// The most k that an invocation stages of a pixel.
 const MOST_STAGED: u64 = 32;
-/// Quads that Mesa's compiler for Adreno gathers all at a time: beside 8x4 sums it spilled 46 to 68 values.
-const MOST_UNROLLED: u32 = 4;
+
+/// Invocations of a workgroup that gathers, on GPUs whose compilers load ahead: of larger ones Mesa's for Adreno 660
+/// spills 44 to 74 values.
+const MOST_GATHERING: u32 = 64;
 
 /// Registers for where windows are: in NCHW of four pixels at a time.
 fn window_place(layout: Layout) -> u32 {

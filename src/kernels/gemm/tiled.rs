@@ -228,7 +228,7 @@ pub fn shader_values(
     let step_depth = if caps.is_cpu { 4 } else { tile.depth / tile.slices };
     let ((file, of_source), of_product) = (source.template.clone(), values(run, source, product, recipe, false));
     let source_stages = matches!(source.fetch, Fetch::Blocks { .. });
-    let (segmented, source_prepares) = (is_segmented(source), source.kept > 0);
+    let (segmented, source_prepares, loads_ahead) = (is_segmented(source), source.kept > 0, caps.loads_ahead());
     // Of values with the same name the source's count.
     move || {
         context! {
@@ -245,6 +245,7 @@ pub fn shader_values(
             SOURCE_PREPARES => source_prepares,
             ROW_DEPTH => row_depth,
             PIXELS => ROW_PIXELS,
+            LOADS_AHEAD => loads_ahead,
             ..merge_maps([context! { inner_activations => (), STAGED_IN_LOOP => false }, of_product(), of_source()])
         }
     }
