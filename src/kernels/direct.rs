@@ -9,7 +9,7 @@ use crate::kernels::pack::{Order, Packing};
 use crate::model::caps::Caps;
 use crate::model::conv::{Activation, Conv2d};
 
-/// Columns of the input that Mesa's compiler for Adreno loads ahead, if it writes out the kernel's: it spills beside 44.
+/// Columns of the input that Mesa's compiler for Adreno loads ahead if it writes out the kernel's. It spills beside 44.
 const MOST_LOADED_AHEAD: u32 = 32;
 
 pub const DIRECT: Kernel = Kernel { name: "direct", links: 1, candidates };

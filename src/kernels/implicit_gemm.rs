@@ -42,7 +42,7 @@ const MOST_UNIFORM_WEIGHTS: u32 = 48;
 const MOST_UNIFORM_VALUES: u32 = 72;
 const MOST_UNIFORM_COLUMNS: u32 = 30;
 /// Columns that may lie in the padding, of all rows that an invocation stages: each has a condition. Beside 24 of them
-/// and 8x4 sums Mesa's compiler for Adreno spills, and beside twelve of a dilated kernel of which neighbours share none.
+/// and 8x4 sums Mesa's compiler for Adreno spills. So it does beside twelve of a dilated kernel that shares no column.
 const MOST_COLUMNS_AHEAD: u32 = 16;
 /// Channels of small blocks. GPUs are offered only these in NHWC, and only where two are enough or larger ones have
 /// channels without work: where each value is gathered by itself, gathering through workgroup memory does it once for

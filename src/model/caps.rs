@@ -50,8 +50,8 @@ impl Caps {
         few && self.gpu.kind != GpuKind::Apple
     }
 
-    /// Whether the compiler has room for the condition of each of many loads beside as many uniform values. NVIDIA's and
-    /// Apple's were seen to.
+    /// Whether the compiler has room for the conditions of many loads beside as many uniform values. NVIDIA's and Apple's
+    /// were seen to.
     pub(crate) fn keeps_conditions(&self) -> bool {
         matches!(self.gpu.kind, GpuKind::Nvidia | GpuKind::Apple)
     }
