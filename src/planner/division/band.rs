@@ -147,18 +147,17 @@ impl<'a> Links<'a> {
         Extents { images: input.batch, channels, out_channels, rows: output.height, columns: output.width }
     }
 
-    /// How many channels of the output are computed at a time so that the weights of a dense convolution take no more
-    /// than this many bytes: all, or fewer if it is the only link. None if even one output's take more.
-    pub fn out_channels_at_once(&self, most: u64) -> Option<u32> {
+    /// How many channels of the output are computed at a time so that the weights of a dense convolution fit into a
+    /// binding: all, or fewer if it is the only link. None if even one output's do not fit.
+    pub fn out_channels_at_once(&self, binding: u64) -> Option<u32> {
         let whole = self.output().channels;
-        if !self.links.iter().any(|link| is_heavy(link, self.dtype, most)) {
+        if !self.links.iter().any(|link| is_heavy(link, self.dtype, binding)) {
             return Some(whole);
         }
         let [Link::Conv(conv)] = self.links else { return None };
-        let count = u64::from(whole).min(most / (conv.fan_in() * self.dtype.bytes() + BIAS_BYTES)) as u32;
-        if count == 0 {
-            return None;
-        }
+        let of_one = conv.fan_in() * self.dtype.bytes() + BIAS_BYTES;
+        let counts = [most_weights(binding), binding].map(|most| most / of_one);
+        let count = u64::from(whole).min(counts.into_iter().find(|count| *count > 0)?) as u32;
         // As many each, and whole tiles where that is possible.
         let even = whole.div_ceil(whole.div_ceil(count));
         let in_tiles = OUTPUTS_OF_A_TILE.map(|tile| [even.next_multiple_of(tile), count / tile * tile]);
@@ -377,10 +376,16 @@ impl<'a> Links<'a> {
     }
 }
 
-/// Whether a link is a dense convolution whose weights take more bytes than these. (The weights of a depthwise one are
+/// Whether a link is a dense convolution whose weights are too many for a binding. (The weights of a depthwise one are
 /// cut with its channels, those of others are not.)
-pub fn is_heavy(link: &Link, dtype: DType, most: u64) -> bool {
-    matches!(link, Link::Conv(conv) if conv.groups == 1) && weights_bytes(link, dtype) > most
+pub fn is_heavy(link: &Link, dtype: DType, binding: u64) -> bool {
+    matches!(link, Link::Conv(conv) if conv.groups == 1) && weights_bytes(link, dtype) > most_weights(binding)
+}
+
+/// The most bytes of a slab's weights. Kernels fill k up to whole tiles, which adds little where weights are many.
+/// (Outputs may be filled up many times; `direct` does without.)
+fn most_weights(binding: u64) -> u64 {
+    binding - binding / 16
 }
 
 /// Bytes of a link's weights and biases, as far as kernels do not fill them up.

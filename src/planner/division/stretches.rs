@@ -173,7 +173,7 @@ impl<'a> Subject<'a> {
         let links = self.links(range.clone());
         let limit = largest_binding(self.caps);
         let mut best: Option<(f64, Vec<Stretch>)> = None;
-        let all = Extents { out_channels: links.out_channels_at_once(most_weights(limit))?, ..links.whole() };
+        let all = Extents { out_channels: links.out_channels_at_once(limit)?, ..links.whole() };
         let is_whole = fits(&links, all, limit);
         let tried = match is_whole {
             true => vec![all],
@@ -341,7 +341,7 @@ impl<'a> Subject<'a> {
     pub fn fits_bindings(&self) -> bool {
         let (limit, links) = (largest_binding(self.caps), self.chain.links());
         self.shapes.iter().all(|shape| shape.bytes(self.chain.dtype()) <= limit)
-            && !links.iter().any(|link| is_heavy(link, self.chain.dtype(), most_weights(limit)))
+            && !links.iter().any(|link| is_heavy(link, self.chain.dtype(), limit))
     }
 
     /// Refuses what fits into no buffer.
@@ -366,12 +366,6 @@ impl<'a> Subject<'a> {
         let limit = largest_binding(self.caps);
         for link in 0..self.chain.links().len() {
             let links = self.links(link..link + 1);
-            if links.out_channels_at_once(most_weights(limit)).is_none() {
-                let outputs = u64::from(links.output().channels.max(1));
-                let what = format!("a binding for the weights of an output of link {link}, in bytes,");
-                let needed = weights_bytes(&links.links[0], links.dtype) / outputs;
-                return Error::TooLarge { what, needed, limit: most_weights(limit) };
-            }
             // Of a concatenation every pixel is computed alone, of a pool or a gate parts of planes.
             if matches!(self.chain.links()[link], Link::Concat(_)) || !self.in_parts_of_planes(link).is_empty() {
                 continue;
@@ -390,16 +384,16 @@ impl<'a> Subject<'a> {
                 let what = format!("a binding of {shape}, the least of link {link}, in bytes,");
                 return Error::TooLarge { what, needed: shape.bytes(links.dtype), limit };
             }
+            if links.out_channels_at_once(limit).is_none() {
+                let outputs = u64::from(links.output().channels.max(1));
+                let what = format!("a binding for the weights of an output of link {link}, in bytes,");
+                let needed = weights_bytes(&links.links[0], links.dtype) / outputs;
+                return Error::TooLarge { what, needed, limit };
+            }
         }
         let refused = self.shapes.iter().find_map(|&shape| self.check_buffer(shape).err());
         refused.unwrap_or_else(|| Error::Internal("a chain has no bands, though each of its links has".into()))
     }
-}
-
-/// The most bytes of a slab's weights. Kernels fill k up to whole tiles, which adds little where weights are many.
-/// (Outputs may be filled up many times; `direct` does without.)
-pub(super) fn most_weights(binding: u64) -> u64 {
-    binding - binding / 16
 }
 
 /// Whether all tensors of a band fit into this many bytes each.
