@@ -36,10 +36,10 @@ const MOST_CACHED: u64 = 4 << 20;
 const MOST_TERMS: u64 = 7 * 32 * 8;
 /// With the weights of five columns, 16 channels each, AMD's compiler spills on GCN; with those of three it does not.
 const MOST_UNIFORM_WEIGHTS: u32 = 48;
-/// Weights, columns that are loaded (each has a condition), and columns of the kernel, on GPUs whose compilers do not
-/// keep so many: with 73 AMD's spills on GCN, with more also on RDNA, and Mesa's for Adreno 630. Columns that are
-/// loaded: with 32 AMD's spills on GCN.
+/// The most values of a block: its weights, the columns that it loads (each has a condition), and those of the kernel.
+/// From 73 on AMD's compiler spills on GCN. With more it spills on RDNA too, as does Mesa's for Adreno 630.
 const MOST_UNIFORM_VALUES: u32 = 72;
+/// The most columns that it loads. From 32 on AMD's compiler spills on GCN.
 const MOST_UNIFORM_COLUMNS: u32 = 30;
 /// Columns that may lie in the padding, of all rows that an invocation stages: each has a condition. Beside 24 of them
 /// and 8x4 sums Mesa's compiler for Adreno spills. So it does beside twelve of a dilated kernel that shares no column.
@@ -142,7 +142,9 @@ fn by_uniform_loads(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupport
     };
     blocks.retain(|block| is_short(block) && has_rows(run, link, block));
     if blocks.is_empty() {
-        return Err(Unsupported::KernelSize(link.kernel_size));
+        let is_spread = link.dilation[1] > 1 && width <= MOST_UNIFORM_WEIGHTS / FEW_CHANNELS;
+        let (dilation, size) = (Unsupported::Dilation(link.dilation), Unsupported::KernelSize(link.kernel_size));
+        return Err(if is_spread { dilation } else { size });
     }
     let recipe = |block: Block| {
         let sizes = [block.pixels, block.channels];

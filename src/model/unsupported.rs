@@ -46,7 +46,7 @@ pub enum Unsupported {
     NeedsSoftwareDevice,
     /// It is made for GPUs.
     SoftwareDevice,
-    /// It is for fewer outputs: so many keep a device busy anyway, or its shader cannot count them.
+    /// It is for fewer outputs. More keep a device busy without it, or its shader cannot count them.
     Outputs { count: u64, most: u64 },
     /// An image has too many pixels for a workgroup.
     Pixels { count: u64, most: u64 },

@@ -286,7 +286,7 @@ fn phases_in_bands_have_their_own_weights() {
     }
 }
 
-/// The weights of an output have 288 bytes, and a seventh does not fit.
+/// An output has 288 bytes of weights and a bias. Six fit with a sixteenth of the binding to spare; four fill a tile.
 #[test]
 fn weights_larger_than_a_binding_are_cut_along_their_outputs() {
     let gpu = narrow(&gpu(), 2048, 32);

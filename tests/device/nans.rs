@@ -5,7 +5,7 @@ use gpuconv::internals::random;
 use gpuconv::shape::{from_nchw, to_nchw};
 use gpuconv::{Activation, Caps, Chain, Choice, Conv2d, Layout, Shape};
 
-use crate::common::{borrow, draw, expected, gpu};
+use crate::common::{as_gpu, borrow, draw, expected, gpu};
 
 /// A recipe, the kinds of GPUs whose shaders differ, a problem, and the layouts.
 type Case = (&'static str, &'static [GpuKind], Chain, Shape, &'static [Layout]);
@@ -42,6 +42,36 @@ fn a_nan_is_kept_at_its_pixels_by_all_shaders_in_full() {
         ("inverted_residual/32x64x16", KINDS, Chain::inverted_residual(8, 8, 4, 1), [1, 8, 9, 10].into(), LAYOUTS),
     ];
     assert_eq!(check(&cases), 10);
+}
+
+/// Slices of channels that do not divide evenly are filled up. What lies there in memory is the next pixel's or image's,
+/// and zero weights would not hide its NaNs.
+#[test]
+fn what_lies_behind_the_last_channel_does_not_reach_a_slice() {
+    let gpu = as_gpu();
+    // In NHWC channels come in quads if they are a multiple of four; four slices have these evenly.
+    for (conv, shape, slices) in [
+        (Conv2d::new(131, 9, 3).padding(1), [2, 131, 3, 5], 4),
+        (Conv2d::new(516, 5, 2), [2, 516, 3, 4], 16),
+        (Conv2d::pointwise(133, 7), [2, 133, 3, 5], 4),
+        (Conv2d::pointwise(516, 3), [2, 516, 3, 4], 16),
+    ] {
+        let recipe = Choice::Named(format!("split/{slices}-32x32x16"));
+        let (chain, shape) = (Chain::from(conv), Shape::from(shape));
+        let (weights, mut input) = (draw(&chain), random::integers("input", shape.len(), 2));
+        let second = input.len() / 2;
+        let right = expected(&chain, &input, shape, &borrow(&weights), None);
+        input[second..].fill(f32::NAN);
+        let layer = gpu.chain_with(&chain, &borrow(&weights), recipe).unwrap();
+        for &layout in LAYOUTS {
+            let x = gpu.upload_as(&from_nchw(&input, shape, layout), shape, layout).unwrap();
+            let y = layer.forward(&x).unwrap();
+            let found = to_nchw(&gpu.download(&y).unwrap(), y.shape(), layout);
+            let (first, second) = found.split_at(found.len() / 2);
+            assert!(first.iter().zip(&right).all(|(found, right)| found == right), "{chain:?} in {layout}");
+            assert!(second.iter().all(|value| value.is_nan()), "{chain:?} in {layout}");
+        }
+    }
 }
 
 /// Compares with the oracle, and gives the number of comparisons.

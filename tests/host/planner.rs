@@ -329,6 +329,7 @@ fn every_refusal_has_its_reason() {
         ("pointwise 1x8x8x8 -> 8", cpu(), "pointwise_uniform", Unsupported::SoftwareDevice),
         ("conv 1x8x8x8 -> 16 k3 nhwc", gpu(), "implicit_gemm_uniform", Unsupported::Layout(Layout::Nhwc)),
         ("conv 1x8x8x29 -> 16 k1x13", gpu(), "implicit_gemm_uniform", Unsupported::KernelSize([1, 13])),
+        ("conv 1x8x8x99 -> 16 k1x9 d4", gpu(), "implicit_gemm_uniform", Unsupported::Dilation([4, 4])),
         ("pointwise 1x8x1x1 -> 8 g2", cpu(), "matvec", Unsupported::Groups(2)),
         ("conv 1x8x1x1 -> 8 k3 p1", gpu(), "matvec", Unsupported::Padding([1; 4])),
         ("transposed 1x8x8x8 -> 8 k1 p1", gpu(), "phases", Unsupported::Padding([1; 4])),

@@ -237,19 +237,9 @@ impl Planned {
         let before = [None].into_iter().chain(division.stretches.iter().map(Some));
         planned.bands =
             division.stretches.iter().zip(before).map(|(stretch, before)| Bands::new(stretch, before)).collect();
-        if let [
-            Bands {
-                bands: 2..,
-                images: Some(images),
-                channels: None,
-                out_channels: None,
-                rows: None,
-                columns: None,
-                ..
-            },
-        ] = &planned.bands[..]
-        {
-            planned.images_at_once = Some(*images);
+        if let [only] = &planned.bands[..] {
+            let others = [only.channels, only.out_channels, only.rows, only.columns];
+            planned.images_at_once = only.images.filter(|_| others == [None; 4]);
         }
         Some(planned)
     }

@@ -13,7 +13,7 @@ use crate::model::prelu::PRelu;
 use crate::model::shape::{Layout, Shape};
 use crate::model::transposed::ConvTranspose2d;
 
-/// Packed weights are filled up to whole tiles of so many outputs: the largest of products, and the smallest.
+/// Outputs of a product's tile: of the largest, and of the smallest. Packed weights have whole tiles.
 const OUTPUTS_OF_A_TILE: [u32; 2] = [128, 4];
 /// Biases are f32 in every chain.
 const BIAS_BYTES: u64 = 4;
