@@ -231,6 +231,28 @@ fn phase_place${suffix}(phase: ${uint}) -> ${uint} {
 
     //% endfor
 //% endif
+//% if phases and pixels == "none"
+// Where an output of the product is stored, by its image, channel and pixel.
+fn whole_element(image: u32, channel: u32, pixel: u32) -> u32 {
+    let y = pixel / params.out_width;
+    let row = ${whole_row("y") | trim} * ${whole_width};
+    let place = row + ${whole_column("(pixel - y * params.out_width)") | trim};
+    //% if is_joined
+    let phase = channel / ${phases.channels}u;
+    let at = place + phase_place(phase);
+    let of_phase = channel - phase * ${phases.channels}u;
+    //% else
+    let at = place;
+    let of_phase = channel;
+    //% endif
+    //% if layout == "nchw"
+    return (image * ${whole_channels} + of_phase) * ${whole_pixels} + at;
+    //% else
+    return (image * ${whole_pixels} + at) * ${whole_channels} + of_phase;
+    //% endif
+}
+
+//% endif
 //% if pixels != "none"
     //% if layout == "nchw"
 // Four neighbouring pixels of a group's first channel: where they are, and which of them are pixels of the output.

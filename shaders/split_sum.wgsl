@@ -6,7 +6,8 @@
 // weights  the biases
 //#
 //# include  tensors.wgsl, output.wgsl
-//# host     SLICES, WORKGROUP (invocations), bias (true or false); params.bias_at (elements), params.work (outputs)
+//# host     SLICES, WORKGROUP (invocations), bias (true or false), phases (those of output.wgsl); params.bias_at
+//#          (elements), params.work (outputs)
 
 const SLICES: u32 = ${SLICES}u;
 const WORKGROUP: u32 = ${WORKGROUP}u;
@@ -27,25 +28,35 @@ fn main(
     for (var slice = 0u; slice < SLICES; slice++) {
         sum += load_input(place.first + slice * place.step);
     }
+    //% if phases | default(false)
+    store(whole_element(place.image, place.channel, place.pixel), sum);
+    //% else
     store(at, sum);
+    //% endif
 }
 
-// Where the slices' sums for an output are.
+// Where the slices' sums for an output are, and which output that is.
 struct PartialPlace {
     first: u32,
     step: u32,
+    image: u32,
     channel: u32,
+    pixel: u32,
 }
 
 fn partial_place(at: u32) -> PartialPlace {
     //% if layout == "nchw"
     let step = params.out_channels * out_pixels();
     let image = at / step;
-    return PartialPlace(image * SLICES * step + at % step, step, at % step / out_pixels());
+    let rest = at - image * step;
+    let channel = rest / out_pixels();
+    return PartialPlace(image * SLICES * step + rest, step, image, channel, rest - channel * out_pixels());
     //% else
     let step = params.out_channels;
-    let channel = at % step;
-    return PartialPlace(at / step * SLICES * step + channel, step, channel);
+    let pixel = at / step;
+    let channel = at - pixel * step;
+    let image = pixel / out_pixels();
+    return PartialPlace(pixel * SLICES * step + channel, step, image, channel, pixel - image * out_pixels());
     //% endif
 }
 

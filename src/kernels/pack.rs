@@ -38,8 +38,9 @@ pub enum Packing {
     Slices { slices: u32, block: u32, k_align: u32, order: Order },
     /// [`Packing::Panels`] of the weights of a transposed convolution, with `k` in PyTorch's order.
     TransposedPanels { block: u32 },
-    /// [`Packing::Panels`] of some phases of a transposed convolution, along its rows and its columns.
-    Phases { taps: [Taps; 2], block: u16, k_align: u16, order: Order },
+    /// [`Packing::Panels`] of some phases of a transposed convolution, along its rows and its columns, cut along the
+    /// input channels into `slices` if that is not one.
+    Phases { taps: [Taps; 2], slices: u16, block: u16, k_align: u16, order: Order },
     /// [`Packing::Bias`] of as many phases, each with all biases.
     PhaseBiases { phases: u32, block: u32 },
     /// The bias of each output channel in the order of [`Packing::Panels`]; zeros where there is none.
@@ -96,9 +97,8 @@ impl Packing {
                 Self::Panels { block, k_align, order }.len(&slices::product(conv, slices))
             }
             Self::TransposedPanels { block } => groups * padded(block) * conv.fan_in(),
-            Self::Phases { taps, block, k_align, order } => {
-                let panels = Self::Panels { block: block.into(), k_align: k_align.into(), order };
-                panels.len(&phases::of_taps(conv, taps))
+            Self::Phases { taps, slices, block, k_align, order } => {
+                of_phases(slices, block, k_align, order).len(&phases::of_taps(conv, taps))
             }
             Self::PhaseBiases { phases, block } => Self::Bias { block }.len(&phases::copies(conv, phases)),
             Self::Bias { block } => groups * padded(block),
@@ -122,9 +122,10 @@ impl Packing {
             Self::TransposedPanels { block } => {
                 panels(conv, &by_output_channels(conv, weights.weight), block, 1, Order::ChannelFirst)
             }
-            Self::Phases { taps, block, k_align, order } => {
+            Self::Phases { taps, slices, block, k_align, order } => {
                 let weight = phases::weights(conv, &by_output_channels(conv, weights.weight), taps);
-                panels(&phases::of_taps(conv, taps), &weight, block.into(), k_align.into(), order)
+                let product = of_phases(slices, block, k_align, order);
+                product.pack(&phases::of_taps(conv, taps), Weights::without_bias(&weight))
             }
             Self::Bias { block } => biases(conv, weights.bias, block),
             Self::PhaseBiases { phases, block } => {
@@ -147,6 +148,15 @@ impl Packing {
                     .collect()
             }
         }
+    }
+}
+
+/// How the plain convolution is laid out that gives some phases.
+fn of_phases(slices: u16, block: u16, k_align: u16, order: Order) -> Packing {
+    let [slices, block, k_align] = [slices, block, k_align].map(u32::from);
+    match slices {
+        1 => Packing::Panels { block, k_align, order },
+        _ => Packing::Slices { slices, block, k_align, order },
     }
 }
 

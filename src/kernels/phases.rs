@@ -7,9 +7,10 @@ use minijinja::{Value, context};
 
 use super::implicit_gemm::{IMPLICIT_GEMM, IMPLICIT_GEMM_SUBGROUP, IMPLICIT_GEMM_UNIFORM};
 use super::pointwise::{POINTWISE, POINTWISE_SUBGROUP, POINTWISE_UNIFORM};
-use super::{Kernel, Params, Pass, Recipe, Run, Unsupported, Work, fitting, kernel_of};
+use super::split::SPLIT;
+use super::{Kernel, Operand, Params, Pass, Recipe, Run, Unsupported, Work, fitting, kernel_of};
 use crate::kernels::pack::phases::{Join, Taps, Window, product};
-use crate::kernels::pack::{Packing, Section};
+use crate::kernels::pack::{Order, Packing, Section};
 use crate::model::caps::Caps;
 use crate::model::chain::Link;
 use crate::model::conv::Conv2d;
@@ -17,9 +18,17 @@ use crate::model::shape::{Layout, Shape};
 
 pub const PHASES: Kernel = Kernel { name: "phases", links: 1, candidates };
 
-/// The products that compute phases. Those of a single tap are matrix products of the input itself.
-const PRODUCTS: &[Kernel] =
-    &[POINTWISE_SUBGROUP, IMPLICIT_GEMM_SUBGROUP, POINTWISE_UNIFORM, IMPLICIT_GEMM_UNIFORM, POINTWISE, IMPLICIT_GEMM];
+/// The products that compute phases. Those of a single tap are matrix products of the input itself. The last says why
+/// none takes a part.
+const PRODUCTS: &[Kernel] = &[
+    POINTWISE_SUBGROUP,
+    IMPLICIT_GEMM_SUBGROUP,
+    POINTWISE_UNIFORM,
+    IMPLICIT_GEMM_UNIFORM,
+    SPLIT,
+    POINTWISE,
+    IMPLICIT_GEMM,
+];
 /// Dispatches of a recipe. With more, each would have next to no work.
 const MOST_PASSES: usize = 16;
 /// Above this stride there are thousands of phases to look at.
@@ -194,11 +203,18 @@ fn recipe(run: &Run<'_>, conv: &Conv2d, products: &[(&Part, &Recipe)], name: Str
         let sections: Vec<_> = product.weights.iter().map(|section| packed(section, part)).collect();
         let of_weights: u64 = sections.iter().map(Section::bytes).sum();
         recipe.weights.extend(sections);
+        // Each part is done with its scratch memory before the next begins.
+        recipe.workspace.resize(recipe.workspace.len().max(product.workspace.len()), 0);
+        for (bytes, needed) in recipe.workspace.iter_mut().zip(&product.workspace) {
+            *bytes = needed.max(bytes).to_owned();
+        }
         recipe.passes.extend(product.passes.iter().map(|pass| placed(pass, run, conv, part, start, &recipe.name)));
         recipe.work.mult_adds += product.work.mult_adds;
         recipe.work.accesses += product.work.accesses;
         recipe.work.shared += product.work.shared;
-        recipe.work.bytes += (run.input_bytes() + of_weights) as f64 + stored_bytes(run, conv, part);
+        // Scratch memory is written and read.
+        let of_workspace = 2 * product.workspace.iter().sum::<u64>();
+        recipe.work.bytes += (run.input_bytes() + of_weights + of_workspace) as f64 + stored_bytes(run, conv, part);
         recipe.tolerance = f64::max(recipe.tolerance, product.tolerance);
         recipe.exact &= product.exact;
         // An infinity that a phase does not see is a NaN for it, times zero.
@@ -222,22 +238,30 @@ const MOST_GAPS: f64 = 8.0;
 /// A section of a product's weights, made of those of the transposed convolution.
 fn packed(section: &Section, part: &Part) -> Section {
     let packing = match section.packing {
-        // No panel has thousands of channels.
-        Packing::Panels { block, k_align, order } => {
-            Packing::Phases { taps: part.taps(), block: block as u16, k_align: k_align as u16, order }
-        }
+        Packing::Panels { block, k_align, order } => of_phases(part, 1, block, k_align, order),
+        Packing::Slices { slices, block, k_align, order } => of_phases(part, slices, block, k_align, order),
         Packing::Bias { block } => Packing::PhaseBiases { phases: part.phases(), block },
         other => other,
     };
     Section { packing, ..*section }
 }
 
-/// A pass of a product whose weights start somewhere, and whose outputs are phases of the run's.
+/// No panel has thousands of channels, and there are few slices.
+fn of_phases(part: &Part, slices: u32, block: u32, k_align: u32, order: Order) -> Packing {
+    let [slices, block, k_align] = [slices, block, k_align].map(|count| count as u16);
+    Packing::Phases { taps: part.taps(), slices, block, k_align, order }
+}
+
+/// A pass of a product whose weights start somewhere, and whose outputs are phases of the run's, if it stores these.
 fn placed(pass: &Pass, run: &Run<'_>, conv: &Conv2d, part: &Part, start: u64, recipe: &str) -> Pass {
     let [rows, columns] = part.windows;
     let (stride, channels, layout, recipe) = (conv.stride, conv.out_channels, run.layout, recipe.to_string());
     let is_joined = part.phases() > 1;
+    let is_last = pass.operands.contains(&Operand::Output);
     let values = move |own: &Value| {
+        if !is_last {
+            return context! { recipe };
+        }
         let output = own.get_attr("output").ok();
         let together = match output.as_ref().and_then(Value::as_str) {
             Some("quads") => 4,
@@ -338,6 +362,26 @@ mod tests {
             let needed = f64::from(12 * 12 * 16 * 32 * 9);
             assert!(recipe.work.mult_adds >= needed, "{}: {}", recipe.name, recipe.work.mult_adds);
         }
+    }
+
+    /// Each part has two passes then, and all have the scratch memory of the largest.
+    #[test]
+    fn parts_may_be_cut_along_their_channels() {
+        let all = recipes(ConvTranspose2d::new(256, 32, 3).stride(2).padding(1).output_padding(1), [1, 256, 4, 4]);
+        let mut cut = 0;
+        for recipe in all.iter().filter(|recipe| recipe.name.starts_with("phases/split-4-")) {
+            let parts = if recipe.name.ends_with(JOINED) { 1 } else { 4 };
+            assert_eq!(recipe.passes.len(), 2 * parts, "{}", recipe.name);
+            for (number, pass) in recipe.passes.iter().enumerate() {
+                let stores = pass.operands.contains(&Operand::Output);
+                assert_eq!(stores, number % 2 == 1, "{}", recipe.name);
+            }
+            // Four slices of f32, of one phase or of four.
+            let channels = if parts == 1 { 4 * 32 } else { 32 };
+            assert_eq!(recipe.workspace, [4 * 4 * 4 * 4 * channels], "{}", recipe.name);
+            cut += parts;
+        }
+        assert!(cut > 5, "{cut}");
     }
 
     /// Of the parts of a recipe, those without a recipe of the same name have one of the same way.

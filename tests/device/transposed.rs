@@ -108,6 +108,15 @@ fn phases_go_where_they_belong() {
         ("transposed 1x6x6x7 -> 5 k3 s2 p2", "implicit_gemm_uniform-8x4", true),
         ("transposed 1x6x6x7 -> 5 k4 s2 p3,2,3,3 nhwc", "implicit_gemm_uniform-4x8-joined", true),
         ("transposed 1x6x4x5 -> 5 k2x3 s4 relu", "implicit_gemm_uniform-8x4", true),
+        // Cut along the input channels, the last slice with fewer of them.
+        ("transposed 1x130x4x5 -> 9 k4 s2 p1 relu", "split-4-32x32x16", true),
+        ("transposed 2x128x3x5 -> 5 k4 s2 p1 prelu nhwc", "split-4-32x32x16-joined", true),
+        ("transposed 1x137x4x5 -> 6 k3 s2 p1 o1 silu f16", "split-4-32x32x16", false),
+        ("transposed 2x128x4x3 -> 6 k2 s2 prelu f16", "split-4-32x32x16", true),
+        ("transposed 2x128x4x3 -> 8 k2 s2 f16 nhwc", "split-4-32x32x16", false),
+        ("transposed 1x160x4x3 -> 3 k4x5 s2x3 p1,2,0,1 o1x0 tanh", "split-4-32x32x16-joined", true),
+        ("transposed 3x512x1x1 -> 7 k4 s2 p1 nhwc", "split-16-32x32x16", true),
+        ("transposed 2x128x5x4 -> 3 k3 s1 p1 nobias", "split-4-32x32x16", true),
     ] {
         let problem: Problem = line.parse().unwrap();
         let gpu = as_gpu().with_caps(|caps| Caps { f16: halves && caps.f16, ..caps });

@@ -124,3 +124,20 @@ fn a_channel_more_or_less_is_no_cliff() {
         }
     }
 }
+
+/// Generators and the narrow end of a U-Net: small images of many channels, beside the plain convolution the other way,
+/// which has the same multiply-adds.
+#[test]
+fn small_images_are_enlarged_as_fast_as_they_are_made_smaller() {
+    for (line, plain, times) in [
+        ("transposed 1x512x4x4 -> 256 k4 s2 p1", "conv 1x256x8x8 -> 512 k4 s2 p1", 2.0),
+        ("transposed 1x256x8x8 -> 128 k4 s2 p1 nhwc", "conv 1x128x16x16 -> 256 k4 s2 p1 nhwc", 2.0),
+        ("transposed 1x1024x8x8 -> 512 k2 s2", "conv 1x512x16x16 -> 1024 k2 s2", 2.0),
+        ("transposed 8x512x2x1 -> 3 k5 p2", "conv 8x512x2x1 -> 3 k5 p2", 1.5),
+    ] {
+        for (device, caps) in makes() {
+            let [enlarged, known] = [line, plain].map(|line| plan(line, &caps, Choice::Auto).unwrap().seconds());
+            assert!(enlarged < times * known, "{device}: {line} takes {:.2} times {plain}", enlarged / known);
+        }
+    }
+}
