@@ -41,23 +41,28 @@ for (const [number, shader] of shaders.entries()) modules.push(await check(shade
 const seconds = () => `${(performance.now() / 1e3).toFixed()} s`;
 console.log(`${modules.filter((module) => module).length} of ${shaders.length} shaders accepted, ${seconds()}`);
 
-// The rest of Tint, and the driver, take longer.
+// The rest of Tint, and the driver, take longer. A pipeline takes megabytes, so each goes when it was last needed.
 const chosen = mode === "all" ? runs : runs.filter((run) => run.quick);
-const executed = new Set(chosen.flatMap(({ passes }) => passes.map(({ shader }) => shader)));
-const wanted = [...(mode === "all" ? shaders.keys() : executed)];
-const pipelines = new Map();
-for (let first = 0; first < wanted.length; first += AT_ONCE) {
-  await Promise.all(wanted.slice(first, first + AT_ONCE).map(compile));
-}
-console.log(`${pipelines.size} of ${wanted.length} shaders compiled, ${seconds()}`);
-
-let right = 0;
 // Without halves, runs that need them have no shaders.
 const possible = chosen.filter(({ passes }) => hasHalves || passes.every(({ shader }) => !needsHalves(shader)));
-for (const run of possible) {
-  const why = await execute(run).catch((error) => error.message);
-  why ? fail(run.name, why) : right++;
+const lastUse = new Map(possible.flatMap(({ passes }, number) => passes.map(({ shader }) => [shader, number])));
+const pipelines = new Map();
+let [right, compiled, wanted] = [0, 0, 0];
+for (let first = 0; first < possible.length; first += AT_ONCE) {
+  const now = possible.slice(first, first + AT_ONCE);
+  await compileAll(new Set(now.flatMap(({ passes }) => passes.map(({ shader }) => shader))));
+  for (const run of now) {
+    const why = await execute(run).catch((error) => error.message);
+    why ? fail(run.name, why) : right++;
+  }
+  await forget((shader) => lastUse.get(shader) < first + AT_ONCE);
 }
+const others = mode === "all" ? [...shaders.keys()].filter((shader) => !lastUse.has(shader) && modules[shader]) : [];
+for (let first = 0; first < others.length; first += AT_ONCE) {
+  await compileAll(others.slice(first, first + AT_ONCE));
+  await forget(() => true);
+}
+console.log(`${compiled} of ${wanted} shaders compiled, ${seconds()}`);
 const halves = possible.filter(({ half }) => half).length;
 console.log(`${right} of ${possible.length} runs right, ${halves} of them in f16, ${seconds()}`);
 process.exit(failures ? 1 : 0);
@@ -84,17 +89,34 @@ async function check({ origin }, number) {
   return error ? null : module;
 }
 
+/** Makes the pipelines that are not there, all at the same time. */
+async function compileAll(numbers) {
+  const missing = [...numbers].filter((number) => !pipelines.has(number));
+  wanted += missing.length;
+  await Promise.all(missing.filter((number) => modules[number]).map(compile));
+}
+
+/** Lets go of pipelines, and of their modules. Node.js frees them when it collects garbage, whose size it does not see. */
+async function forget(isDone) {
+  for (const shader of [...pipelines.keys()].filter(isDone)) {
+    pipelines.delete(shader);
+    modules[shader] = null;
+  }
+  globalThis.gc?.();
+  await new Promise(setImmediate);
+}
+
 /** Makes a shader's pipeline. */
 async function compile(number) {
-  if (!modules[number]) return;
   const { origin, written } = shaders[number];
   const types = ["uniform", ...written.map((is) => (is ? "storage" : "read-only-storage"))];
   const entries = types.map((type, binding) => ({ binding, visibility: GPUShaderStage.COMPUTE, buffer: { type } }));
   const layout = device.createPipelineLayout({ bindGroupLayouts: [device.createBindGroupLayout({ entries })] });
   const compute = { module: modules[number], entryPoint: "main" };
   const made = await device.createComputePipelineAsync({ layout, compute }).catch((error) => error);
-  if (made instanceof GPUComputePipeline) pipelines.set(number, made);
-  else fail(`${origin}, ${number}.wgsl`, made.message);
+  if (!(made instanceof GPUComputePipeline)) return fail(`${origin}, ${number}.wgsl`, made.message);
+  pipelines.set(number, made);
+  compiled++;
 }
 
 /** Runs a recipe. Gives what is wrong, if anything is. */
