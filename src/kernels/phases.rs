@@ -29,8 +29,8 @@ const PRODUCTS: &[Kernel] = &[
     POINTWISE,
     IMPLICIT_GEMM,
 ];
-/// Dispatches of a recipe. With more, each would have next to no work.
-const MOST_PASSES: usize = 16;
+/// Parts of a recipe. With more, each would have next to no work.
+const MOST_PARTS: usize = 16;
 /// Above this stride there are thousands of phases to look at.
 const MOST_STRIDE: u32 = 64;
 
@@ -121,7 +121,7 @@ fn parts(run: &Run<'_>, conv: &Conv2d, join: Join) -> Result<Vec<Part>, Unsuppor
     let rows = Window::all(conv, 0, [input.height, output.height], join);
     let columns = Window::all(conv, 1, [input.width, output.width], join);
     let (Some(rows), Some(columns)) = (rows, columns) else { return Err(Unsupported::Padding(conv.padding)) };
-    if rows.len().saturating_mul(columns.len()) > MOST_PASSES {
+    if rows.len().saturating_mul(columns.len()) > MOST_PARTS {
         return Err(Unsupported::Stride(conv.stride));
     }
     let windows = rows.iter().flat_map(|rows| columns.iter().map(move |columns| [*rows, *columns]));
@@ -206,7 +206,7 @@ fn recipe(run: &Run<'_>, conv: &Conv2d, products: &[(&Part, &Recipe)], name: Str
         // Each part is done with its scratch memory before the next begins.
         recipe.workspace.resize(recipe.workspace.len().max(product.workspace.len()), 0);
         for (bytes, needed) in recipe.workspace.iter_mut().zip(&product.workspace) {
-            *bytes = needed.max(bytes).to_owned();
+            *bytes = (*bytes).max(*needed);
         }
         recipe.passes.extend(product.passes.iter().map(|pass| placed(pass, run, conv, part, start, &recipe.name)));
         recipe.work.mult_adds += product.work.mult_adds;
