@@ -20,7 +20,7 @@ const POISON = 0x7fc57fc5;
 const POISON_OF_HALVES = POISON & 0xffff;
 /** Bytes around a buffer. A multiple of the alignment of bindings. */
 const GUARD = 256;
-/** Shaders that are compiled at a time. */
+/** Shaders that are compiled at a time, and runs whose shaders are there at a time. */
 const AT_ONCE = 16;
 
 const { shaders, runs } = JSON.parse(readFileSync(join(folder, "index.json"), "utf8"));
@@ -46,8 +46,8 @@ const chosen = mode === "all" ? runs : runs.filter((run) => run.quick);
 // Without halves, runs that need them have no shaders.
 const possible = chosen.filter(({ passes }) => hasHalves || passes.every(({ shader }) => !needsHalves(shader)));
 const lastUse = new Map(possible.flatMap(({ passes }, number) => passes.map(({ shader }) => [shader, number])));
-const pipelines = new Map();
-let [right, compiled, wanted] = [0, 0, 0];
+const [pipelines, tried] = [new Map(), new Set()];
+let [right, compiled] = [0, 0];
 for (let first = 0; first < possible.length; first += AT_ONCE) {
   const now = possible.slice(first, first + AT_ONCE);
   await compileAll(new Set(now.flatMap(({ passes }) => passes.map(({ shader }) => shader))));
@@ -57,12 +57,12 @@ for (let first = 0; first < possible.length; first += AT_ONCE) {
   }
   await forget((shader) => lastUse.get(shader) < first + AT_ONCE);
 }
-const others = mode === "all" ? [...shaders.keys()].filter((shader) => !lastUse.has(shader) && modules[shader]) : [];
+const others = mode === "all" ? [...shaders.keys()].filter((shader) => !lastUse.has(shader)) : [];
 for (let first = 0; first < others.length; first += AT_ONCE) {
   await compileAll(others.slice(first, first + AT_ONCE));
   await forget(() => true);
 }
-console.log(`${compiled} of ${wanted} shaders compiled, ${seconds()}`);
+console.log(`${compiled} of ${tried.size} shaders compiled, ${seconds()}`);
 const halves = possible.filter(({ half }) => half).length;
 console.log(`${right} of ${possible.length} runs right, ${halves} of them in f16, ${seconds()}`);
 process.exit(failures ? 1 : 0);
@@ -89,11 +89,13 @@ async function check({ origin }, number) {
   return error ? null : module;
 }
 
-/** Makes the pipelines that are not there, all at the same time. */
+/** Makes the pipelines that were not made before, some at a time. */
 async function compileAll(numbers) {
-  const missing = [...numbers].filter((number) => !pipelines.has(number));
-  wanted += missing.length;
-  await Promise.all(missing.filter((number) => modules[number]).map(compile));
+  const missing = [...numbers].filter((number) => !tried.has(number));
+  missing.forEach((number) => tried.add(number));
+  for (let first = 0; first < missing.length; first += AT_ONCE) {
+    await Promise.all(missing.slice(first, first + AT_ONCE).map(compile));
+  }
 }
 
 /** Lets go of pipelines, and of their modules. Node.js frees them when it collects garbage, whose size it does not see. */
@@ -108,6 +110,7 @@ async function forget(isDone) {
 
 /** Makes a shader's pipeline. */
 async function compile(number) {
+  if (!modules[number]) return;
   const { origin, written } = shaders[number];
   const types = ["uniform", ...written.map((is) => (is ? "storage" : "read-only-storage"))];
   const entries = types.map((type, binding) => ({ binding, visibility: GPUShaderStage.COMPUTE, buffer: { type } }));

@@ -85,7 +85,7 @@ fn spread(run: &Run<'_>, conv: &Conv2d) -> Conv2d {
     conv
 }
 
-/// Phases that one pass computes.
+/// Phases that one product computes.
 #[derive(Clone, Debug, PartialEq)]
 struct Part {
     windows: [Window; 2],
@@ -175,16 +175,19 @@ fn products(run: &Run<'_>, part: &Part, caps: &Caps) -> Result<Vec<Recipe>, Unsu
     }
 }
 
-/// How much of two recipes is the same: the way of their product, then the beginning of their sizes.
-fn likeness(recipe: &Recipe, other: &Recipe) -> (bool, usize) {
+/// How much of two recipes is the same: whether both are cut along their channels, the way of their product, into how
+/// many slices, then the beginning of their sizes.
+fn likeness(recipe: &Recipe, other: &Recipe) -> (bool, bool, bool, usize) {
     let of = |recipe: &Recipe| {
         let kernel = kernel_of(&recipe.name);
-        let way = kernel.trim_start_matches(POINTWISE.name).trim_start_matches(IMPLICIT_GEMM.name);
-        (way.to_string(), recipe.name[kernel.len()..].to_string())
+        let way = kernel.trim_start_matches(POINTWISE.name).trim_start_matches(IMPLICIT_GEMM.name).to_string();
+        let (slices, sizes) =
+            recipe.name[kernel.len()..].rsplit_once('-').unwrap_or(("", &recipe.name[kernel.len()..]));
+        (kernel == SPLIT.name, way, slices.to_string(), sizes.trim_start_matches('/').to_string())
     };
-    let ((way, sizes), (other_way, other_sizes)) = (of(recipe), of(other));
-    let same = sizes.bytes().zip(other_sizes.bytes()).take_while(|(a, b)| a == b).count();
-    (way == other_way, same)
+    let (own, others) = (of(recipe), of(other));
+    let same = own.3.bytes().zip(others.3.bytes()).take_while(|(a, b)| a == b).count();
+    (own.0 == others.0, own.1 == others.1, own.2 == others.2, same)
 }
 
 fn recipe(run: &Run<'_>, conv: &Conv2d, products: &[(&Part, &Recipe)], name: String) -> Recipe {
@@ -257,9 +260,12 @@ fn placed(pass: &Pass, run: &Run<'_>, conv: &Conv2d, part: &Part, start: u64, re
     let [rows, columns] = part.windows;
     let (stride, channels, layout, recipe) = (conv.stride, conv.out_channels, run.layout, recipe.to_string());
     let is_joined = part.phases() > 1;
-    let is_last = pass.operands.contains(&Operand::Output);
+    let stores_outputs = pass.operands.contains(&Operand::Output);
+    let adds_slices = pass.operands.iter().any(|operand| matches!(operand, Operand::ReadWorkspace(_)));
     let values = move |own: &Value| {
-        if !is_last {
+        // All tiles share what adds up their slices, so it keeps its name.
+        let recipe = own.get_attr("recipe").ok().filter(|_| adds_slices).unwrap_or(Value::from(recipe.as_str()));
+        if !stores_outputs {
             return context! { recipe };
         }
         let output = own.get_attr("output").ok();
@@ -301,9 +307,13 @@ mod tests {
     use crate::model::transposed::ConvTranspose2d;
 
     fn recipes(conv: ConvTranspose2d, input: [u32; 4]) -> Vec<Recipe> {
+        recipes_in(Layout::Nchw, conv, input)
+    }
+
+    fn recipes_in(layout: Layout, conv: ConvTranspose2d, input: [u32; 4]) -> Vec<Recipe> {
         let shapes = [input.into(), conv.output_shape(input).unwrap()];
         let links = [conv.into()];
-        let run = Run { links: &links, shapes: &shapes, layout: Layout::Nchw, elements: Elements::F32 };
+        let run = Run { links: &links, shapes: &shapes, layout, elements: Elements::F32 };
         candidates(&run, &GpuKind::Nvidia.caps()).unwrap()
     }
 
@@ -391,5 +401,33 @@ mod tests {
             let files: Vec<_> = recipe.passes.iter().map(|pass| (pass.workgroup_memory > 0, pass.workgroup)).collect();
             assert!(files.iter().all(|file| file.0 == files[0].0), "{}: {files:?}", recipe.name);
         }
+    }
+
+    /// Also where some have no recipe of the way of the largest: blocks of eight channels waste none of its, but of those of
+    /// the others.
+    #[test]
+    fn all_parts_are_cut_along_their_channels_or_none() {
+        let mut cut = [0, 0];
+        for layout in [Layout::Nchw, Layout::Nhwc] {
+            for conv in [ConvTranspose2d::new(128, 8, 4).stride(3), ConvTranspose2d::new(600, 32, 3).stride(2)] {
+                let input = [1, conv.conv.in_channels, 8, 8];
+                for recipe in recipes_in(layout, conv, input) {
+                    let of_split = recipe.name.contains("split");
+                    let adding = recipe.passes.iter().filter(|pass| pass.operands.contains(&Operand::ReadWorkspace(0)));
+                    let parts = if of_split { recipe.passes.len() / 2 } else { 0 };
+                    assert_eq!(adding.count(), parts, "{}", recipe.name);
+                    assert_eq!(recipe.workspace.len(), usize::from(of_split), "{}", recipe.name);
+                    // Into as many slices as the name says.
+                    let slices = recipe.weights.iter().filter_map(|section| match section.packing {
+                        Packing::Phases { slices, .. } => Some(slices),
+                        _ => None,
+                    });
+                    let named = recipe.name.split('-').nth(1).filter(|_| of_split).map_or("1", |slices| slices);
+                    assert!(slices.into_iter().all(|slices| slices.to_string() == named), "{}", recipe.name);
+                    cut[usize::from(of_split)] += 1;
+                }
+            }
+        }
+        assert!(cut.iter().all(|count| *count > 20), "{cut:?}");
     }
 }

@@ -108,11 +108,11 @@ fn phases_go_where_they_belong() {
         ("transposed 1x6x6x7 -> 5 k3 s2 p2", "implicit_gemm_uniform-8x4", true),
         ("transposed 1x6x6x7 -> 5 k4 s2 p3,2,3,3 nhwc", "implicit_gemm_uniform-4x8-joined", true),
         ("transposed 1x6x4x5 -> 5 k2x3 s4 relu", "implicit_gemm_uniform-8x4", true),
-        // Cut along the input channels, the last slice with fewer of them.
+        // Cut along the input channels: evenly, and with fewer of them in the last slice.
         ("transposed 1x130x4x5 -> 9 k4 s2 p1 relu", "split-4-32x32x16", true),
-        ("transposed 2x128x3x5 -> 5 k4 s2 p1 prelu nhwc", "split-4-32x32x16-joined", true),
+        ("transposed 2x131x3x5 -> 5 k4 s2 p1 prelu nhwc", "split-4-32x32x16-joined", true),
         ("transposed 1x137x4x5 -> 6 k3 s2 p1 o1 silu f16", "split-4-32x32x16", false),
-        ("transposed 2x128x4x3 -> 6 k2 s2 prelu f16", "split-4-32x32x16", true),
+        ("transposed 2x133x4x3 -> 6 k2 s2 prelu f16", "split-4-32x32x16", true),
         ("transposed 2x128x4x3 -> 8 k2 s2 f16 nhwc", "split-4-32x32x16", false),
         ("transposed 1x160x4x3 -> 3 k4x5 s2x3 p1,2,0,1 o1x0 tanh", "split-4-32x32x16-joined", true),
         ("transposed 3x512x1x1 -> 7 k4 s2 p1 nhwc", "split-16-32x32x16", true),
@@ -130,20 +130,28 @@ fn phases_go_where_they_belong() {
 /// NHWC is stored there by a view.
 #[test]
 fn phases_are_stored_among_other_channels() {
-    for (gpu, dtype) in [(gpu(), DType::F32), (as_gpu(), DType::F32), (as_gpu(), DType::F16)] {
+    let by_blocks = (4, "phases/pointwise_uniform-8x4");
+    for (gpu, dtype, (channels, phases)) in [
+        (gpu(), DType::F32, (4, "phases")),
+        (as_gpu(), DType::F32, by_blocks),
+        (as_gpu(), DType::F16, by_blocks),
+        (as_gpu(), DType::F32, (128, "phases/split-4-32x32x16")),
+        (as_gpu(), DType::F16, (128, "phases/split-4-32x32x16")),
+    ] {
         for (layout, batch, prelu) in [(Layout::Nchw, 2, true), (Layout::Nhwc, 1, false), (Layout::Nchw, 1, false)] {
-            let up = ConvTranspose2d::new(4, 4, 2).stride(2);
-            let chain = Chain::from(Conv2d::new(3, 4, 3).padding(1)).then(Conv2d::new(4, 4, 2).stride(2));
+            let up = ConvTranspose2d::new(channels, 4, 2).stride(2);
+            let chain = Chain::from(Conv2d::new(3, 4, 3).padding(1)).then(Conv2d::new(4, channels, 2).stride(2));
             let chain = if prelu { chain.then(up).then(PRelu::new(4)) } else { chain.then(up) };
             let (upper, whole) = (chain.links().len(), chain.links().len() + 1);
             let chain = chain.then(Link::from(Concat::new([4, 4]))).then(Conv2d::pointwise(8, 2));
             let chain = chain.concatenates([1, upper], whole - 1).unwrap().with_dtype(dtype);
             let input = Shape::from([batch, 3, 6, 10]);
-            let phases = if gpu.caps().is_cpu { "phases" } else { "phases/pointwise_uniform-8x4" };
             let choice = Choice::Named(format!("direct+direct+{phases}+channels+direct"));
             let schedule = planner::schedule(&chain, input, layout, gpu.caps(), &choice).unwrap();
             let concat = schedule.steps.iter().find(|step| step.first == whole - 1).unwrap();
-            assert_eq!(concat.recipe.passes.len(), 0, "{layout} {batch}: {}", schedule.name());
+            // What reads the earlier tensor for 128 channels loads it so often that it is copied.
+            let copies = concat.recipe.passes.len();
+            assert!(copies <= usize::from(channels > 4), "{layout} {batch}: {copies}: {}", schedule.name());
             let oracle = Oracle::of_chain("decoder", chain, input, layout, u64::MAX).unwrap();
             let report = oracle.check(&gpu, &schedule).unwrap();
             assert!(report.passes(), "{layout}: {}: {report:?}", schedule.name());
