@@ -24,6 +24,10 @@ pub const SPLIT: Kernel = Kernel { name: "split", links: 1, candidates };
 const SLICES: &[u32] = &[4, 16];
 /// Input channels that a slice has at the least, in the mean; with fewer, adding up would take as long as multiplying.
 const FEWEST_IN_SLICE: u32 = 32;
+/// The same of a window with few output channels: each adds up several taps for each channel.
+const FEWEST_IN_WINDOW: u32 = 16;
+/// Output channels of such a window, at most.
+const FEW_CHANNELS: u32 = 4;
 /// Sums of all slices beyond which every GPU is full without, and storing them takes too long.
 const MOST_SUMS: u64 = 1 << 22;
 const WORKGROUP: u32 = 64;
@@ -42,7 +46,9 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
         return Err(Unsupported::Outputs { count: outputs, most });
     }
     let mut recipes = Vec::new();
-    let pays = |slices: u32| link.in_channels / slices >= FEWEST_IN_SLICE && outputs * u64::from(slices) <= MOST_SUMS;
+    let is_thin_window = !link.is_pointwise() && link.out_channels <= FEW_CHANNELS;
+    let fewest = if is_thin_window { FEWEST_IN_WINDOW } else { FEWEST_IN_SLICE };
+    let pays = |slices: u32| link.in_channels / slices >= fewest && outputs * u64::from(slices) <= MOST_SUMS;
     for &slices in SLICES.iter().filter(|&&slices| pays(slices)) {
         let product = slices::product(link, slices);
         let partial = Shape { channels: product.out_channels, ..run.output() };

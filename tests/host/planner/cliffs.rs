@@ -100,6 +100,7 @@ fn what_a_device_cannot_run_has_a_substitute() {
         ("rx-7900-xtx", "conv 1x513x20x20 -> 100 k3 p1", "split"),
         ("rtx-4090", "conv 1x576x9x9 -> 3 k5 p2", "split"),
         ("rtx-4090", "conv 1x64x56x56 -> 2 k3 p1", "winograd"),
+        ("rtx-4090", "conv 1x64x28x28 -> 2 k3 p2 d2", "split"),
     ] {
         let found = plan(line, &of(device), named(kernel));
         assert!(found.is_ok(), "{device}: {line}: {:?}", found.err());
@@ -115,6 +116,8 @@ fn a_channel_more_or_less_is_no_cliff() {
         ("conv 4x576x8x56 -> 4 k5 p16 d8", "conv 4x576x8x56 -> 3 k5 p16 d8", 1.5),
         ("conv 1x64x56x56 -> 4 k3 p1", "conv 1x64x56x56 -> 3 k3 p1", 1.5),
         ("conv 2x960x20x20 -> 320 k3x1 p1,0,1,0", "conv 2x960x20x21 -> 320 k3x1 p1,0,1,0", 1.5),
+        ("conv 1x128x28x28 -> 2 k3 p2 d2", "conv 1x64x28x28 -> 2 k3 p2 d2", 1.2),
+        ("conv 1x128x56x56 -> 1 k5 p2", "conv 1x64x56x56 -> 1 k5 p2", 1.2),
         // Blocks have four channels.
         ("conv 1x384x56x56 -> 4 k11 p5", "conv 1x384x56x56 -> 5 k11 p5", 2.2),
     ] {
