@@ -21,6 +21,7 @@ mod pointwise_mean;
 mod pool;
 pub(crate) mod prelu;
 mod resize;
+mod seen;
 mod separable;
 pub(crate) mod shader;
 mod shuffle;
@@ -42,7 +43,7 @@ use crate::model::error::Result;
 use crate::model::shape::{Layout, MOST_ELEMENTS, Shape};
 pub use crate::model::unsupported::Unsupported;
 
-pub(crate) use crate::kernels::flat::Flat;
+pub(crate) use crate::kernels::seen::Seen;
 pub use crate::kernels::shader::Wgsl;
 
 /// One way to compute a run of links: a shader, and the function that says how to use it.

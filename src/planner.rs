@@ -14,7 +14,7 @@ pub(crate) mod workspace;
 use std::sync::Arc;
 
 use crate::kernels::elements::Elements;
-use crate::kernels::{Flat, KERNELS, Run, kernel_of, prelu};
+use crate::kernels::{KERNELS, Run, Seen, kernel_of, prelu};
 pub use crate::kernels::{Pass, Recipe, Unsupported, Wgsl, Work};
 use crate::model::caps::Caps;
 use crate::model::chain::{Chain, Edge, Join};
@@ -295,20 +295,25 @@ impl Planner<'_> {
                 let own_shapes = chain.run_shapes(first..end, shapes);
                 let run = self.run(chain, first, &own_shapes, layout);
                 let times = self.profile.times(&run);
+                let (own, slopes) = prelu::apart(&run);
+                let of_kernels = Seen::of(&own);
+                let seen = of_kernels.run(&own);
                 let candidate = |recipe: Recipe| Candidate {
-                    parts: Parts::new(&recipe, &run, &device),
+                    parts: Parts::new(&recipe, &seen, &device),
                     measured: times.and_then(|times| times.get(&recipe.name)).copied(),
                     recipe,
                 };
-                let (own, slopes) = prelu::apart(&run);
-                let flat = Flat::of(&own);
-                let seen = flat.as_ref().map_or(own, |flat| flat.run(&own));
                 let complete = |recipes: Vec<Recipe>| match slopes {
                     Some(slopes) => prelu::with_slopes(recipes, &own, slopes, self.caps),
                     None => Ok(recipes),
                 };
                 for kernel in KERNELS.iter().filter(|kernel| kernel.links == own.links.len()) {
-                    let recipes = (kernel.candidates)(&seen, self.caps).and_then(complete);
+                    let recipes = match (kernel.candidates)(&seen, self.caps) {
+                        // Those of transposed convolutions take them as they are.
+                        Err(Unsupported::Link(_)) => (kernel.candidates)(&own, self.caps),
+                        recipes => recipes.map(|recipes| of_kernels.packed(recipes)),
+                    };
+                    let recipes = recipes.and_then(complete);
                     let mut answer = recipes.and_then(|recipes| accepted(recipes, refused));
                     if !needed.is_empty() {
                         let Ok(recipes) = &mut answer else { continue };
@@ -391,11 +396,9 @@ impl Planner<'_> {
         for (step, recipe) in steps.iter_mut().zip(changed) {
             let Some(recipe) = recipe else { continue };
             let own_shapes = chain.run_shapes(step.first..step.first + step.links, &shapes);
-            let parts = Parts::new(
-                &recipe,
-                &self.run(chain, step.first, &own_shapes, layout),
-                &self.profile.device_model(self.caps),
-            );
+            let (own, _) = prelu::apart(&self.run(chain, step.first, &own_shapes, layout));
+            let seen = Seen::of(&own);
+            let parts = Parts::new(&recipe, &seen.run(&own), &self.profile.device_model(self.caps));
             // A measured time is kept for what is only stored or loaded elsewhere.
             let is_measured = step.seconds != step.parts.seconds() && recipe.passes.len() == step.recipe.passes.len();
             let seconds = if is_measured { step.seconds } else { parts.seconds() };

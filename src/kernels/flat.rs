@@ -9,31 +9,18 @@ use crate::model::shape::Shape;
 /// Rows as wide as this fill most of any block.
 const WIDE: u32 = 8;
 
-/// A run whose images have one row.
-pub struct Flat {
-    links: Vec<Link>,
-    shapes: Vec<Shape>,
-}
-
-impl Flat {
-    /// A run of narrow images whose kernels are columns, as one of images with a single row: a column of taps is then a
-    /// row of taps that are a row of the image apart. Weights and tensors lie in memory as before. None if the run is
-    /// no such.
-    pub fn of(run: &Run<'_>) -> Option<Self> {
-        let width = run.input().width;
-        let convs: Vec<_> = run.links.iter().map(|link| link.conv()).collect::<Option<_>>()?;
-        if width >= WIDE || run.input().height <= width || convs.iter().all(|conv| conv.kernel_size[0] == 1) {
-            return None;
-        }
-        let links = convs.iter().map(|conv| flat_link(conv, width).map(Link::from)).collect::<Option<_>>()?;
-        let shapes = run.shapes.iter().map(|&shape| flat_shape(shape)).collect::<Option<_>>()?;
-        Some(Self { links, shapes })
+/// The links and shapes of a run of narrow images whose kernels are columns, as those of images with a single row: a
+/// column of taps is then a row of taps that are a row of the image apart. Weights and tensors lie in memory as before.
+/// None if the run is no such.
+pub fn of(run: &Run<'_>) -> Option<(Vec<Link>, Vec<Shape>)> {
+    let width = run.input().width;
+    let convs: Vec<_> = run.links.iter().map(|link| link.conv()).collect::<Option<_>>()?;
+    if width >= WIDE || run.input().height <= width || convs.iter().all(|conv| conv.kernel_size[0] == 1) {
+        return None;
     }
-
-    /// The run that kernels see.
-    pub fn run<'a>(&'a self, run: &Run<'_>) -> Run<'a> {
-        Run { links: &self.links, shapes: &self.shapes, layout: run.layout, elements: run.elements }
-    }
+    let links = convs.iter().map(|conv| flat_link(conv, width).map(Link::from)).collect::<Option<_>>()?;
+    let shapes = run.shapes.iter().map(|&shape| flat_shape(shape)).collect::<Option<_>>()?;
+    Some((links, shapes))
 }
 
 fn flat_link(conv: &Conv2d, width: u32) -> Option<Conv2d> {
@@ -69,8 +56,8 @@ mod tests {
         let shapes = [input.into(), conv.output_shape(input).unwrap()];
         let links = [conv.into()];
         let run = Run { links: &links, shapes: &shapes, layout: Layout::Nchw, elements: Elements::F32 };
-        let flat = Flat::of(&run)?;
-        Some((flat.links[0].conv().unwrap().clone(), flat.shapes))
+        let (links, shapes) = of(&run)?;
+        Some((links[0].conv().unwrap().clone(), shapes))
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Weights laid out once, in the order in which a kernel reads them.
 
+pub mod part;
 pub mod phases;
 pub mod slices;
 pub mod winograd;
 
+use crate::kernels::pack::part::KernelPart;
 use crate::kernels::pack::phases::Taps;
 use crate::model::conv::Conv2d;
 use crate::model::dtype::DType;
@@ -21,6 +23,8 @@ pub struct Section {
     pub len: u64,
     /// The type of its elements.
     pub dtype: DType,
+    /// What is packed of the convolution's kernel, if that is not all of it.
+    pub part: Option<KernelPart>,
 }
 
 /// An order of weights or biases in memory.
@@ -73,12 +77,25 @@ pub enum Order {
 impl Section {
     /// Weights of the run's convolution number `link`, laid out.
     pub fn new(link: usize, conv: &Conv2d, packing: Packing, dtype: DType) -> Self {
-        Self { link, packing, len: packing.len(conv).next_multiple_of(4), dtype }
+        Self { link, packing, len: packing.len(conv).next_multiple_of(4), dtype, part: None }
     }
 
     /// Its size in the buffer, bytes.
     pub fn bytes(&self) -> u64 {
         self.len * self.dtype.bytes()
+    }
+}
+
+impl Section {
+    /// The weights of a convolution, laid out.
+    fn pack(&self, conv: &Conv2d, weights: Weights<'_>) -> Vec<f32> {
+        match self.part {
+            None => self.packing.pack(conv, weights),
+            Some(part) => {
+                let weight = part.weights(conv, weights.weight);
+                self.packing.pack(&part.conv(conv), Weights { weight: &weight, ..weights })
+            }
+        }
     }
 }
 
@@ -213,11 +230,11 @@ pub fn buffer(convs: &[&Conv2d], weights: &[Weights<'_>], sections: &[Section], 
         match (convs.get(section.link), weights.get(section.link)) {
             (Some(conv), Some(weights)) => {
                 let packed = match section.dtype == dtype {
-                    true => section.packing.pack(conv, *weights),
+                    true => section.pack(conv, *weights),
                     false => {
                         let rounded = |values: &[f32]| dtype.decode(&dtype.encode(values));
                         let (weight, bias) = (rounded(weights.weight), weights.bias.map(rounded));
-                        section.packing.pack(conv, Weights { weight: &weight, bias: bias.as_deref() })
+                        section.pack(conv, Weights { weight: &weight, bias: bias.as_deref() })
                     }
                 };
                 buffer.extend_from_slice(&section.dtype.encode(&packed));

@@ -8,7 +8,7 @@ use minijinja::{Value, context};
 use super::implicit_gemm::{IMPLICIT_GEMM, IMPLICIT_GEMM_SUBGROUP, IMPLICIT_GEMM_UNIFORM};
 use super::pointwise::{POINTWISE, POINTWISE_SUBGROUP, POINTWISE_UNIFORM};
 use super::split::SPLIT;
-use super::{Kernel, Operand, Params, Pass, Recipe, Run, Unsupported, Work, fitting, kernel_of};
+use super::{Kernel, Operand, Params, Pass, Recipe, Run, Unsupported, Work, fitting, kernel_of, seen};
 use crate::kernels::pack::phases::{Join, Taps, Window, product};
 use crate::kernels::pack::{Order, Packing, Section};
 use crate::model::caps::Caps;
@@ -46,11 +46,13 @@ pub fn product_of(recipe: &str) -> Option<String> {
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let conv = match run.links {
+        // Kernels see a plain convolution.
+        [link] if seen::is_plain(run, link) => return Err(Unsupported::Stride([1, 1])),
         [Link::ConvTranspose(transposed)] => &transposed.conv,
         [link] => return Err(Unsupported::link(link)),
         links => return Err(Unsupported::Links(links.len())),
     };
-    let conv = &spread(run, conv);
+    let conv = &spread(conv, run.input(), run.output());
     let (mut recipes, mut reason) = (Vec::new(), None);
     let apart = parts(run, conv, Join::Same);
     // One product may be faster than several small ones, though it multiplies by zeros.
@@ -70,8 +72,7 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 
 /// The convolution with another stride along an axis with a single value, where no place depends on the stride. With one
 /// as large as the kernel and the output each output is a phase of its own: all see the one value, and none sees padding.
-fn spread(run: &Run<'_>, conv: &Conv2d) -> Conv2d {
-    let (input, output) = (run.input(), run.output());
+pub fn spread(conv: &Conv2d, input: Shape, output: Shape) -> Conv2d {
     let extents = [[input.height, output.height], [input.width, output.width]];
     let mut conv = conv.clone();
     for (axis, [of_input, of_output]) in extents.into_iter().enumerate() {
@@ -276,16 +277,15 @@ fn placed(pass: &Pass, run: &Run<'_>, conv: &Conv2d, part: &Part, start: u64, re
         };
         // Whether what is stored together is so in the whole.
         let is_together = layout == Layout::Nhwc && (!is_joined || channels.is_multiple_of(together));
-        let is_whole = stride == [1, 1];
         context! {
             recipe,
-            output => if is_whole || is_together { output } else { Some(Value::from("scalar")) },
-            phases => (!is_whole).then(|| context! {
+            output => if is_together { output } else { Some(Value::from("scalar")) },
+            phases => context! {
                 stride,
                 first => [rows.first, columns.first],
                 count => [rows.taps.phases, columns.taps.phases],
                 channels,
-            }),
+            },
         }
     };
     // Weights that no u32 counts fit into no binding.

@@ -103,7 +103,7 @@ fn phases_go_where_they_belong() {
         ("transposed 1x16x5x3 -> 4 k2 s2 f16 nhwc", "pointwise_uniform-8x4", false),
         ("transposed 2x8x4x5 -> 8 k4x5 s2x3 p1,2,0,1 o1x0 g2 nhwc", "implicit_gemm_uniform-4x8", true),
         ("transposed 1x6x4x9 -> 5 k3 s2 p1 d2x3 o1x2", "implicit_gemm_uniform-8x4", true),
-        ("transposed 2x4x7x6 -> 6 k3 s1 p1 silu", "implicit_gemm_uniform-8x4", true),
+        ("transposed 2x4x7x6 -> 6 k3 s1x2 p1 silu", "implicit_gemm_uniform-8x4", true),
         // Windows that begin behind the first value, or end before the last, and phases that see nothing.
         ("transposed 1x6x6x7 -> 5 k3 s2 p2", "implicit_gemm_uniform-8x4", true),
         ("transposed 1x6x6x7 -> 5 k4 s2 p3,2,3,3 nhwc", "implicit_gemm_uniform-4x8-joined", true),
@@ -116,7 +116,7 @@ fn phases_go_where_they_belong() {
         ("transposed 2x128x4x3 -> 8 k2 s2 f16 nhwc", "split-4-32x32x16", false),
         ("transposed 1x160x4x3 -> 3 k4x5 s2x3 p1,2,0,1 o1x0 tanh", "split-4-32x32x16-joined", true),
         ("transposed 3x512x1x1 -> 7 k4 s2 p1 nhwc", "split-16-32x32x16", true),
-        ("transposed 2x128x5x4 -> 3 k3 s1 p1 nobias", "split-4-32x32x16", true),
+        ("transposed 2x128x5x4 -> 3 k3 s2x1 p1 nobias", "split-4-32x32x16", true),
     ] {
         let problem: Problem = line.parse().unwrap();
         let gpu = as_gpu().with_caps(|caps| Caps { f16: halves && caps.f16, ..caps });

@@ -135,6 +135,29 @@ fn small_images_are_enlarged_as_fast_as_they_are_made_smaller() {
     ]);
 }
 
+/// Beside the same convolutions without the taps that see only padding.
+#[test]
+fn taps_that_see_only_padding_cost_nothing() {
+    assert_no_cliffs(&[
+        ("pointwise 1x512x1x1 -> 512", "conv 1x512x1x1 -> 512 k3 p1", 1.01),
+        ("pointwise 4x512x1x1 -> 512 nhwc", "conv 4x512x1x1 -> 512 k5 s2 p2 nhwc", 1.01),
+        ("conv 1x256x2x2 -> 512 k2", "conv 1x256x2x2 -> 512 k3 s2 p1", 1.01),
+        ("pointwise 1x2048x32x32 -> 256", "conv 1x2048x32x32 -> 256 k3 p36 d36", 1.01),
+        ("conv 1x512x3200x1 -> 512 k3x1 p1,0,1,0", "conv 1x512x3200x1 -> 512 k3 p1", 1.01),
+        ("depthwise 8x64x3200x1 k3x1 p1,0,1,0", "depthwise 8x64x3200x1 k3 p1", 1.01),
+        ("separable 1x64x1x800 -> 64 k1x3 p0,1,0,1", "separable 1x64x1x800 -> 64 k3 p1", 1.01),
+    ]);
+}
+
+#[test]
+fn transposed_convolutions_of_stride_1_are_plain_ones() {
+    assert_no_cliffs(&[
+        ("conv 1x64x56x56 -> 64 k3 p1", "transposed 1x64x56x56 -> 64 k3 p1", 1.01),
+        ("conv 1x64x56x56 -> 64 k5 p2 nhwc", "transposed 1x64x56x56 -> 64 k5 p2 nhwc", 1.01),
+        ("depthwise 1x256x28x28 k3 p1", "transposed 1x256x28x28 -> 256 k3 p1 g256", 1.01),
+    ]);
+}
+
 /// On every make of GPU the second problem takes at most so many times the first.
 fn assert_no_cliffs(cases: &[(&str, &str, f64)]) {
     for (line, neighbour, times) in cases {
