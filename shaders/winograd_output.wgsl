@@ -7,8 +7,8 @@
 // weights  the biases
 //#
 //# include  winograd_points.wgsl, tensors.wgsl, output.wgsl
-//# host     OUTPUTS (2 or 4), WORKGROUP (invocations), bias (true or false); params.tiles_x, params.tiles_y (tiles of
-//#          an image), params.bias_at (elements), params.work (invocations)
+//# host     OUTPUTS (2 or 4), WORKGROUP (invocations), bias (true or false), phases (those of output.wgsl);
+//#          params.tiles_x, params.tiles_y (tiles of an image), params.bias_at (elements), params.work (invocations)
 //
 // Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (CVPR 2016).
 
@@ -17,6 +17,11 @@ const LINE: u32 = OUTPUTS + 2u;
 const WORKGROUP: u32 = ${WORKGROUP}u;
 const HAS_BIAS: bool = ${"true" if bias else "false"};
 //% set LINE = OUTPUTS + 2
+//# How far neighbouring rows and neighbouring pixels of the outputs are apart.
+//% set phases = phases | default(false)
+//% set whole_pixel = "1u" if layout == "nchw" or not phases else phases.channels ~ "u"
+//% set row_step = phases.stride[0] ~ "u * params.whole_width * " ~ whole_pixel if phases else "out_row_stride()"
+//% set pixel_step = phases.stride[1] ~ "u * " ~ whole_pixel if phases else "out_pixel_stride()"
 
 @compute @workgroup_size(WORKGROUP)
 fn main(
@@ -31,11 +36,16 @@ fn main(
     let item = item(index, params.out_channels);
     let y = item.y * OUTPUTS;
     let x = item.x * OUTPUTS;
+    //% if phases
+    let output = whole_element(item.batch, item.channel, y * params.out_width + x);
+    //% else
+    let output = item.batch * params.out_channels * out_pixels() + item.channel * out_channel_stride()
+        + y * out_row_stride() + x * out_pixel_stride();
+    //% endif
     transform_tile(Tile(
         y,
         x,
-        item.batch * params.out_channels * out_pixels() + item.channel * out_channel_stride()
-            + y * out_row_stride() + x * out_pixel_stride(),
+        output,
         item.channel,
         (item.batch * params.tiles_y + item.y) * params.tiles_x + item.x,
     ));
@@ -85,7 +95,7 @@ fn store_tile(tile: Tile, sums: array<array<f32, 2>, 2>, bias: f32) {
     let columns = min(x, vec4<u32>(params.out_width - 1u)) - tile.x;
     let valid = (y < vec4<u32>(params.out_height)) & (x < vec4<u32>(params.out_width));
     let values = vec4<f32>(sums[0][0], sums[0][1], sums[1][0], sums[1][1]);
-    store4(tile.output + rows * out_row_stride() + columns * out_pixel_stride(), valid, values + bias);
+    store4(tile.output + rows * ${row_step} + columns * ${pixel_step}, valid, values + bias);
 }
 //% else
 // F(4x4, 3x3), with the points 0, 1, -1, 2, -2 and infinity.
@@ -114,7 +124,7 @@ fn store_row(tile: Tile, row: u32, sums: array<f32, 4>, bias: f32) {
         let x = tile.x + vec4<u32>(0u, 1u, 2u, 3u);
         let columns = min(x, vec4<u32>(params.out_width - 1u)) - tile.x;
         let values = vec4<f32>(sums[0], sums[1], sums[2], sums[3]);
-        let at = tile.output + row * out_row_stride() + columns * out_pixel_stride();
+        let at = tile.output + row * ${row_step} + columns * ${pixel_step};
         store4(at, x < vec4<u32>(params.out_width), values + bias);
     }
 }

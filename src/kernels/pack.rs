@@ -42,9 +42,8 @@ pub enum Packing {
     Slices { slices: u32, block: u32, k_align: u32, order: Order },
     /// [`Packing::Panels`] of the weights of a transposed convolution, with `k` in PyTorch's order.
     TransposedPanels { block: u32 },
-    /// [`Packing::Panels`] of some phases of a transposed convolution, along its rows and its columns, cut along the
-    /// input channels into `slices` if that is not one.
-    Phases { taps: [Taps; 2], slices: u16, block: u16, k_align: u16, order: Order },
+    /// The weights of some phases of a transposed convolution, along its rows and its columns, for a kind of product.
+    Phases { taps: [Taps; 2], product: PhasePanels, block: u16, k_align: u16, order: Order },
     /// [`Packing::Bias`] of as many phases, each with all biases.
     PhaseBiases { phases: u32, block: u32 },
     /// The bias of each output channel in the order of [`Packing::Panels`]; zeros where there is none.
@@ -54,6 +53,19 @@ pub enum Packing {
     /// `[channels][tap][block]`: for each `block` neighbouring channels of a depthwise link the weights of all kernel
     /// positions. The last block is padded with zeros.
     BlockTaps { block: u32 },
+}
+
+/// How the weights of phases are laid out, in small numbers.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "the variants say what their fields are")]
+pub enum PhasePanels {
+    /// [`Packing::Panels`].
+    Panels,
+    /// [`Packing::Slices`].
+    Slices(u16),
+    /// [`Packing::Winograd`].
+    Winograd { outputs: u16 },
 }
 
 /// What `k` counts.
@@ -114,8 +126,8 @@ impl Packing {
                 Self::Panels { block, k_align, order }.len(&slices::product(conv, slices))
             }
             Self::TransposedPanels { block } => groups * padded(block) * conv.fan_in(),
-            Self::Phases { taps, slices, block, k_align, order } => {
-                of_phases(slices, block, k_align, order).len(&phases::of_taps(conv, taps))
+            Self::Phases { taps, product, block, k_align, order } => {
+                of_phases(product, block, k_align, order).len(&phases::of_taps(conv, taps))
             }
             Self::PhaseBiases { phases, block } => Self::Bias { block }.len(&phases::copies(conv, phases)),
             Self::Bias { block } => groups * padded(block),
@@ -139,9 +151,9 @@ impl Packing {
             Self::TransposedPanels { block } => {
                 panels(conv, &by_output_channels(conv, weights.weight), block, 1, Order::ChannelFirst)
             }
-            Self::Phases { taps, slices, block, k_align, order } => {
+            Self::Phases { taps, product, block, k_align, order } => {
                 let weight = phases::weights(conv, &by_output_channels(conv, weights.weight), taps);
-                let product = of_phases(slices, block, k_align, order);
+                let product = of_phases(product, block, k_align, order);
                 product.pack(&phases::of_taps(conv, taps), Weights::without_bias(&weight))
             }
             Self::Bias { block } => biases(conv, weights.bias, block),
@@ -169,11 +181,12 @@ impl Packing {
 }
 
 /// How the plain convolution is laid out that gives some phases.
-fn of_phases(slices: u16, block: u16, k_align: u16, order: Order) -> Packing {
-    let [slices, block, k_align] = [slices, block, k_align].map(u32::from);
-    match slices {
-        1 => Packing::Panels { block, k_align, order },
-        _ => Packing::Slices { slices, block, k_align, order },
+fn of_phases(product: PhasePanels, block: u16, k_align: u16, order: Order) -> Packing {
+    let [block, k_align] = [block, k_align].map(u32::from);
+    match product {
+        PhasePanels::Panels => Packing::Panels { block, k_align, order },
+        PhasePanels::Slices(slices) => Packing::Slices { slices: slices.into(), block, k_align, order },
+        PhasePanels::Winograd { outputs } => Packing::Winograd { outputs: outputs.into(), block, k_align },
     }
 }
 

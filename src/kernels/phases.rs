@@ -8,9 +8,10 @@ use minijinja::{Value, context};
 use super::implicit_gemm::{IMPLICIT_GEMM, IMPLICIT_GEMM_SUBGROUP, IMPLICIT_GEMM_UNIFORM};
 use super::pointwise::{POINTWISE, POINTWISE_SUBGROUP, POINTWISE_UNIFORM};
 use super::split::SPLIT;
+use super::winograd::WINOGRAD;
 use super::{Kernel, Operand, Params, Pass, Recipe, Run, Unsupported, Work, fitting, kernel_of, seen};
 use crate::kernels::pack::phases::{Join, Taps, Window, product};
-use crate::kernels::pack::{Order, Packing, Section};
+use crate::kernels::pack::{Order, Packing, PhasePanels, Section};
 use crate::model::caps::Caps;
 use crate::model::chain::Link;
 use crate::model::conv::Conv2d;
@@ -170,6 +171,10 @@ fn products(run: &Run<'_>, part: &Part, caps: &Caps) -> Result<Vec<Recipe>, Unsu
             Err(why) => reason = Some(why),
         }
     }
+    // On software devices too many small passes.
+    if !caps.is_cpu {
+        recipes.extend((WINOGRAD.candidates)(&plain, caps).unwrap_or_default());
+    }
     match reason {
         Some(reason) if recipes.is_empty() => Err(reason),
         _ => Ok(recipes),
@@ -218,19 +223,22 @@ fn recipe(run: &Run<'_>, conv: &Conv2d, products: &[(&Part, &Recipe)], name: Str
         recipe.work.shared += product.work.shared;
         // Scratch memory is written and read.
         let of_workspace = 2 * product.workspace.iter().sum::<u64>();
-        recipe.work.bytes += (run.input_bytes() + of_weights + of_workspace) as f64 + stored_bytes(run, conv, part);
+        recipe.work.bytes +=
+            (run.input_bytes() + of_weights + of_workspace) as f64 + stored_bytes(run, conv, part, product);
         recipe.tolerance = f64::max(recipe.tolerance, product.tolerance);
         recipe.exact &= product.exact;
         // An infinity that a phase does not see is a NaN for it, times zero.
-        recipe.spreads_errors |= [0, 1].into_iter().any(|axis| !part.taps()[axis].is_full(conv, axis));
+        recipe.spreads_errors |= product.spreads_errors || (0..2).any(|axis| !part.taps()[axis].is_full(conv, axis));
     }
     recipe
 }
 
-/// Bytes that move for the outputs of a part. In NCHW its rows have gaps, which memory moves too.
-fn stored_bytes(run: &Run<'_>, conv: &Conv2d, part: &Part) -> f64 {
+/// Bytes that move for the outputs of a part. In NCHW its rows have gaps, which memory moves too. What comes after a
+/// product stores phase by phase, also those that are joined.
+fn stored_bytes(run: &Run<'_>, conv: &Conv2d, part: &Part, product: &Recipe) -> f64 {
+    let together = if product.passes.len() > 1 { 1 } else { part.taps()[1].phases };
     let gaps = match run.layout {
-        Layout::Nchw => f64::from(conv.stride[1]) / f64::from(part.taps()[1].phases),
+        Layout::Nchw => f64::from(conv.stride[1]) / f64::from(together),
         Layout::Nhwc => 1.0,
     };
     part.output.bytes(run.elements.output.dtype()) as f64 * gaps.clamp(1.0, MOST_GAPS)
@@ -242,8 +250,13 @@ const MOST_GAPS: f64 = 8.0;
 /// A section of a product's weights, made of those of the transposed convolution.
 fn packed(section: &Section, part: &Part) -> Section {
     let packing = match section.packing {
-        Packing::Panels { block, k_align, order } => of_phases(part, 1, block, k_align, order),
-        Packing::Slices { slices, block, k_align, order } => of_phases(part, slices, block, k_align, order),
+        Packing::Panels { block, k_align, order } => of_phases(part, PhasePanels::Panels, block, k_align, order),
+        Packing::Slices { slices, block, k_align, order } => {
+            of_phases(part, PhasePanels::Slices(slices as u16), block, k_align, order)
+        }
+        Packing::Winograd { outputs, block, k_align } => {
+            of_phases(part, PhasePanels::Winograd { outputs: outputs as u16 }, block, k_align, Order::ChannelFirst)
+        }
         Packing::Bias { block } => Packing::PhaseBiases { phases: part.phases(), block },
         other => other,
     };
@@ -251,9 +264,9 @@ fn packed(section: &Section, part: &Part) -> Section {
 }
 
 /// No panel has thousands of channels, and there are few slices.
-fn of_phases(part: &Part, slices: u32, block: u32, k_align: u32, order: Order) -> Packing {
-    let [slices, block, k_align] = [slices, block, k_align].map(|count| count as u16);
-    Packing::Phases { taps: part.taps(), slices, block, k_align, order }
+fn of_phases(part: &Part, product: PhasePanels, block: u32, k_align: u32, order: Order) -> Packing {
+    let [block, k_align] = [block, k_align].map(|count| count as u16);
+    Packing::Phases { taps: part.taps(), product, block, k_align, order }
 }
 
 /// A pass of a product whose weights start somewhere, and whose outputs are phases of the run's, if it stores these.
@@ -262,13 +275,10 @@ fn placed(pass: &Pass, run: &Run<'_>, conv: &Conv2d, part: &Part, start: u64, re
     let (stride, channels, layout, recipe) = (conv.stride, conv.out_channels, run.layout, recipe.to_string());
     let is_joined = part.phases() > 1;
     let stores_outputs = pass.operands.contains(&Operand::Output);
-    let adds_slices = pass.operands.iter().any(|operand| matches!(operand, Operand::ReadWorkspace(_)));
+    let reads_sums = pass.operands.iter().any(|operand| matches!(operand, Operand::ReadWorkspace(_)));
     let values = move |own: &Value| {
-        // All tiles share what adds up their slices, so it keeps its name.
-        let recipe = own.get_attr("recipe").ok().filter(|_| adds_slices).unwrap_or(Value::from(recipe.as_str()));
-        if !stores_outputs {
-            return context! { recipe };
-        }
+        // All tiles share what comes after their product, so it keeps its name.
+        let recipe = own.get_attr("recipe").ok().filter(|_| reads_sums).unwrap_or(Value::from(recipe.as_str()));
         let output = own.get_attr("output").ok();
         let together = match output.as_ref().and_then(Value::as_str) {
             Some("quads") => 4,
@@ -296,7 +306,9 @@ fn placed(pass: &Pass, run: &Run<'_>, conv: &Conv2d, part: &Part, start: u64, re
         whole_width: run.output().width,
         ..pass.params
     };
-    Pass { wgsl: pass.wgsl.clone().with_values(values), params, ..pass.clone() }
+    // What stores no outputs is that of plain convolutions.
+    let wgsl = if stores_outputs { pass.wgsl.clone().with_values(values) } else { pass.wgsl.clone() };
+    Pass { wgsl, params, ..pass.clone() }
 }
 
 #[cfg(test)]
@@ -419,7 +431,8 @@ mod tests {
                     assert_eq!(recipe.workspace.len(), usize::from(of_split), "{}", recipe.name);
                     // Into as many slices as the name says.
                     let slices = recipe.weights.iter().filter_map(|section| match section.packing {
-                        Packing::Phases { slices, .. } => Some(slices),
+                        Packing::Phases { product: PhasePanels::Slices(slices), .. } => Some(slices),
+                        Packing::Phases { product: PhasePanels::Panels, .. } => Some(1),
                         _ => None,
                     });
                     let named = recipe.name.split('-').nth(1).filter(|_| of_split).map_or("1", |slices| slices);

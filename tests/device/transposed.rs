@@ -117,6 +117,13 @@ fn phases_go_where_they_belong() {
         ("transposed 1x160x4x3 -> 3 k4x5 s2x3 p1,2,0,1 o1x0 tanh", "split-4-32x32x16-joined", true),
         ("transposed 3x512x1x1 -> 7 k4 s2 p1 nhwc", "split-16-32x32x16", true),
         ("transposed 2x128x5x4 -> 3 k3 s2x1 p1 nobias", "split-4-32x32x16", true),
+        // By Winograd's transforms: phases together, and each by itself, beside one that sees fewer taps.
+        ("transposed 1x8x9x7 -> 6 k4 s2 p1 silu", "winograd-4x4-32x32x16-joined", true),
+        ("transposed 2x6x5x7 -> 5 k4 s2 p1 prelu nhwc", "winograd-2x2-32x32x16-joined", true),
+        ("transposed 2x5x8x6 -> 3 k4 s2 p1 prelu f16", "winograd-2x2-32x32x16-joined", false),
+        ("transposed 1x8x6x7 -> 4 k6 s2 p2 nobias f16 nhwc", "winograd-4x4-32x32x16", true),
+        ("transposed 1x8x6x7 -> 7 k6 s2 p2 tanh", "winograd-2x2-32x32x16", true),
+        ("transposed 1x8x6x7 -> 7 k5x3 s2x1 p2,1,2,1 relu nhwc", "winograd-4x4-32x32x16", true),
     ] {
         let problem: Problem = line.parse().unwrap();
         let gpu = as_gpu().with_caps(|caps| Caps { f16: halves && caps.f16, ..caps });
@@ -137,9 +144,12 @@ fn phases_are_stored_among_other_channels() {
         (as_gpu(), DType::F16, by_blocks),
         (as_gpu(), DType::F32, (128, "phases/split-4-32x32x16")),
         (as_gpu(), DType::F16, (128, "phases/split-4-32x32x16")),
+        (as_gpu(), DType::F32, (4, "phases/winograd-4x4-32x32x16-joined")),
+        (as_gpu(), DType::F16, (4, "phases/winograd-4x4-32x32x16-joined")),
     ] {
+        let (kernel, padding) = if phases.contains("winograd") { (4, 1) } else { (2, 0) };
         for (layout, batch, prelu) in [(Layout::Nchw, 2, true), (Layout::Nhwc, 1, false), (Layout::Nchw, 1, false)] {
-            let up = ConvTranspose2d::new(channels, 4, 2).stride(2);
+            let up = ConvTranspose2d::new(channels, 4, kernel).stride(2).padding(padding);
             let chain = Chain::from(Conv2d::new(3, 4, 3).padding(1)).then(Conv2d::new(4, channels, 2).stride(2));
             let chain = if prelu { chain.then(up).then(PRelu::new(4)) } else { chain.then(up) };
             let (upper, whole) = (chain.links().len(), chain.links().len() + 1);

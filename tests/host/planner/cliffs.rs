@@ -149,6 +149,16 @@ fn taps_that_see_only_padding_cost_nothing() {
     ]);
 }
 
+/// Their phases together are windows of 3x3, beside a plain convolution with as many products.
+#[test]
+fn winograds_transforms_compute_phases() {
+    assert_no_cliffs(&[
+        ("conv 1x128x64x64 -> 256 k3 p1", "transposed 1x128x64x64 -> 64 k4 s2 p1", 1.2),
+        ("conv 8x128x16x16 -> 256 k3 p1 nhwc", "transposed 8x128x16x16 -> 64 k4 s2 p1 nhwc", 1.2),
+        ("conv 1x64x56x56 -> 256 k3 p1", "transposed 1x64x56x56 -> 64 k5 s2 p2 o1", 1.2),
+    ]);
+}
+
 #[test]
 fn transposed_convolutions_of_stride_1_are_plain_ones() {
     assert_no_cliffs(&[
