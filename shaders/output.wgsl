@@ -10,7 +10,7 @@
 //#                      blocks of BLOCK_HEIGHT rows and BLOCK_WIDTH columns, params.tiles_y times params.tiles_x of an
 //#                      image; or "none", if it is no product. Products need layout, bias (true or false), and
 //#                      TILE_CHANNELS, the channels of a panel
-//#          phases      which may be missing: of a product, or of what adds up its slices. The outputs are then some
+//#          phases      which may be missing: of a product, or of what comes after it. The outputs are then some
 //#                      phases of a tensor, in which they are `stride` (rows and columns) apart, from `first` (the same)
 //#                      on. Its channels are those of `count` (the same) neighbouring phases, `channels` of each. The
 //#                      tensor's sizes are params.whole_pixels and params.whole_width

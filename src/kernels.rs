@@ -53,8 +53,8 @@ pub struct Kernel {
     pub name: &'static str,
     /// How many links it computes in one go, without a PReLU that is the activation of the last.
     pub links: usize,
-    /// Its recipes for a run on a device, its best guess first, or why it has none. Where images are narrow and kernels
-    /// are columns, the run is that of the same tensors as images of one row.
+    /// Its recipes for a run on a device, its best guess first, or why it has none. The run is what kernels see of one
+    /// (`kernels/seen.rs`), and if that is refused, the run as it stands.
     pub candidates: fn(&Run<'_>, &Caps) -> Result<Vec<Recipe>, Unsupported>,
 }
 

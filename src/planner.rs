@@ -296,8 +296,8 @@ impl Planner<'_> {
                 let run = self.run(chain, first, &own_shapes, layout);
                 let times = self.profile.times(&run);
                 let (own, slopes) = prelu::apart(&run);
-                let of_kernels = Seen::of(&own);
-                let seen = of_kernels.run(&own);
+                let other = Seen::of(&own);
+                let seen = other.as_ref().map_or(own, |other| other.run(&own));
                 let candidate = |recipe: Recipe| Candidate {
                     parts: Parts::new(&recipe, &seen, &device),
                     measured: times.and_then(|times| times.get(&recipe.name)).copied(),
@@ -308,10 +308,11 @@ impl Planner<'_> {
                     None => Ok(recipes),
                 };
                 for kernel in KERNELS.iter().filter(|kernel| kernel.links == own.links.len()) {
-                    let recipes = match (kernel.candidates)(&seen, self.caps) {
-                        // Those of transposed convolutions take them as they are.
-                        Err(Unsupported::Link(_)) => (kernel.candidates)(&own, self.caps),
-                        recipes => recipes.map(|recipes| of_kernels.packed(recipes)),
+                    let recipes = match ((kernel.candidates)(&seen, self.caps), &other) {
+                        (Ok(recipes), Some(other)) => Ok(other.packed(recipes)),
+                        // A kernel that was asked for computes images of all sizes, or of none.
+                        (Err(_), Some(_)) => (kernel.candidates)(&own, self.caps),
+                        (recipes, None) => recipes,
                     };
                     let recipes = recipes.and_then(complete);
                     let mut answer = recipes.and_then(|recipes| accepted(recipes, refused));
@@ -397,8 +398,9 @@ impl Planner<'_> {
             let Some(recipe) = recipe else { continue };
             let own_shapes = chain.run_shapes(step.first..step.first + step.links, &shapes);
             let (own, _) = prelu::apart(&self.run(chain, step.first, &own_shapes, layout));
-            let seen = Seen::of(&own);
-            let parts = Parts::new(&recipe, &seen.run(&own), &self.profile.device_model(self.caps));
+            let other = Seen::of(&own);
+            let seen = other.as_ref().map_or(own, |other| other.run(&own));
+            let parts = Parts::new(&recipe, &seen, &self.profile.device_model(self.caps));
             // A measured time is kept for what is only stored or loaded elsewhere.
             let is_measured = step.seconds != step.parts.seconds() && recipe.passes.len() == step.recipe.passes.len();
             let seconds = if is_measured { step.seconds } else { parts.seconds() };

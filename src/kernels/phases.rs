@@ -9,7 +9,7 @@ use super::implicit_gemm::{IMPLICIT_GEMM, IMPLICIT_GEMM_SUBGROUP, IMPLICIT_GEMM_
 use super::pointwise::{POINTWISE, POINTWISE_SUBGROUP, POINTWISE_UNIFORM};
 use super::split::SPLIT;
 use super::winograd::WINOGRAD;
-use super::{Kernel, Operand, Params, Pass, Recipe, Run, Unsupported, Work, fitting, kernel_of, seen};
+use super::{Kernel, Operand, Params, Pass, Recipe, Run, Unsupported, Work, fitting, kernel_of};
 use crate::kernels::pack::phases::{Join, Taps, Window, product};
 use crate::kernels::pack::{Order, Packing, PhasePanels, Section};
 use crate::model::caps::Caps;
@@ -47,8 +47,6 @@ pub fn product_of(recipe: &str) -> Option<String> {
 
 fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let conv = match run.links {
-        // Kernels see a plain convolution.
-        [link] if seen::is_plain(run, link) => return Err(Unsupported::Stride([1, 1])),
         [Link::ConvTranspose(transposed)] => &transposed.conv,
         [link] => return Err(Unsupported::link(link)),
         links => return Err(Unsupported::Links(links.len())),
@@ -150,10 +148,13 @@ fn of_parts(
     let beside = |first: &Recipe| {
         let alike = products.iter().map(|recipes| recipes.iter().min_by_key(|recipe| Reverse(likeness(recipe, first))));
         let passes: Vec<_> = parts.iter().zip(alike).filter_map(|(part, product)| Some((part, product?))).collect();
+        // Places in the weights are counted in elements. Winograd's transforms have some of their own in half precision.
+        let mut types = passes.iter().flat_map(|(_, product)| &product.weights).map(|section| section.dtype);
+        let own = types.next();
         let name = format!("{}/{}{suffix}", PHASES.name, first.name.replace('/', "-"));
-        recipe(run, conv, &passes, name)
+        types.all(|dtype| Some(dtype) == own).then(|| recipe(run, conv, &passes, name))
     };
-    Ok(of_largest.iter().map(beside).collect())
+    Ok(of_largest.iter().filter_map(beside).collect())
 }
 
 /// The recipes for a part, of the ways that suit the device; the last reason if there are none.
@@ -315,6 +316,7 @@ fn placed(pass: &Pass, run: &Run<'_>, conv: &Conv2d, part: &Part, start: u64, re
 mod tests {
     use super::*;
     use crate::kernels::elements::Elements;
+    use crate::model::dtype::DType;
     use crate::model::gpu::GpuKind;
     use crate::model::transposed::ConvTranspose2d;
 
@@ -323,10 +325,34 @@ mod tests {
     }
 
     fn recipes_in(layout: Layout, conv: ConvTranspose2d, input: [u32; 4]) -> Vec<Recipe> {
+        recipes_of(layout, conv, input, Elements::F32)
+    }
+
+    fn recipes_of(layout: Layout, conv: ConvTranspose2d, input: [u32; 4], elements: Elements) -> Vec<Recipe> {
         let shapes = [input.into(), conv.output_shape(input).unwrap()];
         let links = [conv.into()];
-        let run = Run { links: &links, shapes: &shapes, layout, elements: Elements::F32 };
+        let run = Run { links: &links, shapes: &shapes, layout, elements };
         candidates(&run, &GpuKind::Nvidia.caps()).unwrap()
+    }
+
+    /// Winograd's weights are f32 in half precision too, so it takes all parts there or none.
+    #[test]
+    fn weights_of_a_recipe_have_one_type() {
+        let mut winograd = Vec::new();
+        for (kernel, padding) in [(5, 2), (5, 1), (6, 2)] {
+            for dtype in [DType::F32, DType::F16] {
+                let elements = Elements::new(dtype, &GpuKind::Nvidia.caps());
+                let conv = ConvTranspose2d::new(16, 32, kernel).stride(2).padding(padding);
+                let recipes = recipes_of(Layout::Nchw, conv, [1, 16, 12, 12], elements);
+                for recipe in &recipes {
+                    let own = recipe.weights[0].dtype;
+                    assert!(recipe.weights.iter().all(|section| section.dtype == own), "{}", recipe.name);
+                }
+                let is_winograd = |recipe: &Recipe| recipe.name.contains("winograd") && !recipe.name.contains(JOINED);
+                winograd.push(recipes.iter().any(is_winograd));
+            }
+        }
+        assert_eq!(winograd, [true, false, true, false, true, true]);
     }
 
     #[test]

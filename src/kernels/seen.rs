@@ -8,12 +8,12 @@ use crate::model::conv::Conv2d;
 use crate::model::shape::Shape;
 use crate::model::transposed::ConvTranspose2d;
 
-/// What kernels see of a run.
+/// What kernels see of a run. What one of them refuses it is offered as it stands, too.
 ///
 /// - A transposed convolution of stride 1 is a plain one, whose kernel is upside down.
 /// - Rows and columns of a kernel that see only padding are left out: those of a dilated kernel on a small image, or
 ///   all but the middle of a kernel on a single pixel.
-/// - A stride of which there is one output is 1.
+/// - A stride is 1 if there is one output, which sees the image to its end.
 /// - Narrow images whose kernels are columns have one row ([`flat`]).
 pub struct Seen {
     links: Vec<Link>,
@@ -23,17 +23,17 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// A run as kernels see it.
-    pub fn of(run: &Run<'_>) -> Self {
+    /// A run as kernels see it; none if that is as it stands.
+    pub fn of(run: &Run<'_>) -> Option<Self> {
         let seen = |(link, shapes): (&Link, &[Shape])| seen_link(link, shapes[0], shapes[1]);
         let seen: Vec<_> = run.links.iter().zip(run.shapes.windows(2)).map(seen).collect();
         let parts = run.links.iter().zip(&seen).flat_map(|(link, (_, part))| link.convolutions().map(|_| *part));
         let parts = parts.collect();
         let links: Vec<_> = seen.into_iter().map(|(link, _)| link).collect();
-        let own = Run { links: &links, ..*run };
-        match flat::of(&own) {
-            Some((links, shapes)) => Self { links, shapes, parts },
-            None => Self { links, shapes: run.shapes.to_vec(), parts },
+        match flat::of(&Run { links: &links, ..*run }) {
+            Some((links, shapes)) => Some(Self { links, shapes, parts }),
+            None if links == run.links => None,
+            None => Some(Self { links, shapes: run.shapes.to_vec(), parts }),
         }
     }
 
@@ -74,15 +74,10 @@ fn seen_link(link: &Link, input: Shape, output: Shape) -> (Link, Option<KernelPa
         padding: [rows.padding[0], columns.padding[0], rows.padding[1], columns.padding[1]],
         ..conv.clone()
     };
-    // Padding that no output sees stays, for its own sake: layers that differ in nothing else share their shaders.
+    // Padding that no output sees is no work.
     let is_less = less.kernel_size != conv.kernel_size || less.stride != conv.stride;
     let seen = if is_less { less } else { conv };
     (seen.into(), (part != KernelPart::default()).then_some(part))
-}
-
-/// Whether a link, the only one of a run, is transposed and seen as a plain convolution.
-pub fn is_plain(run: &Run<'_>, link: &Link) -> bool {
-    matches!(link, Link::ConvTranspose(transposed) if plain(transposed, run.input(), run.output()).is_some())
 }
 
 /// The plain convolution that gives what a transposed one of stride 1 gives. None where it would have to leave out some
@@ -156,8 +151,10 @@ mod tests {
         let links = [link.into()];
         let shapes = [input.into(), links[0].output_shape(input).unwrap()];
         let run = Run { links: &links, shapes: &shapes, layout: Layout::Nchw, elements: Elements::F32 };
-        let seen = Seen::of(&run);
-        (seen.links[0].clone(), seen.parts[0])
+        match Seen::of(&run) {
+            Some(seen) => (seen.links[0].clone(), seen.parts[0]),
+            None => (links[0].clone(), None),
+        }
     }
 
     fn seen_conv(conv: Conv2d, input: [u32; 4]) -> Conv2d {

@@ -1,7 +1,7 @@
 //! Where runs end: the cheapest path through a chain, by dynamic programming.
 
 use super::{Choice, Considered, Fusion, Step};
-use crate::kernels::{DIRECT, Recipe, Unsupported, kernel_of};
+use crate::kernels::{DIRECT, Recipe, TAKE_ALL, Unsupported, kernel_of};
 
 /// A [`Choice`] as the search needs it.
 pub struct Wanted<'a> {
@@ -46,7 +46,9 @@ impl<'a> Wanted<'a> {
     fn count_for(&self, answers: &[Considered]) -> bool {
         let [name] = self.names[..] else { return true };
         let is_for = |answer: &Considered| !matches!(answer.answer, Err(Unsupported::Link(_)));
-        let is_convolution = answers.iter().all(|answer| answer.kernel != DIRECT || is_for(answer));
+        // Whether no kernel takes it that takes all links of another kind.
+        let is_of_others = |answer: &Considered| answer.kernel != DIRECT && TAKE_ALL.contains(&answer.kernel);
+        let is_convolution = !answers.iter().any(|answer| is_of_others(answer) && is_for(answer));
         is_convolution || answers.iter().any(|answer| is_called(name, answer.kernel) && is_for(answer))
     }
 

@@ -18,7 +18,8 @@ use crate::runtime::lru::{Slots, get_or_make};
 use crate::runtime::tensor::Tensor;
 
 /// Packed weight buffers, by the run's first link, the place of the chain that the run is of if that has not all
-/// channels, and the sections: plans of all image sizes share them. (A slab has channels of that chain's input or
+/// channels, and the sections: plans of all image sizes share them, unless images are so small that parts of kernels
+/// see only padding. (A slab has channels of that chain's input or
 /// output. Between its input and the run there may be a depthwise convolution that makes several of each.)
 pub type PackedWeights = Mutex<Slots<(usize, Option<Place>, Vec<Section>), wgpu::Buffer>>;
 

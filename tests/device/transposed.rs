@@ -103,7 +103,7 @@ fn phases_go_where_they_belong() {
         ("transposed 1x16x5x3 -> 4 k2 s2 f16 nhwc", "pointwise_uniform-8x4", false),
         ("transposed 2x8x4x5 -> 8 k4x5 s2x3 p1,2,0,1 o1x0 g2 nhwc", "implicit_gemm_uniform-4x8", true),
         ("transposed 1x6x4x9 -> 5 k3 s2 p1 d2x3 o1x2", "implicit_gemm_uniform-8x4", true),
-        ("transposed 2x4x7x6 -> 6 k3 s1x2 p1 silu", "implicit_gemm_uniform-8x4", true),
+        ("transposed 2x4x7x6 -> 6 k3 s1 p1 silu", "implicit_gemm_uniform-8x4", true),
         // Windows that begin behind the first value, or end before the last, and phases that see nothing.
         ("transposed 1x6x6x7 -> 5 k3 s2 p2", "implicit_gemm_uniform-8x4", true),
         ("transposed 1x6x6x7 -> 5 k4 s2 p3,2,3,3 nhwc", "implicit_gemm_uniform-4x8-joined", true),
@@ -196,6 +196,23 @@ fn they_stand_between_convolutions() {
         let choice = Choice::Named("direct".into());
         let schedule = planner::schedule(&chain, input, layout, gpu.caps(), &choice).unwrap();
         let oracle = Oracle::of_chain("detector", chain.clone(), input, layout, u64::MAX).unwrap();
+        let report = oracle.check(&gpu, &schedule).unwrap();
+        assert!(report.passes(), "{layout}: {report:?}");
+    }
+}
+
+/// Kernels that fuse a depthwise and a pointwise convolution take a transposed one of stride 1 for the first.
+#[test]
+fn those_of_stride_1_are_fused() {
+    let gpu = as_gpu();
+    let depthwise = ConvTranspose2d::new(8, 8, [3, 2]).padding([1, 0]).groups(8).activation(Activation::Relu6);
+    let chain = Chain::from(depthwise).then(Conv2d::pointwise(8, 12));
+    for layout in [Layout::Nchw, Layout::Nhwc] {
+        let input = Shape::from([1, 8, 9, 7]);
+        let choice = Choice::Named("separable".into());
+        let schedule = planner::schedule(&chain, input, layout, gpu.caps(), &choice).unwrap();
+        assert_eq!(schedule.steps.len(), 1, "{layout}");
+        let oracle = Oracle::of_chain("block", chain.clone(), input, layout, u64::MAX).unwrap();
         let report = oracle.check(&gpu, &schedule).unwrap();
         assert!(report.passes(), "{layout}: {report:?}");
     }
