@@ -23,7 +23,7 @@ pub struct Section {
     pub len: u64,
     /// The type of its elements.
     pub dtype: DType,
-    /// What is packed of the convolution's kernel, if that is not all of it.
+    /// What is packed of the convolution's kernel, if that is not all of it as it is.
     pub part: Option<KernelPart>,
 }
 

@@ -335,7 +335,8 @@ mod tests {
         candidates(&run, &GpuKind::Nvidia.caps()).unwrap()
     }
 
-    /// Winograd's weights are f32 in half precision too, so it takes all parts there or none.
+    /// Winograd's weights are f32 in half precision too, so it takes all parts there or none. Its errors spread, also where
+    /// phases are not joined.
     #[test]
     fn weights_of_a_recipe_have_one_type() {
         let mut winograd = Vec::new();
@@ -347,6 +348,7 @@ mod tests {
                 for recipe in &recipes {
                     let own = recipe.weights[0].dtype;
                     assert!(recipe.weights.iter().all(|section| section.dtype == own), "{}", recipe.name);
+                    assert!(recipe.spreads_errors || !recipe.name.contains("winograd"), "{}", recipe.name);
                 }
                 let is_winograd = |recipe: &Recipe| recipe.name.contains("winograd") && !recipe.name.contains(JOINED);
                 winograd.push(recipes.iter().any(is_winograd));

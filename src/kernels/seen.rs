@@ -18,7 +18,7 @@ use crate::model::transposed::ConvTranspose2d;
 pub struct Seen {
     links: Vec<Link>,
     shapes: Vec<Shape>,
-    /// What is packed of the kernel of each of the run's convolutions, if that is not all of it.
+    /// What is packed of the kernel of each of the run's convolutions, if that is not all of it as it is.
     parts: Vec<Option<KernelPart>>,
 }
 

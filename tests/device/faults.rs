@@ -180,7 +180,7 @@ fn too_large_allocations_are_refused() {
     assert_eq!(outcome, Err(too_large));
 }
 
-/// The shape of a tensor of so many mebibytes.
+/// The shape of a tensor with this size.
 fn mebibytes(count: u32) -> [u32; 4] {
     [1, 1, count * 256, 1024]
 }

@@ -5,8 +5,7 @@ use std::borrow::Cow;
 use super::by_output_channels;
 use crate::model::conv::Conv2d;
 
-/// What is left of a kernel without some of its outer rows and columns. In few bits: recipes have several, and plans
-/// thousands of recipes.
+/// A kernel without some of its outer rows and columns. It is small, since a planner holds thousands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct KernelPart {
     /// Rows and columns left out at the top and the left.

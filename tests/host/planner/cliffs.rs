@@ -168,7 +168,7 @@ fn transposed_convolutions_of_stride_1_are_plain_ones() {
     ]);
 }
 
-/// On every make of GPU the second problem takes at most so many times the first.
+/// Compares pairs of problems on every make of GPU. The number is the most that the second may take, in times of the first.
 fn assert_no_cliffs(cases: &[(&str, &str, f64)]) {
     for (line, neighbour, times) in cases {
         for (device, caps) in makes() {
