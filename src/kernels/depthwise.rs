@@ -35,16 +35,18 @@ const NEAR: f64 = 8.0;
 /// inputs unless there are many of them: all of a row at best.
 const WIDE_STRIP: [u32; 2] = [64, 28];
 const WIDEST_ROW: u32 = 64;
+/// The same where wide strips share next to nothing: wider rows take three seconds to compile, and may run no faster.
+const WIDEST_SPREAD_ROW: u32 = 80;
 /// Invocations of a workgroup; fewer on a CPU, whose cores share the workgroups.
 const WORKGROUP: u32 = 64;
 const WORKGROUP_CPU: u32 = 16;
 /// Beyond this many values at once no GPU keeps a strip's state in registers. A software device has it in memory
 /// anyway.
 const MOST_REGISTERS: u64 = 128;
-const MOST_REGISTERS_CPU: u64 = 512;
+const MOST_REGISTERS_CPU: u64 = 768;
 /// Beyond this many multiply-adds, or loads and stores, a written-out row takes drivers too long to compile.
 const MOST_TERMS: u64 = 1024;
-const MOST_ACCESSES: u64 = 256;
+const MOST_ACCESSES: u64 = 320;
 /// Rows of a kernel that is seen with rows for columns if it has few columns: the outputs of a strip that goes along
 /// them share most of their inputs.
 const TALL: u32 = 8;
@@ -70,8 +72,7 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
             }
             let registers = written.registers() * u64::from(*lanes);
             let accesses = written.accesses() * u64::from(*lanes);
-            let terms = u64::from(strip[1]) * link.fan_in();
-            if registers <= most_registers && accesses <= MOST_ACCESSES && terms <= MOST_TERMS {
+            if registers <= most_registers && accesses <= MOST_ACCESSES && written.terms() <= MOST_TERMS {
                 recipes.push(recipe(run, link, caps, written, *lanes));
             }
         }
@@ -91,14 +92,16 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 
 /// The strips to consider, and which outputs of a row they are.
 fn strips(oriented: &Oriented, layout: Layout, caps: &Caps) -> Vec<([u32; 2], Outputs)> {
-    let mut strips: Vec<_> = STRIPS.iter().map(|&strip| (strip, Outputs::Apart)).collect();
+    // All of a row, where it is as wide as another strip, is the better one.
+    let (row, [rows, wide]) = (oriented.output[1], WIDE_STRIP);
+    let widest = if 2 * oriented.step(1) >= wide { WIDEST_SPREAD_ROW } else { WIDEST_ROW };
+    let is_whole = caps.is_cpu && oriented.step(1) > 1 && row <= widest;
+    let mut strips: Vec<_> = is_whole.then_some(([rows, row], Outputs::Row)).into_iter().collect();
+    strips.extend(STRIPS.iter().map(|&strip| (strip, Outputs::Apart)));
     if !caps.is_cpu && layout == Layout::Nchw && !oriented.transposed {
         strips.extend(NARROW_STRIPS.iter().map(|&strip| (strip, Outputs::Apart)));
     }
     if caps.is_cpu && oriented.step(1) > 1 {
-        let [rows, _] = WIDE_STRIP;
-        let row = oriented.output[1];
-        strips.extend((row <= WIDEST_ROW).then_some(([rows, row], Outputs::Row)));
         strips.push((WIDE_STRIP, Outputs::Neighbours));
     }
     strips
@@ -175,6 +178,11 @@ impl Strip {
         self.window().saturating_sub(self.oriented.shift())..self.window()
     }
 
+    /// Multiply-adds of a row of the strip.
+    fn terms(&self) -> u64 {
+        u64::from(self.window()) * self.columns.taps(self.oriented.link.kernel_size[1])
+    }
+
     /// Values held at once.
     fn registers(&self) -> u64 {
         let state = u64::from(self.window()) * self.inputs.len() as u64 + self.oriented.link.fan_in();
@@ -241,7 +249,7 @@ fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, strip: Strip, lanes: u32) -
         steps = steps.min((f64::from(strip.oriented.input[0]) / step).ceil());
     }
     let loads = steps * (strip.loaded().len() * strip.loads().len()) as f64;
-    let outputs = rows_each * f64::from(width);
+    let mult_adds = values * rows_each * strip.terms() as f64;
     let stores = rows_each * f64::from(strip.columns.stores());
     let apart = strip.columns.apart(&strip.oriented, rows);
     let stores = stores * loads_of_store(run, caps, apart);
@@ -277,7 +285,7 @@ fn recipe(run: &Run<'_>, link: &Conv2d, caps: &Caps, strip: Strip, lanes: u32) -
         weights,
         workspace: Vec::new(),
         work: Work {
-            mult_adds: values * outputs * link.fan_in() as f64,
+            mult_adds,
             accesses: counted * (loads + stores + link.fan_in() as f64 + 1.0),
             shared: 0.0,
             bytes: compulsory_bytes(run),

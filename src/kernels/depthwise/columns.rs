@@ -153,9 +153,20 @@ impl Columns {
 
     /// The input under some columns of the kernel, counted from the first output's first of them.
     pub fn inputs(&self, taps: Range<u32>) -> BTreeSet<u32> {
+        self.seen(taps).collect()
+    }
+
+    /// How many of the kernel's columns the outputs see in the image, all together.
+    pub fn taps(&self, columns: u32) -> u64 {
+        self.seen(0..columns).count() as u64
+    }
+
+    /// What each output sees through each of some columns of the kernel, where that can be in the image.
+    fn seen(&self, taps: Range<u32>) -> impl Iterator<Item = u32> {
         let column = |output, tap| output * self.stride + tap * self.dilation + self.early;
-        let columns = self.outputs().into_iter().flat_map(|output| taps.clone().map(move |tap| column(output, tap)));
-        columns.filter(|column| self.image.as_ref().is_none_or(|image| image.contains(column))).collect()
+        let columns =
+            self.outputs().into_iter().flat_map(move |output| taps.clone().map(move |tap| column(output, tap)));
+        columns.filter(|column| self.image.as_ref().is_none_or(|image| image.contains(column)))
     }
 
     /// The columns at which the loads of these start.

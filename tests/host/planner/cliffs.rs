@@ -30,6 +30,24 @@ fn software_devices_have_no_slow_kernel_size_or_dilation() {
     }
 }
 
+/// A strip of a whole row knows what of it sees the image.
+#[test]
+fn software_devices_have_no_slow_width_of_a_dilated_image() {
+    for (width, dilation) in [(7, 2), (7, 4), (8, 4), (14, 4), (28, 8), (33, 12), (65, 24), (65, 36), (80, 18)] {
+        for (kernel, layout) in [(2, ""), (3, ""), (3, " nhwc")] {
+            let of = |dilation: u32| {
+                let reach = dilation * (kernel - 1);
+                let (before, behind) = (reach / 2, reach - reach / 2);
+                format!(
+                    "depthwise 8x64x{width}x{width} k{kernel} p{before},{before},{behind},{behind} d{dilation}{layout}"
+                )
+            };
+            let times = rate(&of(dilation), &cpu()) / rate(&of(1), &cpu());
+            assert!(times < 1.6, "{} takes {times:.2} times as long as undilated", of(dilation));
+        }
+    }
+}
+
 #[test]
 fn few_channels_of_a_group_cost_at_most_twice_as_many() {
     for layout in LAYOUTS {
