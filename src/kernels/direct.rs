@@ -11,6 +11,8 @@ use crate::model::conv::{Activation, Conv2d};
 
 /// Columns of the input that Mesa's compiler for Adreno loads ahead if it writes out the kernel's. It spills beside 44.
 const MOST_LOADED_AHEAD: u32 = 32;
+/// The same with the weights of each column, four channels. It spills beside 78, of a kernel of 15 columns.
+const MOST_VALUES_AHEAD: u32 = 72;
 
 pub const DIRECT: Kernel = Kernel { name: "direct", links: 1, candidates };
 
@@ -28,7 +30,9 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let of_each = width.saturating_mul(PIXELS);
     let columns =
         if dilation == 1 { of_each.min(width.saturating_add((PIXELS - 1).saturating_mul(stride))) } else { of_each };
-    let written_out = !caps.loads_ahead() || columns <= MOST_LOADED_AHEAD;
+    let has_registers =
+        || columns <= MOST_LOADED_AHEAD && columns.saturating_add(width.saturating_mul(4)) <= MOST_VALUES_AHEAD;
+    let written_out = !caps.loads_ahead() || has_registers();
     let own = move |link: &Conv2d| {
         context! { scales => if link.scaled { "scalar" } else { "none" }, WRITTEN_OUT => written_out }
     };
