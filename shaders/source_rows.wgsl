@@ -1,6 +1,9 @@
 //% if HEIGHT == 1
 // The source of an implicit matrix product for PIXELS neighbouring outputs of a row: what all columns of a row of the
 // kernel see of the input, so that an input under several of them is loaded once.
+    //% if PIECES > 1
+// A row of the kernel comes in ${PIECES} pieces, one after the other; the last has ${LAST} columns.
+    //% endif
     //% if layout == "nchw"
 // Rows of the kernel are counted through the input channels.
     //% else
@@ -23,6 +26,8 @@
 //#          CHANNELS (of a load); DEPTH_IS_PADDED (whether k goes on behind the last value); scales ("scalar" or
 //#          "none"); params.tiles_x (blocks in a row) and params.tiles_y (in a column); `output_block`
 //#          HEIGHT, WIDTH   rows and columns of a block
+//#          PIECES          in how many pieces a row of the kernel comes, of several only where HEIGHT is 1
+//#          PIECE, LAST     columns of a piece, and of the last of them
 //#          WINDOW_ROWS     with several rows: those of the input under the kernels of a block, counted from the first
 //#          ZEROED_ROWS     those of them that can lie in the padding for an output that is stored
 //#          Columns of the input are counted from the first that is loaded:
@@ -51,6 +56,8 @@ struct Line {
 }
 
 //% set window_rows = WINDOW_ROWS if HEIGHT > 1 else []
+//# Columns of a piece are found for each.
+//% set kept_columns = padded_columns if PIECES == 1 else []
 //% if HEIGHT > 1
 const BLOCK_HEIGHT: u32 = ${HEIGHT}u;
 const BLOCK_WIDTH: u32 = ${WIDTH}u;
@@ -62,7 +69,7 @@ struct Place {
     //% for row in window_rows
     row${row}: Line,
     //% endfor
-    //% for column in padded_columns
+    //% for column in kept_columns
     column${column}: Line,
     //% endfor
 }
@@ -74,7 +81,7 @@ fn place(pixel: u32, group: u32) -> Place {
         //% for row in window_rows
         find_row(corner, ${row}),
         //% endfor
-        //% for column in padded_columns
+        //% for column in kept_columns
         find_column(corner, ${column - EARLY}),
         //% endfor
     );
@@ -142,12 +149,12 @@ fn find_row(corner: Corner, row: u32) -> Line {
 //% endif
 
 //% if HEIGHT == 1
-// What each k of a row sees at the outputs, in quads.
+// What each k of a row ${"" if PIECES == 1 else "or a piece "}sees at the outputs, in quads.
 //% else
 // What each k of a fetch sees at the outputs, in quads, row by row.
 //% endif
 struct Row {
-    //% for k in range((1 if HEIGHT == 1 else geometry.kernel_height) * geometry.kernel_width * CHANNELS)
+    //% for k in range((1 if HEIGHT == 1 else geometry.kernel_height) * PIECE * CHANNELS)
         //% for quad in range(PIXELS // 4)
     k${k}_quad${quad}: vec4<f32>,
         //% endfor
@@ -156,8 +163,20 @@ struct Row {
 
 // `&` and not `&&`: the latter is a branch, of which there would be one for each of dozens of loads.
 fn fetch_row(number: u32, place: Place) -> Row {
+    //% set number = "number" if PIECES == 1 else "row_number"
+    //% if PIECES > 1
+    let row_number = number / ${PIECES}u;
+    let piece = number % ${PIECES}u;
+    let before = i32(piece * ${PIECE * geometry.dilation_x}u);
+        //% for column in load_columns
+    let column${column} = find_column(place.corner, before + ${column - EARLY});
+        //% endfor
+        //% if LAST < PIECE
+    let is_whole = piece < ${PIECES - 1}u;
+        //% endif
+    //% endif
     //% if HEIGHT == 1
-    let row = find_row(place.corner, number);
+    let row = find_row(place.corner, ${number});
     //% else
     let channel = place.corner.image + number${" * in_pixels()" if layout == "nchw" else (" * 2u" if CHANNELS == 2 else "")};
     //% endif
@@ -165,15 +184,15 @@ fn fetch_row(number: u32, place: Place) -> Row {
     //% if scales != "none"
         //% set load, times = "load_scaled2" if input == "pair" else "load_scaled", ", scale"
         //% if layout == "nchw"
-            //% set channel = "number" if HEIGHT > 1 else "number / KERNEL_HEIGHT"
+            //% set channel = "number" if HEIGHT > 1 else number ~ " / KERNEL_HEIGHT"
             //% set channel = "min(" ~ channel ~ ", params.group_in - 1u)" if DEPTH_IS_PADDED else channel
             //% set of_channel = "load_scale(place.corner.scale_at + " ~ channel ~ ")"
     let scale = ${"vec2<f32>(" ~ of_channel ~ ")" if input == "pair" else of_channel};
         //% elif CHANNELS == 2
-    let scale_at = place.corner.scale_at + number${"" if HEIGHT > 1 else " % (params.group_in / 2u)"} * 2u;
+    let scale_at = place.corner.scale_at + ${number}${"" if HEIGHT > 1 else " % (params.group_in / 2u)"} * 2u;
     let scale = vec2<f32>(load_scale(scale_at), load_scale(scale_at + 1u));
         //% else
-    let scale = load_scale(place.corner.scale_at + number${"" if HEIGHT > 1 else " % params.group_in"});
+    let scale = load_scale(place.corner.scale_at + ${number}${"" if HEIGHT > 1 else " % params.group_in"});
         //% endif
     //% endif
     //% for row in window_rows or [""]
@@ -185,8 +204,9 @@ fn fetch_row(number: u32, place: Place) -> Row {
         //% for column in load_columns
             //% set value = "input" ~ (row ~ "_" if HEIGHT > 1 else "") ~ column
             //% if column in padded_columns
-                //% set inside = (of_row ~ " & " if of_row else "") ~ "place.column" ~ column ~ ".inside"
-    let ${value} = ${load}(${at} + place.column${column}.at, ${inside}${times});
+                //% set found = ("place." if PIECES == 1 else "") ~ "column" ~ column
+                //% set inside = (of_row ~ " & " if of_row else "") ~ found ~ ".inside"
+    let ${value} = ${load}(${at} + ${found}.at, ${inside}${times});
             //% else
                 //% set right = column - EARLY - geometry.pad_left
                 //% set right = plus(right) if layout == "nchw" else plus(right, "params.in_channels")
@@ -197,6 +217,8 @@ fn fetch_row(number: u32, place: Place) -> Row {
     return Row(
     //% for ky in range(geometry.kernel_height if HEIGHT > 1 else 1)
         //% for outputs in columns_seen
+            //# Behind the last column of the kernel there may be anything in the input.
+            //% set is_behind = PIECES > 1 and loop.index0 >= LAST
             //% for channel in ["x", "y"] if channel == "x" or CHANNELS == 2
                 //% for y in range(HEIGHT)
                     //% set row = (y * geometry.stride_y + ky * geometry.dilation_y) ~ "_" if HEIGHT > 1 else ""
@@ -209,7 +231,8 @@ fn fetch_row(number: u32, place: Place) -> Row {
                             //% set a, b = (a - a % 2) ~ "." ~ xy[a % 2], (b - b % 2) ~ "." ~ xy[b % 2]
                             //% set c, d = (c - c % 2) ~ "." ~ xy[c % 2], (d - d % 2) ~ "." ~ xy[d % 2]
                         //% endif
-        vec4<f32>(input${row}${a}, input${row}${b}, input${row}${c}, input${row}${d}),
+                        //% set start, end = ("select(vec4<f32>(), ", ", is_whole)") if is_behind else ("", "")
+        ${start}vec4<f32>(input${row}${a}, input${row}${b}, input${row}${c}, input${row}${d})${end},
                     //% endfor
                 //% endfor
             //% endfor

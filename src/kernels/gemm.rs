@@ -205,7 +205,7 @@ pub fn values(
     let (link, layout, elements) = (product.link.clone(), run.layout, run.elements);
     let links: Vec<_> = run.links.iter().filter_map(|link| link.conv().cloned()).collect();
     let (recipe, block, before) = (recipe.to_string(), product.block, product.before.clone());
-    let depth_is_padded = product.padded_depth != link.fan_in();
+    let depth_is_padded = product.padded_depth != pack::depth(&link, source.order);
     let input = match source.fetch {
         Fetch::Quads { aligned: true } if pairs => "pairs",
         Fetch::Quads { aligned: true } => "quads",

@@ -2,13 +2,14 @@
 //! matrix product whose pixels are gathered as they are needed.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use minijinja::{Value, context};
 
 use super::gemm::registers::{self, Block};
 use super::gemm::tiled::{self, TILES, TILES_OF_GATHERED, TILES_OF_ROWS, Tile};
-use super::gemm::window::Lines;
+use super::gemm::window::{Lines, columns_seen};
 use super::gemm::{self, Fetch, Source};
 use super::{Kernel, Recipe, Run, Unsupported, fitting};
 use crate::kernels::pack::Order;
@@ -39,11 +40,16 @@ const MOST_UNIFORM_WEIGHTS: u32 = 48;
 /// The most values of a block: its weights, the columns that it loads (each has a condition), and those of the kernel.
 /// From 73 on AMD's compiler spills on GCN. With more it spills on RDNA too, as does Mesa's for Adreno 630.
 const MOST_UNIFORM_VALUES: u32 = 72;
+/// The most values of a block, its sums included, where a load is two channels: each has weights of its own. Beside 126
+/// Mesa's compiler for the M1 spills.
+const MOST_OF_PAIRS: u32 = 120;
 /// The most columns that it loads. From 32 on AMD's compiler spills on GCN.
 const MOST_UNIFORM_COLUMNS: u32 = 30;
 /// Columns that may lie in the padding, of all rows that an invocation stages: each has a condition. Beside 24 of them
 /// and 8x4 sums Mesa's compiler for Adreno spills. So it does beside twelve of a dilated kernel that shares no column.
 const MOST_COLUMNS_AHEAD: u32 = 16;
+/// Columns of a piece, where a row of the kernel comes in pieces. Longer ones share little more.
+const COLUMNS_OF_PIECE: RangeInclusive<u32> = 2..=8;
 /// Channels of small blocks. GPUs are offered only these in NHWC, and only where two are enough or larger ones have
 /// channels without work: where each value is gathered by itself, gathering through workgroup memory does it once for
 /// more channels.
@@ -79,8 +85,8 @@ pub fn tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let others: Vec<_> = match pixels(run, link, name) {
         _ if caps.is_cpu => gathered(),
         _ if link.kernel_size[1] <= MOST_STAGED_COLUMNS && fills_quads(run) => {
-            let source = rows(run, link, name, [tiled::ROW_PIXELS, TILES_OF_ROWS[0].channels], 1, false);
             let width = link.kernel_size[1];
+            let source = rows(run, link, name, [tiled::ROW_PIXELS, TILES_OF_ROWS[0].channels], [1, width], false);
             let sizes = TILES_OF_ROWS.iter().map(|size| size.of_rows(width, link.fan_in() / u64::from(width)));
             let fits = |size: &Tile| !caps.loads_ahead() || has_columns(run, link, *size);
             sizes.filter(fits).map(|size| tile(&source, size)).collect()
@@ -132,32 +138,40 @@ fn by_uniform_loads(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupport
         return Err(Unsupported::Layout(run.layout));
     }
     let width = link.kernel_size[1];
-    let has_registers = |block: &Block| {
-        let loads = loaded_columns(run, link, block.pixels);
-        loads <= MOST_UNIFORM_COLUMNS && width * block.channels + loads + width <= MOST_UNIFORM_VALUES
+    let fits = |block: &Block, columns: u32| {
+        let loads = columns_seen(&piece_of(link, columns), block.pixels).len() as u32;
+        let has_registers =
+            || loads <= MOST_UNIFORM_COLUMNS && columns * block.channels + loads + columns <= MOST_UNIFORM_VALUES;
+        let are_pairs = run.layout == Layout::Nhwc && block.pairs && link.group_in_channels().is_multiple_of(2);
+        let of_pairs = 2 * (columns * block.channels + loads) + block.channels * block.pixels;
+        columns <= MOST_UNIFORM_WEIGHTS / block.channels
+            && (!are_pairs || of_pairs <= MOST_OF_PAIRS)
+            && (caps.is_cpu || caps.keeps_conditions() || has_registers())
+            && has_rows(run, link, block, columns)
     };
-    let is_short = |block: &Block| {
-        width <= MOST_UNIFORM_WEIGHTS / block.channels
-            && (caps.is_cpu || caps.keeps_conditions() || has_registers(block))
-    };
-    blocks.retain(|block| is_short(block) && has_rows(run, link, block));
-    if blocks.is_empty() {
-        let is_spread = link.dilation[1] > 1 && width <= MOST_UNIFORM_WEIGHTS / FEW_CHANNELS;
-        let (dilation, size) = (Unsupported::Dilation(link.dilation), Unsupported::KernelSize(link.kernel_size));
-        return Err(if is_spread { dilation } else { size });
+    let recipe = |block| registers::recipe(run, &rows_of(run, link, IMPLICIT_GEMM_UNIFORM.name, &block), block);
+    let (whole, others): (Vec<_>, Vec<_>) = blocks.iter().copied().partition(|block| fits(block, width));
+    let mut recipes = registers::recipes(run, caps, link, &whole, recipe)?;
+    // Where a block has no registers for a whole row of the kernel, rows come in pieces.
+    if recipes.is_empty() || width > *COLUMNS_OF_PIECE.end() {
+        let in_pieces = |block: Block| {
+            let longest = COLUMNS_OF_PIECE.rev().find(|&columns| columns < width && fits(&block, columns))?;
+            Some(block.with_piece(width.div_ceil(width.div_ceil(longest))))
+        };
+        recipes.extend(others.into_iter().filter_map(in_pieces).map(recipe));
     }
-    let recipe = |block: Block| {
-        let sizes = [block.pixels, block.channels];
-        registers::recipe(run, &rows(run, link, IMPLICIT_GEMM_UNIFORM.name, sizes, 1, block.pairs), block)
-    };
-    registers::recipes(run, caps, link, &blocks, recipe)
+    if recipes.is_empty() {
+        return Err(Unsupported::KernelSize(link.kernel_size));
+    }
+    fitting(run, caps, recipes)
 }
 
 fn by_broadcasts(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let (link, name) = (conv(run)?, IMPLICIT_GEMM_SUBGROUP.name);
+    let has_whole_rows = |block: &Block| has_rows(run, link, block, link.kernel_size[1]);
     let recipe = |block: Block| {
-        let source = match has_rows(run, link, &block) {
-            true => rows(run, link, name, [block.pixels, block.channels], block.rows, block.pairs),
+        let source = match has_whole_rows(&block) {
+            true => rows_of(run, link, name, &block),
             false => windows(run, link, name),
         };
         registers::recipe(run, &source, block)
@@ -167,7 +181,7 @@ fn by_broadcasts(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported>
     let blocks = registers::subgroup_blocks(run, caps, link, blocks)?;
     let few = blocks.iter().filter(|block| block.channels <= FEWEST_CHANNELS);
     let in_rows = few.map(|block| block.with_rows(BLOCK_ROWS));
-    let in_rows: Vec<_> = in_rows.filter(|block| has_rows(run, link, block) && shares_rows(run, link)).collect();
+    let in_rows: Vec<_> = in_rows.filter(|block| has_whole_rows(block) && shares_rows(run, link)).collect();
     fitting(run, caps, blocks.into_iter().chain(in_rows).map(recipe).collect())
 }
 
@@ -181,19 +195,19 @@ fn conv<'a>(run: &Run<'a>) -> Result<&'a Conv2d, Unsupported> {
     }
 }
 
-/// How many columns of the input a row of neighbouring outputs sees.
-fn loaded_columns(run: &Run<'_>, link: &Conv2d, pixels: u32) -> u32 {
-    Lines::columns(link, run.input().width, pixels).all.len() as u32
+/// The convolution with some columns of its kernel.
+fn piece_of(link: &Conv2d, columns: u32) -> Conv2d {
+    Conv2d { kernel_size: [link.kernel_size[0], columns], ..link.clone() }
 }
 
-/// Whether whole rows of the kernel can be the source of a block. (Rows of the output are filled up to whole blocks,
-/// and the shader counts their pixels in 32 bits.)
-fn has_rows(run: &Run<'_>, link: &Conv2d, block: &Block) -> bool {
+/// Whether rows of the kernel, of these columns, can be the source of a block. (Rows of the output are filled up to
+/// whole blocks, and the shader counts their pixels in 32 bits.)
+fn has_rows(run: &Run<'_>, link: &Conv2d, block: &Block, columns: u32) -> bool {
     let output = run.output();
     let most_pixels =
         u64::from(output.batch) * (u64::from(output.height) + u64::from(block.rows)) * (u64::from(output.width) + 8);
     let of_rows = if block.rows > 1 { 2 * link.kernel_size[0] * block.rows } else { 1 };
-    let terms = u64::from(link.kernel_size[1]) * u64::from(of_rows) * u64::from(block.channels * block.pixels);
+    let terms = u64::from(columns) * u64::from(of_rows) * u64::from(block.channels * block.pixels);
     terms <= MOST_TERMS && most_pixels < 1 << 32
 }
 
@@ -296,14 +310,21 @@ fn window_place(layout: Layout) -> u32 {
     }
 }
 
+/// The source of rows for a block.
+fn rows_of(run: &Run<'_>, link: &Conv2d, kernel: &'static str, block: &Block) -> Source {
+    let columns = block.piece.unwrap_or(link.kernel_size[1]);
+    rows(run, link, kernel, [block.pixels, block.channels], [block.rows, columns], block.pairs)
+}
+
 /// The source that loads a row of inputs once for all columns of the kernel and some neighbouring pixels, in pairs if
-/// it can. For `height` rows of pixels it loads all rows under the kernel, each once.
+/// it can. Rows of more than `piece` columns come in pieces, each of which finds its columns by itself. For `height` rows
+/// of pixels it loads all rows under the kernel, each once.
 fn rows(
     run: &Run<'_>,
     link: &Conv2d,
     kernel: &'static str,
     [pixels, channels]: [u32; 2],
-    height: u32,
+    [height, piece]: [u32; 2],
     in_pairs: bool,
 ) -> Source {
     // What of two neighbours in memory must be even for them to be a load: of two columns, the first of which is as
@@ -312,11 +333,17 @@ fn rows(
         Layout::Nchw => run.input().width,
         Layout::Nhwc => link.group_in_channels(),
     };
-    let pairs = in_pairs && neighbours.is_multiple_of(2);
-    let columns = Lines::columns(link, run.input().width, pixels);
+    let width = link.kernel_size[1];
+    let starts_even = run.layout == Layout::Nhwc || piece == width || (piece * link.dilation[1]).is_multiple_of(2);
+    let pairs = in_pairs && neighbours.is_multiple_of(2) && starts_even;
+    let columns = match piece {
+        _ if piece == width => Lines::columns(link, run.input().width, pixels),
+        // Where they are differs from piece to piece.
+        _ => Lines::unknown(columns_seen(&piece_of(link, piece), pixels)),
+    };
     let rows = Lines::rows(link, run.input().height, height);
     let lines = if height > 1 { rows.all.len() } else { 1 };
-    let row = Row { link: link.clone(), layout: run.layout, pixels, height, pairs, rows, columns };
+    let row = Row { link: link.clone(), layout: run.layout, pixels, height, piece, pairs, rows, columns };
     let (loads, values) = (row.loads().len() * lines, row.values_of_fetch());
     // A channel's scale serves all columns of a row.
     let [scales, scaled] = if run.is_scaled() { [row.channels(), row.width() * row.channels()] } else { [0; 2] };
@@ -325,9 +352,10 @@ fn rows(
     let unknown = row.loads().values().filter(|is_padded| **is_padded).count();
     let place = if channels <= FEW_CHANNELS { 2 * unknown + 4 } else { 2 * loads } as u32;
     let order = match run.layout {
-        Layout::Nchw => Order::ChannelFirst,
+        Layout::Nchw if piece == width => Order::ChannelFirst,
+        Layout::Nchw => Order::InPieces { columns: width, piece },
         Layout::Nhwc if height > 1 => Order::ByChannels { together: row.channels() },
-        Layout::Nhwc => Order::ByRow { columns: link.kernel_size[1], channels: row.channels() },
+        Layout::Nhwc => Order::ByRow { columns: width, piece, channels: row.channels() },
     };
     let template = ("source_rows.wgsl", Arc::new(move || row.values()) as Values);
     let source = Source::loaded(kernel, link, template, Fetch::Rows { values, height }, order);
@@ -350,6 +378,8 @@ struct Row {
     pixels: u32,
     /// How many rows of them there are.
     height: u32,
+    /// Columns of the kernel that come at a time.
+    piece: u32,
     /// Whether two neighbouring columns, or in NHWC channels, are one load.
     pairs: bool,
     rows: Lines,
@@ -367,10 +397,10 @@ impl Row {
         if self.pairs && self.layout == Layout::Nhwc { 2 } else { 1 }
     }
 
-    /// Values of k that come at a time: all columns of the kernel, and beside several rows of pixels all of its rows.
+    /// Values of k that come at a time: a row of the kernel or a piece of it, and beside several rows of pixels all of
+    /// its rows.
     fn values_of_fetch(&self) -> u32 {
-        let [height, width] = self.link.kernel_size;
-        self.channels() * width * if self.height > 1 { height } else { 1 }
+        self.channels() * self.piece * if self.height > 1 { self.link.kernel_size[0] } else { 1 }
     }
 
     /// How many columns before the first the loads start: pairs start at even ones.
@@ -394,7 +424,8 @@ impl Row {
 
     /// What `source_rows.wgsl` asks for.
     fn values(&self) -> Value {
-        let ([_, columns], [_, stride], [_, dilation]) = (self.link.kernel_size, self.link.stride, self.link.dilation);
+        let ([_, width], [_, stride], [_, dilation]) = (self.link.kernel_size, self.link.stride, self.link.dilation);
+        let pieces = width.div_ceil(self.piece);
         let seen = |kx: u32| (0..self.pixels).map(move |output| output * stride + kx * dilation + self.early());
         let loads = self.loads();
         let padded = loads.iter().filter(|(_, is_padded)| **is_padded).map(|(load, _)| load);
@@ -405,11 +436,14 @@ impl Row {
             EARLY => self.early(),
             HEIGHT => self.height,
             WIDTH => self.pixels,
+            PIECES => pieces,
+            PIECE => self.piece,
+            LAST => width - (pieces - 1) * self.piece,
             WINDOW_ROWS => self.rows.all,
             ZEROED_ROWS => self.rows.zeroed,
             load_columns => loads.keys().collect::<Vec<_>>(),
             padded_columns => padded.collect::<Vec<_>>(),
-            columns_seen => (0..columns).map(|kx| seen(kx).collect()).collect::<Vec<Vec<_>>>(),
+            columns_seen => (0..self.piece).map(|kx| seen(kx).collect()).collect::<Vec<Vec<_>>>(),
         }
     }
 }

@@ -79,9 +79,13 @@ pub enum Order {
     ChannelLast,
     /// The same with each `together` kernel positions, all their channels, padded by themselves.
     ByTaps { together: u32 },
-    /// Kernel row (of `columns`), input channels by `channels`, kernel column, and which of these channels. A kernel
-    /// that is a column may be read as a row, so this does not take its width from the link.
-    ByRow { columns: u32, channels: u32 },
+    /// PyTorch's, with the kernel's rows (of `columns`) in pieces of `piece` columns. The last piece is filled up with
+    /// zeros.
+    InPieces { columns: u32, piece: u32 },
+    /// Kernel row (of `columns`, in pieces of `piece` as above), input channels by `channels`, piece, kernel column, and
+    /// which of these channels. A kernel that is a column may be read as a row, so this does not take its width from the
+    /// link.
+    ByRow { columns: u32, piece: u32, channels: u32 },
     /// Input channels by `together`, kernel row, kernel column, and which of these channels.
     ByChannels { together: u32 },
 }
@@ -266,16 +270,26 @@ pub fn buffer(convs: &[&Conv2d], weights: &[Weights<'_>], sections: &[Section], 
 /// `k` of a link, padded.
 pub fn padded_k(conv: &Conv2d, order: Order, k_align: u32) -> u64 {
     let segments = segments(conv, order);
-    segments * (conv.fan_in() / segments).next_multiple_of(k_align.into())
+    segments * (depth(conv, order) / segments).next_multiple_of(k_align.into())
+}
+
+/// `k` of a link with its rows filled up to whole pieces.
+pub fn depth(conv: &Conv2d, order: Order) -> u64 {
+    match order {
+        Order::InPieces { columns, piece } | Order::ByRow { columns, piece, .. } => {
+            conv.fan_in() / u64::from(columns) * u64::from(columns.next_multiple_of(piece))
+        }
+        _ => conv.fan_in(),
+    }
 }
 
 /// The number of segments of `k`, each padded by itself.
 pub fn segments(conv: &Conv2d, order: Order) -> u64 {
     match order {
-        Order::ChannelFirst | Order::ChannelLast | Order::ByRow { .. } | Order::ByChannels { .. } => 1,
         Order::ByTaps { together } => {
             u64::from(conv.kernel_size[0]) * u64::from(conv.kernel_size[1]) / u64::from(together.max(1))
         }
+        _ => 1,
     }
 }
 
@@ -294,10 +308,15 @@ fn panels(conv: &Conv2d, weight: &[f32], block: u32, k_align: u32, order: Order)
                 let together = together as usize;
                 tap / together * (padded_depth / (taps / together)) + tap % together * channels + channel
             }
-            Order::ByRow { columns, channels: together } => {
+            Order::InPieces { columns, piece } => {
+                let [columns, filled] = [columns, columns.next_multiple_of(piece)].map(|count| count as usize);
+                k / columns * filled + k % columns
+            }
+            Order::ByRow { columns, piece, channels: together } => {
+                let filled = columns.next_multiple_of(piece) as usize;
                 let [columns, together] = [columns, together].map(|count| count as usize);
                 let row = tap / columns * (channels / together) + channel / together;
-                (row * columns + tap % columns) * together + channel % together
+                (row * filled + tap % columns) * together + channel % together
             }
             Order::ByChannels { together } => {
                 let together = together as usize;
@@ -348,12 +367,24 @@ mod tests {
             (2, 2, [1., 5., 3., 7., 2., 6., 4., 8.]),
             (1, 1, [1., 5., 3., 7., 2., 6., 4., 8.]),
         ] {
-            let by_row = Packing::Panels { block: 2, k_align: 1, order: Order::ByRow { columns, channels } };
+            let order = Order::ByRow { columns, piece: columns, channels };
+            let by_row = Packing::Panels { block: 2, k_align: 1, order };
             assert_eq!(by_row.pack(&conv, Weights::without_bias(&weight))[..8], expected);
         }
         for (together, expected) in [(1, [1., 5., 2., 6., 3., 7., 4., 8.]), (2, [1., 5., 3., 7., 2., 6., 4., 8.])] {
             let by_channels = Packing::Panels { block: 2, k_align: 1, order: Order::ByChannels { together } };
             assert_eq!(by_channels.pack(&conv, Weights::without_bias(&weight))[..8], expected);
+        }
+        // Two channels, a kernel of 1x3 in pieces of two columns: by channels, and with channels in pairs.
+        let wide = Conv2d::new(2, 1, [1, 3]);
+        for (order, expected) in [
+            (Order::InPieces { columns: 3, piece: 2 }, [1., 2., 3., 0., 4., 5., 6., 0.]),
+            (Order::ByRow { columns: 3, piece: 2, channels: 1 }, [1., 2., 3., 0., 4., 5., 6., 0.]),
+            (Order::ByRow { columns: 3, piece: 2, channels: 2 }, [1., 4., 2., 5., 3., 6., 0., 0.]),
+        ] {
+            let in_pieces = Packing::Panels { block: 1, k_align: 4, order };
+            assert_eq!(in_pieces.len(&wide), 8);
+            assert_eq!(in_pieces.pack(&wide, Weights::without_bias(&[1., 2., 3., 4., 5., 6.])), expected);
         }
         // Four channels of two taps in pairs.
         let conv4 = Conv2d::new(4, 1, [1, 2]);

@@ -74,6 +74,14 @@ fn what_lies_behind_the_last_channel_does_not_reach_a_slice() {
     }
 }
 
+/// The last piece of a kernel's row is filled up. What lies there is in the image, but under no output's kernel.
+#[test]
+fn what_lies_behind_the_last_column_does_not_reach_a_piece() {
+    let conv = Conv2d::new(4, 4, [1, 13]).padding([0, 6, 0, 6]);
+    let case = ("implicit_gemm_uniform/4x4-pieces", &KINDS[..1], conv.into(), [1, 4, 9, 37].into(), LAYOUTS);
+    assert_eq!(check(&[case]), 2);
+}
+
 /// Compares with the oracle, and gives the number of comparisons.
 fn check(cases: &[Case]) -> usize {
     let (device, mut checks) = (gpu(), 0);

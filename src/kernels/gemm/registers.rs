@@ -21,6 +21,8 @@ pub struct Block {
     pub pixels: u32,
     /// Rows of as many pixels.
     pub rows: u32,
+    /// Columns of the kernel that come at a time, where its rows come in pieces.
+    pub piece: Option<u32>,
     /// Invocations of a workgroup.
     pub threads: u32,
     /// Values of k in a step of the loop, where the source does not ask for more. A step has a cost of its own: on
@@ -129,6 +131,7 @@ pub fn uniform_blocks(run: &Run<'_>, caps: &Caps, blocks: &[[u32; 2]]) -> Result
         channels,
         pixels,
         rows: 1,
+        piece: None,
         threads: if caps.is_cpu { THREADS_CPU } else { THREADS },
         steps: 4,
         weights: WeightLoads::Uniform,
@@ -155,6 +158,7 @@ pub fn subgroup_blocks(
         channels,
         pixels,
         rows: 1,
+        piece: None,
         // The largest subgroup, so whole subgroups only, whichever size the driver picks.
         threads,
         // Four take longer to compile, and run no faster.
@@ -175,10 +179,16 @@ impl Block {
         Self { rows, sums_in_array, ..self }
     }
 
+    /// The same with rows of the kernel in pieces of some columns.
+    pub fn with_piece(self, columns: u32) -> Self {
+        Self { piece: Some(columns), ..self }
+    }
+
     /// What tells it from others, for the names of recipes.
     fn name(self) -> String {
         let rows = if self.rows > 1 { format!("x{}", self.rows) } else { String::new() };
-        format!("{}x{}{rows}", self.channels, self.pixels)
+        let pieces = if self.piece.is_some() { "-pieces" } else { "" };
+        format!("{}x{}{rows}{pieces}", self.channels, self.pixels)
     }
 }
 

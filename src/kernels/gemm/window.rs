@@ -32,6 +32,11 @@ impl Lines {
         Self::along(1, link, width, neighbours)
     }
 
+    /// Columns that may be anywhere.
+    pub fn unknown(all: BTreeSet<u32>) -> Self {
+        Self { padded: all.clone(), zeroed: all.clone(), all }
+    }
+
     fn along(axis: usize, link: &Conv2d, extent: u32, neighbours: u32) -> Self {
         let (stride, [before, behind]) = (link.stride[axis], [link.padding[axis], link.padding[axis + 2]]);
         let reach = link.dilation[axis].saturating_mul(link.kernel_size[axis].saturating_sub(1)).saturating_add(1);

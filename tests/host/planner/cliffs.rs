@@ -141,6 +141,20 @@ fn a_channel_more_or_less_is_no_cliff() {
     ]);
 }
 
+/// Rows that are too long for a block come in pieces.
+#[test]
+fn wide_kernels_cost_about_as_much_as_narrow_ones() {
+    let taps =
+        |width: u32, output: u32, layout: &str| format!("conv 1x64x56x56 -> {output} k{width} p{}{layout}", width / 2);
+    for (width, output, layout) in [(9, 8, ""), (11, 8, ""), (13, 4, ""), (13, 4, " nhwc"), (21, 16, ""), (31, 8, "")] {
+        let [narrow, wide] = [7, width].map(|width| taps(width, output, layout));
+        for (device, caps) in makes() {
+            let times = rate(&wide, &caps) / rate(&narrow, &caps);
+            assert!(times < 1.4, "{device}: {wide} takes {times:.2} times k7 for a multiply-add");
+        }
+    }
+}
+
 /// Generators and the narrow end of a U-Net: small images of many channels, beside the plain convolution the other way,
 /// which has the same multiply-adds.
 #[test]
