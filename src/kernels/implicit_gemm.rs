@@ -16,6 +16,7 @@ use crate::kernels::pack::Order;
 use crate::kernels::shader::{self, Values};
 use crate::model::caps::Caps;
 use crate::model::conv::Conv2d;
+use crate::model::dtype::DType;
 use crate::model::shape::Layout;
 
 pub const IMPLICIT_GEMM: Kernel = Kernel { name: "implicit_gemm", links: 1, candidates: by_tiles };
@@ -48,6 +49,8 @@ const MOST_UNIFORM_COLUMNS: u32 = 30;
 /// Columns that may lie in the padding, of all rows that an invocation stages: each has a condition. Beside 24 of them
 /// and 8x4 sums Mesa's compiler for Adreno spills. So it does beside twelve of a dilated kernel that shares no column.
 const MOST_COLUMNS_AHEAD: u32 = 16;
+/// The same of all columns where they are halves, which are taken out of words. Beside 20 of them it spills.
+const MOST_HALVES_AHEAD: u32 = 18;
 /// Columns of a piece, where a row of the kernel comes in pieces. Longer ones share little more.
 const COLUMNS_OF_PIECE: RangeInclusive<u32> = 2..=8;
 /// Channels of small blocks. GPUs are offered only these in NHWC, and only where two are enough or larger ones have
@@ -114,7 +117,8 @@ fn has_columns(run: &Run<'_>, link: &Conv2d, tile: Tile) -> bool {
     let ([_, width], columns) = (link.kernel_size, Lines::columns(link, run.input().width, tiled::ROW_PIXELS));
     let rows = (tile.depth / width).div_ceil(tile.threads() / (tile.pixels / tiled::ROW_PIXELS));
     let are_shared = (columns.all.len() as u32) < width * tiled::ROW_PIXELS;
-    (are_shared || link.dilation[1] == 1) && columns.padded.len() as u32 * rows <= MOST_COLUMNS_AHEAD
+    let has_halves = run.elements.input.dtype() == DType::F32 || columns.all.len() as u32 * rows <= MOST_HALVES_AHEAD;
+    (are_shared || link.dilation[1] == 1) && columns.padded.len() as u32 * rows <= MOST_COLUMNS_AHEAD && has_halves
 }
 
 /// Whether rows of four neighbours can be the source of tiles: in NCHW, where filling up the rows of the output adds at

@@ -186,6 +186,11 @@ impl Division {
         self.parts.len() > 1
     }
 
+    /// What all bands take together, seconds, by the times of their schedules. Copies are not counted.
+    pub fn seconds(&self) -> f64 {
+        self.parts.iter().map(|part| self.kinds[part.kind].schedule.seconds()).sum()
+    }
+
     /// The sizes of the buffers that it needs beside input, output and weights, bytes.
     pub fn workspace(&self) -> Vec<u64> {
         let mut sizes = self.plans_workspace();

@@ -127,23 +127,30 @@ fn graphs_are_computed_in_bands() {
         let oracle = Oracle::of_chain("bands", chain.clone(), input, Layout::Nchw, u64::MAX).unwrap();
         let report = oracle.check_layer(&gpu, &direct()).unwrap();
         assert!(report.passes(), "{input:?}: {report:?}");
-        division.stretches.iter().map(|stretch| stretch.extents.rows < stretch.whole.rows).collect::<Vec<_>>()
+        let cut = |stretch: &planner::Stretch| match (stretch.extents, stretch.whole) {
+            (part, whole) if part.rows < whole.rows => "rows",
+            (part, whole) if part.out_channels < whole.out_channels => "outputs",
+            (part, whole) if part.images < whole.images => "images",
+            _ => "",
+        };
+        division.stretches.iter().map(cut).collect::<Vec<_>>()
     };
     let pointwise = |inputs: u32, outputs: u32| Conv2d::pointwise(inputs, outputs);
     // 64 KB and 32 KB an image.
     let scaled = pointwise(64, 32).scaled(true);
-    assert!(!images(&scaled.clone().into(), [4, 64, 16, 16], 128 << 10)[0]);
-    // Rows of an image.
-    assert!(images(&scaled.into(), [1, 64, 32, 32], 128 << 10)[0]);
+    assert_eq!(images(&scaled.clone().into(), [4, 64, 16, 16], 128 << 10), ["images"]);
+    // Rows of an image, and channels of the output where that alone is too large.
+    assert_eq!(images(&scaled.into(), [1, 64, 32, 32], 128 << 10), ["rows"]);
+    assert_eq!(images(&pointwise(8, 64).scaled(true).into(), [1, 8, 32, 32], 128 << 10), ["outputs"]);
     let links = [Conv2d::new(8, 16, 3).padding(1), pointwise(8, 16)];
     let chain = Chain::new(links).reads(0, 1).unwrap().edge(1, 1, Residual::AfterActivation).unwrap();
-    assert!(images(&chain, [1, 8, 64, 64], 128 << 10).iter().any(|&rows| rows));
+    assert!(images(&chain, [1, 8, 64, 64], 64 << 10).contains(&"rows"));
     // The gate's own tensor fits, what the projection makes does not.
     let links: [Link; 2] = [SqueezeExcite::new(4, 2).into(), pointwise(4, 32).into()];
     let chain = Chain::new(links).reads(0, 1).unwrap().scales(1, 1).unwrap();
-    assert_eq!(images(&chain, [1, 4, 80, 80], 128 << 10), [false, true]);
+    assert_eq!(images(&chain, [1, 4, 80, 80], 128 << 10), ["", "outputs"]);
     // Nor do the planes that the gate reads: their parts are summed.
-    assert_eq!(images(&chain, [1, 4, 80, 80], 16 << 10), [true, false, true]);
+    assert_eq!(images(&chain, [1, 4, 80, 80], 16 << 10), ["rows", "", "rows"]);
 }
 
 #[test]

@@ -31,6 +31,8 @@ pub struct Planned {
     /// What is computed together, in order, if a tensor or weights are too large for one binding. Everything else here,
     /// but for the workspace, is for the first band of each.
     pub bands: Vec<Bands>,
+    /// What all bands take together, without copies, if there are several.
+    pub whole_ms: Option<f64>,
     pub schedule: String,
     pub ms: f64,
     pub why: String,
@@ -180,6 +182,7 @@ impl Planned {
             adapter,
             images_at_once: None,
             bands: Vec::new(),
+            whole_ms: None,
             schedule: kernels(schedule),
             ms,
             why: why(schedule, ms, runners_up.first(), choice),
@@ -230,6 +233,7 @@ impl Planned {
         if !division.is_divided() {
             return Some(planned);
         }
+        planned.whole_ms = Some(division.seconds() * 1e3);
         let workspace = &mut planned.workspace;
         workspace.buffers = division.workspace();
         workspace.bytes = workspace.buffers.iter().sum();

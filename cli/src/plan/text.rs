@@ -17,6 +17,9 @@ pub fn text(planned: &Planned) -> String {
             text += &format!("  {line}\n");
         }
     }
+    if let Some(ms) = planned.whole_ms {
+        text += &format!("all bands together take {} ms, without copies\n", figure(ms));
+    }
     text += &format!("\n{}\n\n", steps(&planned.steps));
     text += &format!(
         "memory access: {} bytes as planned, {} if each link ran alone, {} if no tensor between links went to memory\n\

@@ -80,6 +80,12 @@ fn plan_of_what_is_too_large_for_a_binding() {
     let channels = plan("depthwise 1x40x1000x1000 k3 p1");
     assert_eq!((&channels["bands"][0]["channels"], &channels["bands"][0]["copied_in"]), (&20.into(), &0.into()));
     assert_eq!(channels["workspace"]["bytes"], 0);
+    // Two bands of 20 channels take twice as long as one.
+    let ratio = channels["whole_ms"].as_f64().unwrap() / channels["ms"].as_f64().unwrap();
+    assert!((ratio - 2.0).abs() < 1e-9, "{channels}");
+    // Channels of the output, which lie side by side.
+    let outputs = plan("pointwise 1x8x1024x1024 -> 40");
+    assert_eq!((&outputs["bands"][0]["out_channels"], &outputs["bands"][0]["copied_out"]), (&20.into(), &0.into()));
     // The weights of VGG's first fully connected layer, which no buffer holds there.
     let heavy = plan("conv 1x512x7x7 -> 4096 k7");
     let slabs = &heavy["bands"][0];

@@ -47,6 +47,8 @@ const SMALLEST_BLOCK: u32 = 8;
 const BLOCK_CPU: u32 = 32;
 /// Beyond this many values at once, a block of quads has fewer columns.
 const MOST_REGISTERS: u32 = 112;
+/// The same for compilers that load the next block beside this one: Mesa's for Adreno 630 spills beside twice 84.
+const MOST_REGISTERS_AHEAD: u32 = 72;
 /// Invocations of a workgroup.
 const WORKGROUP: u32 = 64;
 const WORKGROUP_CPU: u32 = 16;
@@ -165,7 +167,8 @@ pub fn recipe(
     if lanes == 4 {
         let is_long = row.oriented.link.kernel_size[1] > BLOCK_OF_QUADS;
         row.block = if is_long && caps.loads_ahead() { BLOCK_LOADED_AHEAD } else { BLOCK_OF_QUADS };
-        while row.registers() > MOST_REGISTERS && row.block > 2 {
+        let most = if is_long && caps.loads_ahead() { MOST_REGISTERS_AHEAD } else { MOST_REGISTERS };
+        while row.registers() > most && row.block > 2 {
             row.block /= 2;
         }
     }

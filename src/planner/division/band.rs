@@ -51,8 +51,8 @@ pub struct Extents {
     pub images: u32,
     /// Channels of the input. Where they are not all, the output has those that depend on them.
     pub channels: u32,
-    /// Channels of the output, each of which depends on all of the input's. Fewer than all where the weights of a
-    /// convolution are larger than a binding.
+    /// Channels of the output, each of which depends on all of the input's. Fewer than all where the weights or the
+    /// output of a convolution are larger than a binding.
     pub out_channels: u32,
     /// Rows of the output, or of the input where planes of a pool are cut.
     pub rows: u32,
@@ -379,7 +379,12 @@ impl<'a> Links<'a> {
 /// Whether a link is a dense convolution whose weights are too many for a binding. (The weights of a depthwise one are
 /// cut with its channels, those of others are not.)
 pub fn is_heavy(link: &Link, dtype: DType, binding: u64) -> bool {
-    matches!(link, Link::Conv(conv) if conv.groups == 1) && weights_bytes(link, dtype) > most_weights(binding)
+    is_dense(link) && weights_bytes(link, dtype) > most_weights(binding)
+}
+
+/// Whether a link is a convolution each of whose outputs depends on all channels of the input.
+pub fn is_dense(link: &Link) -> bool {
+    matches!(link, Link::Conv(conv) if conv.groups == 1)
 }
 
 /// The most bytes of a slab's weights. Kernels fill k up to whole tiles, which adds little where weights are many.

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::band::{Band, Extents, Links, is_heavy, weights_bytes};
+use super::band::{Band, Extents, Links, is_dense, is_heavy, weights_bytes};
 use super::copies::{Way, Whole};
 use super::reach::Reach;
 use crate::model::caps::Caps;
@@ -297,6 +297,17 @@ impl<'a> Subject<'a> {
                     Layout::Nhwc => 1,
                 };
                 found.extend(rounded(whole.channels, channels, aligned).map(|channels| Extents { channels, ..one }));
+            }
+            // In NCHW the output's channels lie side by side as well.
+            if links.layout == Layout::Nchw
+                && links.links.len() == 1
+                && is_dense(&links.links[0])
+                && let Some(outputs) =
+                    largest(whole.out_channels, |out_channels| fits(links, Extents { out_channels, ..one }, most))
+            {
+                let aligned = self.step([0, links.output().pixels() * links.dtype.bytes()]);
+                let counts = rounded(whole.out_channels, outputs, aligned);
+                found.extend(counts.map(|out_channels| Extents { out_channels, ..one }));
             }
             let mut counts = vec![one.channels];
             // In NCHW rows of one channel lie side by side; and of all channels what a row depends on may not fit.
