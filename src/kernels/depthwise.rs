@@ -43,10 +43,13 @@ const WORKGROUP_CPU: u32 = 16;
 /// Beyond this many values at once no GPU keeps a strip's state in registers. A software device has it in memory
 /// anyway.
 const MOST_REGISTERS: u64 = 128;
-const MOST_REGISTERS_CPU: u64 = 768;
+const MOST_REGISTERS_CPU: u64 = 512;
 /// Beyond this many multiply-adds, or loads and stores, a written-out row takes drivers too long to compile.
 const MOST_TERMS: u64 = 1024;
-const MOST_ACCESSES: u64 = 320;
+const MOST_ACCESSES: u64 = 256;
+/// The same for all of a row, pairs of channels of 80 columns included: it takes three seconds to compile.
+const MOST_REGISTERS_OF_ROW: u64 = 768;
+const MOST_ACCESSES_OF_ROW: u64 = 320;
 /// Rows of a kernel that is seen with rows for columns if it has few columns: the outputs of a strip that goes along
 /// them share most of their inputs.
 const TALL: u32 = 8;
@@ -62,17 +65,19 @@ fn candidates(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let oriented = Oriented::new(run, link, is_tall);
     let mut recipes = Vec::new();
     let mut known = BTreeSet::new();
-    let most_registers = if caps.is_cpu { MOST_REGISTERS_CPU } else { MOST_REGISTERS };
     for (strip, outputs) in strips(&oriented, run.layout, caps) {
         for lanes in lanes {
             let Some(written) = Strip::new(run, &oriented, caps, strip, outputs) else { continue };
-            // Strips that are higher than the image are the same.
-            if !known.insert((oriented.used_rows(strip[0]), strip[1], *lanes)) {
-                continue;
-            }
+            let [most_registers, most_accesses] = match outputs {
+                Outputs::Row => [MOST_REGISTERS_OF_ROW, MOST_ACCESSES_OF_ROW],
+                _ if caps.is_cpu => [MOST_REGISTERS_CPU, MOST_ACCESSES],
+                _ => [MOST_REGISTERS, MOST_ACCESSES],
+            };
             let registers = written.registers() * u64::from(*lanes);
             let accesses = written.accesses() * u64::from(*lanes);
-            if registers <= most_registers && accesses <= MOST_ACCESSES && written.terms() <= MOST_TERMS {
+            let fits = registers <= most_registers && accesses <= most_accesses && written.terms() <= MOST_TERMS;
+            // Strips that are higher than the image are the same.
+            if fits && known.insert((oriented.used_rows(strip[0]), strip[1], *lanes)) {
                 recipes.push(recipe(run, link, caps, written, *lanes));
             }
         }

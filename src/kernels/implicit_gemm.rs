@@ -11,7 +11,7 @@ use super::gemm::registers::{self, Block};
 use super::gemm::tiled::{self, TILES, TILES_OF_GATHERED, TILES_OF_ROWS, Tile};
 use super::gemm::window::{Lines, columns_seen};
 use super::gemm::{self, Fetch, Source};
-use super::{Kernel, Recipe, Run, Unsupported, fitting};
+use super::{Kernel, Recipe, Run, Unsupported, fitting, unfit};
 use crate::kernels::pack::Order;
 use crate::kernels::shader::{self, Values};
 use crate::model::caps::Caps;
@@ -41,9 +41,9 @@ const MOST_UNIFORM_WEIGHTS: u32 = 48;
 /// The most values of a block: its weights, the columns that it loads (each has a condition), and those of the kernel.
 /// From 73 on AMD's compiler spills on GCN. With more it spills on RDNA too, as does Mesa's for Adreno 630.
 const MOST_UNIFORM_VALUES: u32 = 72;
-/// The most values of a block, its sums included, where a load is two channels: each has weights of its own. Beside 126
+/// The most values of a block, its sums included, where a load is two channels, which have weights each. From 126 on
 /// Mesa's compiler for the M1 spills.
-const MOST_OF_PAIRS: u32 = 120;
+const MOST_VALUES_OF_PAIRS: u32 = 120;
 /// The most columns that it loads. From 32 on AMD's compiler spills on GCN.
 const MOST_UNIFORM_COLUMNS: u32 = 30;
 /// Columns that may lie in the padding, of all rows that an invocation stages: each has a condition. Beside 24 of them
@@ -85,7 +85,8 @@ pub fn tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
         return fitting(run, caps, by_taps);
     }
     // Where some tile cannot go tap by tap, whole rows of the kernel are the better guess, or else single values.
-    let others: Vec<_> = match pixels(run, link, name) {
+    let most_staged = if caps.loads_ahead() { MOST_STAGED_AHEAD } else { MOST_STAGED };
+    let others: Vec<_> = match pixels(run, link, name, most_staged) {
         _ if caps.is_cpu => gathered(),
         _ if link.kernel_size[1] <= MOST_STAGED_COLUMNS && fills_quads(run) => {
             let width = link.kernel_size[1];
@@ -117,8 +118,9 @@ fn has_columns(run: &Run<'_>, link: &Conv2d, tile: Tile) -> bool {
     let ([_, width], columns) = (link.kernel_size, Lines::columns(link, run.input().width, tiled::ROW_PIXELS));
     let rows = (tile.depth / width).div_ceil(tile.threads() / (tile.pixels / tiled::ROW_PIXELS));
     let are_shared = (columns.all.len() as u32) < width * tiled::ROW_PIXELS;
-    let has_halves = run.elements.input.dtype() == DType::F32 || columns.all.len() as u32 * rows <= MOST_HALVES_AHEAD;
-    (are_shared || link.dilation[1] == 1) && columns.padded.len() as u32 * rows <= MOST_COLUMNS_AHEAD && has_halves
+    let [all, padded] = [&columns.all, &columns.padded].map(|columns| columns.len() as u32 * rows);
+    let are_halves = run.elements.input.dtype() != DType::F32;
+    (are_shared || link.dilation[1] == 1) && padded <= MOST_COLUMNS_AHEAD && (!are_halves || all <= MOST_HALVES_AHEAD)
 }
 
 /// Whether rows of four neighbours can be the source of tiles: in NCHW, where filling up the rows of the output adds at
@@ -142,32 +144,49 @@ fn by_uniform_loads(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupport
         return Err(Unsupported::Layout(run.layout));
     }
     let width = link.kernel_size[1];
-    let fits = |block: &Block, columns: u32| {
-        let loads = columns_seen(&piece_of(link, columns), block.pixels).len() as u32;
-        let has_registers =
-            || loads <= MOST_UNIFORM_COLUMNS && columns * block.channels + loads + columns <= MOST_UNIFORM_VALUES;
-        let are_pairs = run.layout == Layout::Nhwc && block.pairs && link.group_in_channels().is_multiple_of(2);
-        let of_pairs = 2 * (columns * block.channels + loads) + block.channels * block.pixels;
-        columns <= MOST_UNIFORM_WEIGHTS / block.channels
-            && (!are_pairs || of_pairs <= MOST_OF_PAIRS)
-            && (caps.is_cpu || caps.keeps_conditions() || has_registers())
-            && has_rows(run, link, block, columns)
-    };
+    let fits = |block: &Block, columns: u32| fits_block(run, caps, link, block, columns);
     let recipe = |block| registers::recipe(run, &rows_of(run, link, IMPLICIT_GEMM_UNIFORM.name, &block), block);
     let (whole, others): (Vec<_>, Vec<_>) = blocks.iter().copied().partition(|block| fits(block, width));
-    let mut recipes = registers::recipes(run, caps, link, &whole, recipe)?;
-    // Where a block has no registers for a whole row of the kernel, rows come in pieces.
+    let (mut recipes, others, reason) = match registers::recipes(run, caps, link, &whole, recipe) {
+        Ok(recipes) => (recipes, others, Unsupported::KernelSize(link.kernel_size)),
+        Err(reason) => (Vec::new(), blocks, reason),
+    };
+    // Where a block has no registers for a whole row of the kernel, rows come in pieces, as long as it has them for.
     if recipes.is_empty() || width > *COLUMNS_OF_PIECE.end() {
         let in_pieces = |block: Block| {
-            let longest = COLUMNS_OF_PIECE.rev().find(|&columns| columns < width && fits(&block, columns))?;
-            Some(block.with_piece(width.div_ceil(width.div_ceil(longest))))
+            let columns = COLUMNS_OF_PIECE.rev().filter(|&columns| columns < width && fits(&block, columns));
+            let pieces = columns.map(|longest| recipe(block.with_piece(even_piece(run, link, &block, longest))));
+            pieces.into_iter().find(|recipe| unfit(run, caps, recipe).is_none())
         };
-        recipes.extend(others.into_iter().filter_map(in_pieces).map(recipe));
+        recipes.extend(others.into_iter().filter_map(in_pieces));
     }
-    if recipes.is_empty() {
-        return Err(Unsupported::KernelSize(link.kernel_size));
+    if recipes.is_empty() { Err(reason) } else { Ok(recipes) }
+}
+
+/// Whether a block has registers for so many columns of the kernel at a time, and a compiler writes them out in good time.
+fn fits_block(run: &Run<'_>, caps: &Caps, link: &Conv2d, block: &Block, columns: u32) -> bool {
+    if columns > MOST_UNIFORM_WEIGHTS / block.channels || !has_rows(run, link, block, columns) {
+        return false;
     }
-    fitting(run, caps, recipes)
+    let (weights, loads) =
+        (columns * block.channels, columns_seen(&piece_of(link, columns), block.pixels).len() as u32);
+    let are_pairs = run.layout == Layout::Nhwc && block.pairs && link.group_in_channels().is_multiple_of(2);
+    let of_pairs = 2 * (weights + loads) + block.channels * block.pixels;
+    match () {
+        () if caps.is_cpu => true,
+        () if are_pairs && caps.has_few_registers() && of_pairs > MOST_VALUES_OF_PAIRS => false,
+        () => {
+            caps.keeps_conditions() || loads <= MOST_UNIFORM_COLUMNS && weights + loads + columns <= MOST_UNIFORM_VALUES
+        }
+    }
+}
+
+/// Columns of each piece, if none may be longer: about as many each, and an even number where a load is two columns.
+fn even_piece(run: &Run<'_>, link: &Conv2d, block: &Block, longest: u32) -> u32 {
+    let width = link.kernel_size[1];
+    let each = width.div_ceil(width.div_ceil(longest));
+    let in_pairs = block.pairs && run.layout == Layout::Nchw && link.dilation[1] % 2 == 1;
+    if in_pairs && each < longest { each.next_multiple_of(2) } else { each }
 }
 
 fn by_broadcasts(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
@@ -274,11 +293,11 @@ fn windowed(run: &Run<'_>, source: Source) -> Source {
 
 /// The source of whole pixels for few channels in NHWC, and the k that it stages at a time: as many rows of the kernel
 /// as share it out evenly and fit.
-fn pixels(run: &Run<'_>, link: &Conv2d, kernel: &'static str) -> Option<(Source, u32)> {
+fn pixels(run: &Run<'_>, link: &Conv2d, kernel: &'static str, most: u32) -> Option<(Source, u32)> {
     let ([height, width], channels) = (link.kernel_size, link.group_in_channels());
     let of_row = u64::from(width) * u64::from(channels);
-    let fits = |rows: &u32| height.is_multiple_of(*rows) && u64::from(*rows) * of_row <= MOST_STAGED;
-    let rows = (1..=height.min(MOST_STAGED as u32)).rev().find(fits).filter(|_| run.layout == Layout::Nhwc)?;
+    let fits = |rows: &u32| height.is_multiple_of(*rows) && u64::from(*rows) * of_row <= u64::from(most);
+    let rows = (1..=height.min(most)).rev().find(fits).filter(|_| run.layout == Layout::Nhwc)?;
     let conv = link.clone();
     let values = move || {
         let geometry = shader::geometry_values(&conv);
@@ -299,8 +318,9 @@ fn pixels(run: &Run<'_>, link: &Conv2d, kernel: &'static str) -> Option<(Source,
 
 /// The most columns of a kernel that tiles stage by whole rows.
 const MOST_STAGED_COLUMNS: u32 = 7;
-/// The most k that an invocation stages of a pixel.
-const MOST_STAGED: u64 = 32;
+/// The most k that an invocation stages of a pixel. Beside 32 of them Mesa's compiler for Adreno 630 spills.
+const MOST_STAGED: u32 = 32;
+const MOST_STAGED_AHEAD: u32 = 28;
 
 /// Invocations of a workgroup that gathers, on GPUs whose compilers load ahead: of larger ones Mesa's for Adreno 660
 /// spills 44 to 74 values.
@@ -321,8 +341,8 @@ fn rows_of(run: &Run<'_>, link: &Conv2d, kernel: &'static str, block: &Block) ->
 }
 
 /// The source that loads a row of inputs once for all columns of the kernel and some neighbouring pixels, in pairs if
-/// it can. Rows of more than `piece` columns come in pieces, each of which finds its columns by itself. For `height` rows
-/// of pixels it loads all rows under the kernel, each once.
+/// it can. Rows of more than `piece` columns come in pieces, each of which finds its columns by itself. For `height`
+/// rows of pixels it loads all rows under the kernel, each once.
 fn rows(
     run: &Run<'_>,
     link: &Conv2d,

@@ -82,9 +82,9 @@ pub enum Order {
     /// PyTorch's, with the kernel's rows (of `columns`) in pieces of `piece` columns. The last piece is filled up with
     /// zeros.
     InPieces { columns: u32, piece: u32 },
-    /// Kernel row (of `columns`, in pieces of `piece` as above), input channels by `channels`, piece, kernel column, and
-    /// which of these channels. A kernel that is a column may be read as a row, so this does not take its width from the
-    /// link.
+    /// Kernel row (of `columns`, in pieces of `piece` as above), input channels by `channels`, piece, kernel column,
+    /// and which of these channels. A kernel that is a column may be read as a row, so this does not take its width
+    /// from the link.
     ByRow { columns: u32, piece: u32, channels: u32 },
     /// Input channels by `together`, kernel row, kernel column, and which of these channels.
     ByChannels { together: u32 },

@@ -188,8 +188,8 @@ fn likeness(recipe: &Recipe, other: &Recipe) -> (bool, bool, bool, usize) {
     let of = |recipe: &Recipe| {
         let kernel = kernel_of(&recipe.name);
         let way = kernel.trim_start_matches(POINTWISE.name).trim_start_matches(IMPLICIT_GEMM.name).to_string();
-        let (slices, sizes) =
-            recipe.name[kernel.len()..].rsplit_once('-').unwrap_or(("", &recipe.name[kernel.len()..]));
+        let sizes = &recipe.name[kernel.len()..];
+        let (slices, sizes) = if kernel == SPLIT.name { sizes.rsplit_once('-') } else { None }.unwrap_or(("", sizes));
         (kernel == SPLIT.name, way, slices.to_string(), sizes.trim_start_matches('/').to_string())
     };
     let (own, others) = (of(recipe), of(other));

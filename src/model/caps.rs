@@ -46,8 +46,12 @@ impl Caps {
     /// Whether the compiler may load all that is written out before it uses any of it, though its GPU has few
     /// registers. Mesa's for Adreno does. Of other GPUs with few registers only Apple's was seen not to.
     pub(crate) fn loads_ahead(&self) -> bool {
-        let few = self.invocation_registers().is_some_and(|registers| registers <= FEW_REGISTERS);
-        few && self.gpu.kind != GpuKind::Apple
+        self.has_few_registers() && self.gpu.kind != GpuKind::Apple
+    }
+
+    /// Whether it is a GPU with few registers for an invocation.
+    pub(crate) fn has_few_registers(&self) -> bool {
+        self.invocation_registers().is_some_and(|registers| registers <= FEW_REGISTERS)
     }
 
     /// Whether the compiler has room for the conditions of many loads beside as many uniform values. NVIDIA's and Apple's

@@ -142,6 +142,9 @@ fn graphs_are_computed_in_bands() {
     // Rows of an image, and channels of the output where that alone is too large.
     assert_eq!(images(&scaled.into(), [1, 64, 32, 32], 128 << 10), ["rows"]);
     assert_eq!(images(&pointwise(8, 64).scaled(true).into(), [1, 8, 32, 32], 128 << 10), ["outputs"]);
+    // Planes of 390 bytes, which start at no aligned offset: what is not bound is copied.
+    let odd = pointwise(6, 40).residual(Residual::BeforeActivation).activation(Activation::Relu);
+    assert_eq!(images(&Chain::from(odd).with_dtype(DType::F16), [2, 6, 15, 13], 8 << 10), ["outputs"]);
     let links = [Conv2d::new(8, 16, 3).padding(1), pointwise(8, 16)];
     let chain = Chain::new(links).reads(0, 1).unwrap().edge(1, 1, Residual::AfterActivation).unwrap();
     assert!(images(&chain, [1, 8, 64, 64], 64 << 10).contains(&"rows"));

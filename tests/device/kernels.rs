@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use gpuconv::internals::{KERNELS, kernel_of};
 use gpuconv::planner::{self, Schedule};
 use gpuconv::verify::{self, Oracle};
-use gpuconv::{Caps, DType, GpuConv, Layout, Operation, PoolMode, Problem, ResizeMode};
+use gpuconv::{Caps, Choice, DType, GpuConv, Layout, Operation, PoolMode, Problem, ResizeMode};
 
 use crate::common::{as_gpu, gpu};
 
@@ -115,6 +115,26 @@ fn check_few(gpu: impl Fn() -> GpuConv + Sync, kernels: &[&'static str]) {
         }
     }
     check(gpu, &few.into_values().flatten().collect::<Vec<_>>());
+}
+
+/// Pieces of a kernel's rows: of several lengths, with pairs of columns and of channels, scales, dilated, in groups.
+#[test]
+fn rows_in_pieces_agree_with_the_oracle() {
+    let gpu = as_gpu();
+    for (line, block) in [
+        ("conv 1x3x6x38 -> 5 k2x13 p1,6,1,6 relu f16", "4x4"),
+        ("conv 2x6x4x50 -> 4 k3x16 p1,7,1,8 scaled f16", "4x8"),
+        ("conv 1x6x4x50 -> 3 k1x14 p0,7,0,6 scaled f16 nhwc", "4x4"),
+        ("conv 2x4x4x40 -> 8 k1x14 s1x2 p0,3,0,8 d1x2", "8x4"),
+        ("conv 1x6x5x50 -> 8 k3x15 p1,7,1,7 d1x3 g2", "4x4"),
+        ("conv 1x5x4x44 -> 6 k2x17 p1,8,0,8 scaled nhwc", "4x8"),
+        ("conv 1x3x3x80 -> 16 k1x9 p0,32,0,32 d1x8 f16", "16x8"),
+    ] {
+        let problem: Problem = line.parse().unwrap();
+        let name = Choice::Named(format!("implicit_gemm_uniform/{block}-pieces"));
+        let report = Oracle::new(&problem).unwrap().check_layer(&gpu, &name).unwrap();
+        assert!(report.passes(), "{line}: {report:?}");
+    }
 }
 
 /// Every case of the table, by one recipe of each kernel, rotating from case to case.

@@ -298,7 +298,7 @@ impl<'a> Subject<'a> {
                 };
                 found.extend(rounded(whole.channels, channels, aligned).map(|channels| Extents { channels, ..one }));
             }
-            // In NCHW the output's channels lie side by side as well.
+            // In NCHW channels of an image's output lie side by side, whatever they depend on.
             if links.layout == Layout::Nchw
                 && links.links.len() == 1
                 && is_dense(&links.links[0])

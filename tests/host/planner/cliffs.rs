@@ -144,10 +144,12 @@ fn a_channel_more_or_less_is_no_cliff() {
 /// Rows that are too long for a block come in pieces.
 #[test]
 fn wide_kernels_cost_about_as_much_as_narrow_ones() {
-    let taps =
-        |width: u32, output: u32, layout: &str| format!("conv 1x64x56x56 -> {output} k{width} p{}{layout}", width / 2);
-    for (width, output, layout) in [(9, 8, ""), (11, 8, ""), (13, 4, ""), (13, 4, " nhwc"), (21, 16, ""), (31, 8, "")] {
-        let [narrow, wide] = [7, width].map(|width| taps(width, output, layout));
+    for (width, output, tail) in
+        [(9, 8, ""), (11, 8, ""), (13, 4, ""), (13, 4, " nhwc"), (13, 4, " d4"), (21, 16, ""), (31, 8, "")]
+    {
+        let dilation = if tail == " d4" { 4 } else { 1 };
+        let of = |width: u32| format!("conv 1x64x56x56 -> {output} k{width} p{}{tail}", dilation * (width / 2));
+        let [narrow, wide] = [7, width].map(of);
         for (device, caps) in makes() {
             let times = rate(&wide, &caps) / rate(&narrow, &caps);
             assert!(times < 1.4, "{device}: {wide} takes {times:.2} times k7 for a multiply-add");
