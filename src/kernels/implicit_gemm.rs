@@ -72,7 +72,8 @@ fn by_tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 /// The product through workgroup memory, with any number of output channels in a group.
 pub fn tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let (link, name) = (conv(run)?, IMPLICIT_GEMM.name);
-    let by_taps = TILES.iter().filter_map(|&tile| Some(tiled::recipe(run, &taps(run, link, name, tile)?, tile, caps)));
+    let suited: Vec<_> = TILES.iter().copied().filter(|tile| tile.suits_scales(run, caps)).collect();
+    let by_taps = suited.iter().filter_map(|&tile| Some(tiled::recipe(run, &taps(run, link, name, tile)?, tile, caps)));
     let by_taps: Vec<_> = by_taps.collect();
     let tile = |source: &Source, tile: Tile| tiled::recipe(run, source, tile, caps);
     let gathered = || -> Vec<_> {
@@ -81,7 +82,7 @@ pub fn tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
         TILES_OF_GATHERED.iter().filter(fits).map(|&size| tile(&source, size)).collect()
     };
     // Only taps know of groups with fewer channels than others.
-    if by_taps.len() == TILES.len() || run.input().channels < link.in_channels {
+    if by_taps.len() == suited.len() || run.input().channels < link.in_channels {
         return fitting(run, caps, by_taps);
     }
     // Where some tile cannot go tap by tap, whole rows of the kernel are the better guess, or else single values.

@@ -28,7 +28,7 @@ fn by_tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
 pub fn tiles(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupported> {
     let source = source(run, POINTWISE.name)?;
     let sliced = (!caps.is_cpu).then_some(tiled::SLICED);
-    let tiles = tiled::TILES.iter().copied().chain(sliced);
+    let tiles = tiled::TILES.iter().copied().filter(|tile| tile.suits_scales(run, caps)).chain(sliced);
     fitting(run, caps, tiles.map(|tile| tiled::recipe(run, &source, tile, caps)).collect())
 }
 

@@ -3,7 +3,7 @@
 use minijinja::value::merge_maps;
 use minijinja::{Value, context};
 
-use super::{Fetch, Product, Source, of_inputs, of_outputs, product, values};
+use super::{Fetch, Product, Source, of_inputs, of_outputs, product, shares_scales, values};
 use crate::kernels::pack::Order;
 use crate::kernels::{
     Params, Pass, REGISTERS_FOR_ADDRESSES, Recipe, Run, Wgsl, Work, compulsory_bytes, single_pass_operands,
@@ -83,6 +83,13 @@ impl Tile {
         1.0 / f64::from(self.micro_channels) + 1.0 / f64::from(self.micro_pixels)
     }
 
+    /// Whether the compiler has registers for the scales of the pixels that an invocation stages.
+    pub fn suits_scales(self, run: &Run<'_>, caps: &Caps) -> bool {
+        let apart = run.is_scaled() && run.layout == Layout::Nchw && !shares_scales(run);
+        let staged = self.pixels * self.depth / self.threads() / 4;
+        !caps.loads_ahead() || !apart || staged <= QUADS_BESIDE_SCALES && self.threads() <= THREADS_BESIDE_SCALES
+    }
+
     /// Registers of an invocation: its sums, where its pixels are, and either their operands of one k or the values of
     /// a fetch. Channels last, each pixel has an address of its own.
     pub fn registers(self, source: &Source, layout: Layout) -> u32 {
@@ -96,6 +103,12 @@ impl Tile {
         self.micro_channels * self.micro_pixels + operands.max(source.registers) + places + REGISTERS_FOR_ADDRESSES
     }
 }
+
+/// Where four pixels may be of two images, each has a scale of its own. Beside these compilers that load ahead have
+/// registers for two quads of an invocation, in small workgroups: otherwise Mesa's for Adreno 630 and 660
+/// spills 1 to 45 values.
+const QUADS_BESIDE_SCALES: u32 = 2;
+const THREADS_BESIDE_SCALES: u32 = 64;
 
 /// What compilers make of the exchange: 200 to 260 instructions for the 64 sums of each of four slices.
 const EXCHANGE: f64 = 3.0;
