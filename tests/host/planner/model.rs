@@ -186,6 +186,15 @@ fn a_recipe_that_would_spill_is_not_offered() {
         let limit = caps.invocation_registers().unwrap();
         let large = plan(line, &caps, named("implicit_gemm_uniform/16x8"));
         assert_eq!(large.is_ok(), limit > 200, "{make}");
+        // What Mesa's compilers spilled: pixels with scales of their own, and pairs of channels of a wide kernel.
+        let few = limit <= 128 && make != "apple-m1";
+        for batch in ["pointwise 8x64x7x7 -> 64 scaled", "conv 8x64x7x7 -> 64 k3 p1 scaled"] {
+            let kernel = if batch.starts_with("pointwise") { "pointwise" } else { "implicit_gemm" };
+            let tile = |tile: &str| plan(batch, &caps, named(&format!("{kernel}/{tile}"))).is_ok();
+            assert_eq!([tile("64x64x16"), tile("32x64x16")], [!few && limit > 64; 2], "{make}: {batch}");
+        }
+        let pairs = plan("conv 1x64x56x56 -> 4 k8 p4 nhwc f16", &caps, named("implicit_gemm_uniform/4x8"));
+        assert!(pairs.is_err() || limit > 128, "{make}");
         // If a kernel has no recipe, it says why. This one has tiles for every GPU but Mali.
         if let Err(Error::NoKernel { rejected, .. }) = plan(line, &caps, named("implicit_gemm")) {
             let why = &rejected.iter().find(|(kernel, _)| kernel == "implicit_gemm").unwrap().1;
