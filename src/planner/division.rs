@@ -3,9 +3,10 @@
 //! A chain is cut into stretches of links. What fits is computed at once; else the output of a stretch is cut into
 //! bands of images, channels, rows or columns, and each is computed from the part of the input that it depends on, a
 //! smaller problem that is planned like any other. Where the weights or the output of a dense convolution are larger
-//! than a binding, its output may be cut into slabs of channels, each with weights of its own. A pool whose planes are too large is a sum of the sums
-//! of their parts, and so are the means of a gate. A part of a tensor is bound where it lies, if its elements lie side
-//! by side and start at an offset that a binding may have. Otherwise it is copied into the workspace, or out of it.
+//! than a binding, its output may be cut into slabs of channels, each with weights of its own. A pool whose planes are
+//! too large is a sum of the sums of their parts, and so are the means of a gate. A part of a tensor is bound where it
+//! lies, if its elements lie side by side and start at an offset that a binding may have. Otherwise it is copied into
+//! the workspace, or out of it.
 
 mod band;
 mod concat;

@@ -104,9 +104,9 @@ impl Tile {
     }
 }
 
-/// Where four pixels may be of two images, each has a scale of its own. Beside these compilers that load ahead have
-/// registers for two quads of an invocation, in small workgroups: otherwise Mesa's for Adreno 630 and 660
-/// spills 1 to 45 values.
+/// Where four pixels may be of two images, each has a scale of its own. Beside these, compilers that load ahead have
+/// registers for two quads of an invocation, in small workgroups. Otherwise Mesa's for Adreno 630 and 660 spill 1 to 45
+/// values.
 const QUADS_BESIDE_SCALES: u32 = 2;
 const THREADS_BESIDE_SCALES: u32 = 64;
 
