@@ -164,8 +164,8 @@ fn by_uniform_loads(run: &Run<'_>, caps: &Caps) -> Result<Vec<Recipe>, Unsupport
     if recipes.is_empty() { Err(reason) } else { Ok(recipes) }
 }
 
-/// Whether a block has registers for so many columns of the kernel at a time, and a compiler writes them out in good
-/// time.
+/// Whether a block can have these columns of the kernel at a time. It needs registers for them, and they are written
+/// out, which takes compilers time.
 fn fits_block(run: &Run<'_>, caps: &Caps, link: &Conv2d, block: &Block, columns: u32) -> bool {
     if columns > MOST_UNIFORM_WEIGHTS / block.channels || !has_rows(run, link, block, columns) {
         return false;

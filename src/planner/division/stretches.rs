@@ -298,7 +298,7 @@ impl<'a> Subject<'a> {
                 };
                 found.extend(rounded(whole.channels, channels, aligned).map(|channels| Extents { channels, ..one }));
             }
-            // In NCHW channels of an image's output lie side by side, whatever they depend on.
+            // In NCHW the channels of an image lie side by side in memory, so some of them can be bound.
             if links.layout == Layout::Nchw
                 && links.links.len() == 1
                 && is_dense(&links.links[0])
